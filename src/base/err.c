@@ -1,0 +1,47 @@
+/* Error messages and the names of the error codes. */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int fa_fail(fa_error *err, int code, const char *fmt, ...) {
+    if (!err) return code;
+    va_list ap;
+    va_start(ap, fmt);
+    err->code = code;
+    vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    va_end(ap);
+    /* one line: bytes of a hostile file may end up in a message */
+    for (char *p = err->msg; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+    return code;
+}
+
+int fa_fail_prefix(fa_error *err, int code, const char *fmt, ...) {
+    if (!err) return code;
+    char old[sizeof err->msg], head[sizeof err->msg];
+    memcpy(old, err->msg, sizeof old);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(head, sizeof head, fmt, ap);
+    va_end(ap);
+    return fa_fail(err, code, "%s: %s", head, old);
+}
+
+const char *ffai_code_text(int code) {
+    switch (code) {
+#define FFAI_X(name, value, text)                                                                                                          \
+    case value: return text;
+        FFAI_CODES(FFAI_X)
+#undef FFAI_X
+    default: return "unknown error";
+    }
+}
+
+#define FA_STR2(x) #x
+#define FA_STR(x)  FA_STR2(x)
+
+const char *ffai_version(void) {
+    return FA_STR(FFAI_VERSION_MAJOR) "." FA_STR(FFAI_VERSION_MINOR) "." FA_STR(FFAI_VERSION_PATCH);
+}
