@@ -46,13 +46,15 @@ static int parse_padded(fa_json **out, const char *text, size_t len, const char 
     const char *why = "not valid JSON";
     size_t at, a = 0, z = len, line, col;
     *out = NULL;
-    if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) return fa_fail(err, FFAI_EFORMAT, "%s: begins with a byte order mark, not JSON", what);
+    if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+        return fa_fail(err, FFAI_EFORMAT, "%s: begins with a byte order mark, not JSON", what);
     while (a < z && space(text[a])) a++;
     while (z > a && space(text[z - 1])) z--;
     if (a == z) return fa_fail(err, FFAI_EFORMAT, "%s: empty, not JSON", what);
     fa_json *j = FA_NEW(fa_json);
     if (!j) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
-    /* A string of n raw bytes needs n + 2 quotes + (unless it is the whole document) a separator, and n + 5 bytes in the arena. */
+    /* A string of n raw bytes needs n + 2 quotes + (unless it is the whole document) a separator, and n + 5 bytes in
+     * the arena. */
     j->str_cap = ((z - a) / 3 * 5 + 16 + FA_JSON_PAD + 15) / 16 * 16;
     j->cap_node = (z - a) / 32 + 8;
     j->block = (uint8_t *)fa_calloc(1, block_bytes(j));
@@ -80,7 +82,8 @@ static int parse_padded(fa_json **out, const char *text, size_t len, const char 
 
 int fa_json_parse(fa_json **out, const char *text, size_t len, const char *what, fa_error *err) {
     *out = NULL;
-    if (len > FA_JSON_MAX_BYTES) return fa_fail(err, FFAI_ELIMIT, "%s: %zu bytes of JSON, the limit is %zu", what, len, FA_JSON_MAX_BYTES);
+    if (len > FA_JSON_MAX_BYTES)
+        return fa_fail(err, FFAI_ELIMIT, "%s: %zu bytes of JSON, the limit is %zu", what, len, FA_JSON_MAX_BYTES);
     char *copy = (char *)fa_calloc(len + FA_JSON_PAD, 1);
     if (!copy) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu bytes", what, len);
     if (len) memcpy(copy, text, len);
@@ -108,7 +111,9 @@ void fa_json_free(fa_json *j) {
 
 const fa_jnode *fa_json_root(const fa_json *j) { return j ? fa_json_node(j, 0) : NULL; }
 
-/* ---- getters ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- getters
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 fa_jtype fa_jtype_of(const fa_jnode *n) { return n ? (fa_jtype)(n->next_type & 7) : FA_JNULL; }
 
