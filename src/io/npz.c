@@ -33,7 +33,7 @@ static void crc_tables(uint32_t crc[4][256]) {
 }
 
 /* Continues a CRC-32 (begin with 0). */
-static uint32_t crc32_of(const uint32_t crc[4][256], uint32_t c, const void *data, size_t n) {
+static uint32_t crc32_of(uint32_t crc[4][256], uint32_t c, const void *data, size_t n) {
     const uint8_t *p = (const uint8_t *)data;
     c = ~c;
     for (; n >= 4; n -= 4, p += 4) {
@@ -85,8 +85,9 @@ int fa_npz_begin(fa_npz **out, const char *path, fa_error *err) {
     }
     crc_tables(z->crc);
     if (!(z->f = fopen(path, "wb"))) {
+        int rc = fa_fail(err, FFAI_EIO, "%s: cannot write: %s", path, strerror(errno));
         fa_npz_abort(z);
-        return fa_fail(err, FFAI_EIO, "%s: cannot write: %s", path, strerror(errno));
+        return rc;
     }
     *out = z;
     return FFAI_OK;
