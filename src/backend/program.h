@@ -103,7 +103,7 @@ typedef struct fa_qkv_param {
     const fa_linear *q, *k, *v;
     const fa_norm *q_norm, *k_norm; /* per head, or NULL */
     const fa_kv *kv;
-    const float *rope_table;        /* [n_tok, n_pair, 2] cos, sin; NULL: no rotation */
+    const float *rope_table;        /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;
     bool interleaved;
 } fa_qkv_param;
