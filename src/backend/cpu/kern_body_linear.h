@@ -1,22 +1,23 @@
-/* Matrix products for any vector width: included once by each kern_linear_<isa>.c after it has defined its vectors. Static only.
+/* Matrix products for any vector width: included once by each kern_linear_<isa>.c after it has defined its vectors.
+ * Static only.
  *
  * What the including file provides (LN = lanes of 32 bits; codes are the canonical u8 codes of tensor/qfmt.h):
- *   constants LN, QNV x QMR and FNV x FMR (register tiles: vectors of weight rows x input rows, int8 and f32), DOT_M (most input rows for
- *   which walking weight row by weight row wins), WIDE_CODES (1: vi_dp takes codes up to 255; 0: up to 127, larger ones go to vi_dps as
- *   code - 128)
- *   vf: vf_zero vf_set1 vf_load vf_store vf_loadn(p, n) vf_storen(p, v, n) vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_sum, vf_cvt(vi),
- *       vf_u8(p) vf_f16(p) vf_bf16(p): LN values from any address; vf_spread(p, ug): scale of the group of each lane's four codes, where p
- *       points at the scale of the chunk's first group
- *   vi: vi_zero, vi_load, vi_loadn(p, n bytes), vi_bcast4(p) (four bytes to every lane), vi_flip(v) (code - 128 as s8),
- *       vi_dp(acc, w, x) and vi_dps(acc, w, x): acc += four products of bytes per lane, exact
- *   transpose(src, src_stride, dst, dst_stride, n): LN rows of n dwords to n rows of LN dwords, strides in bytes; may read (not use) up to
- *       64 bytes past a row
+ *   constants LN, QNV x QMR and FNV x FMR (register tiles: vectors of weight rows x input rows, int8 and f32), DOT_M
+ * (most input rows for which walking weight row by weight row wins), WIDE_CODES (1: vi_dp takes codes up to 255; 0: up
+ * to 127, larger ones go to vi_dps as code - 128) vf: vf_zero vf_set1 vf_load vf_store vf_loadn(p, n) vf_storen(p, v,
+ * n) vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_sum, vf_cvt(vi), vf_u8(p) vf_f16(p) vf_bf16(p): LN values from any
+ * address; vf_spread(p, ug): scale of the group of each lane's four codes, where p points at the scale of the chunk's
+ * first group vi: vi_zero, vi_load, vi_loadn(p, n bytes), vi_bcast4(p) (four bytes to every lane), vi_flip(v) (code -
+ * 128 as s8), vi_dp(acc, w, x) and vi_dps(acc, w, x): acc += four products of bytes per lane, exact transpose(src,
+ * src_stride, dst, dst_stride, n): LN rows of n dwords to n rows of LN dwords, strides in bytes; may read (not use) up
+ * to 64 bytes past a row
  *
  * Two ways through a product:
  *   few input rows: unpack one weight row into L1, dot it with every input row. The speed of memory is the limit.
- *   many: a panel of QNV * LN weight rows is unpacked and interleaved in scratch, [K / 4][rows][4 codes] and [groups][rows] scales and mins,
- *   so that lanes are weight rows and activations are broadcast; blocks of KB columns keep panel blocks in L1 while all input rows pass.
- * The value of a row does not depend on the other rows of the same call, only on which way is taken. */
+ *   many: a panel of QNV * LN weight rows is unpacked and interleaved in scratch, [K / 4][rows][4 codes] and
+ * [groups][rows] scales and mins, so that lanes are weight rows and activations are broadcast; blocks of KB columns
+ * keep panel blocks in L1 while all input rows pass. The value of a row does not depend on the other rows of the same
+ * call, only on which way is taken. */
 #ifndef FA_CPU_KERN_BODY_LINEAR_H
 #define FA_CPU_KERN_BODY_LINEAR_H
 
@@ -53,7 +54,8 @@ INLINE bool is_wide(const fa_weight *w) {
 
 INLINE vi dp(bool wide, vi acc, vi w, vi x) { return wide ? vi_dps(acc, w, x) : vi_dp(acc, w, x); }
 
-/* --- quantization of activations ------------------------------------------------------------------------------------------------- */
+/* --- quantization of activations
+ * ------------------------------------------------------------------------------------------------- */
 
 /* The C definition says why the maximum is taken on bit patterns. */
 INLINE void quant_scales(float amax, float *s, float *inv) {
@@ -78,7 +80,8 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
         }
 }
 
-/* --- int8, few input rows -------------------------------------------------------------------------------------------------------- */
+/* --- int8, few input rows
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* One unpacked weight row; buffers are padded so that a whole vector may be read at any group and chunk. */
 typedef struct qrow {
@@ -101,8 +104,10 @@ static qrow qrow_at(void *scratch, int64_t K) {
     return b;
 }
 
-/* prod[i][u] = scale[u] * activation scale; returns sum of min * group sum of every input row. With wide codes, codes are 128 lower. */
-INLINE void qrow_scales(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m, float *bias) {
+/* prod[i][u] = scale[u] * activation scale; returns sum of min * group sum of every input row. With wide codes, codes
+ * are 128 lower. */
+INLINE void qrow_scales(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
+                        float *bias) {
     const int64_t G = x->K / 32, U = x->K / ug;
     for (int i = 0; i < MR; i++) {
         const float *as = x->scale + (m + i) * G, *sum = ug == 32 ? x->sum32 + (m + i) * G : x->sum16 + (m + i) * 2 * G;
@@ -126,7 +131,8 @@ INLINE void qrow_scales(const int MR, const bool wide, const int ug, const qrow 
     }
 }
 
-INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m, float *out) {
+INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
+                     float *out) {
     const int64_t K = x->K;
     const int8_t *q = x->q + m * K;
     vf acc[4];
@@ -138,7 +144,8 @@ INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b,
         vi w = vi_load(b->codes + k);
         if (wide) w = vi_flip(w);
         for (int i = 0; i < MR; i++)
-            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_load(q + i * K + k))), vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_load(q + i * K + k))),
+                            vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
     }
     if (CHUNK > 32 && k < K) { /* half a vector: the other lanes meet zero activations */
         vi w = vi_load(b->codes + k);
@@ -157,15 +164,18 @@ INLINE void qrow_all(const bool wide, const int ug, const qrow *b, const fa_act 
     for (; m < x->M; m += n) {
         int64_t left = x->M - m;
         n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (n == 4) qrow_dot(4, wide, ug, b, x, m, out);
-        else if (n == 2) qrow_dot(2, wide, ug, b, x, m, out);
-        else qrow_dot(1, wide, ug, b, x, m, out);
+        if (n == 4)
+            qrow_dot(4, wide, ug, b, x, m, out);
+        else if (n == 2)
+            qrow_dot(2, wide, ug, b, x, m, out);
+        else
+            qrow_dot(1, wide, ug, b, x, m, out);
         for (int i = 0; i < n; i++) y[(m + i) * ldy] = add ? y[(m + i) * ldy] + out[i] : out[i];
     }
 }
 
-static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
-                        void *scratch) {
+static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                        int64_t ldy, bool add, void *scratch) {
     const int ug = fa_qfmts[w->fmt].ugroup;
     const bool wide = is_wide(w);
     const int64_t K = w->cols;
@@ -175,19 +185,25 @@ static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
     for (int i = 0; i < 4; i++) memset(b.prod + i * b.ld + K / ug, 0, (size_t)(b.ld - K / ug) * 4);
     for (int64_t r = r0; r < r1; r++) {
         k->unpack[w->fmt](w, r, b.codes, b.scale, b.min);
-        if (wide && ug == 32) qrow_all(!WIDE_CODES, 32, &b, x, y + r, ldy, add);
-        else if (wide) qrow_all(!WIDE_CODES, 16, &b, x, y + r, ldy, add);
-        else if (ug == 32) qrow_all(false, 32, &b, x, y + r, ldy, add);
-        else qrow_all(false, 16, &b, x, y + r, ldy, add);
+        if (wide && ug == 32)
+            qrow_all(!WIDE_CODES, 32, &b, x, y + r, ldy, add);
+        else if (wide)
+            qrow_all(!WIDE_CODES, 16, &b, x, y + r, ldy, add);
+        else if (ug == 32)
+            qrow_all(false, 32, &b, x, y + r, ldy, add);
+        else
+            qrow_all(false, 16, &b, x, y + r, ldy, add);
     }
 }
 
-/* --- int8, many input rows ------------------------------------------------------------------------------------------------------- */
+/* --- int8, many input rows
+ * ------------------------------------------------------------------------------------------------------- */
 
 typedef struct qpanel {
-    uint8_t *codes;    /* [K / 4][nr][4] */
+    uint8_t *codes;     /* [K / 4][nr][4] */
     float *scale, *min; /* [K / ug][nr] */
-    uint8_t *row_codes; /* LN rows of the stored order, row_ld bytes apart: an odd number of cache lines, so that they do not share sets */
+    uint8_t *row_codes; /* LN rows of the stored order, row_ld bytes apart: an odd number of cache lines, so that they
+                           do not share sets */
     float *row_scale, *row_min; /* [LN][ld] */
     int64_t row_ld, ld;
     float *acc; /* [MB][nr]: sums between blocks of columns */
@@ -246,32 +262,36 @@ static void qpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int 
 
 /* One register tile over a block of columns. */
 typedef struct qtile {
-    const uint8_t *codes;     /* panel at the block's first column */
+    const uint8_t *codes; /* panel at the block's first column */
     const float *scale, *min;
-    int64_t n;                /* groups of 32 columns in the block */
-    const int8_t *q;          /* first input row at that column; rows ldq apart */
-    const float *as, *sum;    /* its scales, lds apart, and group sums (of ug values), lds * 32 / ug apart */
+    int64_t n;             /* groups of 32 columns in the block */
+    const int8_t *q;       /* first input row at that column; rows ldq apart */
+    const float *as, *sum; /* its scales, lds apart, and group sums (of ug values), lds * 32 / ug apart */
     int64_t ldq, lds;
-    float *acc;               /* [rows][nr] */
+    float *acc; /* [rows][nr] */
     bool first, last, add;
     float *y;
     int64_t ldy;
     int nr_valid;
 } qtile;
 
-INLINE void put_tile(const int MR, const int NV, vf f[][TNV], float *acc, bool last, bool add, float *y, int64_t ldy, int n) {
+INLINE void put_tile(const int MR, const int NV, vf f[][TNV], float *acc, bool last, bool add, float *y, int64_t ldy,
+                     int n) {
     for (int i = 0; i < MR; i++)
         for (int v = 0; v < NV; v++) {
             float *out = y + i * ldy + v * LN;
-            if (!last) vf_store(acc + (i * NV + v) * LN, f[i][v]);
-            else if ((v + 1) * LN <= n) vf_store(out, add ? vf_add(vf_load(out), f[i][v]) : f[i][v]);
-            else vf_storen(out, add ? vf_add(vf_loadn(out, n - v * LN), f[i][v]) : f[i][v], n - v * LN);
+            if (!last)
+                vf_store(acc + (i * NV + v) * LN, f[i][v]);
+            else if ((v + 1) * LN <= n)
+                vf_store(out, add ? vf_add(vf_load(out), f[i][v]) : f[i][v]);
+            else
+                vf_storen(out, add ? vf_add(vf_loadn(out, n - v * LN), f[i][v]) : f[i][v], n - v * LN);
         }
 }
 
 /* c[i][v] = dot over `steps` fours of columns */
-INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int steps, const uint8_t *codes, const int8_t *q, int64_t ldq,
-                       vi c[][TNV]) {
+INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int steps, const uint8_t *codes,
+                       const int8_t *q, int64_t ldq, vi c[][TNV]) {
     for (int i = 0; i < MR; i++)
         for (int v = 0; v < NV; v++) c[i][v] = vi_zero();
     for (int s = 0; s < steps; s++) {
@@ -295,7 +315,8 @@ INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug,
             vi c[QMR][TNV];
             qtile_dots(MR, NV, wide, 8 / per, t->codes + (g * 32 + h * ug) * nr, t->q + g * 32 + h * ug, ldq, c);
             for (int v = 0; v < NV; v++) {
-                vf s = vf_load(t->scale + (g * per + h) * nr + v * LN), mn = vf_load(t->min + (g * per + h) * nr + v * LN);
+                vf s = vf_load(t->scale + (g * per + h) * nr + v * LN),
+                   mn = vf_load(t->min + (g * per + h) * nr + v * LN);
                 for (int i = 0; i < MR; i++) {
                     f[i][v] = vf_fma(vf_mul(vf_cvt(c[i][v]), s), vf_set1(t->as[i * lds + g]), f[i][v]);
                     f[i][v] = vf_fma(mn, vf_set1(t->sum[(i * lds + g) * per + h]), f[i][v]);
@@ -307,26 +328,38 @@ INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug,
 }
 
 /* Every register tile as a function, so that each gets its own registers. */
-#define QTILE(mr, nv)                                                                                                                      \
-    static void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                                                     \
-        if (wide && ug == 32) qtile_run(mr, nv, !WIDE_CODES, 32, t);                                                                       \
-        else if (wide) qtile_run(mr, nv, !WIDE_CODES, 16, t);                                                                              \
-        else if (ug == 32) qtile_run(mr, nv, false, 32, t);                                                                                \
-        else qtile_run(mr, nv, false, 16, t);                                                                                              \
+#define QTILE(mr, nv)                                                                                                  \
+    static void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                                 \
+        if (wide && ug == 32)                                                                                          \
+            qtile_run(mr, nv, !WIDE_CODES, 32, t);                                                                     \
+        else if (wide)                                                                                                 \
+            qtile_run(mr, nv, !WIDE_CODES, 16, t);                                                                     \
+        else if (ug == 32)                                                                                             \
+            qtile_run(mr, nv, false, 32, t);                                                                           \
+        else                                                                                                           \
+            qtile_run(mr, nv, false, 16, t);                                                                           \
     }
 TILES(QTILE)
 #define QTILE_NAME(mr, nv) [nv - 1][mr - 1] = qtile_##mr##_##nv,
 static void (*const qtiles[QNV][QMR])(const qtile *t, bool wide, int ug) = {TILES(QTILE_NAME)};
 
 /* Input rows [m0, m1) over the whole panel. */
-static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const fa_act *x, int64_t m0, int64_t m1, float *y, int64_t ldy,
-                       bool add) {
+static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const fa_act *x, int64_t m0, int64_t m1,
+                       float *y, int64_t ldy, bool add) {
     const int64_t K = x->K, G = K / 32, nr = nv * LN;
     const int ug = fa_qfmts[w->fmt].ugroup, per = 32 / ug;
     const bool wide = is_wide(w);
     for (int64_t g = 0; g < G; g += KB / 32) {
-        qtile t = {.codes = p->codes + g * 32 * nr, .scale = p->scale + g * per * nr, .min = p->min + g * per * nr, .ldq = K, .lds = G,
-                   .first = g == 0, .last = g + KB / 32 >= G, .add = add, .ldy = ldy, .nr_valid = n};
+        qtile t = {.codes = p->codes + g * 32 * nr,
+                   .scale = p->scale + g * per * nr,
+                   .min = p->min + g * per * nr,
+                   .ldq = K,
+                   .lds = G,
+                   .first = g == 0,
+                   .last = g + KB / 32 >= G,
+                   .add = add,
+                   .ldy = ldy,
+                   .nr_valid = n};
         t.n = t.last ? G - g : KB / 32;
         for (int64_t m = m0; m < m1;) {
             int mr = m1 - m >= QMR ? QMR : (int)(m1 - m);
@@ -341,8 +374,8 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
     }
 }
 
-static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
-                      void *scratch) {
+static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                      int64_t ldy, bool add, void *scratch) {
     if (x->M <= DOT_M) {
         qrow_linear(k, w, r0, r1, x, y, ldy, add, scratch);
         return;
@@ -351,11 +384,14 @@ static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64
     for (int64_t r = r0; r < r1; r += QNV * LN) {
         int n = r1 - r < QNV * LN ? (int)(r1 - r) : QNV * LN, nv = (n + LN - 1) / LN;
         qpanel_fill(k, w, r, n, nv, &p);
-        for (int64_t m = 0; m < x->M; m += MB) qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);
+        for (int64_t m = 0; m < x->M; m += MB)
+            qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);
     }
 }
 
-/* --- f32 ------------------------------------------------------------------------------------------------------------------------- */
+/* --- f32
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* LN stored values from any address as floats */
 INLINE vf vf_stored(const int fmt, const uint8_t *p, int64_t i) {
@@ -377,7 +413,8 @@ INLINE void widen(const int fmt, const uint8_t *p, int64_t n, float *out) {
 }
 
 /* Canonical values [k, k + n) as floats; k and n are multiples of 32. */
-static void widen_codes(int ug, const uint8_t *codes, const float *scale, const float *min, int64_t k, int64_t n, float *out) {
+static void widen_codes(int ug, const uint8_t *codes, const float *scale, const float *min, int64_t k, int64_t n,
+                        float *out) {
     for (int64_t i = 0; i < n; i += 16) {
         vf s = vf_set1(scale[(k + i) / ug]), mn = vf_set1(min[(k + i) / ug]);
         for (int j = 0; j < 16; j += LN) vf_store(out + i + j, vf_fma(vf_u8(codes + k + i + j), s, mn));
@@ -385,7 +422,8 @@ static void widen_codes(int ug, const uint8_t *codes, const float *scale, const 
 }
 
 /* out[i] = dot(row, x of input row i), MR input rows at once */
-INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx, float *out) {
+INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx,
+                     float *out) {
     vf a[4], b[4];
     for (int i = 0; i < MR; i++) a[i] = b[i] = vf_zero();
     int64_t k = 0;
@@ -404,20 +442,24 @@ INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K,
     for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(a[i], b[i]));
 }
 
-INLINE void frow_all(const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx, int64_t M, float *y, int64_t ldy, bool add) {
+INLINE void frow_all(const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx, int64_t M, float *y,
+                     int64_t ldy, bool add) {
     float out[4];
     int n = 0;
     for (int64_t m = 0; m < M; m += n) {
         n = M - m >= 4 ? 4 : M - m >= 2 ? 2 : 1;
-        if (n == 4) frow_dot(4, fmt, row, K, x + m * ldx, ldx, out);
-        else if (n == 2) frow_dot(2, fmt, row, K, x + m * ldx, ldx, out);
-        else frow_dot(1, fmt, row, K, x + m * ldx, ldx, out);
+        if (n == 4)
+            frow_dot(4, fmt, row, K, x + m * ldx, ldx, out);
+        else if (n == 2)
+            frow_dot(2, fmt, row, K, x + m * ldx, ldx, out);
+        else
+            frow_dot(1, fmt, row, K, x + m * ldx, ldx, out);
         for (int i = 0; i < n; i++) y[(m + i) * ldy] = add ? y[(m + i) * ldy] + out[i] : out[i];
     }
 }
 
-static void frow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y,
-                        int64_t ldy, bool add, void *scratch) {
+static void frow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                        int64_t M, float *y, int64_t ldy, bool add, void *scratch) {
     const int64_t K = w->cols;
     const int ug = fa_qfmts[w->fmt].ugroup;
     qrow b = qrow_at(scratch, K);
@@ -429,9 +471,12 @@ static void frow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
             widen_codes(ug, b.codes, b.scale, b.min, 0, K, wide);
             row = (const uint8_t *)wide;
         }
-        if (ug || w->fmt == FA_FMT_F32) frow_all(FA_FMT_F32, row, K, x, ldx, M, y + r, ldy, add);
-        else if (w->fmt == FA_FMT_F16) frow_all(FA_FMT_F16, row, K, x, ldx, M, y + r, ldy, add);
-        else frow_all(FA_FMT_BF16, row, K, x, ldx, M, y + r, ldy, add);
+        if (ug || w->fmt == FA_FMT_F32)
+            frow_all(FA_FMT_F32, row, K, x, ldx, M, y + r, ldy, add);
+        else if (w->fmt == FA_FMT_F16)
+            frow_all(FA_FMT_F16, row, K, x, ldx, M, y + r, ldy, add);
+        else
+            frow_all(FA_FMT_BF16, row, K, x, ldx, M, y + r, ldy, add);
     }
 }
 
@@ -467,10 +512,15 @@ static fpanel fpanel_at(void *scratch, int64_t K) {
 static void widen_step(const fa_weight *w, const fpanel *p, int64_t r, int i, int64_t k, int64_t n, float *out) {
     const uint8_t *row = w->codes + (size_t)r * w->row_bytes;
     const qpanel *q = &p->q;
-    if (w->fmt == FA_FMT_F32) widen(FA_FMT_F32, row + 4 * k, n, out);
-    else if (w->fmt == FA_FMT_F16) widen(FA_FMT_F16, row + 2 * k, n, out);
-    else if (w->fmt == FA_FMT_BF16) widen(FA_FMT_BF16, row + 2 * k, n, out);
-    else widen_codes(fa_qfmts[w->fmt].ugroup, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld, q->row_min + i * q->ld, k, n, out);
+    if (w->fmt == FA_FMT_F32)
+        widen(FA_FMT_F32, row + 4 * k, n, out);
+    else if (w->fmt == FA_FMT_F16)
+        widen(FA_FMT_F16, row + 2 * k, n, out);
+    else if (w->fmt == FA_FMT_BF16)
+        widen(FA_FMT_BF16, row + 2 * k, n, out);
+    else
+        widen_codes(fa_qfmts[w->fmt].ugroup, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld,
+                    q->row_min + i * q->ld, k, n, out);
 }
 
 static void fpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int n, int nv, const fpanel *p) {
@@ -480,7 +530,8 @@ static void fpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int 
         int rows = n - v * LN < LN ? n - v * LN : LN;
         if (fa_qfmts[w->fmt].ugroup)
             for (int i = 0; i < rows; i++)
-                k->unpack[w->fmt](w, r + v * LN + i, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld, q->row_min + i * q->ld);
+                k->unpack[w->fmt](w, r + v * LN + i, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld,
+                                  q->row_min + i * q->ld);
         for (int64_t c = 0; c < K; c += FSTEP) {
             int64_t cols = K - c < FSTEP ? K - c : FSTEP;
             for (int i = 0; i < rows; i++) widen_step(w, p, r + v * LN + i, i, c, cols, p->step + i * FSTEP_LD);
@@ -519,16 +570,23 @@ INLINE void ftile_run(const int MR, const int NV, const ftile *t) {
     put_tile(MR, NV, f, t->acc, t->last, t->add, t->y, t->ldy, t->nr_valid);
 }
 
-#define FTILE(mr, nv)                                                                                                                      \
+#define FTILE(mr, nv)                                                                                                  \
     static void ftile_##mr##_##nv(const ftile *t) { ftile_run(mr, nv, t); }
 FTILES(FTILE)
 #define FTILE_NAME(mr, nv) [nv - 1][mr - 1] = ftile_##mr##_##nv,
 static void (*const ftiles[FNV][FMR])(const ftile *t) = {FTILES(FTILE_NAME)};
 
-static void fpanel_run(const fpanel *p, int64_t K, int nv, int n, const float *x, int64_t ldx, int64_t M, float *y, int64_t ldy, bool add) {
+static void fpanel_run(const fpanel *p, int64_t K, int nv, int n, const float *x, int64_t ldx, int64_t M, float *y,
+                       int64_t ldy, bool add) {
     const int64_t nr = nv * LN;
     for (int64_t k = 0; k == 0 || k < K; k += KBF) {
-        ftile t = {.w = p->w + k * nr, .ldx = ldx, .first = k == 0, .last = k + KBF >= K, .add = add, .ldy = ldy, .nr_valid = n};
+        ftile t = {.w = p->w + k * nr,
+                   .ldx = ldx,
+                   .first = k == 0,
+                   .last = k + KBF >= K,
+                   .add = add,
+                   .ldy = ldy,
+                   .nr_valid = n};
         t.n = t.last ? K - k : KBF;
         for (int64_t m = 0; m < M;) {
             int mr = M - m >= FMR ? FMR : (int)(M - m);
@@ -541,8 +599,8 @@ static void fpanel_run(const fpanel *p, int64_t K, int nv, int n, const float *x
     }
 }
 
-static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y,
-                       int64_t ldy, bool add, void *scratch) {
+static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                       int64_t M, float *y, int64_t ldy, bool add, void *scratch) {
     if (M <= DOT_M) {
         frow_linear(k, w, r0, r1, x, ldx, M, y, ldy, add, scratch);
         return;

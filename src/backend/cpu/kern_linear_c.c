@@ -1,11 +1,13 @@
-/* Matrix products in plain C: the definition of quant_act, linear_q8 and linear_f32 and the fallback of machines without vector files.
+/* Matrix products in plain C: the definition of quant_act, linear_q8 and linear_f32 and the fallback of machines
+ * without vector files.
  *
  * The order of sums here is not a contract: vector versions sum in another order and are compared with a tolerance. */
 #include "backend/cpu/kern.h"
 
 #include <math.h>
 
-/* One group of 32. The largest magnitude is found on the bit patterns so that a NaN wins and shows up in the scale instead of vanishing. */
+/* One group of 32. The largest magnitude is found on the bit patterns so that a NaN wins and shows up in the scale
+ * instead of vanishing. */
 static void quant_group(const float *x, int8_t *q, float *scale, float *sum32, float *sum16) {
     uint32_t top = 0;
     for (int i = 0; i < 32; i++) {
@@ -35,11 +37,13 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
     const int64_t K = a->K, G = K / 32;
     for (int64_t m = m0; m < m1; m++)
         for (int64_t g = 0; g < G; g++)
-            quant_group(x + m * ldx + g * 32, a->q + m * K + g * 32, a->scale + m * G + g, a->sum32 + m * G + g, a->sum16 + m * 2 * G + 2 * g);
+            quant_group(x + m * ldx + g * 32, a->q + m * K + g * 32, a->scale + m * G + g, a->sum32 + m * G + g,
+                        a->sum16 + m * 2 * G + 2 * g);
 }
 
 /* sum_k codes[k] * q[k] in groups, scaled, plus min * (sum of the group). */
-static float dot_q8(int ug, int64_t K, const uint8_t *codes, const float *scale, const float *min, const fa_act *x, int64_t m) {
+static float dot_q8(int ug, int64_t K, const uint8_t *codes, const float *scale, const float *min, const fa_act *x,
+                    int64_t m) {
     const int8_t *q = x->q + m * K;
     const float *as = x->scale + m * (K / 32), *sum = ug == 32 ? x->sum32 + m * (K / 32) : x->sum16 + m * (K / 16);
     float acc = 0.0f;
@@ -51,8 +55,8 @@ static float dot_q8(int ug, int64_t K, const uint8_t *codes, const float *scale,
     return acc;
 }
 
-static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
-                      void *scratch) {
+static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                      int64_t ldy, bool add, void *scratch) {
     const int64_t K = w->cols;
     const int ug = fa_qfmts[w->fmt].ugroup;
     float *scale = (float *)scratch, *min = scale + K / ug;
@@ -77,8 +81,8 @@ static void widen_row(const fa_kernels *k, const fa_weight *w, int64_t r, float 
     for (int64_t i = 0; i < w->cols; i++) row[i] = (float)codes[i] * scale[i / f->ugroup] + min[i / f->ugroup];
 }
 
-static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y,
-                       int64_t ldy, bool add, void *scratch) {
+static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                       int64_t M, float *y, int64_t ldy, bool add, void *scratch) {
     const int64_t K = w->cols;
     float *row = (float *)scratch, *scale = row + K;
     uint8_t *codes = (uint8_t *)(scale + K / 8);

@@ -4,12 +4,12 @@
 
 #include <immintrin.h>
 
-#define LN  16
-#define QNV 3
-#define QMR 4
-#define FNV 3
-#define FMR 8
-#define TNV 3
+#define LN               16
+#define QNV              3
+#define QMR              4
+#define FNV              3
+#define FMR              8
+#define TNV              3
 #define TILES_MR(X, nv)  X(1, nv) X(2, nv) X(3, nv) X(4, nv)
 #define TILES(X)         TILES_MR(X, 1) TILES_MR(X, 2) TILES_MR(X, 3)
 #define FTILES_MR(X, nv) TILES_MR(X, nv) X(5, nv) X(6, nv) X(7, nv) X(8, nv)
@@ -35,9 +35,12 @@ static inline vf vf_u8(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 static inline vf vf_f32(const uint8_t *p) { return _mm512_loadu_ps(p); }
-static inline vf vf_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+static inline vf vf_f16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
 static inline vf vf_bf16(const uint8_t *p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)), 16));
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)), 16));
 }
 /* p[0] p[0] p[1] p[1] ...: n values, the lanes after them 0 */
 static inline vf vf_twice(const float *p, int n) {
@@ -47,7 +50,8 @@ static inline vf vf_twice(const float *p, int n) {
 static inline vf vf_spread(const float *p, int ug) {
     if (ug == 32) {
         const __m512i at = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-        return _mm512_permutexvar_ps(at, _mm512_castpd_ps(_mm512_castpd128_pd512(_mm_load_sd((const double *)(const void *)p))));
+        return _mm512_permutexvar_ps(
+            at, _mm512_castpd_ps(_mm512_castpd128_pd512(_mm_load_sd((const double *)(const void *)p))));
     }
     const __m512i at = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     return _mm512_permutexvar_ps(at, _mm512_castps128_ps512(_mm_loadu_ps(p)));
@@ -55,7 +59,9 @@ static inline vf vf_spread(const float *p, int ug) {
 
 static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
 static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
-static inline vi vi_loadn(const void *p, int n) { return _mm512_maskz_loadu_epi8(((__mmask64)1 << n) - 1, p); } /* n < 64 */
+static inline vi vi_loadn(const void *p, int n) {
+    return _mm512_maskz_loadu_epi8(((__mmask64)1 << n) - 1, p);
+} /* n < 64 */
 static inline vi vi_bcast4(const int8_t *p) {
     int32_t v;
     memcpy(&v, p, 4);
@@ -79,7 +85,8 @@ static inline void transpose16(__m512i r[16]) {
     /* r[4 a + c], lane b: column 4 b + c of rows 4 a .. 4 a + 3 */
     for (int c = 0; c < 4; c++) {
         __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xDD);
-        __m512i d = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88), e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xDD);
+        __m512i d = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88),
+                e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xDD);
         t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
         t[8 + c] = _mm512_shuffle_i32x4(a, d, 0xDD);
         t[4 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
