@@ -179,7 +179,7 @@ static void bench_shape(const fa_kernels *k, const fa_weight *kind, int64_t rows
     j.items = (rows + j.item_rows - 1) / j.item_rows;
     for (int threads = 1; threads <= 2; threads++) {
         double best = 1e9;
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < (M == 1 ? 4 : 12); i++) {
             double t = bench_once(&j, threads);
             if (t < best) best = t;
         }
@@ -192,22 +192,22 @@ static void bench_shape(const fa_kernels *k, const fa_weight *kind, int64_t rows
     free(codes), free(scales), free(biases), free(x), free(j.y), free(a.q), free(a.scale), free(a.sum32), free(a.sum16);
 }
 
-static void bench_kind(const fa_kernels *k, const fa_weight *kind, bool q8) {
+static void bench_kind(const fa_kernels *k, const fa_weight *kind, bool q8, const char *only) {
     static const int64_t shapes[][2] = {{2048, 640}, {640, 2048}, {4096, 4096}, {262144, 640}};
     char text[32];
     printf("%-10s %-14s %-3s", k->isa, fa_weight_fmt_text(kind, text), q8 ? "q8" : "f32");
-    for (int i = 2; i < 4; i++)
+    for (int i = 2; i < 4 && (!only || *only == '1'); i++)
         bench_shape(k, kind, shapes[i][0], kind->fmt >= FA_FMT_Q2_K ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1],
                     1, q8);
     printf(" |");
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3 && (!only || *only == '5'); i++)
         bench_shape(k, kind, shapes[i][0], kind->fmt >= FA_FMT_Q2_K ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1],
                     512, q8);
     printf("\n");
 }
 
-/* isa and format NULL: the best level and all formats */
-static int bench_linear(const char *isa, const char *format) {
+/* isa and format NULL: the best level and all formats; only "1" or "512" input rows */
+static int bench_linear(const char *isa, const char *format, const char *only) {
     fa_kernels k;
     fa_error err;
     if (fa_kernels_init(&k, isa, &err)) {
@@ -220,9 +220,9 @@ static int bench_linear(const char *isa, const char *format) {
         char text[32];
         fa_weight_fmt_text(&bench_kinds[i], text);
         if (format && strcmp(format, "all") && strncmp(text, format, strlen(format))) continue;
-        if (fa_qfmts[bench_kinds[i].fmt].ugroup) bench_kind(&k, &bench_kinds[i], true);
+        if (fa_qfmts[bench_kinds[i].fmt].ugroup) bench_kind(&k, &bench_kinds[i], true, only);
         if (!fa_qfmts[bench_kinds[i].fmt].ugroup || (format && !strcmp(format, text)))
-            bench_kind(&k, &bench_kinds[i], false);
+            bench_kind(&k, &bench_kinds[i], false, only);
     }
     return 0;
 }

@@ -1,5 +1,5 @@
 /* Every linear kernel that this machine can run against sums in double: all formats, odd shapes, inputs at the very end
- * of readable memory, canaries around outputs and scratch. `--bench [isa [format]]` measures instead (GB/s for one
+ * of readable memory, canaries around outputs and scratch. `--bench [isa [format [M]]]` measures instead (GB/s for one
  * input row, GOP/s for 512). */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stdarg.h>
@@ -266,7 +266,7 @@ static void test_quant_act(void **state) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "--bench"))
-        return bench_linear(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
+        return bench_linear(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL, argc > 4 ? argv[4] : NULL);
     if (argc > 1) seed = strtoull(argv[1], NULL, 0);
     printf("seed %llu\n", (unsigned long long)seed);
     struct CMUnitTest tests[2 * N_LEVEL];
