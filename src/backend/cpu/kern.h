@@ -70,6 +70,10 @@ typedef struct fa_kernels {
     void (*attend)(const fa_attend_args *a, void *scratch);
     size_t (*attend_scratch)(int n_q, int n_group, int head_dim);
     int attend_q_tile; /* callers cut long prompts into tiles of at most this many query rows */
+    /* Merges the partials of n_split calls over the same rows = n_q * n_group (row r is query row r / n_group, group head r % n_group), adds
+     * the sink if any, normalises: out + (r / n_group) * out_stride + (r % n_group) * head_dim. A row that nobody visited becomes zeros. */
+    void (*attend_combine)(const float *const *partial, int n_split, int64_t rows, int n_group, int head_dim, const float *sink, float *out,
+                           int64_t out_stride);
 } fa_kernels;
 
 /* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has. Unknown names fail with the list of names. */
