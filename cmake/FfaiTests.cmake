@@ -1,6 +1,8 @@
 # Tests, found by their names:
 #   tests/<suite>/test_*.c    one cmocka program and one CTest entry each
 #   tests/<suite>/test_*.sh   a script; FFAI (program), FFAI_SOURCE_DIR, FFAI_BUILD_DIR in its environment; exit 77 = skipped
+#   tests/families/gen_*.c    the generator of tiny checkpoints: linked into that suite's tests, and a program of its own
+#   tests/families/parity.c   one CTest entry per group of fixtures
 #   tests/fuzz/fuzz_*.c       replayed over tests/fuzz/corpus/<name>; with FFAI_FUZZ a libFuzzer program too
 if(FFAI_KERNELS_ONLY)
   file(GLOB FFAI_TEST_SOURCES CONFIGURE_DEPENDS tests/kern/test_*.c)
@@ -24,6 +26,24 @@ foreach(f ${FFAI_TEST_SOURCES})
 endforeach()
 if(FFAI_KERNELS_ONLY)
   return()
+endif()
+
+# Parity with the official implementation on tiny checkpoints, which the generator writes into the build folder.
+add_library(ffai_gen STATIC tests/families/gen_ckpt.c tests/families/gen_tensor.c)
+target_link_libraries(ffai_gen PUBLIC ffai_static)
+target_include_directories(ffai_gen PUBLIC ${PROJECT_SOURCE_DIR}/tests)
+add_executable(gen_ckpt tests/families/gen_main.c)
+target_link_libraries(gen_ckpt PRIVATE ffai_gen)
+target_compile_definitions(gen_ckpt PRIVATE FFAI_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+target_link_libraries(test_gen PRIVATE ffai_gen)
+add_executable(parity tests/families/parity.c)
+target_link_libraries(parity PRIVATE ffai_gen)
+if(TARGET ffai)
+  foreach(group llama mistral qwen2 qwen3 gemma3 mlx_llama mlx_mistral mlx_qwen2 mlx_qwen3 mlx_gemma3 gguf_llama gguf_qwen2 gguf_qwen3 gguf_gemma3)
+    add_test(NAME families.parity_${group} COMMAND parity $<TARGET_FILE:ffai> ${PROJECT_SOURCE_DIR}/tests/data/families
+      ${PROJECT_BINARY_DIR}/fixtures ${group}_)
+    set_tests_properties(families.parity_${group} PROPERTIES LABELS families TIMEOUT 900)
+  endforeach()
 endif()
 
 file(GLOB FFAI_TEST_SCRIPTS CONFIGURE_DEPENDS tests/*/test_*.sh)
