@@ -1,10 +1,12 @@
 /* Binding: names to views. Matrices stay where the file has them; vectors (norms, biases) become f32 in model memory. */
+#define _DEFAULT_SOURCE
 #include "families/bind.h"
 #include "base/alloc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { NAME_MAX_LEN = 256, MISSING_SHOWN = 6 };
 
@@ -154,6 +156,23 @@ static void bind_plain(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
     w->row_bytes = fa_qfmt_row_bytes((fa_fmt)t->fmt, 0, w->cols);
 }
 
+/* Moves one plane of a weight to private memory and lets the kernel drop the mapped pages. */
+static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t bytes) {
+    uint8_t *p = (uint8_t *)fa_mem_calloc(b->mem, bytes, 1);
+    if (!p) return NULL;
+    memcpy(p, data, bytes);
+    uintptr_t page = 4096, lo = ((uintptr_t)data + page - 1) / page * page, hi = ((uintptr_t)data + bytes) / page * page;
+    if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    return p;
+}
+
+static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
+    w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
+    if (w->codes && w->scales) w->scales = private_plane(b, w->scales, (size_t)w->rows * w->scale_row_bytes);
+    if (w->codes && w->biases) w->biases = private_plane(b, w->biases, (size_t)w->rows * w->scale_row_bytes);
+    if (!w->codes || (w->scale_row_bytes && !w->scales)) bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
+}
+
 static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, const char *name) {
     memset(w, 0, sizeof *w);
     w->rows = rows;
@@ -177,8 +196,13 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) {
         b->n_param += rows * cols;
         b->fmt_bytes[w->fmt] += bytes;
+        if (b->fmt_bytes[w->fmt] > b->format_bytes) {
+            b->format_bytes = b->fmt_bytes[w->fmt];
+            fa_weight_fmt_text(w, b->format);
+        }
     }
     mark_used(b, t, 2);
+    if (b->private_copy) copy_private(b, w, t);
 }
 
 static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {

@@ -15,8 +15,10 @@ struct fa_binder {
     fa_buf missing;           /* names, comma-separated */
     int n_missing;
     int64_t n_param, bytes;
-    int64_t fmt_bytes[FA_FMT_COUNT];
-    const fa_weight *largest; /* the weight with most bytes: names the checkpoint's format */
+    int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
+    int64_t format_bytes;     /* of the largest matrix so far, whose format names the checkpoint's */
+    char format[32];
+    bool private_copy;        /* copy matrices out of the mapping and drop its pages */
     fa_error err;
 };
 
