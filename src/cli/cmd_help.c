@@ -34,7 +34,8 @@ const cli_command cmd_help = {
     .name = "help",
     .summary = "describe a command",
     .usage = "[COMMAND]",
-    .text = "Without COMMAND it lists the commands. The man page and the shell completions are made from the same table as this text.",
+    .text = "Without COMMAND it lists the commands. The man page and the shell completions are made from the same "
+            "table as this text.",
     .examples = "help generate\nhelp --completion bash > ~/.local/share/bash-completion/completions/ffai",
     .options = help_options,
     .arg_name = "COMMAND",

@@ -48,7 +48,9 @@ static void option_line(FILE *to, const opt_row *r, int width) {
     wrapped(to, r->help, HELP_COLUMN, HELP_COLUMN, width);
 }
 
-static void heading(FILE *to, const char *text) { fprintf(to, "%s%s%s\n", term_sgr(to, TERM_BOLD), text, term_sgr(to, TERM_PLAIN)); }
+static void heading(FILE *to, const char *text) {
+    fprintf(to, "%s%s%s\n", term_sgr(to, TERM_BOLD), text, term_sgr(to, TERM_PLAIN));
+}
 
 void help_overview(FILE *to) {
     fprintf(to, "ffai %s - runs published model checkpoints\n\n", ffai_version());

@@ -70,8 +70,11 @@ static void man_command(FILE *to, const cli_command *c) {
 
 void help_man(FILE *to) {
     fprintf(to, ".TH FFAI 1 \"\" \"ffai %s\" \"User Commands\"\n", ffai_version());
-    fputs(".SH NAME\nffai \\- runs published model checkpoints\n.SH SYNOPSIS\n.B ffai\n.I COMMAND\n[options]\n.SH DESCRIPTION\n", to);
-    fputs("The result goes to standard output and nothing else does; progress, warnings and statistics go to standard error. Colour is used only "
+    fputs(".SH NAME\nffai \\- runs published model checkpoints\n.SH SYNOPSIS\n.B ffai\n.I COMMAND\n[options]\n.SH "
+          "DESCRIPTION\n",
+          to);
+    fputs("The result goes to standard output and nothing else does; progress, warnings and statistics go to standard "
+          "error. Colour is used only "
           "on a terminal.\n.SH COMMANDS\n",
           to);
     for (const cli_command *const *c = cli_commands; *c; c++) {
@@ -80,7 +83,9 @@ void help_man(FILE *to) {
         fputs(".\n", to);
     }
     for (const cli_command *const *c = cli_commands; *c; c++) man_command(to, *c);
-    fputs(".SH EXIT STATUS\n0 success, 1 failure (one line on standard error says what, where and the value), 2 wrong usage.\n", to);
+    fputs(".SH EXIT STATUS\n0 success, 1 failure (one line on standard error says what, where and the value), 2 wrong "
+          "usage.\n",
+          to);
     fputs(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nwhen set and not empty, no colour.\n", to);
     fputs(".TP\n.B FFAI_CPU\nthe highest instruction set to use, e.g. c, avx2, avx512, neon.\n", to);
 }
@@ -89,10 +94,12 @@ void help_man(FILE *to) {
 
 void help_bash(FILE *to) {
     fputs("# bash completion for ffai, printed by `ffai help --completion bash`\n_ffai() {\n"
-          "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}\n    COMPREPLY=()\n"
+          "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}\n    "
+          "COMPREPLY=()\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        COMPREPLY=($(compgen -W \"",
           to);
-    for (const cli_command *const *c = cli_commands; *c; c++) fprintf(to, "%s%s", c == cli_commands ? "" : " ", (*c)->name);
+    for (const cli_command *const *c = cli_commands; *c; c++)
+        fprintf(to, "%s%s", c == cli_commands ? "" : " ", (*c)->name);
     fputs("\" -- \"$cur\"))\n        return\n    fi\n    case \"$cmd $prev\" in\n", to);
     for (const cli_command *const *c = cli_commands; *c; c++)
         for (const opt_id *id = (*c)->options; *id != OPT_END; id++) {
@@ -139,7 +146,10 @@ static void zsh_option(FILE *to, const opt_row *r) {
         if (form)
             fprintf(to, "            '%s-%c", many, r->letter);
         else
-            fprintf(to, "            '%s--%s%s", many, r->name, r->kind == KIND_OPT_CHOICE ? "=-" : r->kind == KIND_FLAG ? "" : "=");
+            fprintf(to, "            '%s--%s%s", many, r->name,
+                    r->kind == KIND_OPT_CHOICE ? "=-"
+                    : r->kind == KIND_FLAG     ? ""
+                                               : "=");
         fputc('[', to);
         quoted(to, r->help, true);
         fputc(']', to);
@@ -157,7 +167,9 @@ static void zsh_option(FILE *to, const opt_row *r) {
 }
 
 void help_zsh(FILE *to) {
-    fputs("#compdef ffai\n# zsh completion for ffai, printed by `ffai help --completion zsh`\n_ffai() {\n    local -a commands\n    commands=(\n", to);
+    fputs("#compdef ffai\n# zsh completion for ffai, printed by `ffai help --completion zsh`\n_ffai() {\n    local -a "
+          "commands\n    commands=(\n",
+          to);
     for (const cli_command *const *c = cli_commands; *c; c++) {
         fprintf(to, "        '%s:", (*c)->name);
         quoted(to, (*c)->summary, true);

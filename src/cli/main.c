@@ -1,4 +1,5 @@
-/* ffai: finds the command, parses its options, runs it. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong usage. */
+/* ffai: finds the command, parses its options, runs it. Exit status: 0 success, 1 failure (one line on stderr), 2 wrong
+ * usage. */
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/term.h"

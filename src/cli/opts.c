@@ -9,7 +9,7 @@
 #include <string.h>
 
 const opt_row cli_options[OPT_COUNT] = {
-#define X(id, name, letter, kind, arg, lo, hi, choices, group, help)                                                                       \
+#define X(id, name, letter, kind, arg, lo, hi, choices, group, help)                                                   \
     [OPT_##id] = {name, letter, KIND_##kind, arg, lo, hi, choices, GROUP_##group, help},
 #include "cli/options.inc"
 #undef X
@@ -68,7 +68,8 @@ static int distance(const char *a, const char *b) {
             int best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
             if (d[i - 1][j] + 1 < best) best = d[i - 1][j] + 1;
             if (d[i][j - 1] + 1 < best) best = d[i][j - 1] + 1;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best) best = d[i - 2][j - 2] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && d[i - 2][j - 2] + 1 < best)
+                best = d[i - 2][j - 2] + 1;
             d[i][j] = best;
         }
     return d[n][m];
@@ -101,7 +102,8 @@ static int unknown_option(const cli_opts *o, const char *arg) {
     if (near) return cli_usage(o, "unknown option %s; did you mean --%s?", name, near);
     for (const cli_command *const *c = cli_commands; *c; c++)
         for (const opt_id *id = (*c)->options; *id != OPT_END; id++)
-            if (!strcmp(cli_options[*id].name, bare)) return cli_usage(o, "unknown option %s; it is an option of ffai %s", name, (*c)->name);
+            if (!strcmp(cli_options[*id].name, bare))
+                return cli_usage(o, "unknown option %s; it is an option of ffai %s", name, (*c)->name);
     return cli_usage(o, "unknown option %s", name);
 }
 
@@ -128,14 +130,16 @@ static bool parse_int(const char *s, const char *end, int64_t *out) {
 
 static int set_int(cli_opts *o, const opt_row *r, const char *flag, cli_value *v, const char *s) {
     if (!parse_int(s, s + strlen(s), &v->i)) return cli_usage(o, "%s: \"%s\" is not a whole number", flag, s);
-    if ((double)v->i < r->lo || (double)v->i > r->hi) return cli_usage(o, "%s: %s is not between %.0f and %.0f", flag, s, r->lo, r->hi);
+    if ((double)v->i < r->lo || (double)v->i > r->hi)
+        return cli_usage(o, "%s: %s is not between %.0f and %.0f", flag, s, r->lo, r->hi);
     return 0;
 }
 
 static int set_num(cli_opts *o, const opt_row *r, const char *flag, cli_value *v, const char *s) {
     char *stop;
     v->num = strtod(s, &stop);
-    if (stop == s || *stop || *s == ' ' || !isfinite(v->num)) return cli_usage(o, "%s: \"%s\" is not a number", flag, s);
+    if (stop == s || *stop || *s == ' ' || !isfinite(v->num))
+        return cli_usage(o, "%s: \"%s\" is not a number", flag, s);
     if (v->num < r->lo || v->num > r->hi) return cli_usage(o, "%s: %s is not between %g and %g", flag, s, r->lo, r->hi);
     return 0;
 }
@@ -151,7 +155,8 @@ static int set_ints(cli_opts *o, const opt_row *r, const char *flag, cli_value *
         const char *end = p + strcspn(p, ",");
         int64_t x;
         if (!parse_int(p, end, &x))
-            return cli_usage(o, "%s: \"%.*s\" in item %zu is not a whole number", flag, end - p > 40 ? 40 : (int)(end - p), p, v->n + 1);
+            return cli_usage(o, "%s: \"%.*s\" in item %zu is not a whole number", flag,
+                             end - p > 40 ? 40 : (int)(end - p), p, v->n + 1);
         if ((double)x < r->lo || (double)x > r->hi)
             return cli_usage(o, "%s: %lld is not between %.0f and %.0f", flag, (long long)x, r->lo, r->hi);
         v->ints[v->n++] = x;
@@ -178,7 +183,8 @@ static int add_str(cli_opts *o, const char *flag, cli_value *v, const char *s) {
     return 0;
 }
 
-/* Stores one occurrence; s is NULL for flags and optional values left out. The last occurrence wins, except for repeatable options. */
+/* Stores one occurrence; s is NULL for flags and optional values left out. The last occurrence wins, except for
+ * repeatable options. */
 static int set_value(cli_opts *o, opt_id id, bool by_letter, const char *s) {
     const opt_row *r = &cli_options[id];
     cli_value *v = &o->v[id];
@@ -186,20 +192,14 @@ static int set_value(cli_opts *o, opt_id id, bool by_letter, const char *s) {
     v->count++;
     switch (r->kind) {
     case KIND_FLAG: return 0;
-    case KIND_STR:
-        v->str = s;
-        return 0;
-    case KIND_PATH:
-        v->str = s;
-        return *s ? 0 : cli_usage(o, "%s: an empty path", flag);
+    case KIND_STR: v->str = s; return 0;
+    case KIND_PATH: v->str = s; return *s ? 0 : cli_usage(o, "%s: an empty path", flag);
     case KIND_STRS: return *s ? add_str(o, flag, v, s) : cli_usage(o, "%s: an empty text", flag);
     case KIND_INT: return set_int(o, r, flag, v, s);
     case KIND_NUM: return set_num(o, r, flag, v, s);
     case KIND_INTS: return set_ints(o, r, flag, v, s);
     case KIND_CHOICE: return set_choice(o, r, flag, v, s);
-    case KIND_OPT_CHOICE:
-        v->str = NULL;
-        return s ? set_choice(o, r, flag, v, s) : 0;
+    case KIND_OPT_CHOICE: v->str = NULL; return s ? set_choice(o, r, flag, v, s) : 0;
     }
     return 0;
 }
@@ -268,7 +268,9 @@ void cli_opts_free(cli_opts *o) {
 }
 
 bool cli_has(const cli_opts *o, opt_id id) { return o->v[id].count > 0; }
-const char *cli_str(const cli_opts *o, opt_id id, const char *otherwise) { return o->v[id].str ? o->v[id].str : otherwise; }
+const char *cli_str(const cli_opts *o, opt_id id, const char *otherwise) {
+    return o->v[id].str ? o->v[id].str : otherwise;
+}
 int64_t cli_int(const cli_opts *o, opt_id id, int64_t otherwise) { return o->v[id].count ? o->v[id].i : otherwise; }
 double cli_num(const cli_opts *o, opt_id id, double otherwise) { return o->v[id].count ? o->v[id].num : otherwise; }
 
@@ -281,7 +283,9 @@ int cli_exclusive(const cli_opts *o, const opt_id *ids) {
     opt_id first = OPT_END;
     for (; *ids != OPT_END; ids++) {
         if (!cli_has(o, *ids)) continue;
-        if (first != OPT_END) return cli_usage(o, "--%s and --%s cannot be given together", cli_options[first].name, cli_options[*ids].name);
+        if (first != OPT_END)
+            return cli_usage(o, "--%s and --%s cannot be given together", cli_options[first].name,
+                             cli_options[*ids].name);
         first = *ids;
     }
     return 0;

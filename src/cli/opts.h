@@ -1,5 +1,5 @@
-/* Options of the program: the one table (options.inc), the commands, and parsing. Everything that a command line can say is declared here and
- * nowhere else; help, man page and completions are printed from it. */
+/* Options of the program: the one table (options.inc), the commands, and parsing. Everything that a command line can
+ * say is declared here and nowhere else; help, man page and completions are printed from it. */
 #ifndef FFAI_CLI_OPTS_H
 #define FFAI_CLI_OPTS_H
 
@@ -19,7 +19,15 @@ typedef enum opt_kind {
     KIND_OPT_CHOICE
 } opt_kind;
 
-typedef enum opt_group { GROUP_MODEL, GROUP_INPUT, GROUP_OUTPUT, GROUP_SAMPLING, GROUP_MACHINE, GROUP_REPORT, GROUP_COUNT } opt_group;
+typedef enum opt_group {
+    GROUP_MODEL,
+    GROUP_INPUT,
+    GROUP_OUTPUT,
+    GROUP_SAMPLING,
+    GROUP_MACHINE,
+    GROUP_REPORT,
+    GROUP_COUNT
+} opt_group;
 
 typedef enum opt_id {
     OPT_END, /* ends the list of a command */
@@ -47,12 +55,12 @@ struct cli_opts;
 
 typedef struct cli_command {
     const char *name;
-    const char *summary;  /* one line */
-    const char *usage;    /* what follows "ffai NAME" */
-    const char *text;     /* paragraphs for help and man page, a blank line between them */
-    const char *examples; /* command lines, one a line, without "ffai" in front */
+    const char *summary;   /* one line */
+    const char *usage;     /* what follows "ffai NAME" */
+    const char *text;      /* paragraphs for help and man page, a blank line between them */
+    const char *examples;  /* command lines, one a line, without "ffai" in front */
     const opt_id *options; /* ends with OPT_END; --help is added by itself */
-    const char *arg_name; /* positional arguments for messages and completion, or NULL when the command takes none */
+    const char *arg_name;  /* positional arguments for messages and completion, or NULL when the command takes none */
     int max_args;
     int (*run)(const struct cli_opts *o); /* exit status */
 } cli_command;
@@ -62,12 +70,12 @@ extern const cli_command *const cli_commands[];
 const cli_command *cli_find_command(const char *name);
 
 typedef struct cli_value {
-    int count; /* how often it was given */
-    const char *str; /* STR, PATH, CHOICE, OPT_CHOICE (NULL without a value) */
-    int64_t i; /* INT */
-    double num; /* NUM */
+    int count;         /* how often it was given */
+    const char *str;   /* STR, PATH, CHOICE, OPT_CHOICE (NULL without a value) */
+    int64_t i;         /* INT */
+    double num;        /* NUM */
     const char **strs; /* STRS: [n] */
-    int64_t *ints; /* INTS: [n] */
+    int64_t *ints;     /* INTS: [n] */
     size_t n;
 } cli_value;
 

@@ -1,4 +1,5 @@
-/* Terminal state of the program. The only globals of the program are here: what the command line said about talking, and the Ctrl-C flag. */
+/* Terminal state of the program. The only globals of the program are here: what the command line said about talking,
+ * and the Ctrl-C flag. */
 #define _DEFAULT_SOURCE
 #define _POSIX_C_SOURCE 200809L
 #include "cli/term.h"
@@ -29,7 +30,8 @@ const char *term_sgr(FILE *to, term_style style) {
 
 int term_width(FILE *to) {
     struct winsize w;
-    if (isatty(fileno(to)) && ioctl(fileno(to), TIOCGWINSZ, &w) == 0 && w.ws_col >= 40) return w.ws_col > 120 ? 120 : w.ws_col;
+    if (isatty(fileno(to)) && ioctl(fileno(to), TIOCGWINSZ, &w) == 0 && w.ws_col >= 40)
+        return w.ws_col > 120 ? 120 : w.ws_col;
     return 100;
 }
 
@@ -66,7 +68,8 @@ void term_catch_interrupt(void) {
     memset(&a, 0, sizeof a);
     a.sa_handler = on_interrupt;
     sigemptyset(&a.sa_mask);
-    a.sa_flags = (int)SA_RESETHAND; /* the second one has the default effect; no SA_RESTART, so a blocked read of the prompt ends too */
+    a.sa_flags = (int)SA_RESETHAND; /* the second one has the default effect; no SA_RESTART, so a blocked read of the
+                                       prompt ends too */
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
 }

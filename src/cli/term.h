@@ -8,7 +8,8 @@
 typedef enum term_style { TERM_PLAIN, TERM_BOLD, TERM_DIM, TERM_UNDERLINE, TERM_RED } term_style;
 
 void term_init(bool quiet, bool verbose);
-/* The escape sequence that begins a style on this stream, "" when it is no terminal or NO_COLOR is set; TERM_PLAIN ends it. */
+/* The escape sequence that begins a style on this stream, "" when it is no terminal or NO_COLOR is set; TERM_PLAIN ends
+ * it. */
 const char *term_sgr(FILE *to, term_style style);
 /* Columns of the terminal, 100 when there is none. */
 int term_width(FILE *to);
@@ -18,7 +19,8 @@ void term_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void term_detail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool term_is_quiet(void);
 
-/* From here on the first Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly; the second one kills as usual. */
+/* From here on the first Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly; the second one kills as
+ * usual. */
 void term_catch_interrupt(void);
 bool term_interrupted(void);
 
