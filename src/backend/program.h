@@ -44,7 +44,7 @@ typedef struct fa_kv {
     fa_dtype dtype;
 } fa_kv;
 
-typedef enum fa_act_fn { FA_ACT_SILU, FA_ACT_GELU_TANH, FA_ACT_GELU_ERF, FA_ACT_RELU } fa_act_fn;
+typedef enum fa_act_fn { FA_ACT_SILU, FA_ACT_GELU_TANH, FA_ACT_GELU_ERF, FA_ACT_GELU_QUICK /* x * sigmoid(1.702 x) */, FA_ACT_RELU } fa_act_fn;
 
 /* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers have fixed addresses
  * for the life of the engine, so that programs can point to them. */

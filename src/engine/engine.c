@@ -46,7 +46,7 @@ static int read_opts(settings *s, const ffai_model *m, const ffai_engine_opts *o
     if (!rc) rc = range(err, "slots", s->n_slot, 1, 4096);
     if (!rc) rc = range(err, "chunk", s->n_chunk, 1, 1 << 20);
     if (!rc) rc = parse_kv(s, o->kv_cache, err);
-    if (s->n_chunk > s->n_ctx) s->n_chunk = s->n_ctx;
+    if (s->n_chunk > (int64_t)s->n_ctx * s->n_slot) s->n_chunk = s->n_ctx * s->n_slot;
     return rc;
 }
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { NAME_MAX_LEN = 256, MISSING_SHOWN = 6 };
+enum { NAME_MAX_LEN = 256, REAL_MAX_LEN = NAME_MAX_LEN + 64 /* with prefix and suffix */, MISSING_SHOWN = 6 };
 
 /* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and mlx, of transformers 5,
  * and base models saved without their head. The embedding table tells which. */
@@ -71,12 +71,12 @@ static void bind_missing(fa_binder *b, const char *name) {
 
 /* The checkpoint's spelling of a family name plus suffix. */
 static void real_name(const fa_binder *b, char *out, const char *name, const char *suffix) {
-    if (strncmp(name, "model.", 6) == 0) snprintf(out, NAME_MAX_LEN, "%s%s%s", b->body, name + 6, suffix);
-    else snprintf(out, NAME_MAX_LEN, "%s%s%s", b->head, name, suffix);
+    bool body = strncmp(name, "model.", 6) == 0;
+    snprintf(out, REAL_MAX_LEN, "%s%.*s%s", body ? b->body : b->head, NAME_MAX_LEN, body ? name + 6 : name, suffix);
 }
 
 static const fa_ckpt_tensor *find(fa_binder *b, const char *name, const char *suffix) {
-    char real[NAME_MAX_LEN];
+    char real[REAL_MAX_LEN];
     real_name(b, real, name, suffix);
     return fa_ckpt_find(b->ckpt, real);
 }
@@ -99,7 +99,7 @@ static bool check_shape(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, int
 
 /* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config says the mode. */
 static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const fa_ckpt_tensor *t, const fa_ckpt_tensor *scales) {
-    char path[NAME_MAX_LEN];
+    char path[REAL_MAX_LEN];
     real_name(b, path, name, "");
     const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
     if (!mode_node) mode_node = fa_jget(b->quant, "mode");
@@ -179,7 +179,7 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
     w->cols = cols;
     const fa_ckpt_tensor *t = find(b, name, ".weight"), *scales = find(b, name, ".scales");
     if (!t) {
-        char real[NAME_MAX_LEN];
+        char real[REAL_MAX_LEN];
         real_name(b, real, name, ".weight");
         bind_missing(b, real);
         return;
@@ -241,7 +241,7 @@ void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa
     if (t && !b->err.code) {
         out->bias = vector(b, t, rows);
     } else if (bias == FA_BIAS) {
-        char real[NAME_MAX_LEN];
+        char real[REAL_MAX_LEN];
         real_name(b, real, name, ".bias");
         bind_missing(b, real);
     }
@@ -255,7 +255,7 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
     if (t) {
         out->w = vector(b, t, dim);
     } else {
-        char real[NAME_MAX_LEN];
+        char real[REAL_MAX_LEN];
         real_name(b, real, name, ".weight");
         bind_missing(b, real);
     }

@@ -55,12 +55,12 @@ bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
     static const struct { const char *name; fa_act_fn fn; } names[] = {
         {"silu", FA_ACT_SILU},      {"swish", FA_ACT_SILU},    {"gelu_pytorch_tanh", FA_ACT_GELU_TANH}, {"gelu_new", FA_ACT_GELU_TANH},
-        {"gelu", FA_ACT_GELU_ERF},  {"relu", FA_ACT_RELU}};
+        {"gelu", FA_ACT_GELU_ERF},  {"relu", FA_ACT_RELU},          {"quick_gelu", FA_ACT_GELU_QUICK}};
     const fa_jnode *n = fa_cfg_node(c, key);
     const char *s = n ? fa_jstr(n, NULL) : otherwise;
     for (size_t i = 0; s && i < sizeof names / sizeof names[0]; i++)
         if (strcmp(s, names[i].name) == 0) return names[i].fn;
-    fa_cfg_fail(c, "\"%s\": activation %s is not known (silu, gelu_pytorch_tanh, gelu_new, gelu, relu)", key, s ? s : "that is no string");
+    fa_cfg_fail(c, "\"%s\": activation %s is not known (silu, gelu_pytorch_tanh, gelu_new, gelu, quick_gelu, relu)", key, s ? s : "that is no string");
     return FA_ACT_SILU;
 }
 

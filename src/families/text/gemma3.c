@@ -21,8 +21,8 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     c->norm_offset = fa_cfg_bool(r, "ffai_norm_offset_applied", false) ? 0.0f : 1.0f;
     c->embed_scale = sqrtf((float)c->dim);
     c->attn_scale = (float)(1 / sqrt(fa_cfg_num(r, "query_pre_attn_scalar", 256)));
-    c->attn_softcap = (float)fa_cfg_num(r, "attn_logit_softcapping", 0);
-    c->final_softcap = (float)fa_cfg_num(r, "final_logit_softcapping", 0);
+    /* as transformers 5 runs them: attn_logit_softcapping never, final_logit_softcapping only in the text class */
+    c->final_softcap = r->text ? 0 : (float)fa_cfg_num(r, "final_logit_softcapping", 0);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->qk_norm = true;
     c->sandwich = true;
