@@ -47,10 +47,13 @@ if [ -d src/families ]; then
     [ -z "$hits" ] || fail "families: "$'\n'"$hits"
 fi
 # The library neither ends the process nor prints; the heap has one owner.
-hits=$(find src -path src/cli -prune -o -name '*.[ch]' -print | xargs grep -nE '(^|[^_a-zA-Z>.])(exit|abort|_exit)[[:space:]]*\(' /dev/null | grep -v '^[^:]*:[0-9]*:[[:space:]]*\(/\*\|\*\|//\)')
+library() { find src -path src/cli -prune -o -path src/base/alloc.c -prune -o \( -name '*.[ch]' -o -name '*.cpp' \) -exec "$@" {} +; }
+hits=$(library grep -nE '(^|[^_a-zA-Z>.])(exit|abort|_exit)[[:space:]]*\(' /dev/null)
 [ -z "$hits" ] || fail "the library must not end the process:"$'\n'"$hits"
-hits=$(find src -path src/cli -prune -o -path src/base/alloc.c -prune -o -name '*.[ch]' -print | xargs grep -nE '(^|[^_a-zA-Z>.])(malloc|calloc|realloc|strdup|aligned_alloc|posix_memalign)[[:space:]]*\(' /dev/null)
+hits=$(library grep -nE '(^|[^_a-zA-Z>.])(malloc|calloc|realloc|strdup|strndup|aligned_alloc|posix_memalign)[[:space:]]*\(' /dev/null)
 [ -z "$hits" ] || fail "heap memory comes from base/alloc.h:"$'\n'"$hits"
+hits=$(library grep -nE '(^|[^_a-zA-Z>.])(f?printf|puts|fputs|perror|getenv|system|popen)[[:space:]]*\(' /dev/null)
+[ -z "$hits" ] || fail "the library does not print and reads no environment:"$'\n'"$hits"
 
 # Each header compiles alone.
 cc=${CC:-cc}
