@@ -20,7 +20,7 @@ foreach(f ${FFAI_TEST_SOURCES})
 endforeach()
 
 # Parity with the official implementation on tiny checkpoints, which the generator writes into the build folder.
-add_library(ffai_gen STATIC tests/families/gen_ckpt.c tests/families/gen_tensor.c)
+add_library(ffai_gen STATIC tests/families/gen_ckpt.c tests/families/gen_tensor.c tests/families/harness.c)
 target_link_libraries(ffai_gen PUBLIC ffai_static)
 target_include_directories(ffai_gen PUBLIC ${PROJECT_SOURCE_DIR}/tests)
 add_executable(gen_ckpt tests/families/gen_main.c)
@@ -29,6 +29,8 @@ target_compile_definitions(gen_ckpt PRIVATE FFAI_SOURCE_DIR="${PROJECT_SOURCE_DI
 target_link_libraries(test_gen PRIVATE ffai_gen)
 add_executable(parity tests/families/parity.c)
 target_link_libraries(parity PRIVATE ffai_gen)
+add_executable(real_check tests/real/real_check.c)
+target_link_libraries(real_check PRIVATE ffai_gen)
 if(TARGET ffai)
   foreach(group llama mistral qwen2 qwen3 gemma3 mlx_llama mlx_mistral mlx_qwen2 mlx_qwen3 mlx_gemma3 gguf_llama gguf_qwen2 gguf_qwen3 gguf_gemma3)
     add_test(NAME families.parity_${group} COMMAND parity $<TARGET_FILE:ffai> ${PROJECT_SOURCE_DIR}/tests/data/families

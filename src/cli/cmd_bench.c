@@ -81,7 +81,7 @@ static int measure(bench *b, ffai_engine *e, const ffai_plan *plan, int64_t leng
     ffai_engine_info in;
     ffai_engine_get_info(e, &in);
     bool exact = !strcmp(in.precision, "exact");
-    double total;
+    double total = 0;
     /* A first round that is not counted: pages come in, programs are recorded. */
     int rc = time_steps(b, e, batch, 0, length, 1, seconds, &total);
     for (int64_t i = 0; !rc && i < b->n_rep; i++) {

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What --stats reports, in seconds since the program began. */
 typedef struct gen_times {
@@ -137,8 +138,9 @@ static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, const char
     rc = stream(o, e, r, t);
     t->end = out_now();
     ffai_request_free(r);
-    fputc('\n', stdout);
-    if (rc == 0) print_stats(o, e, m, t);
+    if (isatty(STDOUT_FILENO)) fputc('\n', stdout); /* a file or a pipe gets exactly the text */
+    session_profile(o, e);
+    if (rc == 0) print_stats(o, e, m, t); /* last: its JSON is the last line of stderr */
     return rc;
 }
 
@@ -161,7 +163,6 @@ static int run_generate(const cli_opts *o) {
     ffai_engine_opts eo = session_engine_opts(o);
     if (!rc) rc = session_engine(o, m, &eo, &e);
     if (!rc) rc = generate(o, m, e, text, len, &t);
-    if (e) session_profile(o, e);
     ffai_engine_free(e);
     ffai_model_free(m);
     free(text);

@@ -7,25 +7,30 @@
 
 enum { HELP_COLUMN = 30 };
 
-/* Writes text in lines of at most `width` columns, each but the first indented; the cursor stands at column `at`. */
-static void wrapped(FILE *to, const char *text, int at, int indent, int width) {
-    int col = at;
+/* Writes text in lines of at most `width` columns, each but the first indented; the cursor stands at column `col`. */
+static void wrapped(FILE *to, const char *text, int col, int indent, int width) {
+    bool fresh = true; /* nothing on this line yet */
     while (*text) {
         int len = (int)strcspn(text, " \n");
-        if (col + len > width && col > indent) {
+        if (len && !fresh && col + 1 + len > width) {
             fprintf(to, "\n%*s", indent, "");
             col = indent;
+            fresh = true;
         }
-        fprintf(to, "%.*s", len, text);
-        col += len;
+        if (len) {
+            fprintf(to, "%s%.*s", fresh ? "" : " ", len, text);
+            col += len + !fresh;
+            fresh = false;
+        }
         text += len;
-        if (text[0] == '\n') { /* a blank line between paragraphs stays */
-            fprintf(to, "\n%s%*s", text[1] == '\n' ? "\n" : "", indent, "");
-            text += text[1] == '\n' ? 2 : 1;
-            col = indent;
-        } else if (*text == ' ') {
+        if (*text == ' ') {
             text++;
-            if (col < width) fputc(' ', to), col++;
+        } else if (*text == '\n') { /* a blank line between paragraphs stays */
+            bool paragraph = text[1] == '\n';
+            fprintf(to, "\n%s%*s", paragraph ? "\n" : "", indent, "");
+            text += paragraph ? 2 : 1;
+            col = indent;
+            fresh = true;
         }
     }
     fputc('\n', to);

@@ -159,55 +159,87 @@ static int read_ids(const cli_opts *o, int32_t **ids, size_t *n) {
     return 0;
 }
 
-static int eval(const cli_opts *o, ffai_model *m, const int32_t *ids, size_t n, taps *t) {
+/* What one run writes: ffai_eval gives one user pointer for rows and taps. */
+typedef struct run {
+    taps taps;
+    FILE *npy;   /* --logits, or NULL */
+    float *last; /* [vocab], the logits of the last row seen */
+    bool write_failed;
+} run;
+
+static void on_row(void *user, int64_t row, const float *logits, int64_t vocab) {
+    run *r = (run *)user;
+    (void)row; /* rows come in order */
+    memcpy(r->last, logits, (size_t)vocab * sizeof *logits);
+    if (r->npy && fwrite(logits, sizeof *logits, (size_t)vocab, r->npy) != (size_t)vocab) r->write_failed = true;
+}
+
+static void on_run_tap(void *user, const char *name, int layer, const float *data, const int64_t *dim, int n_dim) {
+    on_tap(&((run *)user)->taps, name, layer, data, dim, n_dim);
+}
+
+static int open_logits(const cli_opts *o, run *r, size_t n, int64_t vocab) {
+    const char *path = cli_str(o, OPT_LOGITS, NULL);
+    const int64_t dim[] = {(int64_t)n, vocab};
+    r->last = (float *)malloc((size_t)vocab * sizeof *r->last + 1);
+    if (!r->last) return cli_fail(o, "out of memory for %lld logits", (long long)vocab);
+    if (!path) return 0;
+    r->npy = npy_create(path, dim, 2);
+    return r->npy ? 0 : cli_fail(o, "--logits %s: %s", path, strerror(errno));
+}
+
+static int close_logits(const cli_opts *o, run *r) {
+    if (!r->npy) return 0;
+    bool ok = fclose(r->npy) == 0 && !r->write_failed;
+    r->npy = NULL;
+    return ok ? 0 : cli_fail(o, "--logits %s: cannot be written: %s", cli_str(o, OPT_LOGITS, ""), strerror(errno));
+}
+
+static int eval(const cli_opts *o, ffai_model *m, const int32_t *ids, size_t n, run *r) {
     ffai_error err;
     ffai_engine *e = NULL;
     ffai_engine_opts eo = session_engine_opts(o);
     ffai_model_info in;
     ffai_model_get_info(m, &in);
+    bool taps_on = r->taps.keep || r->taps.trace;
     if (!eo.precision) eo.precision = "exact";
-    if (!eo.n_ctx) eo.n_ctx = (int)n;
-    eo.n_slot = (int)cli_int(o, OPT_BATCH, 1);
+    if (!eo.n_ctx) eo.n_ctx = n < INT32_MAX ? (int)n : INT32_MAX;
+    if (n > (size_t)eo.n_ctx) return cli_fail(o, "--ctx %d: %zu token ids do not fit", eo.n_ctx, n);
+    eo.n_slot = (int)r->taps.batch;
     eo.composed = cli_has(o, OPT_COMPOSED);
-    if (n > (size_t)eo.n_ctx) return cli_fail(o, "%zu token ids do not fit a context of %d", n, eo.n_ctx);
-    size_t count = n * (size_t)in.vocab;
-    float *logits = in.vocab > 0 && n < SIZE_MAX / sizeof *logits / (size_t)in.vocab
-                        ? (float *)malloc(count * sizeof *logits)
-                        : NULL;
-    if (!logits) return cli_fail(o, "no memory for %zu x %lld logits", n, (long long)in.vocab);
     int rc = session_engine(o, m, &eo, &e);
+    if (!rc) rc = open_logits(o, r, n, in.vocab);
     ffai_eval_opts ev = {.ids = ids,
                          .n_ids = n,
                          .chunk = (int)cli_int(o, OPT_CHUNK, 0),
                          .decode_from = (int)cli_int(o, OPT_DECODE_FROM, 0),
-                         .batch = (int)t->batch,
-                         .tap = t->keep || t->trace ? on_tap : NULL,
-                         .tap_user = t};
-    if (!rc && ffai_eval(e, &ev, logits, &err)) rc = cli_fail(o, "%s", err.msg);
-    if (!rc && cli_has(o, OPT_LOGITS)) {
-        const char *path = cli_str(o, OPT_LOGITS, "");
-        const int64_t dim[] = {(int64_t)n, in.vocab};
-        if (!npy_write(path, logits, dim, 2)) rc = cli_fail(o, "--logits %s: %s", path, strerror(errno));
-    }
-    if (!rc && !cli_has(o, OPT_LOGITS) && !t->keep && !t->trace)
-        print_top(m, logits + (n - 1) * (size_t)in.vocab, in.vocab);
+                         .batch = (int)r->taps.batch,
+                         .logits = on_row,
+                         .tap = taps_on ? on_run_tap : NULL,
+                         .user = r};
+    if (!rc && ffai_eval(e, &ev, &err)) rc = cli_fail(o, "%s", err.msg);
+    if (!rc) rc = close_logits(o, r);
+    if (!rc && !cli_has(o, OPT_LOGITS) && !taps_on) print_top(m, r->last, in.vocab);
     if (e) session_profile(o, e);
     ffai_engine_free(e);
-    free(logits);
+    if (r->npy) fclose(r->npy);
+    free(r->last);
     return rc;
 }
 
 int inspect_run(const cli_opts *o, ffai_model *m) {
     int32_t *ids = NULL;
     size_t n = 0;
-    taps t = {.batch = cli_int(o, OPT_BATCH, 1), .keep = cli_has(o, OPT_TAPS), .trace = cli_has(o, OPT_LAYER_TRACE)};
+    run r = {.taps = {.batch = cli_int(o, OPT_BATCH, 1),
+                      .keep = cli_has(o, OPT_TAPS),
+                      .trace = cli_has(o, OPT_LAYER_TRACE)}};
     int rc = read_ids(o, &ids, &n);
     if (!rc && n == 0) rc = cli_fail(o, "no token ids");
     if (!rc && cli_int(o, OPT_DECODE_FROM, 0) > (int64_t)n)
         rc = cli_fail(o, "--decode-from %lld: there are only %zu ids", (long long)cli_int(o, OPT_DECODE_FROM, 0), n);
-    if (!rc) rc = eval(o, m, ids, n, &t);
-    if (!rc && t.keep) rc = write_taps(o, &t);
-    free_taps(&t);
+    if (!rc) rc = eval(o, m, ids, n, &r);
+    if (!rc && r.taps.keep) rc = write_taps(o, &r.taps);
+    free_taps(&r.taps);
     free(ids);
     return rc;
 }

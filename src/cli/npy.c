@@ -33,13 +33,15 @@ static size_t elements(const int64_t *dim, int n_dim) {
     return n;
 }
 
-bool npy_write(const char *path, const float *data, const int64_t *dim, int n_dim) {
+FILE *npy_create(const char *path, const int64_t *dim, int n_dim) {
     unsigned char head[512];
-    size_t len = npy_header(head, sizeof head, dim, n_dim), n = elements(dim, n_dim);
+    size_t len = npy_header(head, sizeof head, dim, n_dim);
     FILE *f = fopen(path, "wb");
-    if (!f) return false;
-    bool ok = fwrite(head, 1, len, f) == len && fwrite(data, sizeof *data, n, f) == n;
-    return (fclose(f) == 0) && ok;
+    if (f && fwrite(head, 1, len, f) != len) {
+        fclose(f);
+        f = NULL;
+    }
+    return f;
 }
 
 /* ---- zip ---- */

@@ -7,8 +7,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* float32, row-major. False: the file cannot be written (errno says why). */
-bool npy_write(const char *path, const float *data, const int64_t *dim, int n_dim);
+/* A float32 array of a known shape, row-major: the file with its header written, ready for the data. NULL: errno says
+ * why. */
+FILE *npy_create(const char *path, const int64_t *dim, int n_dim);
 
 typedef struct npz_entry npz_entry;
 typedef struct npz_file {

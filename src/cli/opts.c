@@ -1,7 +1,6 @@
 /* The option table as data, and the parser. */
 #include "cli/opts.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -122,10 +121,9 @@ static const char *spelled(const opt_row *r, bool by_letter) {
 static bool parse_int(const char *s, const char *end, int64_t *out) {
     char *stop;
     if (s == end || *s == ' ') return false;
-    errno = 0;
-    long long v = strtoll(s, &stop, 10);
-    *out = v;
-    return errno == 0 && stop == end;
+    *out =
+        strtoll(s, &stop, 10); /* a number too large for 64 bits becomes the largest one, and is refused by the range */
+    return stop == end;
 }
 
 static int set_int(cli_opts *o, const opt_row *r, const char *flag, cli_value *v, const char *s) {

@@ -11,105 +11,38 @@
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
 #include "families/gen.h"
-
-#include "base/alloc.h"
-#include "base/map.h"
+#include "families/harness.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <math.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 static const double LIMIT = 1e-3;
-
-/* A float32 matrix in numpy's format. */
-typedef struct npy {
-    fa_map map;
-    const uint8_t *data;
-    long rows, cols;
-} npy;
-
-static float npy_at(const npy *a, long r, long c) {
-    float v;
-    memcpy(&v, a->data + 4 * (r * a->cols + c), 4);
-    return v;
-}
-
-/* "\x93NUMPY", version, header length, then a Python dict such as {'descr': '<f4', 'fortran_order': False, 'shape':
- * (40, 311), } */
-static int npy_open(npy *a, const char *path, fa_error *err) {
-    char head[256] = "";
-    memset(a, 0, sizeof *a);
-    int rc = fa_map_open(&a->map, path, err);
-    if (rc) return rc;
-    const uint8_t *p = a->map.data;
-    size_t size = a->map.size, skip = size > 8 && p[6] >= 2 ? 12 : 10;
-    if (size < 16 || memcmp(p, "\x93NUMPY", 6) != 0) return fa_fail(err, FFAI_EFORMAT, "%s: no numpy file", path);
-    size_t len = (size_t)p[8] | (size_t)p[9] << 8;
-    if (len >= sizeof head || skip + len > size) return fa_fail(err, FFAI_EFORMAT, "%s: odd numpy header", path);
-    memcpy(head, p + skip, len);
-    const char *shape = strstr(head, "'shape': (");
-    if (!strstr(head, "'<f4'") || !strstr(head, "'fortran_order': False") || !shape ||
-        sscanf(shape + 10, "%ld, %ld", &a->rows, &a->cols) != 2)
-        return fa_fail(err, FFAI_EFORMAT, "%s: not a float32 matrix: %s", path, head);
-    a->data = p + skip + len;
-    if (a->rows <= 0 || a->cols <= 0 || (size - skip - len) / 4 != (size_t)a->rows * (size_t)a->cols)
-        return fa_fail(err, FFAI_EFORMAT, "%s: size does not match its shape", path);
-    return 0;
-}
 
 /* Largest difference of logits [T, V] to the golden columns: row t, column k of the golden is logits[t, (k * (V / C) +
  * 7 t) mod V]. */
 static int compare(const char *out, const char *golden, long vocab, double *worst, long *row, fa_error *err) {
-    npy o, g = {0};
-    int rc = npy_open(&o, out, err);
-    if (!rc) rc = npy_open(&g, golden, err);
+    fx_npy o, g = {0};
+    int rc = fx_npy_open(&o, out, err);
+    if (!rc) rc = fx_npy_open(&g, golden, err);
     if (!rc && (o.rows != g.rows || o.cols != vocab))
         rc = fa_fail(err, FFAI_EFORMAT, "logits are [%ld, %ld], must be [%ld, %ld]", o.rows, o.cols, g.rows, vocab);
     *worst = 0;
     *row = -1;
     for (long t = 0; !rc && t < g.rows; t++) {
         for (long k = 0; k < g.cols; k++) {
-            double d = fabs((double)npy_at(&o, t, (k * (vocab / g.cols) + 7 * t) % vocab) - (double)npy_at(&g, t, k));
+            double d =
+                fabs((double)fx_npy_at(&o, t, (k * (vocab / g.cols) + 7 * t) % vocab) - (double)fx_npy_at(&g, t, k));
             if (!(d <= LIMIT) && *row < 0) *row = t;
             if (!(d <= *worst)) *worst = isnan(d) ? INFINITY : d;
         }
     }
-    fa_map_close(&o.map);
-    fa_map_close(&g.map);
+    fx_npy_close(&o);
+    fx_npy_close(&g);
     return rc;
-}
-
-/* Runs argv with FFAI_CPU set (or unset: NULL), stdout dropped; the last line of stderr goes to msg. */
-static int run(char *const argv[], const char *cpu, const char *log, char *msg, size_t cap) {
-    posix_spawn_file_actions_t fa;
-    pid_t pid;
-    int status = -1;
-    extern char **environ;
-    if (cpu)
-        setenv("FFAI_CPU", cpu, 1);
-    else
-        unsetenv("FFAI_CPU");
-    posix_spawn_file_actions_init(&fa);
-    posix_spawn_file_actions_addopen(&fa, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&fa, 2, log, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (posix_spawn(&pid, argv[0], &fa, NULL, argv, environ) == 0) waitpid(pid, &status, 0);
-    posix_spawn_file_actions_destroy(&fa);
-    msg[0] = 0;
-    char *text;
-    size_t len;
-    if (fa_read_file(&text, &len, log, 1 << 20, NULL) == 0) {
-        while (len && text[len - 1] == '\n') text[--len] = 0;
-        char *last = strrchr(text, '\n');
-        snprintf(msg, cap, "%s", last ? last + 1 : text);
-        fa_free(text);
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + (WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
 typedef struct mode {
@@ -154,7 +87,7 @@ static bool one(const fx *f, const char *name, const mode *m, const char *ffai, 
     remove(out);
     const char *argv[] = {
         ffai, "inspect", "-m", model, "--token-ids", ids, "--logits", out, m->flag, m->arg ? m->arg : half, NULL};
-    int status = run((char *const *)(uintptr_t)argv, m->cpu, log, msg, sizeof msg);
+    int status = fx_run((char *const *)(uintptr_t)argv, m->cpu, NULL, log, msg, sizeof msg);
     if (status) {
         printf("FAIL %s [%s%s%s]: exit %d: %s\n", name, m->name, m->cpu ? " cpu=" : "", m->cpu ? m->cpu : "", status,
                msg);

@@ -39,6 +39,7 @@ INLINE bool is_wide(const fa_weight *w) {
     if (WIDE_CODES) return false;
     switch (w->fmt) {
     case FA_FMT_AFFINE: return w->bits == 8;
+    case FA_FMT_MXFP4:
     case FA_FMT_Q4_0:
     case FA_FMT_Q4_1:
     case FA_FMT_Q5_0:
