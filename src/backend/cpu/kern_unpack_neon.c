@@ -1,0 +1,4 @@
+/* Unpack for neon: nothing beyond the narrower versions yet. */
+#include "backend/cpu/kern.h"
+
+void fa_kern_unpack_init_neon(fa_kernels *k) { (void)k; }

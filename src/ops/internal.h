@@ -1,0 +1,19 @@
+/* What the op files share: recording and shape checks. */
+#ifndef FA_OPS_INTERNAL_H
+#define FA_OPS_INTERNAL_H
+
+#include "ops/ops.h"
+
+/* The first failure wins; the message carries layer and op. */
+void fa_cx_fail(fa_cx *cx, fa_op op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* A fresh f32 tensor [d0, d1] in the arena; empty after an error. */
+fa_tensor fa_cx_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1);
+/* Appends *rec (op, layer and work are filled here). */
+void fa_cx_record(fa_cx *cx, fa_op op, fa_rec *rec);
+static inline bool fa_cx_ok(const fa_cx *cx) { return cx->err.code == 0; }
+/* x must be [any, dim]. */
+bool fa_cx_check_cols(fa_cx *cx, fa_op op, fa_tensor x, int64_t dim, const char *what);
+/* Bytes that reading weight w once moves. */
+double fa_weight_traffic(const fa_weight *w);
+
+#endif
