@@ -1,6 +1,7 @@
-/* Byte-pair encoding of one word. A word becomes symbols (one per byte or character), then the pair with the best rank, leftmost among equals, is
- * joined until none is left: exactly the order of the reference. Words of up to SHORT symbols are merged by scanning an array, longer ones with the
- * queues of bpe_long.c, so that no text costs more than linear time. A word cache in front of it answers nearly all words of natural text. */
+/* Byte-pair encoding of one word. A word becomes symbols (one per byte or character), then the pair with the best rank,
+ * leftmost among equals, is joined until none is left: exactly the order of the reference. Words of up to SHORT symbols
+ * are merged by scanning an array, longer ones with the queues of bpe_long.c, so that no text costs more than linear
+ * time. A word cache in front of it answers nearly all words of natural text. */
 #include "text/bpe_int.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -25,7 +26,9 @@ void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t 
     m->pair[i] = (fa_pair){a, b, rank, id};
 }
 
-/* ---- symbols --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- symbols
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct symbols {
     int32_t *id;   /* -1: a character without a token (by score only) */
@@ -65,8 +68,8 @@ static inline size_t char_len(const char *s) {
     return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
 }
 
-/* A character without a token: byte tokens, an unknown token, or nothing, in this order. The byte tokens do not close a waiting unknown token:
- * neither does the reference. */
+/* A character without a token: byte tokens, an unknown token, or nothing, in this order. The byte tokens do not close a
+ * waiting unknown token: neither does the reference. */
 static void add_unknown(const fa_bpe *m, symbols *y, const char *s, size_t at, size_t n) {
     bool all = m->byte_fallback;
     for (size_t i = 0; all && i < n; i++) all = m->byte_token[(unsigned char)s[at + i]] >= 0;
@@ -87,9 +90,12 @@ static void begin_symbols(fa_enc *e, symbols *y, const char *s, size_t n) {
         if (len > n - at) len = n - at;
         unsigned char c = (unsigned char)s[at];
         int32_t id;
-        if (affix) id = affixed(e, s + at, len, at == 0, at + len == n);
-        else if (m->byte_level || c < 0x80) id = m->first[c];
-        else id = fa_strtab_find(m->word, s + at, len);
+        if (affix)
+            id = affixed(e, s + at, len, at == 0, at + len == n);
+        else if (m->byte_level || c < 0x80)
+            id = m->first[c];
+        else
+            id = fa_strtab_find(m->word, s + at, len);
         if (m->by_score && id >= 0 && m->id_rank[id] == UINT32_MAX) id = -1;
         if (id >= 0) {
             close_unk(m, y);
@@ -105,12 +111,15 @@ static void begin_symbols(fa_enc *e, symbols *y, const char *s, size_t n) {
     y->beg[y->n] = (uint32_t)n;
 }
 
-/* ---- merging --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- merging
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
 
 static size_t merge_short(const fa_bpe *m, const char *s, int32_t *id, uint32_t *beg, size_t n) {
     uint32_t rank[SHORT];
     int32_t to[SHORT];
-    for (size_t i = 0; i + 1 < n; i++) rank[i] = fa_bpe_rank(m, id[i], id[i + 1], s + beg[i], beg[i + 2] - beg[i], &to[i]);
+    for (size_t i = 0; i + 1 < n; i++)
+        rank[i] = fa_bpe_rank(m, id[i], id[i + 1], s + beg[i], beg[i + 2] - beg[i], &to[i]);
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
@@ -125,8 +134,11 @@ static size_t merge_short(const fa_bpe *m, const char *s, int32_t *id, uint32_t 
             to[i - 1] = to[i];
         }
         beg[n] = beg[n + 1];
-        if (best + 1 < n) rank[best] = fa_bpe_rank(m, id[best], id[best + 1], s + beg[best], beg[best + 2] - beg[best], &to[best]);
-        if (best) rank[best - 1] = fa_bpe_rank(m, id[best - 1], id[best], s + beg[best - 1], beg[best + 1] - beg[best - 1], &to[best - 1]);
+        if (best + 1 < n)
+            rank[best] = fa_bpe_rank(m, id[best], id[best + 1], s + beg[best], beg[best + 2] - beg[best], &to[best]);
+        if (best)
+            rank[best - 1] =
+                fa_bpe_rank(m, id[best - 1], id[best], s + beg[best - 1], beg[best + 1] - beg[best - 1], &to[best - 1]);
     }
     return n;
 }
@@ -175,7 +187,9 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
     }
 }
 
-/* ---- the word cache -------------------------------------------------------------------------------------------------------------------- */
+/* ---- the word cache
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 static inline uint64_t load8(const char *s) {
     uint64_t v;
@@ -221,8 +235,10 @@ void fa_bpe_word(fa_enc *e, const char *s, size_t n) {
     }
     size_t from = e->n;
     int32_t whole = m->ignore_merges ? fa_strtab_find(m->word, s, n) : -1;
-    if (whole < 0) merge_word(e, s, n);
-    else if (fa_enc_room(e, 1)) e->ids[e->n++] = whole;
+    if (whole < 0)
+        merge_word(e, s, n);
+    else if (fa_enc_room(e, 1))
+        e->ids[e->n++] = whole;
     if (!c || e->rc || e->n - from > FA_CACHE_IDS) return;
     memcpy(c->key, key, sizeof key);
     c->n = (uint32_t)(e->n - from);

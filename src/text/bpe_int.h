@@ -11,8 +11,8 @@ static inline size_t fa_pair_slot(uint32_t a, uint32_t b, size_t mask) {
     return (size_t)(h >> 20 ^ h >> 44) & mask;
 }
 
-/* Rank of joining tokens a and b, which together spell s[0..n) (used by score only); the new token in *id. UINT32_MAX: never joined. Ids below 0
- * are characters without a token. */
+/* Rank of joining tokens a and b, which together spell s[0..n) (used by score only); the new token in *id. UINT32_MAX:
+ * never joined. Ids below 0 are characters without a token. */
 static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const char *s, size_t n, int32_t *id) {
     if (m->by_score) {
         *id = fa_strtab_find(m->word, s, n);
@@ -30,7 +30,8 @@ static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const 
     }
 }
 
-/* bpe_long.c: merges id[0..n), beginning at the bytes beg[0..n) of s (beg[n] is the end), in place; returns how many are left. */
+/* bpe_long.c: merges id[0..n), beginning at the bytes beg[0..n) of s (beg[n] is the end), in place; returns how many
+ * are left. */
 size_t fa_bpe_merge_long(fa_enc *e, const char *s, int32_t *id, uint32_t *beg, size_t n);
 /* Room for n + 1 symbols in the long scratch: *id and *beg. */
 bool fa_bpe_long_room(fa_enc *e, size_t n, int32_t **id, uint32_t **beg);

@@ -1,9 +1,10 @@
 /* Merging of long words in linear time for natural and degenerate text.
  *
- * Symbols form a linked list; each remembers the rank of joining it with its right neighbour. What waits to be joined stands in one queue per rank,
- * in order of position, and a heap holds only the head of each queue: a run of a million equal letters is a handful of queues, and the heap never
- * grows. An entry that would break the order of its queue goes into the heap by itself. Entries are never searched: one whose rank is no longer its
- * symbol's rank is stale and is dropped when it comes up. Each merge makes two entries at most, so all is O(n log(ranks in use)). */
+ * Symbols form a linked list; each remembers the rank of joining it with its right neighbour. What waits to be joined
+ * stands in one queue per rank, in order of position, and a heap holds only the head of each queue: a run of a million
+ * equal letters is a handful of queues, and the heap never grows. An entry that would break the order of its queue goes
+ * into the heap by itself. Entries are never searched: one whose rank is no longer its symbol's rank is stale and is
+ * dropped when it comes up. Each merge makes two entries at most, so all is O(n log(ranks in use)). */
 #include "text/bpe_int.h"
 #include "base/alloc.h"
 
@@ -61,13 +62,16 @@ bool fa_bpe_long_room(fa_enc *e, size_t n, int32_t **id, uint32_t **beg) {
         w->beg = FA_NEWN(uint32_t, n + 2);
         if (w->id && w->beg) w->cap = n;
     }
-    if (!w || n > w->cap) return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for a word of %zu bytes", n), false;
+    if (!w || n > w->cap)
+        return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for a word of %zu bytes", n), false;
     *id = w->id;
     *beg = w->beg;
     return true;
 }
 
-/* ---- the heap -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the heap
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void sift_down(fa_long *w, uint64_t key) {
     size_t at = 0, n = w->n_heap;
@@ -97,7 +101,9 @@ static void heap_drop(fa_long *w) {
     if (--w->n_heap) sift_down(w, w->heap[w->n_heap]);
 }
 
-/* ---- queues ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- queues
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
 
 static bool new_entry(fa_long *w, uint32_t pos, uint32_t *index1) {
     if (w->free_entry) {
@@ -141,12 +147,16 @@ static uint64_t pop(fa_long *w) {
     q->head = w->entry[i - 1].next;
     w->entry[i - 1].next = w->free_entry;
     w->free_entry = i;
-    if (q->head) sift_down(w, (key & ~UINT64_C(0xFFFFFFFF)) | w->entry[q->head - 1].pos);
-    else heap_drop(w);
+    if (q->head)
+        sift_down(w, (key & ~UINT64_C(0xFFFFFFFF)) | w->entry[q->head - 1].pos);
+    else
+        heap_drop(w);
     return key;
 }
 
-/* ---- merging --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- merging
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* Ranks the pair that begins at symbol i and queues it. `end` is the byte behind the word. */
 static bool rank_pair(fa_enc *e, const char *s, int32_t i, uint32_t end) {

@@ -1,5 +1,6 @@
-/* Ids back to text. The decoder steps of the file run as a chain of filters: each takes one token's text at a time and hands on what nothing later
- * can change. Decoding a whole list is pushing all of it and flushing, so streaming and whole decoding agree by construction. */
+/* Ids back to text. The decoder steps of the file run as a chain of filters: each takes one token's text at a time and
+ * hands on what nothing later can change. Decoding a whole list is pushing all of it and flushing, so streaming and
+ * whole decoding agree by construction. */
 #include "text/tok_steps.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -9,12 +10,14 @@
 #define REPLACEMENT "\xEF\xBF\xBD"
 
 /* Bytes that print as themselves keep their code point; the other 68 are U+0100 and up, in order (GPT-2's table). */
-static bool prints(unsigned b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF); }
+static bool prints(unsigned b) {
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF);
+}
 
 int fa_byte_of_char(uint32_t cp) {
     if (cp < 0x100) return prints(cp) ? (int)cp : -1;
-    if (cp < 0x121) return (int)(cp - 0x100);         /* 00..20 */
-    if (cp < 0x143) return (int)(cp - 0x121 + 0x7F);  /* 7F..A0 */
+    if (cp < 0x121) return (int)(cp - 0x100);        /* 00..20 */
+    if (cp < 0x143) return (int)(cp - 0x121 + 0x7F); /* 7F..A0 */
     return cp == 0x143 ? 0xAD : -1;
 }
 
@@ -29,9 +32,9 @@ int fa_char_of_byte(unsigned b, char *out) {
 struct fa_tok_stream {
     const fa_tok *t;
     bool skip_special;
-    bool began;                   /* a token has been pushed */
-    fa_buf *out;                  /* of the current call */
-    fa_buf pend[FA_TOK_MAX_STEPS]; /* what a step holds back */
+    bool began;                     /* a token has been pushed */
+    fa_buf *out;                    /* of the current call */
+    fa_buf pend[FA_TOK_MAX_STEPS];  /* what a step holds back */
     size_t count[FA_TOK_MAX_STEPS]; /* STRIP: stripped so far, or SIZE_MAX; METASPACE: tokens seen */
 };
 
@@ -91,7 +94,12 @@ static void byte_level(fa_tok_stream *s, size_t k, const char *p, size_t n) {
     b->len = tail;
 }
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; }
+static int hex(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
 
 static int byte_token(const char *p, size_t n) {
     if (n != 6 || memcmp(p, "<0x", 3) != 0 || p[5] != '>') return -1;
@@ -131,8 +139,10 @@ static void replace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         emit(s, k + 1, p, n);
     } else {
         fa_buf_add(&b, p + from, n - from);
-        if (b.failed) s->out->failed = true;
-        else emit(s, k + 1, b.data ? b.data : "", b.len);
+        if (b.failed)
+            s->out->failed = true;
+        else
+            emit(s, k + 1, b.data ? b.data : "", b.len);
     }
     fa_buf_free(&b);
 }
@@ -144,7 +154,8 @@ static void strip(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         p += d->n_from;
         n -= d->n_from;
     }
-    for (size_t i = 0; i < d->stop && n >= d->n_from && memcmp(p + n - d->n_from, d->from, d->n_from) == 0; i++) n -= d->n_from;
+    for (size_t i = 0; i < d->stop && n >= d->n_from && memcmp(p + n - d->n_from, d->from, d->n_from) == 0; i++)
+        n -= d->n_from;
     emit(s, k + 1, p, n);
 }
 
@@ -173,14 +184,17 @@ static void metaspace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
             fa_buf_add(&b, p + i++, 1);
         }
     }
-    if (b.failed) s->out->failed = true;
-    else emit(s, k + 1, b.data ? b.data : "", b.len);
+    if (b.failed)
+        s->out->failed = true;
+    else
+        emit(s, k + 1, b.data ? b.data : "", b.len);
     fa_buf_free(&b);
 }
 
 /* Once tokens are joined, steps that look at whole tokens see one: it is complete at the end only. */
 static bool waits(const fa_dec *d) {
-    return d->joined && d->kind != FA_DEC_FUSE && d->kind != FA_DEC_BYTE_LEVEL && !(d->kind == FA_DEC_STRIP && !d->stop);
+    return d->joined && d->kind != FA_DEC_FUSE && d->kind != FA_DEC_BYTE_LEVEL &&
+           !(d->kind == FA_DEC_STRIP && !d->stop);
 }
 
 static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
@@ -199,8 +213,10 @@ static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         break;
     case FA_DEC_FUSE: emit(s, k + 1, p, n); break;
     case FA_DEC_STRIP:
-        if (d->joined && !d->stop) strip_start(s, k, p, n);
-        else strip(s, k, p, n);
+        if (d->joined && !d->stop)
+            strip_start(s, k, p, n);
+        else
+            strip(s, k, p, n);
         break;
     case FA_DEC_REPLACE: replace(s, k, p, n); break;
     case FA_DEC_METASPACE: metaspace(s, k, p, n); break;
@@ -208,9 +224,12 @@ static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
 }
 
 static void emit(fa_tok_stream *s, size_t k, const char *p, size_t n) {
-    if (k == s->t->n_dec) fa_buf_add(s->out, p, n);
-    else if (waits(&s->t->dec[k])) fa_buf_add(&s->pend[k], p, n);
-    else apply(s, k, p, n);
+    if (k == s->t->n_dec)
+        fa_buf_add(s->out, p, n);
+    else if (waits(&s->t->dec[k]))
+        fa_buf_add(&s->pend[k], p, n);
+    else
+        apply(s, k, p, n);
 }
 
 int fa_tok_stream_new(fa_tok_stream **out, const fa_tok *t, bool skip_special, fa_error *err) {
@@ -252,9 +271,12 @@ static void flush(fa_tok_stream *s) {
     for (size_t k = 0; k < s->t->n_dec; k++) {
         const fa_dec *d = &s->t->dec[k];
         fa_buf *b = &s->pend[k];
-        if (d->kind == FA_DEC_BYTE_LEVEL) emit_lossy(s, k + 1, b->data, b->len);
-        else if (waits(d)) apply(s, k, b->data ? b->data : "", b->len);
-        else if (d->kind == FA_DEC_BYTE_FALLBACK) end_byte_run(s, k);
+        if (d->kind == FA_DEC_BYTE_LEVEL)
+            emit_lossy(s, k + 1, b->data, b->len);
+        else if (waits(d))
+            apply(s, k, b->data ? b->data : "", b->len);
+        else if (d->kind == FA_DEC_BYTE_FALLBACK)
+            end_byte_run(s, k);
         b->len = 0;
         s->count[k] = 0;
     }
@@ -271,8 +293,9 @@ int fa_tok_decode(const fa_tok *t, const int32_t *ids, size_t n, bool skip_speci
     size_t old = out->len;
     for (size_t i = 0; i < n; i++)
         if (!fa_strtab_has(&t->name, ids[i]))
-            return fa_fail(err, FFAI_EINVAL, "token id %d at place %zu: the tokenizer has no such token (ids are 0 to %zu)", (int)ids[i], i,
-                           t->name.n_id ? t->name.n_id - 1 : 0);
+            return fa_fail(err, FFAI_EINVAL,
+                           "token id %d at place %zu: the tokenizer has no such token (ids are 0 to %zu)", (int)ids[i],
+                           i, t->name.n_id ? t->name.n_id - 1 : 0);
     fa_tok_stream *s;
     int rc = fa_tok_stream_new(&s, t, skip_special, err);
     if (rc) return rc;

@@ -1,4 +1,5 @@
-/* Normalizers: what is done to the text between added tokens before it is cut into words. A step that changes nothing copies nothing. */
+/* Normalizers: what is done to the text between added tokens before it is cut into words. A step that changes nothing
+ * copies nothing. */
 #include "text/tok_int.h"
 #include "text/ucd.h"
 #include "base/alloc.h"
@@ -7,9 +8,12 @@
 #include <string.h>
 #include <utf8proc.h>
 
-static int no_memory(fa_enc *e) { return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory to normalize the text"); }
+static int no_memory(fa_enc *e) {
+    return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory to normalize the text");
+}
 
-/* ---- literal and pattern replacement ------------------------------------------------------------------------------------------------------ */
+/* ---- literal and pattern replacement
+ * ------------------------------------------------------------------------------------------------------ */
 
 static const char *find(const char *s, const char *end, const char *what, size_t n) {
     while (s < end) {
@@ -23,7 +27,10 @@ static const char *find(const char *s, const char *end, const char *what, size_t
 
 static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out) {
     const char *end = s + n, *hit;
-    if (!m->n_from) return fa_buf_add(out, s, n);
+    if (!m->n_from) {
+        fa_buf_add(out, s, n);
+        return;
+    }
     if (m->n_from == 1 && m->n_to <= 3) { /* " " to "▁": each step writes at most 3 bytes */
         if (!fa_buf_reserve(out, n * 3 + 1)) return;
         char *w = out->data + out->len;
@@ -59,9 +66,12 @@ static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_b
     return FFAI_OK;
 }
 
-/* ---- Unicode normalization forms ------------------------------------------------------------------------------------------------------------ */
+/* ---- Unicode normalization forms
+ * ------------------------------------------------------------------------------------------------------------ */
 
-static inline uint32_t ccc(uint32_t cp) { return cp < 0x300 ? 0 : (uint32_t)utf8proc_get_property((utf8proc_int32_t)cp)->combining_class; }
+static inline uint32_t ccc(uint32_t cp) {
+    return cp < 0x300 ? 0 : (uint32_t)utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+}
 
 /* Stable sort by combining class of one run of marks, by counting: a run may be the whole text. tmp has room for n. */
 static void sort_marks(uint32_t *cp, size_t n, uint32_t *tmp) {
@@ -98,7 +108,8 @@ enum { MAX_DECOMPOSED = 18 }; /* code points that one can become, in any form */
 /* Normalizes one segment that depends on nothing around it. */
 static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out) {
     size_t k = 0;
-    int last = 0, opt = UTF8PROC_STABLE | (m->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) | (m->compat ? UTF8PROC_COMPAT : 0);
+    int last = 0, opt = UTF8PROC_STABLE | (m->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                        (m->compat ? UTF8PROC_COMPAT : 0);
     for (size_t i = 0; i < n;) {
         uint32_t cp;
         i += (size_t)fa_utf8_decode(s + i, n - i, &cp);
@@ -109,7 +120,8 @@ static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
             e->cps = p;
             e->n_cps = cap;
         }
-        utf8proc_ssize_t got = utf8proc_decompose_char((utf8proc_int32_t)cp, (utf8proc_int32_t *)e->cps + k, MAX_DECOMPOSED, (utf8proc_option_t)opt, &last);
+        utf8proc_ssize_t got = utf8proc_decompose_char((utf8proc_int32_t)cp, (utf8proc_int32_t *)e->cps + k,
+                                                       MAX_DECOMPOSED, (utf8proc_option_t)opt, &last);
         if (got < 0 || got > MAX_DECOMPOSED) {
             e->cps[k] = cp;
             got = 1;
@@ -118,7 +130,8 @@ static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     }
     reorder(e->cps, k, e->cps + k);
     if (m->compose) {
-        utf8proc_ssize_t got = utf8proc_normalize_utf32((utf8proc_int32_t *)e->cps, (utf8proc_ssize_t)k, (utf8proc_option_t)opt);
+        utf8proc_ssize_t got =
+            utf8proc_normalize_utf32((utf8proc_int32_t *)e->cps, (utf8proc_ssize_t)k, (utf8proc_option_t)opt);
         if (got >= 0) k = (size_t)got;
     }
     for (size_t i = 0; i < k; i++) {
@@ -128,10 +141,12 @@ static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     return FFAI_OK;
 }
 
-static bool touched(const fa_norm *m, uint32_t cp) { return m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80; }
+static bool touched(const fa_norm *m, uint32_t cp) {
+    return m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80;
+}
 
-/* Finds the segments that the form may change: a touched character, those that follow, and the untouched one before, which may take a mark. *dirty
- * stays false, and nothing is written, when the text has none. */
+/* Finds the segments that the form may change: a touched character, those that follow, and the untouched one before,
+ * which may take a mark. *dirty stays false, and nothing is written, when the text has none. */
 static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, bool *dirty) {
     size_t done = 0, prev = 0, at = 0;
     while (at < n) {
@@ -160,7 +175,9 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     return FFAI_OK;
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void lower(const char *s, size_t n, fa_buf *out) {
     for (size_t i = 0; i < n;) {

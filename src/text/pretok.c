@@ -1,5 +1,6 @@
-/* Pre-tokenizers: cutting a normalized piece into words. The steps run depth first: each hands the pieces it finds to the next, the last one's pieces
- * are words. Nothing is collected, so a step costs no memory unless it rewrites its piece. */
+/* Pre-tokenizers: cutting a normalized piece into words. The steps run depth first: each hands the pieces it finds to
+ * the next, the last one's pieces are words. Nothing is collected, so a step costs no memory unless it rewrites its
+ * piece. */
 #include "text/tok_int.h"
 #include "text/ucd.h"
 #include "base/utf8.h"
@@ -8,7 +9,8 @@
 
 static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first);
 
-/* ---- patterns with a behaviour ----------------------------------------------------------------------------------------------------------- */
+/* ---- patterns with a behaviour
+ * ----------------------------------------------------------------------------------------------------------- */
 
 /* What split_next() walks: matches and the gaps between them, in order. */
 typedef struct splitter {
@@ -127,14 +129,18 @@ static void scan(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
             continue;
         }
         if (gap < p) step(e, k + 1, gap, (size_t)(p - gap), first && gap == s);
-        if (last) fa_bpe_word(e, p, (size_t)(q - p));
-        else step(e, k + 1, p, (size_t)(q - p), first && p == s);
+        if (last)
+            fa_bpe_word(e, p, (size_t)(q - p));
+        else
+            step(e, k + 1, p, (size_t)(q - p), first && p == s);
         gap = p = q;
     }
     if (gap < end) step(e, k + 1, gap, (size_t)(end - gap), first && gap == s);
 }
 
-/* ---- the other steps ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- the other steps
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     size_t from = 0;
@@ -152,7 +158,8 @@ static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     if (from < n) step(e, k + 1, s + from, n - from, first && from == 0);
 }
 
-/* Runs the next step over a piece that step k has written into its buffer; words may be read up to the end of that buffer. */
+/* Runs the next step over a piece that step k has written into its buffer; words may be read up to the end of that
+ * buffer. */
 static void rewritten(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     const char *lim = e->lim;
     e->lim = s + n;
@@ -186,7 +193,9 @@ static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, bool first) 
     e->lim = end;
     while (p < end && !e->rc) { /* each replacement begins a word */
         const char *q = p + 1;
-        while ((q = (const char *)memchr(q, m->text[0], (size_t)(end - q))) && ((size_t)(end - q) < m->n_text || memcmp(q, m->text, m->n_text) != 0)) q++;
+        while ((q = (const char *)memchr(q, m->text[0], (size_t)(end - q))) &&
+               ((size_t)(end - q) < m->n_text || memcmp(q, m->text, m->n_text) != 0))
+            q++;
         if (!q) q = end;
         step(e, k + 1, p, (size_t)(q - p), first && p == b->data);
         p = q;
@@ -203,8 +212,10 @@ static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, bool firs
     b->len = 0;
     fa_buf_add(b, " ", 1);
     fa_buf_add(b, s, n);
-    if (b->failed) e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
-    else rewritten(e, k, b->data, b->len, first);
+    if (b->failed)
+        e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
+    else
+        rewritten(e, k, b->data, b->len, first);
 }
 
 static bool may_join(const fa_pre *m, const char *s, const char *at) {
@@ -216,8 +227,10 @@ static bool may_join(const fa_pre *m, const char *s, const char *at) {
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
         if (m->joins[mid] == cp) return true;
-        if (m->joins[mid] < cp) lo = mid + 1;
-        else hi = mid;
+        if (m->joins[mid] < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return false;
 }
@@ -246,8 +259,10 @@ static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     const fa_pre *m = &e->t->pre[k];
     switch (m->kind) {
     case FA_PRE_SCAN:
-        if (m->behavior == FA_ISOLATED && !m->invert) scan(e, k, s, n, first);
-        else split(e, k, s, n, first);
+        if (m->behavior == FA_ISOLATED && !m->invert)
+            scan(e, k, s, n, first);
+        else
+            split(e, k, s, n, first);
         break;
     case FA_PRE_REGEX:
     case FA_PRE_LITERAL:

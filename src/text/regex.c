@@ -1,5 +1,6 @@
-/* Regular expressions for pre-tokenizer and normalizer patterns that have no hand-written scanner: PCRE2 with its JIT, Unicode classes, and the
- * line-anchor rule of the engine that the reference uses (^ and $ at each line). Matching is bounded: a pattern that backtracks without end is an error. */
+/* Regular expressions for pre-tokenizer and normalizer patterns that have no hand-written scanner: PCRE2 with its JIT,
+ * Unicode classes, and the line-anchor rule of the engine that the reference uses (^ and $ at each line). Matching is
+ * bounded: a pattern that backtracks without end is an error. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/tok_int.h"
 #include "base/alloc.h"
@@ -44,10 +45,12 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
     if (r) r->what = fa_strdup(what);
     int rc = r && r->what ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
-        r->code = pcre2_compile((PCRE2_SPTR)pattern, len, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+        r->code = pcre2_compile((PCRE2_SPTR)pattern, len,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
         if (!r->code) {
             pcre2_get_error_message(code, text, sizeof text);
-            rc = fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu", what, pattern, (const char *)text, (size_t)at);
+            rc = fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu", what, pattern, (const char *)text,
+                         (size_t)at);
         } else {
             pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without JIT it is only slower */
         }
@@ -93,16 +96,20 @@ static fa_regex_run *new_run(void) {
     return r;
 }
 
-int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b, fa_error *err) {
+int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
+                  fa_error *err) {
     if (!*run && !(*run = new_run())) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
     if (*pos > n) return 0;
     int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK, (*run)->md, (*run)->mc);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, (*run)->md, (*run)->mc);
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
-    if (rc < 0) return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text at byte %zu (PCRE2 error %d)", r->what, *pos, rc);
+    if (rc < 0)
+        return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text at byte %zu (PCRE2 error %d)",
+                       r->what, *pos, rc);
     const PCRE2_SIZE *v = pcre2_get_ovector_pointer((*run)->md);
-    if (v[0] > v[1] || v[0] < *pos) return fa_fail(err, FFAI_ENOTSUP, "%s: a pattern moves the start of its match", r->what);
+    if (v[0] > v[1] || v[0] < *pos)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: a pattern moves the start of its match", r->what);
     *a = v[0];
     *b = *pos = v[1];
     if (*a == *b) /* an empty match: go on behind the next character */

@@ -1,12 +1,13 @@
-/* Scanners: the pre-tokenizer patterns of published models, by hand. Each function finds what its regex would match at p, with the regex's own
- * order of alternatives and its backtracking worked out in the comments. They are 20 to 50 times faster than a regex engine and linear. `end` is the
- * end of the text for look-aheads. Text is valid UTF-8. */
+/* Scanners: the pre-tokenizer patterns of published models, by hand. Each function finds what its regex would match at
+ * p, with the regex's own order of alternatives and its backtracking worked out in the comments. They are 20 to 50
+ * times faster than a regex engine and linear. `end` is the end of the text for look-aheads. Text is valid UTF-8. */
 #include "text/tok_int.h"
 #include "text/ucd.h"
 
 #include <string.h>
 
-#define SET_LETTER_UPPER (FA_GC_BIT(FA_GC_LU) | FA_GC_BIT(FA_GC_LT) | FA_GC_BIT(FA_GC_LM) | FA_GC_BIT(FA_GC_LO) | FA_SET_M)
+#define SET_LETTER_UPPER                                                                                               \
+    (FA_GC_BIT(FA_GC_LU) | FA_GC_BIT(FA_GC_LT) | FA_GC_BIT(FA_GC_LM) | FA_GC_BIT(FA_GC_LO) | FA_SET_M)
 #define SET_LETTER_LOWER (FA_GC_BIT(FA_GC_LL) | FA_GC_BIT(FA_GC_LM) | FA_GC_BIT(FA_GC_LO) | FA_SET_M)
 
 /* Code point at p of valid UTF-8, multi-byte only. */
@@ -14,7 +15,8 @@ static inline uint32_t wide(const char *p, const char **next) {
     const unsigned char *u = (const unsigned char *)p;
     if (u[0] < 0xE0) return *next = p + 2, (uint32_t)(u[0] & 0x1F) << 6 | (u[1] & 0x3F);
     if (u[0] < 0xF0) return *next = p + 3, (uint32_t)(u[0] & 0x0F) << 12 | (uint32_t)(u[1] & 0x3F) << 6 | (u[2] & 0x3F);
-    return *next = p + 4, (uint32_t)(u[0] & 7) << 18 | (uint32_t)(u[1] & 0x3F) << 12 | (uint32_t)(u[2] & 0x3F) << 6 | (u[3] & 0x3F);
+    return *next = p + 4,
+           (uint32_t)(u[0] & 7) << 18 | (uint32_t)(u[1] & 0x3F) << 12 | (uint32_t)(u[2] & 0x3F) << 6 | (u[3] & 0x3F);
 }
 
 /* Classes of the character at p; *next is behind it. 0 at the end. */
@@ -70,7 +72,8 @@ static const char *contraction(const char *p, const char *end, bool fold) {
     return p;
 }
 
-/* \s+(?!\S)|\s+ at white space: all of a run that ends the text, otherwise the run without its last character unless that is all of it. */
+/* \s+(?!\S)|\s+ at white space: all of a run that ends the text, otherwise the run without its last character unless
+ * that is all of it. */
 static const char *spaces(const char *p, const char *end) {
     const char *at = p, *last = p, *next;
     while (set_at(at, end, &next) & FA_SET_SPACE) {
@@ -104,7 +107,8 @@ const char *fa_scan_gpt2(const char *p, const char *end) {
     return spaces(p, end);
 }
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,k}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,k}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+ */
 static inline const char *cl100k(const char *p, const char *end, int max_digits) {
     const char *next, *behind, *q;
     if (*p == '\'' && (q = contraction(p, end, true)) != p) return q;
@@ -114,15 +118,17 @@ static inline const char *cl100k(const char *p, const char *end, int max_digits)
     uint32_t set2 = set_at(next, end, &behind);
     if (!newline(*p) && (set2 & FA_SET_L)) return run(behind, end, FA_SET_L);
     if (!(set & FA_SET_SPACE)) return newlines(run_not(next, end, FA_SET_SPACE | FA_SET_L | FA_SET_N), end);
-    if (*p == ' ' && set2 && !(set2 & (FA_SET_SPACE | FA_SET_N))) return newlines(run_not(behind, end, FA_SET_SPACE | FA_SET_L | FA_SET_N), end);
+    if (*p == ' ' && set2 && !(set2 & (FA_SET_SPACE | FA_SET_N)))
+        return newlines(run_not(behind, end, FA_SET_SPACE | FA_SET_L | FA_SET_N), end);
     return spaces_newline(p, end);
 }
 
 static const char *scan_cl100k(const char *p, const char *end) { return cl100k(p, end, 3); }
 static const char *scan_qwen2(const char *p, const char *end) { return cl100k(p, end, 1); }
 
-/* U*W+ at p, where U is upper, title, modifier, other letter or mark and W the same with lower for upper and title. U* first takes the whole run; if
- * a W follows, W+ goes on from there. If not, U* gives back characters until one is a W: the match ends behind the last W of the run. p when none. */
+/* U*W+ at p, where U is upper, title, modifier, other letter or mark and W the same with lower for upper and title. U*
+ * first takes the whole run; if a W follows, W+ goes on from there. If not, U* gives back characters until one is a W:
+ * the match ends behind the last W of the run. p when none. */
 static const char *upper_lower(const char *p, const char *end) {
     const char *at = p, *last = p, *next;
     uint32_t set;
@@ -140,8 +146,8 @@ static const char *upper_first(const char *p, const char *end) {
     return at == p ? p : run(at, end, SET_LETTER_LOWER);
 }
 
-/* P?U*W+C?|P?U+W*C?|\p{N}{1,k}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+ with P = [^\r\n\p{L}\p{N}], C = contraction. P may be a mark, which
- * is in U and W too; the optional P is taken first, then left out. */
+/* P?U*W+C?|P?U+W*C?|\p{N}{1,k}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+ with P = [^\r\n\p{L}\p{N}], C =
+ * contraction. P may be a mark, which is in U and W too; the optional P is taken first, then left out. */
 static inline const char *o200k(const char *p, const char *end, int max_digits, bool contract) {
     const char *next, *behind, *q = p;
     uint32_t set = set_at(p, end, &next);
@@ -153,9 +159,12 @@ static inline const char *o200k(const char *p, const char *end, int max_digits, 
     if (q == p && (set & (FA_SET_L | FA_SET_M))) q = upper_first(p, end);
     if (q != p) return contract && q < end && *q == '\'' ? contraction(q, end, true) : q;
     uint32_t set2 = set_at(next, end, &behind);
-    if (!(set & FA_SET_SPACE)) q = run_not(next, end, FA_SET_SPACE | FA_SET_L | FA_SET_N);
-    else if (*p == ' ' && set2 && !(set2 & (FA_SET_SPACE | FA_SET_L | FA_SET_N))) q = run_not(behind, end, FA_SET_SPACE | FA_SET_L | FA_SET_N);
-    else return spaces_newline(p, end);
+    if (!(set & FA_SET_SPACE))
+        q = run_not(next, end, FA_SET_SPACE | FA_SET_L | FA_SET_N);
+    else if (*p == ' ' && set2 && !(set2 & (FA_SET_SPACE | FA_SET_L | FA_SET_N)))
+        q = run_not(behind, end, FA_SET_SPACE | FA_SET_L | FA_SET_N);
+    else
+        return spaces_newline(p, end);
     while (q < end && (newline(*q) || *q == '/')) q++;
     return q;
 }
@@ -163,8 +172,9 @@ static inline const char *o200k(const char *p, const char *end, int max_digits, 
 static const char *scan_o200k(const char *p, const char *end) { return o200k(p, end, 3, true); }
 static const char *scan_tekken(const char *p, const char *end) { return o200k(p, end, 1, false); }
 
-/* The third pattern of DeepSeek V3: [ASCII punctuation][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
- * Other characters (controls, unassigned, digits) match nothing by themselves. */
+/* The third pattern of DeepSeek V3: [ASCII punctuation][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|
+ * ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ Other characters (controls, unassigned, digits) match nothing by
+ * themselves. */
 static const char *scan_deepseek3(const char *p, const char *end) {
     const uint32_t lm = FA_SET_L | FA_SET_M, ps = FA_SET_P | FA_SET_S;
     const char *next, *behind, *q;
@@ -196,14 +206,15 @@ static const char *scan_cjk(const char *p, const char *end) {
     return p;
 }
 
-/* ---- which scanner stands for which pattern ------------------------------------------------------------------------------------------------ */
+/* ---- which scanner stands for which pattern
+ * ------------------------------------------------------------------------------------------------ */
 
-#define CONTRACTION  "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define SPACE_TAIL   "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define NOT_WORD     "[^\\r\\n\\p{L}\\p{N}]?"
-#define PUNCTUATION  "| ?[^\\s\\p{L}\\p{N}]+"
+#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define SPACE_TAIL  "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define UPPER       "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER       "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define NOT_WORD    "[^\\r\\n\\p{L}\\p{N}]?"
+#define PUNCTUATION "| ?[^\\s\\p{L}\\p{N}]+"
 
 static const struct {
     const char *pattern;
@@ -213,9 +224,13 @@ static const struct {
     {"'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+" PUNCTUATION "|\\s+(?!\\S)|\\s+", fa_scan_gpt2},
     {CONTRACTION "|" NOT_WORD "\\p{L}+|\\p{N}{1,3}" PUNCTUATION "[\\r\\n]*" SPACE_TAIL, scan_cl100k},
     {CONTRACTION "|" NOT_WORD "\\p{L}+|\\p{N}" PUNCTUATION "[\\r\\n]*" SPACE_TAIL, scan_qwen2},
-    {NOT_WORD UPPER "*" LOWER "+" CONTRACTION "?|" NOT_WORD UPPER "+" LOWER "*" CONTRACTION "?|\\p{N}{1,3}" PUNCTUATION "[\\r\\n/]*" SPACE_TAIL, scan_o200k},
-    {NOT_WORD UPPER "*" LOWER "+|" NOT_WORD UPPER "+" LOWER "*|\\p{N}" PUNCTUATION "[\\r\\n/]*" SPACE_TAIL, scan_tekken},
-    {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    {NOT_WORD UPPER "*" LOWER "+" CONTRACTION "?|" NOT_WORD UPPER "+" LOWER "*" CONTRACTION "?|\\p{N}{1,3}" PUNCTUATION
+                    "[\\r\\n/]*" SPACE_TAIL,
+     scan_o200k},
+    {NOT_WORD UPPER "*" LOWER "+|" NOT_WORD UPPER "+" LOWER "*|\\p{N}" PUNCTUATION "[\\r\\n/]*" SPACE_TAIL,
+     scan_tekken},
+    {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+     "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
      scan_deepseek3},
     {"\\p{N}{1,3}", scan_digits3},
     {"\\p{N}", scan_digit},
@@ -225,6 +240,7 @@ static const struct {
 
 fa_scan *fa_scan_find(const char *pattern, size_t len) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].scan && strlen(known[i].pattern) == len && memcmp(known[i].pattern, pattern, len) == 0) return known[i].scan;
+        if (known[i].scan && strlen(known[i].pattern) == len && memcmp(known[i].pattern, pattern, len) == 0)
+            return known[i].scan;
     return NULL;
 }

@@ -1,5 +1,6 @@
-/* Strings with ids: the vocabulary. One pool for the bytes, offsets by id, and a hash table from string to id whose slots are 8 bytes, so that
- * the table of a 262,144-token vocabulary is 4 MB. Indexing and batched look-ups prefetch: at that size each access is a cache miss. */
+/* Strings with ids: the vocabulary. One pool for the bytes, offsets by id, and a hash table from string to id whose
+ * slots are 8 bytes, so that the table of a 262,144-token vocabulary is 4 MB. Indexing and batched look-ups prefetch:
+ * at that size each access is a cache miss. */
 #include "text/tok_int.h"
 #include "base/alloc.h"
 

@@ -1,6 +1,6 @@
-/* The tokenizer as a whole: encoding runs added tokens -> normalizers -> normalized added tokens -> pre-tokenizers -> BPE, then puts what the
- * post-processor asks for around the ids. Also what both loaders share: allocation, the matchers of added tokens, the cut in front of word
- * beginnings. */
+/* The tokenizer as a whole: encoding runs added tokens -> normalizers -> normalized added tokens -> pre-tokenizers ->
+ * BPE, then puts what the post-processor asks for around the ids. Also what both loaders share: allocation, the
+ * matchers of added tokens, the cut in front of word beginnings. */
 #include "text/bpe_int.h"
 #include "text/ucd.h"
 #include "base/alloc.h"
@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- one call ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- one call
+ * -----------------------------------------------------------------------------------------------------------------------------
+ */
 
 bool fa_enc_room(fa_enc *e, size_t k) {
     if (e->cap - e->n >= k) return true;
@@ -66,7 +68,8 @@ static void enc_give(const fa_tok *t, fa_enc *e) {
     enc_free(atomic_exchange(&((fa_tok *)t)->spare, e));
 }
 
-/* ---- added tokens in the text --------------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens in the text
+ * --------------------------------------------------------------------------------------------------------------- */
 
 /* Longest added token at s: its index, or -1; *len its length. */
 static int64_t match_at(const fa_trie *t, const char *s, const char *end, size_t *len) {
@@ -118,7 +121,8 @@ static void take_space(const fa_added *a, const char *s, size_t n, size_t from, 
 typedef void on_gap(fa_enc *e, const char *s, size_t n, bool first, unsigned flags);
 
 /* Puts the ids of the added tokens of one matcher and hands the text between them on. */
-static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, bool first, unsigned flags, on_gap *gap) {
+static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, bool first, unsigned flags,
+                        on_gap *gap) {
     size_t from = 0, len = 0;
     for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
         if (!trie->root[(uint8_t)s[i]]) continue;
@@ -152,7 +156,9 @@ static void normalize(fa_enc *e, const char *s, size_t n, bool first, unsigned f
     e->lim = lim;
 }
 
-/* ---- encode --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- encode
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
     if (!n || e->rc || !fa_enc_room(e, n)) return;
@@ -197,7 +203,8 @@ void fa_tok_repair(fa_buf *b, const char *s, size_t n) {
     }
 }
 
-int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids, fa_error *err) {
+int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids,
+                  fa_error *err) {
     fa_buf fixed = {0};
     *ids = NULL;
     *n_ids = 0;
@@ -226,13 +233,17 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
         *n_ids = e->n;
         e->ids = NULL;
     }
-    if (rc) enc_free(e);
-    else enc_give(t, e);
+    if (rc)
+        enc_free(e);
+    else
+        enc_give(t, e);
     fa_buf_free(&fixed);
     return rc;
 }
 
-/* ---- what loaders share ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- what loaders share
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 fa_tok *fa_tok_alloc(const char *what) {
     fa_tok *t = FA_NEW(fa_tok);
@@ -304,15 +315,16 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* A tokenizer that cuts no words (SentencePiece) would merge whole texts. A merge makes a token, so two neighbouring characters that stand side by
- * side in no token are never joined: text may be cut between them beforehand. This finds the characters that some token has in front of the
- * word sign U+2581; everywhere else a word sign begins a word. */
+/* A tokenizer that cuts no words (SentencePiece) would merge whole texts. A merge makes a token, so two neighbouring
+ * characters that stand side by side in no token are never joined: text may be cut between them beforehand. This finds
+ * the characters that some token has in front of the word sign U+2581; everywhere else a word sign begins a word. */
 static int build_cut(fa_tok *t, fa_error *err) {
     static const char sign[] = "\xE2\x96\x81";
     const fa_bpe *m = &t->bpe;
     fa_pre *p = &t->pre[t->n_pre];
     size_t cap = 0;
-    if (m->byte_level || m->ignore_merges || m->prefix || m->suffix || fa_strtab_find(&t->name, sign, 3) < 0) return FFAI_OK;
+    if (m->byte_level || m->ignore_merges || m->prefix || m->suffix || fa_strtab_find(&t->name, sign, 3) < 0)
+        return FFAI_OK;
     if (t->n_pre == FA_TOK_MAX_STEPS || (m->unk >= 0 && m->byte_fallback && !m->all_bytes)) return FFAI_OK;
     p->kind = FA_PRE_CUT;
     p->n_text = 3;
@@ -327,7 +339,8 @@ static int build_cut(fa_tok *t, fa_error *err) {
             bool there = false;
             for (size_t k = 0; k < p->n_joins && !there; k++) there = p->joins[k] == cp;
             if (there) continue;
-            if (p->n_joins == 256) return p->n_joins = 0, FFAI_OK; /* so many that cutting does not pay: the step is not added */
+            if (p->n_joins == 256)
+                return p->n_joins = 0, FFAI_OK; /* so many that cutting does not pay: the step is not added */
             if (p->n_joins == cap) {
                 uint32_t *more = (uint32_t *)fa_realloc(p->joins, cap = cap * 2 + 8, sizeof *more);
                 if (!more) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
@@ -364,7 +377,9 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
     return rc ? rc : build_cut(t, err);
 }
 
-/* ---- look-ups --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- look-ups
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
 
 size_t fa_tok_size(const fa_tok *t) { return t->name.n_id; }
 
@@ -390,5 +405,9 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk; 
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.off[i] != UINT32_MAX;
-    snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added", t->bpe.byte_level ? "byte-level" : t->bpe.by_score ? "SentencePiece" : "character", n, t->n_added);
+    snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added",
+             t->bpe.byte_level ? "byte-level"
+             : t->bpe.by_score ? "SentencePiece"
+                               : "character",
+             n, t->n_added);
 }

@@ -1,5 +1,6 @@
-/* Loads the tokenizer of a GGUF file from its tokenizer.ggml.* metadata: "llama" (SentencePiece BPE: tokens with scores) and "gpt2" (byte-level BPE:
- * tokens with merges, the pre-tokenizer by name). The result gives the same ids as the tokenizer.json the file was converted from. */
+/* Loads the tokenizer of a GGUF file from its tokenizer.ggml.* metadata: "llama" (SentencePiece BPE: tokens with
+ * scores) and "gpt2" (byte-level BPE: tokens with merges, the pre-tokenizer by name). The result gives the same ids as
+ * the tokenizer.json the file was converted from. */
 #include "text/tok_steps.h"
 #include "base/alloc.h"
 
@@ -9,9 +10,12 @@ enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE 
 
 #define WORD_SIGN "\xE2\x96\x81"
 
-static int no_memory(const fa_tok *t, fa_error *err) { return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what); }
+static int no_memory(const fa_tok *t, fa_error *err) {
+    return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
+}
 
-/* ---- pre-tokenizers by name ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pre-tokenizers by name
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 #define GPT2      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define TAIL      "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -24,12 +28,13 @@ static int no_memory(const fa_tok *t, fa_error *err) { return fa_fail(err, FFAI_
 #define TAIL_O    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define O200K     FRONT UPPER "*" LOWER "+" SHORTENED "?|" FRONT UPPER "+" LOWER "*" SHORTENED "?|\\p{N}{1,3}" TAIL_O
 #define TEKKEN    FRONT UPPER "*" LOWER "+|" FRONT UPPER "+" LOWER "*|\\p{N}" TAIL_O
-#define DEEPSEEK3                                                                                                                                      \
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|"  \
+#define DEEPSEEK3                                                                                                      \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "                \
+    "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|"                                                                 \
     "\\s+"
-#define POEM           " ?[^(\\s|.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C)]+"
-#define DEFAULT_PUNCT  "[\\p{P}\\$\\+<=>\\^~\\|]+"
-#define FALCON_PUNCT   "[\\p{P}\\$\\+<=>\\^~\\|`]+"
+#define POEM          " ?[^(\\s|.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C)]+"
+#define DEFAULT_PUNCT "[\\p{P}\\$\\+<=>\\^~\\|]+"
+#define FALCON_PUNCT  "[\\p{P}\\$\\+<=>\\^~\\|`]+"
 
 /* The patterns split in this order, each isolating its matches. */
 static const struct pre_row {
@@ -37,14 +42,28 @@ static const struct pre_row {
     const char *pattern[4];
     bool ignore_merges, bos, nfc; /* bos: added unless the file says otherwise */
 } pre_row[] = {
-    {"gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert mpt olmo jais trillion granite-docling", {GPT2}, 0, 0, 0},
+    {"gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert mpt olmo jais trillion "
+     "granite-docling",
+     {GPT2},
+     0,
+     0,
+     0},
     {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", {LLAMA3}, 1, 1, 0},
     {"dbrx smaug-bpe chatglm-bpe glm4", {LLAMA3}, 0, 0, 0},
     {"qwen2 deepseek-r1-qwen kormo stablelm2 hunyuan megrez", {QWEN2}, 0, 0, 1},
     {"gpt-4o llama4 kanana2", {O200K}, 1, 0, 0},
     {"tekken", {TEKKEN}, 1, 1, 0},
-    {"deepseek-v3 hunyuan-dense joyai-llm", {"\\p{N}{1,3}", "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+", DEEPSEEK3}, 0, 0, 0},
-    {"deepseek-coder", {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+"}, 0, 0, 0},
+    {"deepseek-v3 hunyuan-dense joyai-llm",
+     {"\\p{N}{1,3}", "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+", DEEPSEEK3},
+     0,
+     0,
+     0},
+    {"deepseek-coder",
+     {"[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+",
+      "[\xE4\xB8\x80-\xE9\xBE\xA5\xE0\xA0\x80-\xE4\xB8\x80\xEA\xB0\x80-\xED\x9F\xBF]+"},
+     0,
+     0,
+     0},
     {"starcoder refact command-r smollm codeshell exaone minerva-7b granite bailingmoe", {"\\p{N}", GPT2}, 0, 0, 0},
     {"falcon", {FALCON_PUNCT, GPT2, "[0-9][0-9][0-9]"}, 0, 0, 0},
     {"default", {DEFAULT_PUNCT, GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}, 0, 0, 0},
@@ -67,15 +86,20 @@ static const struct pre_row *find_pre(const char *name, size_t n) {
     return NULL;
 }
 
-/* ---- metadata ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- metadata
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
 
-static int find_array(const fa_gguf_value **out, const fa_gguf *g, const char *key, bool text, uint64_t n, const fa_tok *t, fa_error *err) {
+static int find_array(const fa_gguf_value **out, const fa_gguf *g, const char *key, bool text, uint64_t n,
+                      const fa_tok *t, fa_error *err) {
     const fa_gguf_value *v = *out = fa_gguf_find(g, key);
     if (!v) return FFAI_OK;
     bool is_text = v->elem == FA_GGUF_STR;
-    if (v->type != FA_GGUF_ARR || is_text != text || v->elem == FA_GGUF_ARR) return fa_fail(err, FFAI_EFORMAT, "%s: %s has the wrong type", t->what, key);
+    if (v->type != FA_GGUF_ARR || is_text != text || v->elem == FA_GGUF_ARR)
+        return fa_fail(err, FFAI_EFORMAT, "%s: %s has the wrong type", t->what, key);
     if (n && v->n != n)
-        return fa_fail(err, FFAI_EFORMAT, "%s: %s has %llu entries for %llu tokens", t->what, key, (unsigned long long)v->n, (unsigned long long)n);
+        return fa_fail(err, FFAI_EFORMAT, "%s: %s has %llu entries for %llu tokens", t->what, key,
+                       (unsigned long long)v->n, (unsigned long long)n);
     return FFAI_OK;
 }
 
@@ -89,20 +113,24 @@ static int read_id(int32_t *id, const fa_gguf *g, const char *key, const fa_tok 
     const fa_gguf_value *v = fa_gguf_find(g, key);
     *id = -1;
     if (!v) return FFAI_OK;
-    if (v->type == FA_GGUF_STR || v->type == FA_GGUF_ARR) return fa_fail(err, FFAI_EFORMAT, "%s: %s has the wrong type", t->what, key);
+    if (v->type == FA_GGUF_STR || v->type == FA_GGUF_ARR)
+        return fa_fail(err, FFAI_EFORMAT, "%s: %s has the wrong type", t->what, key);
     if (v->i == -1 || v->i == UINT32_MAX) return FFAI_OK;
     if (!fa_strtab_has(&t->name, v->i))
-        return fa_fail(err, FFAI_EFORMAT, "%s: %s is %lld, the vocabulary has %zu tokens", t->what, key, (long long)v->i, t->name.n_id);
+        return fa_fail(err, FFAI_EFORMAT, "%s: %s is %lld, the vocabulary has %zu tokens", t->what, key,
+                       (long long)v->i, t->name.n_id);
     *id = (int32_t)v->i;
     return FFAI_OK;
 }
 
-/* ---- tokens --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int type_at(const fa_gguf_value *types, uint64_t i) { return types ? (int)fa_gguf_num_at(types, i) : NORMAL; }
 
-/* Converters write the spaces of user-defined SentencePiece tokens as spaces. Runs of spaces are pieces like others in the original: the word sign
- * again. */
+/* Converters write the spaces of user-defined SentencePiece tokens as spaces. Runs of spaces are pieces like others in
+ * the original: the word sign again. */
 static bool space_run(const char *s, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (s[i] != ' ') return false;
@@ -113,7 +141,8 @@ static bool set_name(fa_tok *t, uint32_t id, const char *s, size_t n, bool space
     b->len = 0;
     if (spaces)
         for (size_t i = 0; i < n; i++) fa_buf_puts(b, WORD_SIGN);
-    else fa_tok_repair(b, s, n);
+    else
+        fa_tok_repair(b, s, n);
     return !b->failed && fa_strtab_set(&t->name, id, b->data ? b->data : "", b->len);
 }
 
@@ -158,7 +187,9 @@ static int read_added(fa_tok *t, const fa_gguf_value *types, fa_error *err) {
     return FFAI_OK;
 }
 
-/* ---- scores --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- scores
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* Sort key of a token: smaller merges first. User-defined tokens come before all others, longer ones first. */
 static uint32_t score_key(const fa_tok *t, uint64_t id, int type, float score) {
@@ -208,7 +239,9 @@ static int read_scores(fa_tok *t, const fa_gguf_value *scores, const fa_gguf_val
     return FFAI_OK;
 }
 
-/* ---- the two kinds -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the two kinds
+ * --------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int load_spm(fa_tok *t, const fa_gguf *g, const fa_gguf_value *types, fa_error *err) {
     const fa_gguf_value *scores;
@@ -246,7 +279,9 @@ static int load_gpt2(fa_tok *t, const fa_gguf *g, bool *bos, fa_error *err) {
     const char *name = pre && pre->type == FA_GGUF_STR ? (const char *)pre->data : "default";
     size_t n = pre && pre->type == FA_GGUF_STR ? (size_t)pre->n : strlen(name);
     const struct pre_row *row = find_pre(name, n);
-    if (!row) return fa_fail(err, FFAI_ENOTSUP, "%s: tokenizer.ggml.pre \"%.*s\" is not supported", t->what, (int)(n > 60 ? 60 : n), name);
+    if (!row)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: tokenizer.ggml.pre \"%.*s\" is not supported", t->what,
+                       (int)(n > 60 ? 60 : n), name);
     int rc = row->nfc ? fa_tok_put_unicode(t, true, false, err) : FFAI_OK;
     for (int i = 0; i < 4 && !rc && row->pattern[i]; i++)
         rc = fa_tok_put_pattern(t, row->pattern[i], strlen(row->pattern[i]), FA_ISOLATED, false, err);
@@ -260,13 +295,15 @@ static int load_gpt2(fa_tok *t, const fa_gguf *g, bool *bos, fa_error *err) {
 
 static int load(fa_tok *t, const fa_gguf *g, fa_error *err) {
     const fa_gguf_value *model = fa_gguf_find(g, "tokenizer.ggml.model"), *tokens, *types;
-    if (!model || model->type != FA_GGUF_STR) return fa_fail(err, FFAI_EFORMAT, "%s: the file has no tokenizer (tokenizer.ggml.model)", t->what);
+    if (!model || model->type != FA_GGUF_STR)
+        return fa_fail(err, FFAI_EFORMAT, "%s: the file has no tokenizer (tokenizer.ggml.model)", t->what);
     bool spm = model->n == 5 && memcmp(model->data, "llama", 5) == 0, bos = spm;
     if (!spm && !(model->n == 4 && memcmp(model->data, "gpt2", 4) == 0))
-        return fa_fail(err, FFAI_ENOTSUP, "%s: tokenizer.ggml.model \"%.*s\" is not supported (llama and gpt2 are)", t->what, (int)(model->n > 60 ? 60 : model->n),
-                       (const char *)model->data);
+        return fa_fail(err, FFAI_ENOTSUP, "%s: tokenizer.ggml.model \"%.*s\" is not supported (llama and gpt2 are)",
+                       t->what, (int)(model->n > 60 ? 60 : model->n), (const char *)model->data);
     int rc = find_array(&tokens, g, "tokenizer.ggml.tokens", true, 0, t, err);
-    if (!rc && (!tokens || !tokens->n || tokens->n > INT32_MAX)) rc = fa_fail(err, FFAI_EFORMAT, "%s: tokenizer.ggml.tokens is missing or empty", t->what);
+    if (!rc && (!tokens || !tokens->n || tokens->n > INT32_MAX))
+        rc = fa_fail(err, FFAI_EFORMAT, "%s: tokenizer.ggml.tokens is missing or empty", t->what);
     if (!rc) rc = find_array(&types, g, "tokenizer.ggml.token_type", false, tokens->n, t, err);
     if (!rc) rc = read_tokens(t, tokens, types, spm, err);
     if (!rc) rc = read_id(&t->bos, g, "tokenizer.ggml.bos_token_id", t, err);
@@ -286,7 +323,9 @@ int fa_tok_from_gguf(fa_tok **out, const fa_gguf *g, fa_error *err) {
     *out = NULL;
     fa_tok *t = fa_tok_alloc("GGUF metadata");
     int rc = t ? load(t, g, err) : fa_fail(err, FFAI_ENOMEM, "GGUF metadata: no memory for the tokenizer");
-    if (rc) fa_tok_free(t);
-    else *out = t;
+    if (rc)
+        fa_tok_free(t);
+    else
+        *out = t;
     return rc;
 }

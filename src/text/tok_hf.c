@@ -1,5 +1,6 @@
-/* Loads tokenizer.json (HuggingFace `tokenizers`): the vocabulary, merges and added tokens here, the pipeline in tok_steps.c. Anything this does not
- * know is an error that names the file, the key and the value; truncation and padding blocks have no meaning here and are passed over. */
+/* Loads tokenizer.json (HuggingFace `tokenizers`): the vocabulary, merges and added tokens here, the pipeline in
+ * tok_steps.c. Anything this does not know is an error that names the file, the key and the value; truncation and
+ * padding blocks have no meaning here and are passed over. */
 #include "text/tok_steps.h"
 #include "base/alloc.h"
 #include "base/map.h"
@@ -7,26 +8,35 @@
 #include <stdio.h>
 #include <string.h>
 
-static int no_memory(const fa_tok *t, fa_error *err) { return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what); }
+static int no_memory(const fa_tok *t, fa_error *err) {
+    return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
+}
 
-/* ---- vocabulary --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- vocabulary
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error *err) {
-    if (fa_jtype_of(vocab) != FA_JOBJ || !fa_jlen(vocab)) return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab is not an object with tokens", t->what);
+    if (fa_jtype_of(vocab) != FA_JOBJ || !fa_jlen(vocab))
+        return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab is not an object with tokens", t->what);
     uint64_t limit = (uint64_t)fa_jlen(vocab) * 4 + n_added * 4 + FA_TOK_ID_SLACK;
     for (const fa_jnode *v = fa_jfirst(vocab); v; v = fa_jnext(v)) {
         size_t len;
         const char *s = fa_jkey(v, &len);
         int64_t id = fa_jint(v, -1);
-        if (id < 0 || (uint64_t)id >= limit) return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab: token \"%.60s\" has no usable id", t->what, s);
+        if (id < 0 || (uint64_t)id >= limit)
+            return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab: token \"%.60s\" has no usable id", t->what, s);
         if (!fa_strtab_set(&t->name, (uint32_t)id, s, len)) return no_memory(t, err);
     }
     return fa_strtab_index(&t->name, NULL) ? FFAI_OK : no_memory(t, err);
 }
 
-/* ---- merges ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- merges
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
 
-/* A batch of merges: their three look-ups are hashed and prefetched first, resolved after, because each is a cache miss. */
+/* A batch of merges: their three look-ups are hashed and prefetched first, resolved after, because each is a cache
+ * miss. */
 enum { BATCH = 32, PARTS = 3 };
 
 typedef struct merges {
@@ -57,8 +67,8 @@ static int resolve(merges *g, fa_error *err) {
         for (int k = 0; k < PARTS; k++) {
             id[k] = fa_strtab_find_hashed(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].hash[k]);
             if (id[k] < 0)
-                return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", t->what, (unsigned)(g->rank + i),
-                               (int)(g->m[i].len[k] > 60 ? 60 : g->m[i].len[k]), g->m[i].s[k]);
+                return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", t->what,
+                               (unsigned)(g->rank + i), (int)(g->m[i].len[k] > 60 ? 60 : g->m[i].len[k]), g->m[i].s[k]);
         }
         fa_bpe_put_pair(&t->bpe, (uint32_t)id[0], (uint32_t)id[1], g->rank + (uint32_t)i, (uint32_t)id[2]);
     }
@@ -124,12 +134,15 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
         }
         const fa_jnode *first = fa_jfirst(m), *second = fa_jnext(first);
         const char *a = fa_jstr(first, &na), *b = fa_jstr(second, &nb);
-        rc = fa_jtype_of(m) == FA_JARR && a && b && !fa_jnext(second) ? add_merge((merges *)g, a, na, b, nb, err) : bad_merge(t, i, err);
+        rc = fa_jtype_of(m) == FA_JARR && a && b && !fa_jnext(second) ? add_merge((merges *)g, a, na, b, nb, err)
+                                                                      : bad_merge(t, i, err);
     }
     return fa_tok_merges_end(g, rc, err);
 }
 
-/* ---- model ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- model
+ * ----------------------------------------------------------------------------------------------------------------------------------
+ */
 
 /* A string that is not empty, or NULL. */
 static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const char *key, fa_error *err) {
@@ -139,7 +152,8 @@ static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const 
     return *out ? FFAI_OK : no_memory(t, err);
 }
 
-/* With byte-level words and ignore_merges, words are looked up whole: the vocabulary as bytes. Tokens with other characters are no words. */
+/* With byte-level words and ignore_merges, words are looked up whole: the vocabulary as bytes. Tokens with other
+ * characters are no words. */
 static int build_raw(fa_tok *t, fa_error *err) {
     fa_buf b = {0};
     for (size_t i = 0; i < t->name.n_id; i++) {
@@ -165,8 +179,10 @@ static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error
     size_t n;
     fa_bpe *m = &t->bpe;
     if (fa_jtype_of(model) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: no model", t->what);
-    if (type && strcmp(type, "BPE") != 0) return fa_fail(err, FFAI_ENOTSUP, "%s: model.type \"%.60s\" is not supported (BPE is)", t->what, type);
-    if (!type && !fa_jget(model, "merges")) return fa_fail(err, FFAI_ENOTSUP, "%s: model has no type and no merges", t->what);
+    if (type && strcmp(type, "BPE") != 0)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: model.type \"%.60s\" is not supported (BPE is)", t->what, type);
+    if (!type && !fa_jget(model, "merges"))
+        return fa_fail(err, FFAI_ENOTSUP, "%s: model has no type and no merges", t->what);
     m->byte_fallback = fa_jbool(fa_jget(model, "byte_fallback"), false);
     m->fuse_unk = fa_jbool(fa_jget(model, "fuse_unk"), false);
     m->ignore_merges = fa_jbool(fa_jget(model, "ignore_merges"), false);
@@ -178,7 +194,9 @@ static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error
     return rc;
 }
 
-/* ---- added tokens ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens
+ * -----------------------------------------------------------------------------------------------------------------------------
+ */
 
 int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
     fa_added *p = &t->added[t->n_added];
@@ -195,7 +213,8 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
         t->n_added--;
         return FFAI_OK;
     }
-    bool there = fa_strtab_has(&t->name, a->id) && t->name.len[a->id] == a->len && memcmp(t->name.pool + t->name.off[a->id], a->text, a->len) == 0;
+    bool there = fa_strtab_has(&t->name, a->id) && t->name.len[a->id] == a->len &&
+                 memcmp(t->name.pool + t->name.off[a->id], a->text, a->len) == 0;
     return there || fa_strtab_set(&t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK : no_memory(t, err);
 }
 
@@ -213,7 +232,8 @@ static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
         a.text = (char *)s;
         int64_t id = fa_strtab_find(&t->name, s, a.len);
         if (id < 0) id = fa_jint(fa_jget(v, "id"), -1);
-        if (id < 0 || (uint64_t)id >= limit) return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] \"%.60s\" has no usable id", t->what, i, s);
+        if (id < 0 || (uint64_t)id >= limit)
+            return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] \"%.60s\" has no usable id", t->what, i, s);
         a.id = (int32_t)id;
         a.single_word = fa_jbool(fa_jget(v, "single_word"), false);
         a.lstrip = fa_jbool(fa_jget(v, "lstrip"), false);
@@ -226,7 +246,9 @@ static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
     return FFAI_OK;
 }
 
-/* ---- tokenizer_config.json --------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer_config.json
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 /* A token name: a string, or an object with `content`. */
 static int32_t named(const fa_tok *t, const fa_jnode *config, const char *key) {
@@ -249,7 +271,9 @@ static int read_config(fa_tok *t, const char *config, size_t len, const char *wh
     return FFAI_OK;
 }
 
-/* ---- the whole file ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole file
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
 
 static int read_root(fa_tok *t, const fa_jnode *r, fa_error *err) {
     if (fa_jtype_of(r) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: not a JSON object", t->what);
@@ -269,12 +293,15 @@ static int from_tree(fa_tok **out, fa_json *j, const char *what, fa_error *err) 
     fa_tok *t = fa_tok_alloc(what);
     int rc = t ? read_root(t, fa_json_root(j), err) : fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
     fa_json_free(j);
-    if (rc) fa_tok_free(t);
-    else *out = t;
+    if (rc)
+        fa_tok_free(t);
+    else
+        *out = t;
     return rc;
 }
 
-int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *config, size_t config_len, const char *what, fa_error *err) {
+int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *config, size_t config_len,
+                     const char *what, fa_error *err) {
     fa_json *j;
     *out = NULL;
     int rc = fa_json_parse(&j, json, len, what, err);
@@ -295,7 +322,8 @@ int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
     *out = NULL;
     fa_buf_printf(&path, "%s/tokenizer.json", dir);
     fa_buf_printf(&config, "%s/tokenizer_config.json", dir);
-    int rc = path.failed || config.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : fa_json_load(&j, path.data, err);
+    int rc = path.failed || config.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir)
+                                          : fa_json_load(&j, path.data, err);
     if (!rc) rc = from_tree(out, j, path.data, err);
     if (!rc && fa_path_is_file(config.data)) {
         rc = fa_read_file(&text, &len, config.data, MAX_CONFIG, err);

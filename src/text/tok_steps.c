@@ -1,4 +1,5 @@
-/* Reads the pipeline sections of tokenizer.json - normalizer, pre_tokenizer, post_processor, decoder - into flat lists of steps. */
+/* Reads the pipeline sections of tokenizer.json - normalizer, pre_tokenizer, post_processor, decoder - into flat lists
+ * of steps. */
 #include "text/tok_steps.h"
 #include "text/ucd.h"
 #include "base/alloc.h"
@@ -6,14 +7,17 @@
 
 #include <string.h>
 
-static int no_memory(const fa_tok *t, fa_error *err) { return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what); }
+static int no_memory(const fa_tok *t, fa_error *err) {
+    return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
+}
 
 static int too_many(const fa_tok *t, const char *section, fa_error *err) {
     return fa_fail(err, FFAI_ELIMIT, "%s: %s has more than %d steps", t->what, section, FA_TOK_MAX_STEPS);
 }
 
 static int unsupported(const fa_tok *t, const char *section, const char *key, const char *value, fa_error *err) {
-    return fa_fail(err, FFAI_ENOTSUP, "%s: %s: %s \"%.80s\" is not supported", t->what, section, key, value ? value : "(none)");
+    return fa_fail(err, FFAI_ENOTSUP, "%s: %s: %s \"%.80s\" is not supported", t->what, section, key,
+                   value ? value : "(none)");
 }
 
 static bool is(const char *a, const char *b) { return a && strcmp(a, b) == 0; }
@@ -30,7 +34,9 @@ static const char *pattern_of(const fa_jnode *n, size_t *len, bool *regex) {
     return s;
 }
 
-/* ---- normalizer ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- normalizer
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
 
 static fa_norm *new_norm(fa_tok *t, fa_norm_kind kind) {
     if (t->n_norm == FA_TOK_MAX_STEPS) return NULL;
@@ -84,7 +90,8 @@ int fa_tok_read_normalizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     int rc = FFAI_OK;
     if (fa_jtype_of(n) == FA_JNULL) return FFAI_OK;
     if (is(type, "Sequence")) {
-        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "normalizers")); k && !rc; k = fa_jnext(k)) rc = fa_tok_read_normalizer(t, k, err);
+        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "normalizers")); k && !rc; k = fa_jnext(k))
+            rc = fa_tok_read_normalizer(t, k, err);
         return rc;
     }
     if (is(type, "Prepend") && (s = fa_jstr(fa_jget(n, "prepend"), &len))) return fa_tok_put_prepend(t, s, len, err);
@@ -102,7 +109,9 @@ int fa_tok_read_normalizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "normalizer", "type", type, err);
 }
 
-/* ---- pre_tokenizer ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- pre_tokenizer
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
 static fa_pre *new_pre(fa_tok *t, fa_pre_kind kind) {
     if (t->n_pre == FA_TOK_MAX_STEPS) return NULL;
@@ -165,10 +174,14 @@ static int read_split(fa_tok *t, const fa_jnode *n, fa_error *err) {
 static int read_prepend_scheme(const fa_tok *t, const fa_jnode *n, const char *section, int *scheme, fa_error *err) {
     const char *s = fa_jstr(fa_jget(n, "prepend_scheme"), NULL);
     *scheme = fa_jbool(fa_jget(n, "add_prefix_space"), true) ? 2 : 0;
-    if (is(s, "never")) *scheme = 0;
-    else if (is(s, "first")) *scheme = 1;
-    else if (is(s, "always")) *scheme = 2;
-    else if (s) return unsupported(t, section, "prepend_scheme", s, err);
+    if (is(s, "never"))
+        *scheme = 0;
+    else if (is(s, "first"))
+        *scheme = 1;
+    else if (is(s, "always"))
+        *scheme = 2;
+    else if (s)
+        return unsupported(t, section, "prepend_scheme", s, err);
     return FFAI_OK;
 }
 
@@ -188,7 +201,8 @@ static int read_metaspace(fa_tok *t, const fa_jnode *n, fa_error *err) {
 /* ByteLevel: an optional space in front, an optional cut by GPT-2's pattern, and words that are bytes from here on. */
 static int read_byte_level(fa_tok *t, const fa_jnode *n, fa_error *err) {
     fa_pre *m;
-    if (fa_jbool(fa_jget(n, "add_prefix_space"), true) && !new_pre(t, FA_PRE_SPACE_PREFIX)) return too_many(t, "pre_tokenizer", err);
+    if (fa_jbool(fa_jget(n, "add_prefix_space"), true) && !new_pre(t, FA_PRE_SPACE_PREFIX))
+        return too_many(t, "pre_tokenizer", err);
     if (fa_jbool(fa_jget(n, "use_regex"), true)) {
         if (!(m = new_pre(t, FA_PRE_SCAN))) return too_many(t, "pre_tokenizer", err);
         m->scan = fa_scan_gpt2;
@@ -204,21 +218,27 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     fa_behavior b = FA_ISOLATED;
     if (fa_jtype_of(n) == FA_JNULL) return FFAI_OK;
     if (is(type, "Sequence")) {
-        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "pretokenizers")); k && !rc; k = fa_jnext(k)) rc = fa_tok_read_pre_tokenizer(t, k, err);
+        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "pretokenizers")); k && !rc; k = fa_jnext(k))
+            rc = fa_tok_read_pre_tokenizer(t, k, err);
         return rc;
     }
-    if (t->bpe.byte_level) return fa_fail(err, FFAI_ENOTSUP, "%s: pre_tokenizer: \"%.60s\" after ByteLevel is not supported", t->what, type ? type : "(none)");
+    if (t->bpe.byte_level)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: pre_tokenizer: \"%.60s\" after ByteLevel is not supported", t->what,
+                       type ? type : "(none)");
     if (is(type, "ByteLevel")) return read_byte_level(t, n, err);
     if (is(type, "Split")) return read_split(t, n, err);
     if (is(type, "Metaspace")) return read_metaspace(t, n, err);
-    if (is(type, "Digits")) return put_class(t, fa_jbool(fa_jget(n, "individual_digits"), false) ? FA_PRE_CLASS : FA_PRE_RUNS, FA_SET_N, false, b, err);
+    if (is(type, "Digits"))
+        return put_class(t, fa_jbool(fa_jget(n, "individual_digits"), false) ? FA_PRE_CLASS : FA_PRE_RUNS, FA_SET_N,
+                         false, b, err);
     if (is(type, "Punctuation")) {
         rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
         return rc ? rc : put_class(t, FA_PRE_CLASS, FA_SET_P, true, b, err);
     }
     if (is(type, "WhitespaceSplit")) return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
     if (is(type, "Whitespace")) return fa_tok_put_pattern(t, "\\w+|[^\\w\\s]+", 13, FA_REMOVED, true, err);
-    if (is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len))) return put_literal(t, s, len, FA_REMOVED, false, err);
+    if (is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len)))
+        return put_literal(t, s, len, FA_REMOVED, false, err);
     if (is(type, "BertPreTokenizer")) {
         rc = put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
         return rc ? rc : put_class(t, FA_PRE_CLASS, FA_SET_P, true, FA_ISOLATED, err);
@@ -226,9 +246,12 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "pre_tokenizer", "type", type, err);
 }
 
-/* ---- post_processor ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- post_processor
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
 
-int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err) {
+int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after,
+                fa_error *err) {
     fa_post *p = &t->post;
     int32_t *b = FA_NEWN(int32_t, p->n_before + n_before + 1), *a = FA_NEWN(int32_t, p->n_after + n_after + 1);
     if (!a || !b) {
@@ -247,12 +270,16 @@ int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t
 }
 
 /* ids of one SpecialToken of a template, appended to list. */
-static int template_ids(fa_tok *t, const fa_jnode *tokens, const char *name, int32_t *list, size_t *n, size_t cap, fa_error *err) {
+static int template_ids(fa_tok *t, const fa_jnode *tokens, const char *name, int32_t *list, size_t *n, size_t cap,
+                        fa_error *err) {
     const fa_jnode *ids = fa_jget(fa_jget(tokens, name), "ids");
-    if (fa_jtype_of(ids) != FA_JARR) return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: special token \"%.60s\" has no ids", t->what, name);
+    if (fa_jtype_of(ids) != FA_JARR)
+        return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: special token \"%.60s\" has no ids", t->what, name);
     for (const fa_jnode *k = fa_jfirst(ids); k; k = fa_jnext(k)) {
         int64_t id = fa_jint(k, -1);
-        if (!fa_strtab_has(&t->name, id)) return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: id %lld of \"%.60s\" has no token", t->what, (long long)id, name);
+        if (!fa_strtab_has(&t->name, id))
+            return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: id %lld of \"%.60s\" has no token", t->what,
+                           (long long)id, name);
         if (*n == cap) return fa_fail(err, FFAI_ELIMIT, "%s: post_processor adds more than %zu tokens", t->what, cap);
         list[(*n)++] = (int32_t)id;
     }
@@ -268,9 +295,15 @@ static int read_template(fa_tok *t, const fa_jnode *n, fa_error *err) {
     for (const fa_jnode *k = fa_jfirst(fa_jget(n, "single")); k && !rc; k = fa_jnext(k)) {
         const fa_jnode *special = fa_jget(k, "SpecialToken");
         const char *name = fa_jstr(fa_jget(special, "id"), NULL);
-        if (name) rc = template_ids(t, tokens, name, ids[side], &count[side], CAP, err);
-        else if (fa_jget(k, "Sequence") && side == 0) side = 1;
-        else rc = fa_fail(err, FFAI_ENOTSUP, "%s: post_processor: TemplateProcessing.single has a part that is neither a special token nor its one sequence", t->what);
+        if (name)
+            rc = template_ids(t, tokens, name, ids[side], &count[side], CAP, err);
+        else if (fa_jget(k, "Sequence") && side == 0)
+            side = 1;
+        else
+            rc = fa_fail(err, FFAI_ENOTSUP,
+                         "%s: post_processor: TemplateProcessing.single has a part that is neither a special token nor "
+                         "its one sequence",
+                         t->what);
     }
     return rc ? rc : fa_tok_wrap(t, ids[0], count[0], ids[1], count[1], err);
 }
@@ -278,7 +311,8 @@ static int read_template(fa_tok *t, const fa_jnode *n, fa_error *err) {
 /* ["</s>", 2] */
 static int read_pair(const fa_tok *t, const fa_jnode *n, const char *key, int32_t *out, fa_error *err) {
     int64_t id = fa_jint(fa_jnext(fa_jfirst(fa_jget(n, key))), -1);
-    if (!fa_strtab_has(&t->name, id)) return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: %s does not name a token", t->what, key);
+    if (!fa_strtab_has(&t->name, id))
+        return fa_fail(err, FFAI_EFORMAT, "%s: post_processor: %s does not name a token", t->what, key);
     *out = (int32_t)id;
     return FFAI_OK;
 }
@@ -289,7 +323,8 @@ int fa_tok_read_post_processor(fa_tok *t, const fa_jnode *n, fa_error *err) {
     int rc = FFAI_OK;
     if (fa_jtype_of(n) == FA_JNULL || is(type, "ByteLevel")) return FFAI_OK; /* ByteLevel moves offsets only */
     if (is(type, "Sequence")) {
-        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "processors")); k && !rc; k = fa_jnext(k)) rc = fa_tok_read_post_processor(t, k, err);
+        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "processors")); k && !rc; k = fa_jnext(k))
+            rc = fa_tok_read_post_processor(t, k, err);
         return rc;
     }
     if (is(type, "TemplateProcessing")) return read_template(t, n, err);
@@ -301,9 +336,12 @@ int fa_tok_read_post_processor(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "post_processor", "type", type, err);
 }
 
-/* ---- decoder -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- decoder
+ * --------------------------------------------------------------------------------------------------------------------------------
+ */
 
-int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to, size_t start, size_t stop, fa_error *err) {
+int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to,
+                       size_t start, size_t stop, fa_error *err) {
     t->has_decoder = true;
     if (t->n_dec == FA_TOK_MAX_STEPS) return too_many(t, "decoder", err);
     fa_dec *d = &t->dec[t->n_dec];
@@ -324,7 +362,8 @@ static int read_strip(fa_tok *t, const fa_jnode *n, fa_error *err) {
     uint32_t cp;
     const char *s = fa_jstr(fa_jget(n, "content"), &len);
     int64_t start = fa_jint(fa_jget(n, "start"), -1), stop = fa_jint(fa_jget(n, "stop"), -1);
-    if (!s || !len || (size_t)fa_utf8_decode(s, len, &cp) != len || start < 0 || stop < 0 || start > INT32_MAX || stop > INT32_MAX)
+    if (!s || !len || (size_t)fa_utf8_decode(s, len, &cp) != len || start < 0 || stop < 0 || start > INT32_MAX ||
+        stop > INT32_MAX)
         return fa_fail(err, FFAI_EFORMAT, "%s: decoder: Strip needs a character, start and stop", t->what);
     return fa_tok_put_decoder(t, FA_DEC_STRIP, s, len, NULL, 0, (size_t)start, (size_t)stop, err);
 }
@@ -345,7 +384,8 @@ int fa_tok_read_decoder(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (fa_jtype_of(n) == FA_JNULL) return FFAI_OK;
     t->has_decoder = true;
     if (is(type, "Sequence")) {
-        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "decoders")); k && !rc; k = fa_jnext(k)) rc = fa_tok_read_decoder(t, k, err);
+        for (const fa_jnode *k = fa_jfirst(fa_jget(n, "decoders")); k && !rc; k = fa_jnext(k))
+            rc = fa_tok_read_decoder(t, k, err);
         return rc;
     }
     if (is(type, "ByteLevel")) return fa_tok_put_decoder(t, FA_DEC_BYTE_LEVEL, NULL, 0, NULL, 0, 0, 0, err);

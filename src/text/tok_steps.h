@@ -16,7 +16,8 @@ int fa_tok_put_replace(fa_tok *t, const char *from, size_t n_from, const char *t
 int fa_tok_put_prepend(fa_tok *t, const char *text, size_t n, fa_error *err);
 int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err);
 int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, bool invert, fa_error *err);
-int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to, size_t start, size_t stop, fa_error *err);
+int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to,
+                       size_t start, size_t stop, fa_error *err);
 /* ids before and after the sequence, put around what is there. */
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
 
@@ -29,7 +30,8 @@ int fa_tok_prepare_words(fa_tok *t, fa_error *err);
 /* Appends an added token; t->added has room. The text is copied. */
 int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err);
 
-/* decode.c: the bytes of a byte-level token into *b (emptied first); false when it has a character outside the alphabet. */
+/* decode.c: the bytes of a byte-level token into *b (emptied first); false when it has a character outside the
+ * alphabet. */
 bool fa_tok_bytes_of_piece(const char *p, size_t n, fa_buf *b);
 
 #endif

@@ -1,4 +1,5 @@
-/* Character classes in two levels: fa_ucd_block[cp >> 8] names a row of fa_ucd_data. Written by tools/make_ucd_tables.py. */
+/* Character classes in two levels: fa_ucd_block[cp >> 8] names a row of fa_ucd_data. Written by
+ * tools/make_ucd_tables.py. */
 #include "text/ucd.h"
 
 /* clang-format off */
