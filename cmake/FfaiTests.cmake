@@ -4,29 +4,20 @@
 #   tests/families/gen_*.c    the generator of tiny checkpoints: linked into that suite's tests, and a program of its own
 #   tests/families/parity.c   one CTest entry per group of fixtures
 #   tests/fuzz/fuzz_*.c       replayed over tests/fuzz/corpus/<name>; with FFAI_FUZZ a libFuzzer program too
-if(FFAI_KERNELS_ONLY)
-  file(GLOB FFAI_TEST_SOURCES CONFIGURE_DEPENDS tests/kern/test_*.c)
-  ffai_cmocka_or_stub()
-else()
-  ffai_package_find(CMOCKA cmocka libcmocka-dev "unit tests")
-  set(FFAI_CMOCKA PkgConfig::CMOCKA)
-  file(GLOB FFAI_TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
-endif()
+ffai_package_find(CMOCKA cmocka libcmocka-dev "unit tests")
+file(GLOB FFAI_TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
 
 foreach(f ${FFAI_TEST_SOURCES})
   get_filename_component(name ${f} NAME_WE)
   get_filename_component(dir ${f} DIRECTORY)
   get_filename_component(suite ${dir} NAME)
   add_executable(${name} ${f})
-  target_link_libraries(${name} PRIVATE ffai_static ${FFAI_CMOCKA})
+  target_link_libraries(${name} PRIVATE ffai_static PkgConfig::CMOCKA)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name} PRIVATE FFAI_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${suite}.${name} COMMAND ${name})
   set_tests_properties(${suite}.${name} PROPERTIES LABELS ${suite} TIMEOUT 600)
 endforeach()
-if(FFAI_KERNELS_ONLY)
-  return()
-endif()
 
 # Parity with the official implementation on tiny checkpoints, which the generator writes into the build folder.
 add_library(ffai_gen STATIC tests/families/gen_ckpt.c tests/families/gen_tensor.c tests/families/harness.c)

@@ -41,26 +41,42 @@ static void line_col(const char *text, size_t at, size_t *line, size_t *col) {
     }
 }
 
+/* A document that begins as true, false or null do: decided here, because simdjson 3.0 misjudges them at the root. Adds
+ * the node if it is right. */
+static bool root_atom(fa_json *j, const char *text, size_t len) {
+    static const char *const atoms[] = {"null", "false", "true"};
+    if (!strchr("nft", text[0])) return false;
+    for (int i = 0; i < 3; i++) {
+        if (len != strlen(atoms[i]) || memcmp(text, atoms[i], len) != 0) continue;
+        struct fa_jnode *n = fa_json_node(j, j->n_node++);
+        n->next_type = i ? FA_JBOOL : FA_JNULL;
+        n->v.i = i == 2;
+    }
+    return true;
+}
+
 /* text has FA_JSON_PAD readable bytes behind it. */
 static int parse_padded(fa_json **out, const char *text, size_t len, const char *what, fa_error *err) {
     const char *why = "not valid JSON";
     size_t at, a = 0, z = len, line, col;
     *out = NULL;
-    if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0) return fa_fail(err, FFAI_EFORMAT, "%s: begins with a byte order mark, not JSON", what);
+    if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+        return fa_fail(err, FFAI_EFORMAT, "%s: begins with a byte order mark, not JSON", what);
     while (a < z && space(text[a])) a++;
     while (z > a && space(text[z - 1])) z--;
     if (a == z) return fa_fail(err, FFAI_EFORMAT, "%s: empty, not JSON", what);
     fa_json *j = FA_NEW(fa_json);
     if (!j) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
-    /* A string of n raw bytes needs n + 2 quotes + (unless it is the whole document) a separator, and n + 5 bytes in the arena. */
+    /* A string of n raw bytes needs n + 2 quotes + (unless it is the whole document) a separator, and n + 5 bytes in
+     * the arena. */
     j->str_cap = ((z - a) / 3 * 5 + 16 + FA_JSON_PAD + 15) / 16 * 16;
     j->cap_node = (z - a) / 32 + 8;
     j->block = (uint8_t *)fa_calloc(1, block_bytes(j));
     int rc = j->block ? FFAI_OK : FFAI_ENOMEM;
     if (rc) {
         rc = fa_fail(err, rc, "%s: no memory for %zu bytes", what, block_bytes(j));
-    } else if (z - a == 4 && memcmp(text + a, "null", 4) == 0) { /* simdjson 3.0 misjudges a root null */
-        j->n_node = 1;
+    } else if (root_atom(j, text + a, z - a)) {
+        if (!j->n_node) rc = fa_fail(err, FFAI_EFORMAT, "%s: %s", what, why);
     } else if ((rc = fa_json_build(j, text + a, z - a, &why, &at)) != 0) {
         if (at == SIZE_MAX) {
             fa_fail(err, rc, "%s: %s", what, why);
@@ -80,7 +96,8 @@ static int parse_padded(fa_json **out, const char *text, size_t len, const char 
 
 int fa_json_parse(fa_json **out, const char *text, size_t len, const char *what, fa_error *err) {
     *out = NULL;
-    if (len > FA_JSON_MAX_BYTES) return fa_fail(err, FFAI_ELIMIT, "%s: %zu bytes of JSON, the limit is %zu", what, len, FA_JSON_MAX_BYTES);
+    if (len > FA_JSON_MAX_BYTES)
+        return fa_fail(err, FFAI_ELIMIT, "%s: %zu bytes of JSON, the limit is %zu", what, len, FA_JSON_MAX_BYTES);
     char *copy = (char *)fa_calloc(len + FA_JSON_PAD, 1);
     if (!copy) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu bytes", what, len);
     if (len) memcpy(copy, text, len);
@@ -108,7 +125,9 @@ void fa_json_free(fa_json *j) {
 
 const fa_jnode *fa_json_root(const fa_json *j) { return j ? fa_json_node(j, 0) : NULL; }
 
-/* ---- getters ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- getters
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 fa_jtype fa_jtype_of(const fa_jnode *n) { return n ? (fa_jtype)(n->next_type & 7) : FA_JNULL; }
 

@@ -1,5 +1,6 @@
-/* Builds the node tree with simdjson's on-demand parser. The only C++ file of the project: it lets nothing of C++ out (no exceptions, no
- * types). simdjson's own index (4 bytes per structural character) lives on the C++ heap for the duration of one call. */
+/* Builds the node tree with simdjson's on-demand parser. The only C++ file of the project: it lets nothing of C++ out
+ * (no exceptions, no types). simdjson's own index (4 bytes per structural character) lives on the C++ heap for the
+ * duration of one call. */
 #define SIMDJSON_EXCEPTIONS 0
 #include <simdjson.h>
 
@@ -102,7 +103,8 @@ template <class V> error_code walk_object(builder &b, V &v, size_t self, int dep
     return no_error;
 }
 
-/* Appends the node of v and of everything below it. V: od::value or od::document. key: place in the arena or SIZE_MAX. */
+/* Appends the node of v and of everything below it. V: od::value or od::document. key: place in the arena or SIZE_MAX.
+ */
 template <class V> error_code walk(builder &b, V &v, size_t key, int depth) {
     if (!fa_json_grow(b.j)) return simdjson::MEMALLOC;
     size_t i = b.j->n_node++;

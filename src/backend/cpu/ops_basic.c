@@ -38,6 +38,9 @@ void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const fl
     case FA_ACT_SILU: k->silu_mul(gate, up, n, out); break;
     case FA_ACT_GELU_TANH: k->gelu_tanh_mul(gate, up, n, out); break;
     case FA_ACT_GELU_ERF: k->gelu_erf_mul(gate, up, n, out); break;
+    case FA_ACT_GELU_QUICK: /* rare: no kernel of its own */
+        for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1 + expf(-1.702f * gate[i])) * up[i];
+        break;
     case FA_ACT_RELU: k->relu_mul(gate, up, n, out); break;
     }
 }
@@ -94,7 +97,7 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         bool grown = false;
         float base = 0;
         if (rope->original_ctx > 0 && (rope->dynamic || rope->inv_freq_long)) {
-            int32_t len = t->b->len[cpu_row_seq(t->b, i)];
+            int32_t len = t->b->rope_len[cpu_row_seq(t->b, i)];
             grown = len > rope->original_ctx;
             if (grown && rope->inv_freq_long) inv = rope->inv_freq_long;
             if (grown && rope->dynamic) base = dynamic_base(rope, len);
