@@ -62,6 +62,7 @@ typedef struct fa_batch {
     int32_t *row_start;          /* [n_seq + 1] */
     int32_t *slot;               /* [n_seq] */
     int32_t *len;                /* [n_seq] tokens in the cache after this step */
+    int32_t *rope_len;           /* [n_seq] length that picks length-dependent frequencies: the whole prompt's while it is fed in pieces */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;              /* [n_tok] one past the last visible position */
     int32_t *page[FA_MAX_GROUP]; /* [n_seq, page_stride] physical pages, -1 where none */

@@ -65,7 +65,7 @@ static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int 
     b->n_group = n_group;
     b->page_stride = page_stride;
     bool ok = (b->tok = ints(&e->mem, rows)) && (b->pos = ints(&e->mem, rows)) && (b->row_start = ints(&e->mem, n_seq + 1)) &&
-              (b->slot = ints(&e->mem, n_seq)) && (b->len = ints(&e->mem, n_seq)) && (b->kv_hi = ints(&e->mem, rows)) &&
+              (b->slot = ints(&e->mem, n_seq)) && (b->len = ints(&e->mem, n_seq)) && (b->rope_len = ints(&e->mem, n_seq)) && (b->kv_hi = ints(&e->mem, rows)) &&
               (b->out_row = ints(&e->mem, rows)) && (b->tile_seq = ints(&e->mem, rows)) && (b->tile_row = ints(&e->mem, rows));
     for (int g = 0; ok && g < n_group; g++)
         ok = (b->kv_lo[g] = ints(&e->mem, rows)) && (b->page[g] = ints(&e->mem, (int64_t)n_seq * page_stride));
@@ -158,6 +158,7 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
         b->row_start[i] = b->n_tok;
         b->slot[i] = s->slot;
         b->len[i] = from + s->n;
+        b->rope_len[i] = s->final_len > b->len[i] ? s->final_len : b->len[i];
         if (s->n == 1 && b->n_dec == i) b->n_dec++;
         if (s->n > b->max_q) b->max_q = s->n;
         fill_rows(e, s, i, from);

@@ -45,6 +45,7 @@ typedef struct fa_seq_rows {
     const int32_t *ids; /* [n] */
     int n;
     int n_out; /* the last n_out rows give logits */
+    int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */

@@ -31,7 +31,7 @@ static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int b
     tap_user tu = {o, batch};
     fa_run_opts ro = {.tap = o->tap ? forward_tap : NULL, .tap_user = &tu};
     fa_tensor logits = {0};
-    for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0};
+    for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids};
     int rc = fa_engine_run(e, seq, batch, &ro, &logits, err);
     for (int j = 0; !rc && o->logits && j < n; j++) o->logits(o->user, from + j, fa_f32(logits) + j * logits.dim[1], logits.dim[1]);
     return rc;
@@ -69,7 +69,7 @@ static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t
     for (int done = 0; !rc && done < n; done += chunk) {
         int m = n - done < chunk ? n - done : chunk;
         fa_tensor logits = {0};
-        for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, ids + done, m, done + m == n};
+        for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, ids + done, m, done + m == n, 0};
         rc = fa_engine_run(e, seq, batch, NULL, &logits, err);
     }
     return rc;

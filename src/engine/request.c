@@ -231,7 +231,7 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
             if (pass == 1) budget -= rows;
             if (r->n_fed < r->n_prompt) *n_prompt_rows += rows;
             who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n};
+            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n_prompt};
         }
     }
     return n;

@@ -97,7 +97,7 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         bool grown = false;
         float base = 0;
         if (rope->original_ctx > 0 && (rope->dynamic || rope->inv_freq_long)) {
-            int32_t len = t->b->len[cpu_row_seq(t->b, i)];
+            int32_t len = t->b->rope_len[cpu_row_seq(t->b, i)];
             grown = len > rope->original_ctx;
             if (grown && rope->inv_freq_long) inv = rope->inv_freq_long;
             if (grown && rope->dynamic) base = dynamic_base(rope, len);
