@@ -240,6 +240,7 @@ FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
 /* ---- evaluation: logits and taps of a known sequence ------------------------------------------------------------------------------- */
 
 /* A tap: a named intermediate array of one step, f32, row-major. rows are the step's tokens. */
+typedef void ffai_logits_fn(void *user, int64_t row, const float *logits, int64_t vocab);
 typedef void ffai_tap_fn(void *user, const char *name, int layer, const float *data, const int64_t *dim, int n_dim);
 
 typedef struct ffai_eval_opts {
@@ -247,13 +248,14 @@ typedef struct ffai_eval_opts {
     size_t n_ids;
     int chunk;       /* prompt tokens per step; 0: the engine's n_chunk */
     int decode_from; /* > 0: ids from this index on are fed one at a time */
-    int batch;       /* the sequence this many times at once, each in its own slot; 0: once. Row 0's logits are returned */
-    ffai_tap_fn *tap;
-    void *tap_user;
+    int batch;       /* the sequence this many times at once, each in its own slot; 0: once. Logits of sequence 0 are returned */
+    ffai_logits_fn *logits; /* receives every row of sequence 0 in order; may be NULL */
+    ffai_tap_fn *tap;       /* may be NULL */
+    void *user;             /* for both */
 } ffai_eval_opts;
 
-/* logits: [n_ids, vocab], by the caller. The engine must have no running requests, n_ctx >= n_ids and n_slot >= batch. */
-FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, float *logits, ffai_error *err);
+/* The engine must have no running requests, n_ctx >= n_ids and n_slot >= batch. */
+FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, ffai_error *err);
 
 /* Speed of n_tok-token steps: feeds every one of `batch` sequences `depth` tokens untimed, then runs and times `n_step` steps of n_tok tokens
  * each (n_step 1, n_tok P: prefill; n_tok 1: decode). Token ids are arbitrary. seconds: by the caller, [n_step]. */

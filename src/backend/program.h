@@ -44,7 +44,7 @@ typedef struct fa_kv {
     fa_dtype dtype;
 } fa_kv;
 
-typedef enum fa_act_fn { FA_ACT_SILU, FA_ACT_GELU_TANH, FA_ACT_GELU_ERF, FA_ACT_RELU } fa_act_fn;
+typedef enum fa_act_fn { FA_ACT_SILU, FA_ACT_GELU_TANH, FA_ACT_GELU_ERF, FA_ACT_GELU_QUICK /* x * sigmoid(1.702 x) */, FA_ACT_RELU } fa_act_fn;
 
 /* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers have fixed addresses
  * for the life of the engine, so that programs can point to them. */
@@ -62,6 +62,7 @@ typedef struct fa_batch {
     int32_t *row_start;          /* [n_seq + 1] */
     int32_t *slot;               /* [n_seq] */
     int32_t *len;                /* [n_seq] tokens in the cache after this step */
+    int32_t *rope_len;           /* [n_seq] length that picks length-dependent frequencies: the whole prompt's while it is fed in pieces */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;              /* [n_tok] one past the last visible position */
     int32_t *page[FA_MAX_GROUP]; /* [n_seq, page_stride] physical pages, -1 where none */
@@ -103,7 +104,7 @@ typedef struct fa_qkv_param {
     const fa_linear *q, *k, *v;
     const fa_norm *q_norm, *k_norm; /* per head, or NULL */
     const fa_kv *kv;
-    const float *rope_table;        /* [n_tok, n_pair, 2] cos, sin; NULL: no rotation */
+    const float *rope_table;        /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;
     bool interleaved;
 } fa_qkv_param;

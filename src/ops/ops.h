@@ -29,7 +29,7 @@ void fa_tap(fa_cx *cx, const char *name, fa_tensor t);
 /* ---- primitives ---- */
 /* [n_tok, cols] rows of table w [vocab, cols] for batch->tok, times scale. */
 fa_tensor fa_embed(fa_cx *cx, const fa_weight *w, float scale);
-/* cos and sin of every row's position: [n_tok, n_pair, 2]; empty when r->n_pair is 0. Angles are formed as float(pos) * inv_freq in f32. */
+/* cos and sin of every row's position: [n_tok, 2 * n_pair], a row's cosines before its sines; empty when r->n_pair is 0. Angles are formed as float(pos) * inv_freq in f32. */
 fa_tensor fa_rope_table(fa_cx *cx, const fa_rope *r);
 /* RMS normalisation of each row of x [n, dim]. */
 fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
@@ -37,7 +37,7 @@ fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w);
 /* In place: normalises each head of x [n, heads * dim]. */
 void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
-/* In place: rotates the leading 2 * n_pair dims of each head of x [n_tok, heads * head_dim] by table [n_tok, n_pair, 2]. */
+/* In place: rotates the leading 2 * n_pair dims of each head of x [n_tok, heads * head_dim] by table (fa_rope_table). */
 void fa_rope_apply(fa_cx *cx, fa_tensor x, fa_tensor table, int64_t head_dim, bool interleaved);
 /* Stores the new rows k, v [n_tok, n_kv * head_dim] in the cache. */
 void fa_append(fa_cx *cx, fa_tensor k, fa_tensor v, const fa_kv *kv);

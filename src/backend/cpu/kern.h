@@ -37,7 +37,8 @@ typedef struct fa_attend_args {
                                  l = 0 when nothing was visited; sink is then ignored */
 } fa_attend_args;
 
-typedef struct fa_kernels {
+typedef struct fa_kernels fa_kernels;
+struct fa_kernels {
     const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "neon", ...: the highest that was applied */
 
     /* Canonical unpack of one whole row (tensor/qfmt.h), per format. NULL for float formats. */
@@ -48,10 +49,11 @@ typedef struct fa_kernels {
 
     /* y[m * ldy + r] (= or, with add, +=) sum_k x[m, k] * w[r, k] for r in [r0, r1) and all m. Quantized weights only, int8 activations, i32
      * group sums, f32 accumulation. */
-    void (*linear_q8)(const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add, void *scratch);
+    void (*linear_q8)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
+                      void *scratch);
     /* The same in f32 for every format: weights are widened (never rounded) and sums are f32. */
-    void (*linear_f32)(const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y, int64_t ldy, bool add,
-                       void *scratch);
+    void (*linear_f32)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y,
+                       int64_t ldy, bool add, void *scratch);
     /* Bytes of scratch that either linear kernel needs for rows of `cols` values and M input rows. */
     size_t (*linear_scratch)(int64_t cols, int64_t M);
     int row_tile; /* row ranges given to linear_* should be multiples of this (except at the end of the matrix) */
@@ -74,7 +76,7 @@ typedef struct fa_kernels {
      * the sink if any, normalises: out + (r / n_group) * out_stride + (r % n_group) * head_dim. A row that nobody visited becomes zeros. */
     void (*attend_combine)(const float *const *partial, int n_split, int64_t rows, int n_group, int head_dim, const float *sink, float *out,
                            int64_t out_stride);
-} fa_kernels;
+};
 
 /* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has. Unknown names fail with the list of names. */
 int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);

@@ -1,0 +1,199 @@
+/* Row-wise operations on the CPU: embedding, norms, rotation, cache writes, activations, copies, taps. */
+#include "backend/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- helpers that fused operations use too ---- */
+
+void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out) { k->rms_norm(x, n->w, n->offset, n->eps, n->dim, out); }
+
+void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm, const float *table_row, int64_t n_pair,
+                   bool interleaved) {
+    for (int64_t h = 0; h < heads; h++) {
+        float *xh = x + h * head_dim;
+        if (norm) cpu_norm_row(k, norm, xh, xh);
+        if (table_row) k->rope(xh, table_row, table_row + n_pair, 2 * n_pair, interleaved);
+    }
+}
+
+void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos, const float *x) {
+    size_t elem = fa_dtype_size(kv->dtype);
+    uint8_t *page = plane + (size_t)pages[pos / FA_PAGE] * kv->page_bytes + (size_t)(pos % FA_PAGE) * (size_t)kv->head_dim * elem;
+    for (int64_t h = 0; h < kv->n_head; h++) k->convert(x + h * kv->head_dim, kv->dtype, kv->head_dim, page + (size_t)h * kv->head_bytes);
+}
+
+int cpu_row_seq(const fa_batch *b, int64_t row) {
+    int lo = 0, hi = b->n_seq - 1;
+    while (lo < hi) { /* last sequence that starts at or before row */
+        int mid = (lo + hi + 1) / 2;
+        if (b->row_start[mid] <= row) lo = mid;
+        else hi = mid - 1;
+    }
+    return lo;
+}
+
+void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const float *up, int64_t n, float *out) {
+    switch (act) {
+    case FA_ACT_SILU: k->silu_mul(gate, up, n, out); break;
+    case FA_ACT_GELU_TANH: k->gelu_tanh_mul(gate, up, n, out); break;
+    case FA_ACT_GELU_ERF: k->gelu_erf_mul(gate, up, n, out); break;
+    case FA_ACT_GELU_QUICK: /* rare: no kernel of its own */
+        for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1 + expf(-1.702f * gate[i])) * up[i];
+        break;
+    case FA_ACT_RELU: k->relu_mul(gate, up, n, out); break;
+    }
+}
+
+static const float *row_in(const fa_rec *r, int i, int64_t row) { return fa_f32(r->in[i]) + row * r->in[i].dim[1]; }
+static float *row_out(const fa_rec *r, int64_t row) { return fa_f32(r->out) + row * r->out.dim[1]; }
+
+/* items: blocks of CPU_ROWS rows of out (or of in[0] for operations without output) */
+static int64_t out_items(const cpu_task *t, int phase) {
+    (void)phase;
+    return cpu_row_items(t->r->out.dim[0]);
+}
+static int64_t in_items(const cpu_task *t, int phase) {
+    (void)phase;
+    return cpu_row_items(t->r->in[0].dim[0]);
+}
+#define FOR_ROWS(row, item, n) for (int64_t row = (item)*CPU_ROWS, row##_end = cpu_min(row + CPU_ROWS, (n)); row < row##_end; row++)
+
+/* ---- embedding ---- */
+
+static void embed_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_rec *r = t->r;
+    float scale = r->p.embed.scale;
+    (void)phase;
+    FOR_ROWS(i, item, r->out.dim[0]) {
+        float *out = row_out(r, i);
+        fa_dequant_row(r->p.embed.w, t->b->tok[i], out, t->scratch);
+        if (scale != 1.0f)
+            for (int64_t j = 0; j < r->out.dim[1]; j++) out[j] *= scale;
+    }
+}
+static void embed_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    (void)cpu, (void)work;
+    *scratch = fa_dequant_scratch(r->p.embed.w->cols);
+}
+const cpu_op cpu_embed = {1, out_items, embed_run, embed_needs};
+
+/* ---- rotation ---- */
+
+/* theta' = theta * (factor * len / ctx - (factor - 1)) ^ (d / (d - 2)), once the sequence is longer than the original context */
+static float dynamic_base(const fa_rope *rope, int32_t len) {
+    double d = 2.0 * (double)rope->n_pair, f = rope->factor;
+    double ratio = f * (double)len / (double)rope->original_ctx - (f - 1);
+    return (float)(rope->theta * pow(ratio, d / (d - 2)));
+}
+
+static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_rec *r = t->r;
+    const fa_rope *rope = r->p.rope_table;
+    (void)phase;
+    FOR_ROWS(i, item, r->out.dim[0]) {
+        float *c = row_out(r, i), *s = c + rope->n_pair, pos = (float)t->b->pos[i];
+        const float *inv = rope->inv_freq;
+        bool grown = false;
+        float base = 0;
+        if (rope->original_ctx > 0 && (rope->dynamic || rope->inv_freq_long)) {
+            int32_t len = t->b->rope_len[cpu_row_seq(t->b, i)];
+            grown = len > rope->original_ctx;
+            if (grown && rope->inv_freq_long) inv = rope->inv_freq_long;
+            if (grown && rope->dynamic) base = dynamic_base(rope, len);
+        }
+        for (int64_t j = 0; j < rope->n_pair; j++) {
+            float f = grown && rope->dynamic ? 1.0f / powf(base, (float)j / (float)rope->n_pair) : inv[j];
+            float angle = pos * f;
+            c[j] = cosf(angle) * rope->mscale;
+            s[j] = sinf(angle) * rope->mscale;
+        }
+    }
+}
+const cpu_op cpu_rope_table = {1, out_items, rope_table_run, NULL};
+
+static void rope_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_rec *r = t->r;
+    (void)phase;
+    FOR_ROWS(i, item, r->out.dim[0]) {
+        int64_t hd = r->p.rope.head_dim, np = r->p.rope.n_pair;
+        cpu_heads_row(t->k, row_out(r, i), r->out.dim[1] / hd, hd, NULL, r->p.rope.table + i * 2 * np, np, r->p.rope.interleaved);
+    }
+}
+const cpu_op cpu_rope = {1, out_items, rope_run, NULL};
+
+/* ---- norms ---- */
+
+static void norm_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) { cpu_norm_row(t->k, t->r->p.norm, row_in(t->r, 0, i), row_out(t->r, i)); }
+}
+const cpu_op cpu_norm = {1, out_items, norm_run, NULL};
+
+static void head_norm_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_norm *n = t->r->p.norm;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) { cpu_heads_row(t->k, row_out(t->r, i), t->r->out.dim[1] / n->dim, n->dim, n, NULL, 0, false); }
+}
+const cpu_op cpu_head_norm = {1, out_items, head_norm_run, NULL};
+
+/* ---- cache ---- */
+
+static void append_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_kv *kv = t->r->p.append.kv;
+    const fa_batch *b = t->b;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->in[0].dim[0]) {
+        const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, i) * b->page_stride;
+        int32_t pos = b->kv_hi[i] - 1; /* a new row's own slot is the last position that it sees */
+        cpu_append_row(t->k, kv, kv->k, pages, pos, row_in(t->r, 0, i));
+        cpu_append_row(t->k, kv, kv->v, pages, pos, row_in(t->r, 1, i));
+    }
+}
+const cpu_op cpu_append = {1, in_items, append_run, NULL};
+
+/* ---- elementwise ---- */
+
+static void glu_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        cpu_glu_row(t->k, t->r->p.glu, row_in(t->r, 0, i), row_in(t->r, 1, i), t->r->out.dim[1], row_out(t->r, i));
+    }
+}
+const cpu_op cpu_glu = {1, out_items, glu_run, NULL};
+
+static void add_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) { t->k->add(row_out(t->r, i), row_in(t->r, 0, i), t->r->out.dim[1]); }
+}
+const cpu_op cpu_add = {1, out_items, add_run, NULL};
+
+static void rows_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        memcpy(row_out(t->r, i), row_in(t->r, 0, t->b->out_row[i]), (size_t)t->r->out.dim[1] * sizeof(float));
+    }
+}
+const cpu_op cpu_rows = {1, out_items, rows_run, NULL};
+
+static void softcap_run(const cpu_task *t, int phase, int64_t item) {
+    float cap = t->r->p.softcap;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        float *x = row_out(t->r, i);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) x[j] = cap * tanhf(x[j] / cap);
+    }
+}
+const cpu_op cpu_softcap = {1, out_items, softcap_run, NULL};
+
+/* ---- taps: one item, so that the sink is called by one thread at a time and in program order ---- */
+
+static int64_t one_item(const cpu_task *t, int phase) {
+    (void)phase;
+    return t->opts->tap ? 1 : 0;
+}
+static void tap_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase, (void)item;
+    t->opts->tap(t->opts->tap_user, t->r->p.tap.name, t->r->layer, t->r->in[0]);
+}
+const cpu_op cpu_tap = {1, one_item, tap_run, NULL};

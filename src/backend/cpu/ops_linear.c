@@ -1,0 +1,227 @@
+/* Matrix operations on the CPU: linear layers and the fused records around them. Precision is decided here, per weight: exact mode and float
+ * formats multiply in f32; otherwise the input rows are quantized to int8 once per record and shared by all weights that read them. */
+#include "backend/cpu/cpu.h"
+
+#include <string.h>
+
+static bool uses_q8(const fa_cpu *cpu, const fa_weight *w) { return !cpu->be.exact && fa_qfmts[w->fmt].unpack != NULL && w->cols % 32 == 0; }
+
+/* ---- work memory: planes one after the other, each 64-byte aligned ---- */
+
+static size_t up64(size_t n) { return (n + 63) / 64 * 64; }
+
+static size_t act_bytes(int64_t M, int64_t K) {
+    size_t mk = (size_t)(M * K);
+    return up64(mk) + 2 * up64(mk / 32 * 4) + up64(mk / 16 * 4);
+}
+
+static fa_act act_at(uint8_t *mem, int64_t M, int64_t K) {
+    size_t mk = (size_t)(M * K), q = up64(mk), g = up64(mk / 32 * 4);
+    return (fa_act){(int8_t *)mem, (float *)(void *)(mem + q), (float *)(void *)(mem + q + g), (float *)(void *)(mem + q + 2 * g), M, K};
+}
+
+/* The input of a record's projections: normalised f32 rows (when there is a norm) and the int8 form (when a weight wants it). */
+typedef struct input {
+    const float *x; /* [M, K] */
+    float *normed;  /* where the normalised rows go, = x then; NULL without norm */
+    fa_act act;     /* q NULL: not needed */
+} input;
+
+static size_t input_bytes(int64_t M, int64_t K, bool norm, bool q8) {
+    return (norm ? up64((size_t)(M * K) * 4) : 0) + (q8 ? act_bytes(M, K) : 0);
+}
+
+static input input_at(const fa_rec *r, bool norm, bool q8) {
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
+    uint8_t *mem = (uint8_t *)r->work;
+    input in = {.x = fa_f32(r->in[0])};
+    if (norm) {
+        in.x = in.normed = (float *)(void *)mem;
+        mem += up64((size_t)(M * K) * 4);
+    }
+    if (q8) in.act = act_at(mem, M, K);
+    return in;
+}
+
+/* One item of the preparing phase: CPU_ROWS rows. */
+static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_t item) {
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], m0 = item * CPU_ROWS, m1 = cpu_min(m0 + CPU_ROWS, M);
+    if (norm)
+        for (int64_t m = m0; m < m1; m++) cpu_norm_row(t->k, norm, fa_f32(t->r->in[0]) + m * K, in->normed + m * K);
+    if (in->act.q) t->k->quant_act(in->x, K, m0, m1, &in->act);
+}
+
+/* ---- row ranges of a weight as work items ---- */
+
+/* Rows per item: a few rows make about 64 KiB of weights in decode; enough arithmetic per item in prefill. A multiple of the kernels' tile. */
+static int64_t item_rows(const fa_kernels *k, const fa_weight *w, int64_t M) {
+    int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)64 << 10) / (bytes ? bytes : 1);
+    if (M > 8 && rows > 64) rows = 64;
+    if (rows < 16) rows = 16;
+    return (rows + k->row_tile - 1) / k->row_tile * k->row_tile;
+}
+
+static int64_t weight_items(const fa_kernels *k, const fa_weight *w, int64_t M) {
+    int64_t n = item_rows(k, w, M);
+    return (w->rows + n - 1) / n;
+}
+
+static void add_bias(const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, float *y, int64_t ldy) {
+    if (!lin->bias) return;
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t r = r0; r < r1; r++) y[m * ldy + r] += lin->bias[r];
+}
+
+/* y[:, r0:r1] (+)= input x lin */
+static void linear_range(const cpu_task *t, const input *in, const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, float *y, int64_t ldy,
+                         bool add) {
+    if (uses_q8(t->cpu, &lin->w)) t->k->linear_q8(t->k, &lin->w, r0, r1, &in->act, y, ldy, add, t->scratch);
+    else t->k->linear_f32(t->k, &lin->w, r0, r1, in->x, lin->w.cols, M, y, ldy, add, t->scratch);
+    add_bias(lin, r0, r1, M, y, ldy);
+}
+
+static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin, int64_t item, int64_t M, float *y, int64_t ldy, bool add) {
+    int64_t n = item_rows(t->k, &lin->w, M), r0 = item * n;
+    linear_range(t, in, lin, r0, cpu_min(r0 + n, lin->w.rows), M, y, ldy, add);
+}
+
+/* ---- linear: prepare, multiply ---- */
+
+static bool linear_q8_in(const cpu_task *t) { return uses_q8(t->cpu, &t->r->p.linear->w); }
+
+static int64_t linear_items(const cpu_task *t, int phase) {
+    int64_t M = t->r->in[0].dim[0];
+    if (phase == 0) return linear_q8_in(t) ? cpu_row_items(M) : 0;
+    return M ? weight_items(t->k, &t->r->p.linear->w, M) : 0;
+}
+static void linear_run(const cpu_task *t, int phase, int64_t item) {
+    input in = input_at(t->r, false, linear_q8_in(t));
+    if (phase == 0) input_rows(t, &in, NULL, item);
+    else linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
+}
+static void linear_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
+    *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear->w));
+    *scratch = cpu->k.linear_scratch(K, M);
+}
+const cpu_op cpu_linear = {2, linear_items, linear_run, linear_needs};
+
+/* ---- linear_add: prepare, multiply into out or work, [normalise and add] ---- */
+
+/* Where the product goes before the post norm: behind the input in work. */
+static float *post_rows(const cpu_task *t, bool q8) {
+    return (float *)(void *)((uint8_t *)t->r->work + input_bytes(t->r->in[0].dim[0], t->r->in[0].dim[1], false, q8));
+}
+static int64_t linear_add_items(const cpu_task *t, int phase) {
+    int64_t M = t->r->in[0].dim[0];
+    const fa_weight *w = &t->r->p.linear_add.lin->w;
+    if (phase == 0) return uses_q8(t->cpu, w) ? cpu_row_items(M) : 0;
+    if (phase == 1) return weight_items(t->k, w, M);
+    return t->r->p.linear_add.post ? cpu_row_items(M) : 0;
+}
+static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_linear *lin = t->r->p.linear_add.lin;
+    const fa_norm *post = t->r->p.linear_add.post;
+    bool q8 = uses_q8(t->cpu, &lin->w);
+    int64_t M = t->r->in[0].dim[0], N = t->r->out.dim[1];
+    input in = input_at(t->r, false, q8);
+    if (phase == 0) {
+        input_rows(t, &in, NULL, item);
+    } else if (phase == 1) {
+        linear_item(t, &in, lin, item, M, post ? post_rows(t, q8) : fa_f32(t->r->out), N, !post);
+    } else {
+        float *y = post_rows(t, q8);
+        for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
+            cpu_norm_row(t->k, post, y + m * N, y + m * N);
+            t->k->add(fa_f32(t->r->out) + m * N, y + m * N, N);
+        }
+    }
+}
+static void linear_add_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
+    *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear_add.lin->w));
+    if (r->p.linear_add.post) *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
+    *scratch = cpu->k.linear_scratch(K, M);
+}
+const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_needs};
+
+/* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
+
+static bool qkv_q8(const fa_cpu *cpu, const fa_qkv_param *p) { return uses_q8(cpu, &p->q->w) || uses_q8(cpu, &p->k->w) || uses_q8(cpu, &p->v->w); }
+
+static int64_t qkv_items(const cpu_task *t, int phase) {
+    const fa_qkv_param *p = &t->r->p.qkv;
+    int64_t M = t->r->in[0].dim[0];
+    if (phase != 1) return cpu_row_items(M);
+    return weight_items(t->k, &p->q->w, M) + weight_items(t->k, &p->k->w, M) + weight_items(t->k, &p->v->w, M);
+}
+
+static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
+    const fa_qkv_param *p = &t->r->p.qkv;
+    const fa_kv *kv = p->kv;
+    const fa_batch *b = t->b;
+    int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = p->k->w.rows, hd = kv->head_dim;
+    for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
+        const float *table = p->rope_table ? p->rope_table + m * 2 * p->n_pair : NULL;
+        const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, m) * b->page_stride;
+        int32_t pos = b->kv_hi[m] - 1;
+        cpu_heads_row(t->k, fa_f32(t->r->out) + m * nq, nq / hd, hd, p->q_norm, table, p->n_pair, p->interleaved);
+        cpu_heads_row(t->k, k + m * nk, kv->n_head, hd, p->k_norm, table, p->n_pair, p->interleaved);
+        cpu_append_row(t->k, kv, kv->k, pages, pos, k + m * nk);
+        cpu_append_row(t->k, kv, kv->v, pages, pos, v + m * nk);
+    }
+}
+
+static void qkv_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_qkv_param *p = &t->r->p.qkv;
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k->w.rows;
+    bool q8 = qkv_q8(t->cpu, p);
+    input in = input_at(t->r, true, q8);
+    float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, q8)), *v = k + M * nk;
+    if (phase == 0) {
+        input_rows(t, &in, p->norm, item);
+    } else if (phase == 1) {
+        int64_t n_q = weight_items(t->k, &p->q->w, M), n_k = weight_items(t->k, &p->k->w, M);
+        if (item < n_q) linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
+        else if (item < n_q + n_k) linear_item(t, &in, p->k, item - n_q, M, k, nk, false);
+        else linear_item(t, &in, p->v, item - n_q - n_k, M, v, nk, false);
+    } else {
+        qkv_finish(t, k, v, item);
+    }
+}
+static void qkv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
+    *work = input_bytes(M, K, true, qkv_q8(cpu, &r->p.qkv)) + 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
+    *scratch = cpu->k.linear_scratch(K, M);
+}
+const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
+
+/* ---- norm_mlp_up: normalise, then per row range gate, up and activation ---- */
+
+static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) { return uses_q8(cpu, &r->p.mlp_up.gate->w) || uses_q8(cpu, &r->p.mlp_up.up->w); }
+
+static int64_t mlp_items(const cpu_task *t, int phase) {
+    int64_t M = t->r->in[0].dim[0];
+    return phase == 0 ? cpu_row_items(M) : weight_items(t->k, &t->r->p.mlp_up.gate->w, M);
+}
+static void mlp_run(const cpu_task *t, int phase, int64_t item) {
+    const fa_rec *r = t->r;
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1], N = r->out.dim[1];
+    bool q8 = mlp_q8(t->cpu, r);
+    input in = input_at(r, true, q8);
+    if (phase == 0) {
+        input_rows(t, &in, r->p.mlp_up.norm, item);
+        return;
+    }
+    float *up = (float *)(void *)((uint8_t *)r->work + input_bytes(M, K, true, q8)), *gate = fa_f32(r->out);
+    int64_t n = item_rows(t->k, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
+    linear_range(t, &in, r->p.mlp_up.gate, r0, r1, M, gate, N, false);
+    linear_range(t, &in, r->p.mlp_up.up, r0, r1, M, up, N, false);
+    for (int64_t m = 0; m < M; m++) cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * N + r0, up + m * N + r0, r1 - r0, gate + m * N + r0);
+}
+static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
+    *work = input_bytes(M, K, true, mlp_q8(cpu, r)) + (size_t)(M * r->out.dim[1]) * sizeof(float);
+    *scratch = cpu->k.linear_scratch(K, M);
+}
+const cpu_op cpu_norm_mlp_up = {2, mlp_items, mlp_run, mlp_needs};
