@@ -75,7 +75,7 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
             quant_scales(amax32(in), &s, &inv);
             quant32(in, inv, a->q + m * K + g * 32, half);
             a->scale[m * G + g] = s;
-            a->sum32[m * G + g] = s * (float)(half[0] + half[1]);
+            a->sum32[m * G + g] = s * ((float)half[0] + (float)half[1]);
             a->sum16[m * 2 * G + 2 * g] = s * (float)half[0];
             a->sum16[m * 2 * G + 2 * g + 1] = s * (float)half[1];
         }
