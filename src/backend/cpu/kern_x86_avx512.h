@@ -3,6 +3,8 @@
 #define FA_CPU_KERN_X86_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
 
 #define LN               16
 #define QNV              3
