@@ -2,6 +2,8 @@
  * under 2^15. */
 #include "backend/cpu/kern.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 #include <immintrin.h>
 
 #define LN         8

@@ -2,6 +2,8 @@
  * under 2^15. */
 #include "backend/cpu/kern.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 #include "backend/cpu/kern_x86_avx512.h"
 
 #define WIDE_CODES 0

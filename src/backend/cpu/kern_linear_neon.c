@@ -2,6 +2,8 @@
  * and no feature test is needed; where the build itself asks for dot product instructions, it uses those. */
 #include "backend/cpu/kern.h"
 
+#define INLINE static inline __attribute__((always_inline))
+
 #include <arm_neon.h>
 
 #define LN              4
