@@ -1,7 +1,4 @@
 # make install: program, both libraries, header, pkg-config file, CMake package, man page, completions.
-if(FFAI_KERNELS_ONLY)
-  return()
-endif()
 include(CMakePackageConfigHelpers)
 
 install(TARGETS ffai_static ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

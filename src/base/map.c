@@ -57,13 +57,15 @@ int fa_read_file(char **out, size_t *len, const char *path, size_t max, fa_error
     char *p = NULL;
     if (size > max)
         rc = fa_fail(err, FFAI_ELIMIT, "%s: %zu bytes, the limit is %zu", path, size, max);
-    else if (!(p = (char *)fa_calloc(size + 1, 1)))
+    else if (!(p = (char *)fa_calloc(size + 64, 1)))
         rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu bytes", path, size);
     while (!rc && got < size) {
         ssize_t n = read(fd, p + got, size - got);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) rc = fa_fail(err, FFAI_EIO, "%s: %s", path, n ? strerror(errno) : "file became shorter while reading");
-        else got += (size_t)n;
+        if (n <= 0)
+            rc = fa_fail(err, FFAI_EIO, "%s: %s", path, n ? strerror(errno) : "file became shorter while reading");
+        else
+            got += (size_t)n;
     }
     close(fd);
     if (rc) {

@@ -1,9 +1,11 @@
-/* A checkpoint on disk: a HuggingFace / mlx folder or a GGUF file, as one list of named tensors plus a HuggingFace-style config.
+/* A checkpoint on disk: a HuggingFace / mlx folder or a GGUF file, as one list of named tensors plus a
+ * HuggingFace-style config.
  *
- * GGUF tensors appear under their HuggingFace names (blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight) and GGUF metadata as a
- * synthesised config.json tree, so that families know one spelling only. What GGUF stores differently is said in the config under keys that
- * begin with "ffai_" (see docs/formats.md): "ffai_rope_interleaved": true (llama-architecture q/k rows are permuted for pairs (2i, 2i+1)),
- * "ffai_norm_offset_applied": true (gemma: the 1 of (1 + w) is already in the stored norm weights). */
+ * GGUF tensors appear under their HuggingFace names (blk.3.attn_q.weight -> model.layers.3.self_attn.q_proj.weight) and
+ * GGUF metadata as a synthesised config.json tree, so that families know one spelling only. What GGUF stores
+ * differently is said in the config under keys that begin with "ffai_" (see docs/formats.md): "ffai_rope_interleaved":
+ * true (llama-architecture q/k rows are permuted for pairs (2i, 2i+1)), "ffai_norm_offset_applied": true (gemma: the 1
+ * of (1 + w) is already in the stored norm weights). */
 #ifndef FA_IO_CKPT_H
 #define FA_IO_CKPT_H
 
@@ -22,12 +24,14 @@ typedef struct fa_ckpt_tensor {
     int64_t dim[8]; /* outermost first */
     uint8_t n_dim;
     int8_t dtype; /* fa_dtype, or -1 for block formats */
-    int8_t fmt;   /* fa_fmt that a matrix of this type has (F32 F16 BF16 and GGUF blocks), or -1: recognised but not computed, or no weight type */
+    int8_t fmt;   /* fa_fmt that a matrix of this type has (F32 F16 BF16 and GGUF blocks), or -1: recognised but not
+                     computed, or no weight type */
 } fa_ckpt_tensor;
 
-/* path: a folder with config.json and *.safetensors (single file or model.safetensors.index.json), or one .gguf file (split files: any part,
- * all parts are found by name). A folder that holds no config.json but exactly one .gguf model opens that. Nothing is read but headers.
- * need_weights false: a folder may lack safetensors (config and tokenizer only). */
+/* path: a folder with config.json and *.safetensors (single file or model.safetensors.index.json), or one .gguf file
+ * (split files: any part, all parts are found by name). A folder that holds no config.json but exactly one .gguf model
+ * opens that. Nothing is read but headers. need_weights false: a folder may lack safetensors (config and tokenizer
+ * only). */
 int fa_ckpt_open(fa_ckpt **out, const char *path, bool need_weights, fa_error *err);
 void fa_ckpt_free(fa_ckpt *c);
 size_t fa_ckpt_count(const fa_ckpt *c);
@@ -35,7 +39,7 @@ const fa_ckpt_tensor *fa_ckpt_at(const fa_ckpt *c, size_t i);
 const fa_ckpt_tensor *fa_ckpt_find(const fa_ckpt *c, const char *name); /* NULL when absent */
 const fa_jnode *fa_ckpt_config(const fa_ckpt *c);            /* root of config.json, or the synthesised tree */
 const fa_jnode *fa_ckpt_generation_config(const fa_ckpt *c); /* generation_config.json or NULL */
-const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c);               /* first GGUF file (metadata: tokenizer), or NULL for folders */
-const char *fa_ckpt_path(const fa_ckpt *c);                  /* the folder or file that was opened */
+const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c); /* first GGUF file (metadata: tokenizer), or NULL for folders */
+const char *fa_ckpt_path(const fa_ckpt *c);    /* the folder or file that was opened */
 
 #endif

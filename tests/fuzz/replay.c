@@ -1,4 +1,5 @@
-/* Runs a fuzz target over the files of a corpus folder: the part of fuzzing that every compiler can do, so regressions fail in `make test`. */
+/* Runs a fuzz target over the files of a corpus folder: the part of fuzzing that every compiler can do, so regressions
+ * fail in `make test`. */
 #define _POSIX_C_SOURCE 200809L
 #include <dirent.h>
 #include <stdint.h>

@@ -32,13 +32,23 @@ void fa_unpack_mxfp4(const fa_weight *w, int64_t row, uint8_t *codes, float *sca
     }
 }
 
-/* Nearest E2M1 value, ties to the one with an even mantissa bit; too large saturates at 6. */
+/* Nearest E2M1 value, ties towards zero, never minus zero (as mlx encodes). */
 static uint8_t e2m1(float x) {
     static const float above[7] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
     const float a = fabsf(x);
     uint8_t q = 0;
-    for (int i = 0; i < 7; i++) q += i & 1 ? a >= above[i] : a > above[i];
-    return (uint8_t)(q | (signbit(x) ? 8 : 0));
+    for (int i = 0; i < 7; i++) q = (uint8_t)(q + (a > above[i]));
+    return (uint8_t)(q | (q && signbit(x) ? 8 : 0));
+}
+
+/* Exponent of the smallest power of two that brings amax within 6; 0 for a group of zeros (and for what is not finite).
+ */
+static int group_exponent(float amax) {
+    int e;
+    if (!(amax > 0) || isinf(amax)) return 0;
+    const float m = frexpf(amax / 6.0f, &e);
+    if (m == 0.5f) e--;
+    return m == 0 || e < -127 ? -127 : e;
 }
 
 void fa_quant_mxfp4(const fa_weight *w, const float *x, uint8_t *codes, uint8_t *scales, uint8_t *biases) {
@@ -46,10 +56,9 @@ void fa_quant_mxfp4(const fa_weight *w, const float *x, uint8_t *codes, uint8_t 
     for (int64_t k = 0; k < w->cols; k += 32) {
         float amax = 0;
         for (int i = 0; i < 32; i++) amax = fmaxf(amax, fabsf(x[k + i]));
-        /* The power of two nearest to amax / 6 on a log scale. */
-        const float e = amax > 0 ? fminf(fmaxf(roundf(log2f(amax / 6.0f)), -127.0f), 127.0f) : -127.0f;
-        const float inv = ldexpf(1.0f, -(int)e);
-        *scales++ = (uint8_t)((int)e + 127);
+        const int e = group_exponent(amax);
+        const float inv = ldexpf(1.0f, -e);
+        *scales++ = (uint8_t)(e + 127);
         for (int i = 0; i < 32; i += 2) *codes++ = (uint8_t)(e2m1(x[k + i] * inv) | e2m1(x[k + i + 1] * inv) << 4);
     }
 }

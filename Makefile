@@ -1,0 +1,69 @@
+# The front door: each target installs what it needs where it may, configures, builds and runs. CMake does the work (CMakePresets.json).
+.DEFAULT_GOAL := ffai
+PREFIX  ?= /usr/local
+DESTDIR ?=
+JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+SECONDS_PER_FUZZ ?= 10
+MODEL   ?=
+B := build/release
+
+# configure_and_build PRESET
+define build
+	@cmake --preset $(1) >build/$(1).configure.log 2>&1 || { cat build/$(1).configure.log; exit 1; }
+	@cmake --build --preset $(1) -j $(JOBS)
+endef
+
+.PHONY: ffai demo test test-real check format install asan tsan debug clang fuzz clean help deps
+
+ffai: deps   ## build the program and leave it as ./ffai
+	$(call build,release)
+	@ln -sfn $(B)/ffai ffai
+	@./ffai version
+
+deps:
+	@mkdir -p build
+	@tools/deps.sh build
+
+demo: ffai   ## generate text with the model that the repository carries
+	@tools/demo.sh
+
+test: deps   ## the whole suite; needs no model hub
+	$(call build,release)
+	@ln -sfn $(B)/ffai ffai
+	@ctest --preset release -j $(JOBS)
+
+test-real: ffai   ## compare with the official implementation on real weights (fetches about 250 MB)
+	@tools/test_real.sh
+
+check: deps   ## format, dependency rules, shell scripts, file rules
+	@tools/deps.sh check
+	@tools/check.sh
+
+format: ## clang-format all sources
+	@git ls-files '*.c' '*.h' '*.cpp' | xargs clang-format-14 -i
+
+install: ffai   ## install under PREFIX (default /usr/local), staged under DESTDIR
+	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(PREFIX) >build/release.configure.log 2>&1 || { cat build/release.configure.log; exit 1; }
+	@cmake --build --preset release -j $(JOBS) >/dev/null
+	@DESTDIR=$(DESTDIR) cmake --install $(B)
+
+debug asan tsan: deps   ## the suite in a debug, address+undefined or thread sanitizer build
+	$(call build,$@)
+	@ctest --preset $@ -j $(JOBS)
+
+clang: deps   ## the suite built by clang
+	@tools/deps.sh ci
+	$(call build,clang)
+	@ctest --preset clang -j $(JOBS)
+
+fuzz: deps   ## each fuzz target for SECONDS_PER_FUZZ seconds
+	@tools/deps.sh ci
+	$(call build,fuzz)
+	@tools/fuzz.sh build/fuzz $(SECONDS_PER_FUZZ)
+
+clean:   ## remove everything that was built
+	@rm -rf build ffai
+
+help:   ## this list
+	@sed -n 's/^\([a-z][a-z -]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t d; do printf '  make %-18s %s\n' "$$t" "$$d"; done
+	@echo '  PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) JOBS=$(JOBS) SECONDS_PER_FUZZ=$(SECONDS_PER_FUZZ)'

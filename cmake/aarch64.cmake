@@ -1,0 +1,13 @@
+# Cross build for aarch64 on Debian (gcc-aarch64-linux-gnu, qemu-user); tools/aarch64.sh fetches the libraries.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64)
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu $ENV{FFAI_CROSS_ROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY BOTH)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE BOTH)
+set(link "-L$ENV{FFAI_CROSS_ROOT}/usr/lib/aarch64-linux-gnu -Wl,-rpath-link,$ENV{FFAI_CROSS_ROOT}/usr/lib/aarch64-linux-gnu")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "${link}")
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "${link}")

@@ -1,0 +1,632 @@
+/* Matrix products for any vector width: included once by each kern_linear_<isa>.c after it has defined its vectors.
+ * Static only.
+ *
+ * What the including file provides (LN = lanes of 32 bits; codes are the canonical u8 codes of tensor/qfmt.h):
+ *   constants LN, QNV x QMR and FNV x FMR (register tiles: vectors of weight rows x input rows, int8 and f32), DOT_M
+ * (most input rows for which walking weight row by weight row wins), WIDE_CODES (1: vi_dp takes codes up to 255; 0: up
+ * to 127, larger ones go to vi_dps as code - 128) vf: vf_zero vf_set1 vf_load vf_store vf_loadn(p, n) vf_storen(p, v,
+ * n) vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_sum, vf_cvt(vi), vf_u8(p) vf_f16(p) vf_bf16(p): LN values from any
+ * address; vf_spread(p, ug): scale of the group of each lane's four codes, where p points at the scale of the chunk's
+ * first group vi: vi_zero, vi_load, vi_loadn(p, n bytes), vi_bcast4(p) (four bytes to every lane), vi_flip(v) (code -
+ * 128 as s8), vi_dp(acc, w, x) and vi_dps(acc, w, x): acc += four products of bytes per lane, exact transpose(src,
+ * src_stride, dst, dst_stride, n): LN rows of n dwords to n rows of LN dwords, strides in bytes; may read (not use) up
+ * to 64 bytes past a row
+ *
+ * Two ways through a product:
+ *   few input rows: unpack one weight row into L1, dot it with every input row. The speed of memory is the limit.
+ *   many: a panel of QNV * LN weight rows is unpacked and interleaved in scratch, [K / 4][rows][4 codes] and
+ * [groups][rows] scales and mins, so that lanes are weight rows and activations are broadcast; blocks of KB columns
+ * keep panel blocks in L1 while all input rows pass. The value of a row does not depend on the other rows of the same
+ * call, only on which way is taken. */
+#ifndef FA_CPU_KERN_BODY_LINEAR_H
+#define FA_CPU_KERN_BODY_LINEAR_H
+
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    KB = 512,      /* columns of a panel block of int8 */
+    KBF = 128,     /* columns of a panel block of f32 */
+    MB = 128,      /* input rows that pass over one panel before the next block */
+    CHUNK = 4 * LN /* codes per vector */
+};
+
+INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Formats whose codes surely fit 7 bits; all others are taken to be wide. */
+INLINE bool is_wide(const fa_weight *w) {
+    if (WIDE_CODES) return false;
+    switch (w->fmt) {
+    case FA_FMT_AFFINE: return w->bits == 8;
+    case FA_FMT_MXFP4:
+    case FA_FMT_Q4_0:
+    case FA_FMT_Q4_1:
+    case FA_FMT_Q5_0:
+    case FA_FMT_Q5_1:
+    case FA_FMT_Q2_K:
+    case FA_FMT_Q3_K:
+    case FA_FMT_Q4_K:
+    case FA_FMT_Q5_K:
+    case FA_FMT_Q6_K: return false;
+    default: return true;
+    }
+}
+
+INLINE vi dp(bool wide, vi acc, vi w, vi x) { return wide ? vi_dps(acc, w, x) : vi_dp(acc, w, x); }
+
+/* --- quantization of activations
+ * ------------------------------------------------------------------------------------------------- */
+
+/* The C definition says why the maximum is taken on bit patterns. */
+INLINE void quant_scales(float amax, float *s, float *inv) {
+    bool tiny = amax < 0x1p-118f;
+    *s = tiny ? 0.0f : amax / 127.0f;
+    *inv = tiny ? 0.0f : 127.0f / amax;
+}
+
+static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_act *a) {
+    const int64_t K = a->K, G = K / 32;
+    for (int64_t m = m0; m < m1; m++)
+        for (int64_t g = 0; g < G; g++) {
+            const float *in = x + m * ldx + g * 32;
+            float s, inv;
+            int half[2];
+            quant_scales(amax32(in), &s, &inv);
+            quant32(in, inv, a->q + m * K + g * 32, half);
+            a->scale[m * G + g] = s;
+            a->sum32[m * G + g] = s * (float)(half[0] + half[1]);
+            a->sum16[m * 2 * G + 2 * g] = s * (float)half[0];
+            a->sum16[m * 2 * G + 2 * g + 1] = s * (float)half[1];
+        }
+}
+
+/* --- int8, few input rows
+ * -------------------------------------------------------------------------------------------------------- */
+
+/* One unpacked weight row; buffers are padded so that a whole vector may be read at any group and chunk. */
+typedef struct qrow {
+    uint8_t *codes;
+    float *scale, *min, *prod; /* prod [4][ld]: weight scale x activation scale per group */
+    int64_t ld;                /* floats from one padded row of groups to the next */
+} qrow;
+
+INLINE int64_t groups_ld(int64_t K) { return round_up(K / 16 + 2 * LN, 16); }
+
+static size_t qrow_bytes(int64_t K) { return (size_t)(round_up(K + 64, 64) + 6 * groups_ld(K) * 4); }
+
+static qrow qrow_at(void *scratch, int64_t K) {
+    qrow b;
+    b.ld = groups_ld(K);
+    b.scale = (float *)scratch;
+    b.min = b.scale + b.ld;
+    b.prod = b.min + b.ld;
+    b.codes = (uint8_t *)(b.prod + 4 * b.ld);
+    return b;
+}
+
+/* prod[i][u] = scale[u] * activation scale; returns sum of min * group sum of every input row. With wide codes, codes
+ * are 128 lower. */
+INLINE void qrow_scales(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
+                        float *bias) {
+    const int64_t G = x->K / 32, U = x->K / ug;
+    for (int i = 0; i < MR; i++) {
+        const float *as = x->scale + (m + i) * G, *sum = ug == 32 ? x->sum32 + (m + i) * G : x->sum16 + (m + i) * 2 * G;
+        float *prod = b->prod + i * b->ld;
+        vf acc = vf_zero();
+        int64_t u = 0;
+        for (; u + LN <= U; u += LN) {
+            vf s = vf_load(b->scale + u), mn = vf_load(b->min + u);
+            if (wide) mn = vf_fma(vf_set1(128.0f), s, mn);
+            acc = vf_fma(mn, vf_load(sum + u), acc);
+            vf_store(prod + u, vf_mul(s, ug == 32 ? vf_load(as + u) : vf_twice(as + u / 2, LN / 2)));
+        }
+        if (u < U) {
+            int n = (int)(U - u);
+            vf s = vf_loadn(b->scale + u, n), mn = vf_loadn(b->min + u, n);
+            if (wide) mn = vf_fma(vf_set1(128.0f), s, mn);
+            acc = vf_fma(mn, vf_loadn(sum + u, n), acc);
+            vf_store(prod + u, vf_mul(s, ug == 32 ? vf_loadn(as + u, n) : vf_twice(as + u / 2, n / 2)));
+        }
+        bias[i] = vf_sum(acc);
+    }
+}
+
+INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
+                     float *out) {
+    const int64_t K = x->K;
+    const int8_t *q = x->q + m * K;
+    vf acc[4];
+    float bias[4];
+    qrow_scales(MR, wide, ug, b, x, m, bias);
+    for (int i = 0; i < MR; i++) acc[i] = vf_zero();
+    int64_t k = 0;
+    for (; k + CHUNK <= K; k += CHUNK) {
+        vi w = vi_load(b->codes + k);
+        if (wide) w = vi_flip(w);
+        for (int i = 0; i < MR; i++)
+            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_load(q + i * K + k))),
+                            vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+    }
+    if (CHUNK > 32 && k < K) { /* half a vector: the other lanes meet zero activations */
+        vi w = vi_load(b->codes + k);
+        if (wide) w = vi_flip(w);
+        for (int i = 0; i < MR; i++)
+            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_loadn(q + i * K + k, 32))),
+                            vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+    }
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(acc[i]) + bias[i];
+}
+
+INLINE void qrow_all(const bool wide, const int ug, const qrow *b, const fa_act *x, float *y, int64_t ldy, bool add) {
+    float out[4];
+    int64_t m = 0;
+    int n = 0;
+    for (; m < x->M; m += n) {
+        int64_t left = x->M - m;
+        n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (n == 4)
+            qrow_dot(4, wide, ug, b, x, m, out);
+        else if (n == 2)
+            qrow_dot(2, wide, ug, b, x, m, out);
+        else
+            qrow_dot(1, wide, ug, b, x, m, out);
+        for (int i = 0; i < n; i++) y[(m + i) * ldy] = add ? y[(m + i) * ldy] + out[i] : out[i];
+    }
+}
+
+static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                        int64_t ldy, bool add, void *scratch) {
+    const int ug = fa_qfmts[w->fmt].ugroup;
+    const bool wide = is_wide(w);
+    const int64_t K = w->cols;
+    qrow b = qrow_at(scratch, K);
+    /* what a last half vector reads past the row */
+    memset(b.codes + K, 0, 64);
+    for (int i = 0; i < 4; i++) memset(b.prod + i * b.ld + K / ug, 0, (size_t)(b.ld - K / ug) * 4);
+    for (int64_t r = r0; r < r1; r++) {
+        k->unpack[w->fmt](w, r, b.codes, b.scale, b.min);
+        if (wide && ug == 32)
+            qrow_all(!WIDE_CODES, 32, &b, x, y + r, ldy, add);
+        else if (wide)
+            qrow_all(!WIDE_CODES, 16, &b, x, y + r, ldy, add);
+        else if (ug == 32)
+            qrow_all(false, 32, &b, x, y + r, ldy, add);
+        else
+            qrow_all(false, 16, &b, x, y + r, ldy, add);
+    }
+}
+
+/* --- int8, many input rows
+ * ------------------------------------------------------------------------------------------------------- */
+
+typedef struct qpanel {
+    uint8_t *codes;     /* [K / 4][nr][4] */
+    float *scale, *min; /* [K / ug][nr] */
+    uint8_t *row_codes; /* LN rows of the stored order, row_ld bytes apart: an odd number of cache lines, so that they
+                           do not share sets */
+    float *row_scale, *row_min; /* [LN][ld] */
+    int64_t row_ld, ld;
+    float *acc; /* [MB][nr]: sums between blocks of columns */
+} qpanel;
+
+INLINE int64_t row_ld(int64_t K) { return round_up(K + 64, 128) + 64; }
+
+static size_t qpanel_bytes(int64_t K) {
+    int64_t nr = QNV * LN, k32 = round_up(K, 32);
+    return (size_t)(nr * k32 + 2 * nr * (k32 / 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4 + MB * nr * 4);
+}
+
+static qpanel qpanel_at(void *scratch, int64_t K) {
+    qpanel p;
+    int64_t nr = QNV * LN;
+    p.row_ld = row_ld(K);
+    p.ld = groups_ld(K);
+    p.codes = (uint8_t *)scratch;
+    p.scale = (float *)(p.codes + nr * K);
+    p.min = p.scale + nr * (K / 16);
+    p.acc = p.min + nr * (K / 16);
+    p.row_scale = p.acc + MB * nr;
+    p.row_min = p.row_scale + LN * p.ld;
+    p.row_codes = (uint8_t *)(p.row_min + LN * p.ld);
+    return p;
+}
+
+/* code - 128 in place, and the min that makes up for it */
+static void lower_row(uint8_t *codes, float *scale, float *min, int64_t K, int64_t U) {
+    for (int64_t i = 0; i < K; i++) codes[i] ^= 0x80;
+    for (int64_t u = 0; u < U; u++) min[u] += 128.0f * scale[u];
+}
+
+/* Rows [r, r + n) of w, n <= nv * LN, into a panel of nr = nv * LN rows; those past n get scale and min 0. */
+static void qpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int n, int nv, const qpanel *p) {
+    const int64_t K = w->cols, U = K / fa_qfmts[w->fmt].ugroup, nr = nv * LN;
+    const bool wide = is_wide(w);
+    for (int v = 0; v < nv; v++) {
+        for (int i = 0; i < LN; i++) {
+            uint8_t *codes = p->row_codes + i * p->row_ld;
+            float *scale = p->row_scale + i * p->ld, *min = p->row_min + i * p->ld;
+            if (v * LN + i < n) {
+                k->unpack[w->fmt](w, r + v * LN + i, codes, scale, min);
+                if (wide) lower_row(codes, scale, min, K, U);
+            } else {
+                memset(codes, 0, (size_t)K);
+                memset(scale, 0, (size_t)U * 4);
+                memset(min, 0, (size_t)U * 4);
+            }
+        }
+        transpose(p->row_codes, (size_t)p->row_ld, p->codes + v * LN * 4, (size_t)nr * 4, K / 4);
+        transpose(p->row_scale, (size_t)p->ld * 4, p->scale + v * LN, (size_t)nr * 4, U);
+        transpose(p->row_min, (size_t)p->ld * 4, p->min + v * LN, (size_t)nr * 4, U);
+    }
+}
+
+/* One register tile over a block of columns. */
+typedef struct qtile {
+    const uint8_t *codes; /* panel at the block's first column */
+    const float *scale, *min;
+    int64_t n;             /* groups of 32 columns in the block */
+    const int8_t *q;       /* first input row at that column; rows ldq apart */
+    const float *as, *sum; /* its scales, lds apart, and group sums (of ug values), lds * 32 / ug apart */
+    int64_t ldq, lds;
+    float *acc; /* [rows][nr] */
+    bool first, last, add;
+    float *y;
+    int64_t ldy;
+    int nr_valid;
+} qtile;
+
+INLINE void put_tile(const int MR, const int NV, vf f[][TNV], float *acc, bool last, bool add, float *y, int64_t ldy,
+                     int n) {
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++) {
+            float *out = y + i * ldy + v * LN;
+            if (!last)
+                vf_store(acc + (i * NV + v) * LN, f[i][v]);
+            else if ((v + 1) * LN <= n)
+                vf_store(out, add ? vf_add(vf_load(out), f[i][v]) : f[i][v]);
+            else
+                vf_storen(out, add ? vf_add(vf_loadn(out, n - v * LN), f[i][v]) : f[i][v], n - v * LN);
+        }
+}
+
+/* c[i][v] = dot over `steps` fours of columns */
+INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int steps, const uint8_t *codes,
+                       const int8_t *q, int64_t ldq, vi c[][TNV]) {
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++) c[i][v] = vi_zero();
+    for (int s = 0; s < steps; s++) {
+        vi w[TNV];
+        for (int v = 0; v < NV; v++) w[v] = vi_load(codes + (s * NV + v) * CHUNK);
+        for (int i = 0; i < MR; i++) {
+            vi x = vi_bcast4(q + i * ldq + s * 4);
+            for (int v = 0; v < NV; v++) c[i][v] = dp(wide, c[i][v], w[v], x);
+        }
+    }
+}
+
+INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug, const qtile *t) {
+    const int nr = NV * LN, per = 32 / ug; /* weight groups per activation group */
+    const int64_t ldq = t->ldq, lds = t->lds;
+    vf f[QMR][TNV];
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++) f[i][v] = t->first ? vf_zero() : vf_load(t->acc + i * nr + v * LN);
+    for (int64_t g = 0; g < t->n; g++) {
+        for (int h = 0; h < per; h++) {
+            vi c[QMR][TNV];
+            qtile_dots(MR, NV, wide, 8 / per, t->codes + (g * 32 + h * ug) * nr, t->q + g * 32 + h * ug, ldq, c);
+            for (int v = 0; v < NV; v++) {
+                vf s = vf_load(t->scale + (g * per + h) * nr + v * LN),
+                   mn = vf_load(t->min + (g * per + h) * nr + v * LN);
+                for (int i = 0; i < MR; i++) {
+                    f[i][v] = vf_fma(vf_mul(vf_cvt(c[i][v]), s), vf_set1(t->as[i * lds + g]), f[i][v]);
+                    f[i][v] = vf_fma(mn, vf_set1(t->sum[(i * lds + g) * per + h]), f[i][v]);
+                }
+            }
+        }
+    }
+    put_tile(MR, NV, f, t->acc, t->last, t->add, t->y, t->ldy, t->nr_valid);
+}
+
+/* Every register tile as a function, so that each gets its own registers. */
+#define QTILE(mr, nv)                                                                                                  \
+    static void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                                 \
+        if (wide && ug == 32)                                                                                          \
+            qtile_run(mr, nv, !WIDE_CODES, 32, t);                                                                     \
+        else if (wide)                                                                                                 \
+            qtile_run(mr, nv, !WIDE_CODES, 16, t);                                                                     \
+        else if (ug == 32)                                                                                             \
+            qtile_run(mr, nv, false, 32, t);                                                                           \
+        else                                                                                                           \
+            qtile_run(mr, nv, false, 16, t);                                                                           \
+    }
+TILES(QTILE)
+#define QTILE_NAME(mr, nv) [nv - 1][mr - 1] = qtile_##mr##_##nv,
+static void (*const qtiles[QNV][QMR])(const qtile *t, bool wide, int ug) = {TILES(QTILE_NAME)};
+
+/* Input rows [m0, m1) over the whole panel. */
+static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const fa_act *x, int64_t m0, int64_t m1,
+                       float *y, int64_t ldy, bool add) {
+    const int64_t K = x->K, G = K / 32, nr = nv * LN;
+    const int ug = fa_qfmts[w->fmt].ugroup, per = 32 / ug;
+    const bool wide = is_wide(w);
+    for (int64_t g = 0; g < G; g += KB / 32) {
+        qtile t = {.codes = p->codes + g * 32 * nr,
+                   .scale = p->scale + g * per * nr,
+                   .min = p->min + g * per * nr,
+                   .ldq = K,
+                   .lds = G,
+                   .first = g == 0,
+                   .last = g + KB / 32 >= G,
+                   .add = add,
+                   .ldy = ldy,
+                   .nr_valid = n};
+        t.n = t.last ? G - g : KB / 32;
+        for (int64_t m = m0; m < m1;) {
+            int mr = m1 - m >= QMR ? QMR : (int)(m1 - m);
+            t.q = x->q + m * K + g * 32;
+            t.as = x->scale + m * G + g;
+            t.sum = ug == 32 ? x->sum32 + m * G + g : x->sum16 + (m * G + g) * 2;
+            t.acc = p->acc + (m - m0) * nr;
+            t.y = y + m * ldy;
+            qtiles[nv - 1][mr - 1](&t, wide, ug);
+            m += mr;
+        }
+    }
+}
+
+static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                      int64_t ldy, bool add, void *scratch) {
+    if (x->M <= DOT_M) {
+        qrow_linear(k, w, r0, r1, x, y, ldy, add, scratch);
+        return;
+    }
+    qpanel p = qpanel_at(scratch, w->cols);
+    for (int64_t r = r0; r < r1; r += QNV * LN) {
+        int n = r1 - r < QNV * LN ? (int)(r1 - r) : QNV * LN, nv = (n + LN - 1) / LN;
+        qpanel_fill(k, w, r, n, nv, &p);
+        for (int64_t m = 0; m < x->M; m += MB)
+            qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);
+    }
+}
+
+/* --- f32
+ * -------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* LN stored values from any address as floats */
+INLINE vf vf_stored(const int fmt, const uint8_t *p, int64_t i) {
+    return fmt == FA_FMT_F32 ? vf_f32(p + 4 * i) : fmt == FA_FMT_F16 ? vf_f16(p + 2 * i) : vf_bf16(p + 2 * i);
+}
+
+/* n < LN of them, the other lanes 0; reads no byte more */
+INLINE vf vf_stored_n(const int fmt, const uint8_t *p, int64_t i, int n) {
+    uint8_t part[4 * LN] = {0};
+    const size_t size = fmt == FA_FMT_F32 ? 4 : 2;
+    memcpy(part, p + (size_t)i * size, (size_t)n * size);
+    return vf_stored(fmt, part, 0);
+}
+
+INLINE void widen(const int fmt, const uint8_t *p, int64_t n, float *out) {
+    int64_t i = 0;
+    for (; i + LN <= n; i += LN) vf_store(out + i, vf_stored(fmt, p, i));
+    if (i < n) vf_storen(out + i, vf_stored_n(fmt, p, i, (int)(n - i)), (int)(n - i));
+}
+
+/* Canonical values [k, k + n) as floats; k and n are multiples of 32. */
+static void widen_codes(int ug, const uint8_t *codes, const float *scale, const float *min, int64_t k, int64_t n,
+                        float *out) {
+    for (int64_t i = 0; i < n; i += 16) {
+        vf s = vf_set1(scale[(k + i) / ug]), mn = vf_set1(min[(k + i) / ug]);
+        for (int j = 0; j < 16; j += LN) vf_store(out + i + j, vf_fma(vf_u8(codes + k + i + j), s, mn));
+    }
+}
+
+/* out[i] = dot(row, x of input row i), MR input rows at once */
+INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx,
+                     float *out) {
+    vf a[4], b[4];
+    for (int i = 0; i < MR; i++) a[i] = b[i] = vf_zero();
+    int64_t k = 0;
+    for (; k + 2 * LN <= K; k += 2 * LN) {
+        vf w0 = vf_stored(fmt, row, k), w1 = vf_stored(fmt, row, k + LN);
+        for (int i = 0; i < MR; i++) {
+            a[i] = vf_fma(w0, vf_load(x + i * ldx + k), a[i]);
+            b[i] = vf_fma(w1, vf_load(x + i * ldx + k + LN), b[i]);
+        }
+    }
+    for (; k < K; k += LN) {
+        int n = K - k < LN ? (int)(K - k) : LN;
+        vf w0 = vf_stored_n(fmt, row, k, n);
+        for (int i = 0; i < MR; i++) a[i] = vf_fma(w0, vf_loadn(x + i * ldx + k, n), a[i]);
+    }
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(a[i], b[i]));
+}
+
+INLINE void frow_all(const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx, int64_t M, float *y,
+                     int64_t ldy, bool add) {
+    float out[4];
+    int n = 0;
+    for (int64_t m = 0; m < M; m += n) {
+        n = M - m >= 4 ? 4 : M - m >= 2 ? 2 : 1;
+        if (n == 4)
+            frow_dot(4, fmt, row, K, x + m * ldx, ldx, out);
+        else if (n == 2)
+            frow_dot(2, fmt, row, K, x + m * ldx, ldx, out);
+        else
+            frow_dot(1, fmt, row, K, x + m * ldx, ldx, out);
+        for (int i = 0; i < n; i++) y[(m + i) * ldy] = add ? y[(m + i) * ldy] + out[i] : out[i];
+    }
+}
+
+static void frow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                        int64_t M, float *y, int64_t ldy, bool add, void *scratch) {
+    const int64_t K = w->cols;
+    const int ug = fa_qfmts[w->fmt].ugroup;
+    qrow b = qrow_at(scratch, K);
+    float *wide = (float *)(b.codes + round_up(K + 64, 64));
+    for (int64_t r = r0; r < r1; r++) {
+        const uint8_t *row = w->codes + (size_t)r * w->row_bytes;
+        if (ug) {
+            k->unpack[w->fmt](w, r, b.codes, b.scale, b.min);
+            widen_codes(ug, b.codes, b.scale, b.min, 0, K, wide);
+            row = (const uint8_t *)wide;
+        }
+        if (ug || w->fmt == FA_FMT_F32)
+            frow_all(FA_FMT_F32, row, K, x, ldx, M, y + r, ldy, add);
+        else if (w->fmt == FA_FMT_F16)
+            frow_all(FA_FMT_F16, row, K, x, ldx, M, y + r, ldy, add);
+        else
+            frow_all(FA_FMT_BF16, row, K, x, ldx, M, y + r, ldy, add);
+    }
+}
+
+enum { FSTEP = 256, FSTEP_LD = FSTEP + 16 }; /* columns widened before they are interleaved */
+
+typedef struct fpanel {
+    float *w;    /* [K][nr] */
+    float *acc;  /* [MB][nr] */
+    float *step; /* [LN][FSTEP_LD] */
+    qpanel q;    /* only row_* are used */
+} fpanel;
+
+static size_t fpanel_bytes(int64_t K) {
+    int64_t nr = FNV * LN;
+    return (size_t)(nr * K * 4 + MB * nr * 4 + LN * (FSTEP_LD + 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4);
+}
+
+static fpanel fpanel_at(void *scratch, int64_t K) {
+    fpanel p = {0};
+    int64_t nr = FNV * LN;
+    p.w = (float *)scratch;
+    p.acc = p.w + nr * K;
+    p.step = p.acc + MB * nr;
+    p.q.row_ld = row_ld(K);
+    p.q.ld = groups_ld(K);
+    p.q.row_scale = p.step + LN * (FSTEP_LD + 16);
+    p.q.row_min = p.q.row_scale + LN * p.q.ld;
+    p.q.row_codes = (uint8_t *)(p.q.row_min + LN * p.q.ld);
+    return p;
+}
+
+/* Columns [k, k + n) of row r of w (row i of the LN that were unpacked) into out. */
+static void widen_step(const fa_weight *w, const fpanel *p, int64_t r, int i, int64_t k, int64_t n, float *out) {
+    const uint8_t *row = w->codes + (size_t)r * w->row_bytes;
+    const qpanel *q = &p->q;
+    if (w->fmt == FA_FMT_F32)
+        widen(FA_FMT_F32, row + 4 * k, n, out);
+    else if (w->fmt == FA_FMT_F16)
+        widen(FA_FMT_F16, row + 2 * k, n, out);
+    else if (w->fmt == FA_FMT_BF16)
+        widen(FA_FMT_BF16, row + 2 * k, n, out);
+    else
+        widen_codes(fa_qfmts[w->fmt].ugroup, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld,
+                    q->row_min + i * q->ld, k, n, out);
+}
+
+static void fpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int n, int nv, const fpanel *p) {
+    const int64_t K = w->cols, nr = nv * LN;
+    const qpanel *q = &p->q;
+    for (int v = 0; v < nv; v++) {
+        int rows = n - v * LN < LN ? n - v * LN : LN;
+        if (fa_qfmts[w->fmt].ugroup)
+            for (int i = 0; i < rows; i++)
+                k->unpack[w->fmt](w, r + v * LN + i, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld,
+                                  q->row_min + i * q->ld);
+        for (int64_t c = 0; c < K; c += FSTEP) {
+            int64_t cols = K - c < FSTEP ? K - c : FSTEP;
+            for (int i = 0; i < rows; i++) widen_step(w, p, r + v * LN + i, i, c, cols, p->step + i * FSTEP_LD);
+            for (int i = rows; i < LN; i++) memset(p->step + i * FSTEP_LD, 0, (size_t)cols * 4);
+            transpose(p->step, FSTEP_LD * 4, p->w + c * nr + v * LN, (size_t)nr * 4, cols);
+        }
+    }
+}
+
+/* One register tile over n columns. */
+typedef struct ftile {
+    const float *w, *x;
+    int64_t n, ldx;
+    float *acc;
+    bool first, last, add;
+    float *y;
+    int64_t ldy;
+    int nr_valid;
+} ftile;
+
+INLINE void ftile_run(const int MR, const int NV, const ftile *t) {
+    const int nr = NV * LN;
+    const int64_t ldx = t->ldx;
+    vf f[FMR][TNV];
+    for (int i = 0; i < MR; i++)
+        for (int v = 0; v < NV; v++) f[i][v] = t->first ? vf_zero() : vf_load(t->acc + i * nr + v * LN);
+    const float *w = t->w, *x = t->x;
+    for (int64_t k = 0; k < t->n; k++, w += nr, x++) {
+        vf b[TNV];
+        for (int v = 0; v < NV; v++) b[v] = vf_load(w + v * LN);
+        for (int i = 0; i < MR; i++) {
+            vf a = vf_set1(x[i * ldx]);
+            for (int v = 0; v < NV; v++) f[i][v] = vf_fma(a, b[v], f[i][v]);
+        }
+    }
+    put_tile(MR, NV, f, t->acc, t->last, t->add, t->y, t->ldy, t->nr_valid);
+}
+
+#define FTILE(mr, nv)                                                                                                  \
+    static void ftile_##mr##_##nv(const ftile *t) { ftile_run(mr, nv, t); }
+FTILES(FTILE)
+#define FTILE_NAME(mr, nv) [nv - 1][mr - 1] = ftile_##mr##_##nv,
+static void (*const ftiles[FNV][FMR])(const ftile *t) = {FTILES(FTILE_NAME)};
+
+static void fpanel_run(const fpanel *p, int64_t K, int nv, int n, const float *x, int64_t ldx, int64_t M, float *y,
+                       int64_t ldy, bool add) {
+    const int64_t nr = nv * LN;
+    for (int64_t k = 0; k == 0 || k < K; k += KBF) {
+        ftile t = {.w = p->w + k * nr,
+                   .ldx = ldx,
+                   .first = k == 0,
+                   .last = k + KBF >= K,
+                   .add = add,
+                   .ldy = ldy,
+                   .nr_valid = n};
+        t.n = t.last ? K - k : KBF;
+        for (int64_t m = 0; m < M;) {
+            int mr = M - m >= FMR ? FMR : (int)(M - m);
+            t.x = x + m * ldx + k;
+            t.acc = p->acc + m * nr;
+            t.y = y + m * ldy;
+            ftiles[nv - 1][mr - 1](&t);
+            m += mr;
+        }
+    }
+}
+
+static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                       int64_t M, float *y, int64_t ldy, bool add, void *scratch) {
+    if (M <= DOT_M) {
+        frow_linear(k, w, r0, r1, x, ldx, M, y, ldy, add, scratch);
+        return;
+    }
+    fpanel p = fpanel_at(scratch, w->cols);
+    for (int64_t r = r0; r < r1; r += FNV * LN) {
+        int n = r1 - r < FNV * LN ? (int)(r1 - r) : FNV * LN, nv = (n + LN - 1) / LN;
+        fpanel_fill(k, w, r, n, nv, &p);
+        for (int64_t m = 0; m < M; m += MB)
+            fpanel_run(&p, w->cols, nv, n, x + m * ldx, ldx, m + MB < M ? MB : M - m, y + m * ldy + r, ldy, add);
+    }
+}
+
+static size_t linear_scratch(int64_t cols, int64_t M) {
+    size_t few = qrow_bytes(cols) + (size_t)cols * 4, q = qpanel_bytes(cols), f = fpanel_bytes(cols);
+    if (M <= DOT_M) return few;
+    return few > q ? few > f ? few : f : q > f ? q : f;
+}
+
+static void linear_init(fa_kernels *k) {
+    k->quant_act = quant_act;
+    k->linear_q8 = linear_q8;
+    k->linear_f32 = linear_f32;
+    k->linear_scratch = linear_scratch;
+    k->row_tile = QNV * LN;
+}
+
+#endif

@@ -1,0 +1,144 @@
+#define _GNU_SOURCE
+/* The dense decoder: shared config keys, binding and the forward pass. */
+#include "blocks/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
+    c->dim = fa_cfg_int(r, "hidden_size", d->dim, 1, 1 << 20);
+    c->n_layer = fa_cfg_int(r, "num_hidden_layers", d->n_layer, 1, 4096);
+    c->n_head = fa_cfg_int(r, "num_attention_heads", d->n_head, 1, 65536);
+    c->n_kv_head =
+        fa_cfg_int(r, "num_key_value_heads",
+                   fa_cfg_node(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
+    c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
+    c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
+    c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
+    c->eps = fa_cfg_num(r, "rms_norm_eps", 1e-6);
+    c->act = fa_cfg_act(r, d->act_key, d->act);
+    c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
+    c->embed_scale = 1;
+    c->attn_scale = 1 / sqrtf((float)c->head_dim);
+    if (!r->err.code && c->n_head % c->n_kv_head)
+        fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head,
+                    (long long)c->n_kv_head);
+    if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
+    c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
+    if (!c->layer_rope || !c->window) fa_cfg_fail(r, "no memory for %lld layers", (long long)c->n_layer);
+    *dims = (fa_lm_dims){
+        c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
+        c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
+        c->tied};
+}
+
+void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
+                      const void *user) {
+    const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types);
+    if (r->err.code) return;
+    if (types && (int64_t)fa_jlen(types) < c->n_layer) {
+        fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
+        return;
+    }
+    for (int64_t i = 0; i < c->n_layer; i++, t = types ? fa_jnext(t) : NULL) {
+        const char *s = types ? fa_jstr(t, NULL) : NULL;
+        bool slides = s ? strcmp(s, "sliding_attention") == 0 : !types && sliding && sliding(user, i);
+        if (types && !slides && (!s || strcmp(s, "full_attention") != 0)) {
+            fa_cfg_fail(r, "\"layer_types\": layer %lld is \"%s\"", (long long)i, s ? s : "no string");
+            return;
+        }
+        c->window[i] = slides ? (int32_t)window : 0;
+    }
+}
+
+void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
+    const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
+    fa_dense *w = (fa_dense *)weights;
+    int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
+    fa_bias qkv_bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS, o_bias = c->o_bias ? FA_BIAS : FA_NO_BIAS,
+            mlp_bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
+    fa_linear embed;
+    fa_bind_linear(b, &embed, c->vocab, c->dim, FA_NO_BIAS, "model.embed_tokens");
+    w->embed = embed.w;
+    w->layer = (fa_dense_layer *)fa_bind_alloc(b, (size_t)c->n_layer, sizeof *w->layer);
+    for (int i = 0; w->layer && i < c->n_layer; i++) {
+        fa_dense_layer *l = &w->layer[i];
+        fa_bind_norm(b, &l->attn_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.input_layernorm", i);
+        fa_bind_linear(b, &l->qkv.q, q_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.q_proj", i);
+        fa_bind_linear(b, &l->qkv.k, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.k_proj", i);
+        fa_bind_linear(b, &l->qkv.v, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.v_proj", i);
+        fa_bind_linear(b, &l->o, c->dim, q_dim, o_bias, "model.layers.%d.self_attn.o_proj", i);
+        if (c->qk_norm) {
+            fa_bind_norm(b, &l->q_norm, c->head_dim, c->eps, c->norm_offset, "model.layers.%d.self_attn.q_norm", i);
+            fa_bind_norm(b, &l->k_norm, c->head_dim, c->eps, c->norm_offset, "model.layers.%d.self_attn.k_norm", i);
+            l->qkv.q_norm = &l->q_norm;
+            l->qkv.k_norm = &l->k_norm;
+        }
+        if (c->sandwich) {
+            fa_bind_norm(b, &l->post_attn_norm, c->dim, c->eps, c->norm_offset,
+                         "model.layers.%d.post_attention_layernorm", i);
+            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.pre_feedforward_layernorm",
+                         i);
+            fa_bind_norm(b, &l->post_mlp_norm, c->dim, c->eps, c->norm_offset,
+                         "model.layers.%d.post_feedforward_layernorm", i);
+        } else {
+            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_attention_layernorm",
+                         i);
+        }
+        fa_bind_linear(b, &l->gate, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.gate_proj", i);
+        fa_bind_linear(b, &l->up, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.up_proj", i);
+        fa_bind_linear(b, &l->down, c->dim, c->ff_dim, mlp_bias, "model.layers.%d.mlp.down_proj", i);
+    }
+    fa_bind_norm(b, &w->norm, c->dim, c->eps, c->norm_offset, "model.norm");
+    if (c->tied)
+        w->head = embed;
+    else
+        fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
+}
+
+void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
+    const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
+    for (int64_t i = 0; i < c->n_layer; i++) spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i]};
+}
+
+fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
+    const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
+    const fa_dense *w = (const fa_dense *)m->w;
+    fa_tensor h = fa_embed(cx, &w->embed, c->embed_scale);
+    fa_tap(cx, "embed", h);
+    return h;
+}
+
+void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
+    const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
+    const fa_dense *w = (const fa_dense *)m->w;
+    const fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
+    fa_tensor table[FA_DENSE_ROPES];
+    for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
+    for (int i = 0; i < c->n_layer; i++) {
+        const fa_dense_layer *l = &w->layer[i];
+        const fa_rope *rope = &c->rope[c->layer_rope[i]];
+        const fa_kv *kv = &m->kv[i];
+        size_t mark = fa_layer_begin(cx, i);
+        fa_tensor q = fa_norm_qkv(cx, h, &l->attn_norm, &l->qkv, table[c->layer_rope[i]], rope->interleaved, kv);
+        fa_tensor a = fa_attend(cx, q, kv, &attn);
+        fa_tap(cx, "attn_out", a);
+        fa_linear_add(cx, h, a, &l->o, c->sandwich ? &l->post_attn_norm : NULL);
+        fa_tensor g = fa_norm_mlp_up(cx, h, &l->mlp_norm, &l->gate, &l->up, c->act);
+        fa_linear_add(cx, h, g, &l->down, c->sandwich ? &l->post_mlp_norm : NULL);
+        fa_tap(cx, "layer_out", h);
+        fa_layer_end(cx, mark);
+    }
+}
+
+fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor h) {
+    const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
+    const fa_dense *w = (const fa_dense *)m->w;
+    fa_tensor rows = fa_out_rows(cx, h);
+    fa_tensor n = fa_rms_norm(cx, rows, &w->norm);
+    fa_tap(cx, "final_norm", n);
+    fa_tensor logits = fa_linear_op(cx, n, &w->head);
+    fa_softcap(cx, logits, c->final_softcap);
+    return logits;
+}

@@ -1,0 +1,233 @@
+/* ffai bench: prefill and decode speed at several lengths and batches. */
+#include "cli/commands.h"
+#include "cli/out.h"
+#include "cli/session.h"
+#include "cli/term.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct limits {
+    double read, int8, f32; /* bytes, operations a second */
+} limits;
+
+typedef struct result {
+    const char *phase;
+    int64_t length, batch;
+    double tok_s, tok_s_min, tok_s_max, share_bandwidth, share_matrix;
+} result;
+
+typedef struct bench {
+    const cli_opts *o;
+    ffai_model *m;
+    limits lim;
+    int64_t n_gen, n_rep;
+    result *row;
+    int n_row;
+} bench;
+
+static int measure_limits(const cli_opts *o, limits *l) {
+    ffai_error err;
+    if (ffai_device_limits((int)cli_int(o, OPT_THREADS, 0), &l->read, &l->int8, &l->f32, &err))
+        return cli_fail(o, "%s", err.msg);
+    return 0;
+}
+
+static void print_limits(const cli_opts *o, const limits *l) {
+    if (cli_has(o, OPT_JSON)) {
+        out_json j;
+        out_json_begin(&j, stdout, true);
+        out_json_open(&j, NULL, '{');
+        out_json_num(&j, "read_bytes_s", l->read);
+        out_json_num(&j, "int8_ops_s", l->int8);
+        out_json_num(&j, "f32_ops_s", l->f32);
+        out_json_close(&j, '}');
+    } else {
+        printf("read       %8.1f GB/s\nint8       %8.1f Gop/s\nf32        %8.1f Gop/s\n", l->read * 1e-9,
+               l->int8 * 1e-9, l->f32 * 1e-9);
+    }
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* speed[n_rep] in tokens per second; cost of one step: bytes and operations, `steps` of them give `tokens`. */
+static void add_result(bench *b, const char *phase, int64_t length, int64_t batch, double *speed,
+                       double steps_per_token, double bytes, double flops, bool exact) {
+    qsort(speed, (size_t)b->n_rep, sizeof *speed, by_value);
+    size_t n = (size_t)b->n_rep;
+    result *r = &b->row[b->n_row++];
+    *r = (result){.phase = phase, .length = length, .batch = batch, .tok_s_min = speed[0], .tok_s_max = speed[n - 1]};
+    r->tok_s = n % 2 ? speed[n / 2] : 0.5 * (speed[n / 2 - 1] + speed[n / 2]);
+    double steps_s = r->tok_s * steps_per_token, rate = exact ? b->lim.f32 : b->lim.int8;
+    r->share_bandwidth = b->lim.read > 0 ? steps_s * bytes / b->lim.read : 0;
+    r->share_matrix = rate > 0 ? steps_s * flops / rate : 0;
+}
+
+static int time_steps(bench *b, ffai_engine *e, int64_t batch, int64_t depth, int64_t n_tok, int64_t n_step,
+                      double *seconds, double *total) {
+    ffai_error err;
+    if (ffai_bench(e, (int)batch, (int)depth, (int)n_tok, (int)n_step, seconds, &err))
+        return cli_fail(b->o, "%s", err.msg);
+    *total = 0;
+    for (int64_t i = 0; i < n_step; i++) *total += seconds[i];
+    return 0;
+}
+
+static int measure(bench *b, ffai_engine *e, const ffai_plan *plan, int64_t length, int64_t batch, double *seconds,
+                   double *speed) {
+    ffai_engine_info in;
+    ffai_engine_get_info(e, &in);
+    bool exact = !strcmp(in.precision, "exact");
+    double total = 0;
+    /* A first round that is not counted: pages come in, programs are recorded. */
+    int rc = time_steps(b, e, batch, 0, length, 1, seconds, &total);
+    for (int64_t i = 0; !rc && i < b->n_rep; i++) {
+        rc = time_steps(b, e, batch, 0, length, 1, seconds, &total);
+        speed[i] = total > 0 ? (double)(length * batch) / total : 0;
+    }
+    if (rc) return rc;
+    /* The plan's prefill step is one chunk of n_chunk rows. */
+    add_result(b, "prefill", length, batch, speed, 1.0 / (double)plan->n_chunk, plan->prefill_bytes,
+               plan->prefill_flops, exact);
+    for (int64_t i = 0; !rc && i < b->n_rep; i++) {
+        rc = time_steps(b, e, batch, length, 1, b->n_gen, seconds, &total);
+        speed[i] = total > 0 ? (double)(b->n_gen * batch) / total : 0;
+    }
+    if (!rc)
+        add_result(b, "decode", length, batch, speed, 1.0 / (double)batch, plan->decode_bytes, plan->decode_flops,
+                   exact);
+    return rc;
+}
+
+static int bench_one(bench *b, int64_t length, int64_t batch, double *seconds, double *speed) {
+    ffai_error err;
+    ffai_engine *e = NULL;
+    ffai_plan plan;
+    ffai_engine_opts eo = session_engine_opts(b->o);
+    int64_t need = length + b->n_gen;
+    if (!eo.n_ctx) eo.n_ctx = (int)need;
+    if (need > eo.n_ctx)
+        return cli_fail(b->o, "--ctx %d: %lld prompt and %lld new tokens do not fit", eo.n_ctx, (long long)length,
+                        (long long)b->n_gen);
+    eo.n_slot = (int)batch;
+    if (ffai_engine_plan(b->m, &eo, &plan, &err)) return cli_fail(b->o, "%s", err.msg);
+    term_detail("length %lld, batch %lld", (long long)length, (long long)batch);
+    int rc = session_engine(b->o, b->m, &eo, &e);
+    if (!rc) rc = measure(b, e, &plan, length, batch, seconds, speed);
+    if (e) session_profile(b->o, e);
+    ffai_engine_free(e);
+    return rc;
+}
+
+/* ---- reports ---- */
+
+static void report_json(const bench *b) {
+    out_json j;
+    out_json_begin(&j, stdout, true);
+    out_json_open(&j, NULL, '[');
+    for (int i = 0; i < b->n_row; i++) {
+        const result *r = &b->row[i];
+        out_json_open(&j, NULL, '{');
+        out_json_str(&j, "phase", r->phase);
+        out_json_int(&j, "length", r->length);
+        out_json_int(&j, "batch", r->batch);
+        out_json_num(&j, "tok_s", r->tok_s);
+        out_json_num(&j, "tok_s_min", r->tok_s_min);
+        out_json_num(&j, "tok_s_max", r->tok_s_max);
+        out_json_num(&j, "share_bandwidth", r->share_bandwidth);
+        out_json_num(&j, "share_matrix", r->share_matrix);
+        out_json_close(&j, '}');
+    }
+    out_json_close(&j, ']');
+}
+
+static void report_csv(const bench *b) {
+    puts("phase,length,batch,tok_s,tok_s_min,tok_s_max,share_bandwidth,share_matrix");
+    for (int i = 0; i < b->n_row; i++) {
+        const result *r = &b->row[i];
+        printf("%s,%lld,%lld,%.2f,%.2f,%.2f,%.4f,%.4f\n", r->phase, (long long)r->length, (long long)r->batch, r->tok_s,
+               r->tok_s_min, r->tok_s_max, r->share_bandwidth, r->share_matrix);
+    }
+}
+
+static int report_table(const bench *b) {
+    static const char *const head[] = {"phase", "length", "batch", "tokens/s", "min", "max", "bandwidth", "matrix"};
+    out_table t;
+    out_table_begin(&t, head, "lrrrrrrr");
+    for (int i = 0; i < b->n_row; i++) {
+        const result *r = &b->row[i];
+        out_cell(&t, i, 0, "%s", r->phase);
+        out_cell(&t, i, 1, "%lld", (long long)r->length);
+        out_cell(&t, i, 2, "%lld", (long long)r->batch);
+        out_cell(&t, i, 3, "%.1f", r->tok_s);
+        out_cell(&t, i, 4, "%.1f", r->tok_s_min);
+        out_cell(&t, i, 5, "%.1f", r->tok_s_max);
+        out_cell(&t, i, 6, "%.1f %%", 100 * r->share_bandwidth);
+        out_cell(&t, i, 7, "%.1f %%", 100 * r->share_matrix);
+    }
+    return out_table_end(&t, stdout) ? 0 : cli_fail(b->o, "out of memory");
+}
+
+static int run_all(bench *b) {
+    static const int64_t one_length[] = {512}, one_batch[] = {1};
+    const cli_value *lv = &b->o->v[OPT_LENGTHS], *bv = &b->o->v[OPT_BATCHES];
+    const int64_t *length = lv->n ? lv->ints : one_length, *batch = bv->n ? bv->ints : one_batch;
+    size_t n_length = lv->n ? lv->n : 1, n_batch = bv->n ? bv->n : 1;
+    double *seconds = (double *)calloc((size_t)b->n_gen + 1, sizeof *seconds),
+           *speed = (double *)calloc((size_t)b->n_rep, sizeof *speed);
+    b->row = (result *)calloc(2 * n_length * n_batch, sizeof *b->row);
+    int rc = seconds && speed && b->row ? 0 : cli_fail(b->o, "out of memory");
+    for (size_t i = 0; i < n_length && !rc; i++)
+        for (size_t k = 0; k < n_batch && !rc; k++) rc = bench_one(b, length[i], batch[k], seconds, speed);
+    if (!rc) {
+        if (cli_has(b->o, OPT_JSON))
+            report_json(b);
+        else if (cli_has(b->o, OPT_CSV))
+            report_csv(b);
+        else
+            rc = report_table(b);
+    }
+    free(seconds);
+    free(speed);
+    free(b->row);
+    return rc;
+}
+
+static int run_bench(const cli_opts *o) {
+    static const opt_id formats[] = {OPT_JSON, OPT_CSV, OPT_END};
+    bench b = {.o = o, .n_gen = cli_int(o, OPT_GEN, 128), .n_rep = cli_int(o, OPT_REPEAT, 5)};
+    int rc = cli_exclusive(o, formats);
+    if (!rc && cli_has(o, OPT_SYNTHETIC)) rc = cli_fail(o, "--synthetic is not supported yet");
+    if (!rc && cli_has(o, OPT_WRITE_SYNTHETIC)) rc = cli_fail(o, "--write-synthetic is not supported yet");
+    if (!rc && !cli_has(o, OPT_DEVICE_LIMITS)) rc = cli_require(o, OPT_MODEL);
+    if (!rc && cli_has(o, OPT_MODEL)) rc = session_model(o, false, &b.m);
+    if (!rc) rc = measure_limits(o, &b.lim);
+    if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
+    if (!rc && b.m) rc = run_all(&b);
+    ffai_model_free(b.m);
+    return rc;
+}
+
+static const opt_id bench_options[] = {
+    OPT_MODEL,   OPT_CTX,    OPT_SYNTHETIC,     OPT_LENGTHS,         OPT_GEN,
+    OPT_BATCHES, OPT_REPEAT, OPT_DEVICE_LIMITS, OPT_WRITE_SYNTHETIC, CLI_MACHINE_OPTIONS,
+    OPT_JSON,    OPT_CSV,    OPT_PROFILE,       CLI_REPORT_OPTIONS,  OPT_END};
+
+const cli_command cmd_bench = {
+    .name = "bench",
+    .summary = "measure prefill and decode speed",
+    .usage = "-m MODEL [-p LENGTHS] [-n N] [-b SIZES] [-r N] [--json | --csv]",
+    .text =
+        "For every prompt length and batch size it times the prompt (prefill) and N tokens after it (decode), several "
+        "times, and prints the median, "
+        "the slowest and the fastest in tokens per second over all sequences of the batch. Two shares say how close "
+        "that is to the machine: of "
+        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured first.",
+    .examples = "bench -m models/gemma-3-270m -p 512,2048 -n 128 -b 1,8\nbench -m model.gguf --json > "
+                "speed.json\nbench --device-limits",
+    .options = bench_options,
+    .run = run_bench,
+};

@@ -1,0 +1,26 @@
+/* The commands. A new one is a file cmd_<name>.c that defines its cli_command, a line here, and its options in
+ * options.inc. */
+#ifndef FFAI_CLI_COMMANDS_H
+#define FFAI_CLI_COMMANDS_H
+
+#include "cli/opts.h"
+
+#define CLI_COMMANDS(X)                                                                                                \
+    X(generate)                                                                                                        \
+    X(inspect)                                                                                                         \
+    X(tokenize)                                                                                                        \
+    X(models)                                                                                                          \
+    X(bench)                                                                                                           \
+    X(help)                                                                                                            \
+    X(version)
+
+#define X(name) extern const cli_command cmd_##name;
+CLI_COMMANDS(X)
+#undef X
+
+/* Options that every command with a model takes. */
+#define CLI_MACHINE_OPTIONS  OPT_DEVICE, OPT_THREADS, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS
+#define CLI_REPORT_OPTIONS   OPT_QUIET, OPT_VERBOSE
+#define CLI_SAMPLING_OPTIONS OPT_GREEDY, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED
+
+#endif

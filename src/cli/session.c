@@ -1,0 +1,64 @@
+/* Model and engine from the common flags. */
+#include "cli/session.h"
+#include "cli/out.h"
+#include "cli/term.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int session_model(const cli_opts *o, bool config_only, ffai_model **m) {
+    ffai_error err;
+    *m = NULL;
+    int rc = cli_require(o, OPT_MODEL);
+    if (rc) return rc;
+    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL), .config_only = config_only};
+    if (ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err)) return cli_fail(o, "%s", err.msg);
+    ffai_model_info in;
+    char size[16];
+    ffai_model_get_info(*m, &in);
+    term_detail("%s: %s, %s, %s", in.path, in.family, in.format, out_bytes(size, (double)in.weight_bytes));
+    return 0;
+}
+
+ffai_engine_opts session_engine_opts(const cli_opts *o) {
+    ffai_engine_opts eo;
+    memset(&eo, 0, sizeof eo);
+    eo.device = cli_str(o, OPT_DEVICE, NULL);
+    eo.precision = cli_str(o, OPT_PRECISION, NULL);
+    eo.kv_cache = cli_str(o, OPT_KV_CACHE, NULL);
+    eo.n_thread = (int)cli_int(o, OPT_THREADS, 0);
+    eo.n_ctx = (int)cli_int(o, OPT_CTX, 0);
+    eo.profile = cli_has(o, OPT_PROFILE);
+    eo.cpu = getenv("FFAI_CPU"); /* the library reads no environment itself */
+    return eo;
+}
+
+int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e) {
+    ffai_error err;
+    if (ffai_engine_create(e, m, eo, &err)) return cli_fail(o, "%s", err.msg);
+    ffai_engine_info in;
+    ffai_engine_get_info(*e, &in);
+    term_detail("%s (%s), %d threads, %s, kv cache %s, context %d", in.device, in.isa, in.n_thread, in.precision,
+                in.kv_cache, in.n_ctx);
+    return 0;
+}
+
+void session_profile(const cli_opts *o, const ffai_engine *e) {
+    static const char *const head[] = {"operation", "calls", "seconds", "share", "GB/s", "Gop/s"};
+    ffai_profile_row r;
+    double total = 0;
+    if (!cli_has(o, OPT_PROFILE)) return;
+    for (size_t i = 0; ffai_engine_profile(e, i, &r); i++) total += r.seconds;
+    out_table t;
+    out_table_begin(&t, head, "lrrrrr");
+    for (int i = 0; ffai_engine_profile(e, (size_t)i, &r); i++) {
+        out_cell(&t, i, 0, "%s", r.op);
+        out_cell(&t, i, 1, "%lld", (long long)r.calls);
+        out_cell(&t, i, 2, "%.4f", r.seconds);
+        out_cell(&t, i, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
+        out_cell(&t, i, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
+        out_cell(&t, i, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+    }
+    fflush(stdout);
+    out_table_end(&t, stderr);
+}

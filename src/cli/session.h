@@ -1,0 +1,18 @@
+/* What the commands with a model share: opening it and creating an engine as the common flags say, and reports about
+ * both. */
+#ifndef FFAI_CLI_SESSION_H
+#define FFAI_CLI_SESSION_H
+
+#include "cli/opts.h"
+
+#include <ffai.h>
+
+/* -m. 0, or 1/2 after a message. config_only: a folder without weights will do. */
+int session_model(const cli_opts *o, bool config_only, ffai_model **m);
+/* The common flags as engine options; the caller changes what its command decides itself. */
+ffai_engine_opts session_engine_opts(const cli_opts *o);
+int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e);
+/* --profile: the table of operations on stderr. */
+void session_profile(const cli_opts *o, const ffai_engine *e);
+
+#endif

@@ -1,0 +1,307 @@
+/* Loading: path -> checkpoint -> family -> config -> bound weights; and what the public interface tells about a model.
+ */
+#define _DEFAULT_SOURCE
+#include "engine/model.h"
+#include "base/alloc.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void ffai_free(void *p) { fa_free(p); }
+
+bool ffai_family_at(size_t i, ffai_family_info *info) {
+    memset(info, 0, sizeof *info);
+    if (i >= fa_n_family) return false;
+    const fa_family *f = fa_families[i];
+    *info =
+        (ffai_family_info){f->name, f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
+                           "cpu",   f->repos,       f->parity};
+    return true;
+}
+
+static const char *str_or(const fa_jnode *n, const char *otherwise) {
+    const char *s = fa_jstr(n, NULL);
+    return s ? s : otherwise;
+}
+
+static int unknown_family(const ffai_model *m, fa_error *err) {
+    fa_buf names = {0};
+    for (size_t i = 0; i < fa_n_family; i++) fa_buf_printf(&names, "%s%s", i ? ", " : "", fa_families[i]->name);
+    int rc = fa_fail(err, FFAI_ENOTSUP, "%s: model_type \"%s\" (%s) is not a family that ffai knows: %s",
+                     fa_ckpt_path(m->ckpt), m->model_type, m->arch, names.data ? names.data : "");
+    fa_buf_free(&names);
+    return rc;
+}
+
+static int find_family(ffai_model *m, fa_error *err) {
+    const fa_jnode *cfg = fa_ckpt_config(m->ckpt), *text = fa_jget(cfg, "text_config");
+    m->model_type = str_or(fa_jget(cfg, "model_type"), "");
+    m->arch = str_or(fa_jfirst(fa_jget(cfg, "architectures")), "");
+    m->family = fa_family_find(m->model_type, m->arch);
+    /* an unknown wrapper around a known text model still runs as text */
+    if (!m->family && text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    return m->family ? 0 : unknown_family(m, err);
+}
+
+static void add_eos(ffai_model *m, const fa_jnode *n) {
+    bool list = fa_jtype_of(n) == FA_JARR;
+    for (const fa_jnode *v = list ? fa_jfirst(n) : n; v && m->n_eos < FA_MAX_EOS; v = list ? fa_jnext(v) : NULL)
+        if (fa_jtype_of(v) == FA_JINT) m->eos[m->n_eos++] = (int32_t)fa_jint(v, -1);
+}
+
+/* generation_config.json, then config.json, then text_config: the first that names any. */
+static void read_eos(ffai_model *m) {
+    const fa_jnode *cfg = fa_ckpt_config(m->ckpt);
+    add_eos(m, fa_jget(fa_ckpt_generation_config(m->ckpt), "eos_token_id"));
+    if (!m->n_eos) add_eos(m, fa_jget(cfg, "eos_token_id"));
+    if (!m->n_eos) add_eos(m, fa_jget(fa_jget(cfg, "text_config"), "eos_token_id"));
+}
+
+static int read_config(ffai_model *m, fa_error *err) {
+    fa_cfg r = {.root = fa_ckpt_config(m->ckpt), .path = fa_ckpt_path(m->ckpt), .mem = &m->mem};
+    const fa_jnode *text = fa_jget(r.root, "text_config");
+    if (fa_jtype_of(text) == FA_JOBJ) r.text = text;
+    const fa_ckpt_tensor *factors = fa_ckpt_find(m->ckpt, "rope_freqs.weight");
+    if (factors && factors->dtype == FA_F32 && factors->n_dim == 1) {
+        float *f = (float *)fa_mem_calloc(&m->mem, (size_t)factors->dim[0], sizeof *f);
+        if (!f) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for rope_freqs", r.path);
+        fa_to_f32(FA_F32, factors->data, factors->dim[0], f);
+        r.rope_factors = f;
+        r.n_rope_factors = factors->dim[0];
+        m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
+    }
+    m->cfg = fa_mem_calloc(&m->mem, 1, m->family->cfg_size);
+    m->w = fa_mem_calloc(&m->mem, 1, m->family->weights_size);
+    if (!m->cfg || !m->w) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the config", r.path);
+    m->family->config(&r, m->cfg, &m->dims);
+    if (r.err.code) {
+        if (err) *err = r.err;
+        return r.err.code;
+    }
+    m->spec = (fa_kv_spec *)fa_mem_calloc(&m->mem, (size_t)m->dims.n_layer, sizeof *m->spec);
+    if (!m->spec) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for %lld layers", r.path, (long long)m->dims.n_layer);
+    m->family->caches(m->cfg, m->spec);
+    return 0;
+}
+
+static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
+    fa_binder b;
+    int rc = fa_binder_open(&b, m->ckpt, &m->mem, err);
+    b.private_copy = private_copy;
+    if (!rc) m->family->bind(&b, m->cfg, m->w);
+    if (!rc) rc = fa_binder_finish(&b, err);
+    if (!rc) {
+        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i];
+        m->n_param = b.n_param;
+        m->weight_bytes = b.bytes;
+        m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
+        m->bound = true;
+    }
+    fa_binder_close(&b);
+    return rc;
+}
+
+static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *err) {
+    const char *w = o && o->weights ? o->weights : "auto";
+    *private_copy = strcmp(w, "private") == 0;
+    if (*private_copy || strcmp(w, "map") == 0 || strcmp(w, "auto") == 0) return 0;
+    return fa_fail(err, FFAI_EINVAL, "weights: \"%s\" is not map, private or auto", w);
+}
+
+int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
+    *out = NULL;
+    bool private_copy, config_only = opts && opts->config_only;
+    int rc = check_opts(opts, &private_copy, err);
+    if (rc) return rc;
+    ffai_model *m = FA_NEW(ffai_model);
+    if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
+    pthread_mutex_init(&m->tok_lock, NULL);
+    rc = fa_ckpt_open(&m->ckpt, path, !config_only, err);
+    if (!rc && !(m->used = (uint8_t *)fa_mem_calloc(&m->mem, fa_ckpt_count(m->ckpt) + 1, 1)))
+        rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", path, fa_ckpt_count(m->ckpt));
+    if (!rc) rc = find_family(m, err);
+    if (!rc) rc = read_config(m, err);
+    if (!rc) read_eos(m);
+    if (!rc && !config_only) rc = bind_weights(m, private_copy, err);
+    if (rc) {
+        ffai_model_free(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void ffai_model_free(ffai_model *m) {
+    if (!m) return;
+    fa_tok_free(m->tok);
+    fa_ckpt_free(m->ckpt);
+    fa_mem_free(&m->mem);
+    fa_free(m->config_text);
+    pthread_mutex_destroy(&m->tok_lock);
+    fa_free(m);
+}
+
+void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
+    int64_t unused = 0, n = (int64_t)fa_ckpt_count(m->ckpt);
+    for (int64_t i = 0; i < n; i++) unused += !m->used[i];
+    *info = (ffai_model_info){.path = fa_ckpt_path(m->ckpt),
+                              .family = m->family->name,
+                              .model_type = m->model_type,
+                              .arch = m->arch,
+                              .format = m->format ? m->format : "",
+                              .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
+                              .n_param = m->n_param,
+                              .weight_bytes = m->weight_bytes,
+                              .n_tensor = n,
+                              .n_unused = unused,
+                              .n_layer = m->dims.n_layer,
+                              .dim = m->dims.dim,
+                              .n_head = m->dims.n_head,
+                              .n_kv_head = m->dims.n_kv_head,
+                              .head_dim = m->dims.head_dim,
+                              .ff_dim = m->dims.ff_dim,
+                              .vocab = m->dims.vocab,
+                              .max_ctx = m->dims.max_ctx,
+                              .tied = m->dims.tied};
+}
+
+bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {
+    memset(info, 0, sizeof *info);
+    if (i >= fa_ckpt_count(m->ckpt)) return false;
+    const fa_ckpt_tensor *t = fa_ckpt_at(m->ckpt, i);
+    *info = (ffai_tensor_info){.name = t->name,
+                               .dtype = t->type_name,
+                               .file = t->file,
+                               .n_dim = t->n_dim,
+                               .bytes = (int64_t)t->bytes,
+                               .used = m->used[i] != 0,
+                               .format = ""};
+    memcpy(info->dim, t->dim, sizeof info->dim);
+    if (m->used[i]) info->format = t->fmt >= 0 ? fa_qfmts[t->fmt].name : m->used[i] == 2 ? "quantized" : "f32";
+    return true;
+}
+
+static void add_quoted(fa_buf *b, const char *s, size_t n) {
+    fa_buf_puts(b, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char ch = (unsigned char)s[i];
+        if (ch == '"' || ch == '\\')
+            fa_buf_printf(b, "\\%c", ch);
+        else if (ch < 0x20)
+            fa_buf_printf(b, "\\u%04x", ch);
+        else
+            fa_buf_add(b, s + i, 1);
+    }
+    fa_buf_puts(b, "\"");
+}
+
+/* The tree as text, keys in file order. */
+static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
+    size_t len;
+    const char *s;
+    bool obj = fa_jtype_of(n) == FA_JOBJ;
+    switch (fa_jtype_of(n)) {
+    case FA_JNULL: fa_buf_puts(b, "null"); return;
+    case FA_JBOOL: fa_buf_puts(b, fa_jbool(n, false) ? "true" : "false"); return;
+    case FA_JINT: fa_buf_printf(b, "%lld", (long long)fa_jint(n, 0)); return;
+    case FA_JNUM: fa_buf_printf(b, "%.17g", fa_jnum(n, 0)); return;
+    case FA_JSTR:
+        s = fa_jstr(n, &len);
+        add_quoted(b, s, len);
+        return;
+    case FA_JARR:
+    case FA_JOBJ: break;
+    }
+    fa_buf_puts(b, obj ? "{" : "[");
+    for (const fa_jnode *v = fa_jfirst(n); v; v = fa_jnext(v)) {
+        if (obj) {
+            fa_buf_printf(b, "\n%*s", indent + 2, "");
+            s = fa_jkey(v, &len);
+            add_quoted(b, s, len);
+            fa_buf_puts(b, ": ");
+        }
+        print_node(b, v, indent + 2);
+        if (fa_jnext(v)) fa_buf_puts(b, obj ? "," : ", ");
+    }
+    if (obj && fa_jlen(n)) fa_buf_printf(b, "\n%*s", indent, "");
+    fa_buf_puts(b, obj ? "}" : "]");
+}
+
+const char *ffai_model_config_text(const ffai_model *model) {
+    ffai_model *m = (ffai_model *)(uintptr_t)model; /* built once, on first use */
+    pthread_mutex_lock(&m->tok_lock);
+    if (!m->config_text) {
+        fa_buf b = {0};
+        print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        m->config_text = b.data;
+    }
+    pthread_mutex_unlock(&m->tok_lock);
+    return m->config_text ? m->config_text : "";
+}
+
+/* ---- tokens ---- */
+
+const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
+    pthread_mutex_lock(&m->tok_lock);
+    if (!m->tok_tried) {
+        m->tok_tried = true;
+        if (fa_ckpt_gguf(m->ckpt))
+            fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
+        else
+            fa_tok_from_dir(&m->tok, fa_ckpt_path(m->ckpt), &m->tok_err);
+        if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
+    }
+    pthread_mutex_unlock(&m->tok_lock);
+    if (!m->tok && err) *err = m->tok_err;
+    return m->tok;
+}
+
+bool fa_model_is_eos(const ffai_model *m, int32_t id) {
+    for (int i = 0; i < m->n_eos; i++)
+        if (m->eos[i] == id) return true;
+    return false;
+}
+
+int ffai_tokenizer_text(ffai_model *m, char *buf, size_t cap, ffai_error *err) {
+    fa_error e = {0};
+    const fa_tok *t = fa_model_tok(m, &e);
+    if (err) *err = e;
+    if (!t) return e.code;
+    fa_tok_describe(t, buf, cap);
+    return 0;
+}
+
+int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n,
+                  ffai_error *err) {
+    fa_error e = {0};
+    *ids = NULL;
+    *n = 0;
+    const fa_tok *t = fa_model_tok(m, &e);
+    int rc = e.code;
+    unsigned f = (flags & FFAI_TOK_SPECIAL ? FA_TOK_SPECIAL : 0) |
+                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0);
+    if (t) rc = fa_tok_encode(t, text, len, f, ids, n, &e);
+    if (rc && err) *err = e;
+    return rc;
+}
+
+int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len,
+                    ffai_error *err) {
+    fa_error e = {0};
+    fa_buf b = {0};
+    *text = NULL;
+    *len = 0;
+    const fa_tok *t = fa_model_tok(m, &e);
+    int rc = e.code;
+    if (t) rc = fa_tok_decode(t, ids, n, skip_special, &b, &e);
+    if (!rc) fa_buf_puts(&b, "");
+    if (!rc && (b.failed || !b.data)) rc = fa_fail(&e, FFAI_ENOMEM, "no memory for decoded text");
+    if (rc) {
+        fa_buf_free(&b);
+        if (err) *err = e;
+        return rc;
+    }
+    *text = b.data;
+    *len = b.len;
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* A loaded model: checkpoint, family, config, bound weights, tokenizer. Immutable after load (the tokenizer is loaded
+ * once, on first use). */
+#ifndef FA_ENGINE_MODEL_H
+#define FA_ENGINE_MODEL_H
+
+#include "families/bind.h"
+#include "text/tok.h"
+
+#include <pthread.h>
+
+enum { FA_MAX_EOS = 16 };
+
+struct ffai_model {
+    fa_ckpt *ckpt;
+    fa_mem mem;
+    const fa_family *family;
+    void *cfg, *w;
+    fa_lm_dims dims;
+    fa_kv_spec *spec; /* [n_layer] */
+    uint8_t *used;    /* [tensors], see fa_binder */
+    int64_t n_param, weight_bytes;
+    const char *model_type, *arch, *format;
+    char *config_text;
+    bool bound;
+    int32_t eos[FA_MAX_EOS];
+    int n_eos;
+    pthread_mutex_t tok_lock;
+    fa_tok *tok;
+    fa_error tok_err; /* why tok is NULL after it was tried */
+    bool tok_tried;
+};
+
+/* The tokenizer, loaded on first use; NULL with the reason. */
+const fa_tok *fa_model_tok(ffai_model *m, fa_error *err);
+bool fa_model_is_eos(const ffai_model *m, int32_t id);
+
+#endif

@@ -1,0 +1,296 @@
+/* Requests: the queue, slots, what each step feeds, stop conditions and the text that comes out. */
+#include "engine/engine.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/rng.h"
+
+#include <string.h>
+
+struct ffai_request {
+    ffai_engine *e;
+    int32_t *ids; /* prompt, then what was generated */
+    int64_t n, cap, n_prompt;
+    int64_t n_fed; /* tokens whose keys are in the cache */
+    int64_t max_new;
+    ffai_sampling sampling;
+    fa_rng rng;
+    char **stop;
+    size_t n_stop, max_stop; /* max_stop: bytes of the longest */
+    bool ignore_eos;
+    int slot; /* -1: waiting */
+    ffai_finish finish;
+    fa_error err;
+    fa_tok_stream *stream; /* NULL: the model has no tokenizer */
+    fa_buf text;           /* everything decoded so far, stop string cut off */
+    size_t text_given;     /* bytes that a poll has handed out */
+    int64_t ids_given;     /* generated tokens that a poll has handed out */
+};
+
+/* ---- making and freeing ---- */
+
+static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    r->stop = FA_NEWN(char *, o->n_stop + 1);
+    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    for (size_t i = 0; i < o->n_stop; i++) {
+        size_t len = strlen(o->stop[i]);
+        if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
+        if (!(r->stop[i] = fa_strdup(o->stop[i]))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+        r->n_stop = i + 1;
+        if (len > r->max_stop) r->max_stop = len;
+    }
+    if (o->n_stop && !r->stream)
+        return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+    return 0;
+}
+
+static int check_sampling(const ffai_sampling *s, fa_error *err) {
+    if (!(s->temp >= 0 && s->temp <= 1000))
+        return fa_fail(err, FFAI_EINVAL, "temp: %g is not between 0 and 1000", (double)s->temp);
+    if (s->top_k < 0) return fa_fail(err, FFAI_EINVAL, "top-k: %d is negative", s->top_k);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "top-p: %g is not above 0 and at most 1", (double)s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "min-p: %g is not between 0 and 1", (double)s->min_p);
+    return 0;
+}
+
+static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    ffai_engine *e = r->e;
+    int64_t room = e->n_ctx - (int64_t)o->n_ids;
+    r->max_new = o->max_new > 0 && o->max_new < room ? o->max_new : room;
+    r->n = r->n_prompt = (int64_t)o->n_ids;
+    r->cap = r->n + r->max_new + 1;
+    r->sampling = o->sampling;
+    r->rng.seed = o->sampling.seed;
+    r->ignore_eos = o->ignore_eos;
+    r->slot = -1;
+    if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
+    memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
+    const fa_tok *tok = fa_model_tok(e->m, NULL);
+    if (tok) {
+        int rc = fa_tok_stream_new(&r->stream, tok, true, err);
+        if (rc) return rc;
+    }
+    return copy_stops(r, o, err);
+}
+
+int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, ffai_error *err) {
+    *out = NULL;
+    if (!o->n_ids) return fa_fail(err, FFAI_EINVAL, "the prompt is empty: it has no tokens");
+    if (o->n_ids >= (size_t)e->n_ctx)
+        return fa_fail(err, FFAI_ELIMIT,
+                       "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
+                       e->n_ctx);
+    int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    if (!rc) rc = check_sampling(&o->sampling, err);
+    if (rc) return rc;
+    if (e->n_req == e->cap_req) {
+        int cap = e->cap_req ? 2 * e->cap_req : 8;
+        ffai_request **grown = (ffai_request **)fa_realloc(e->req, (size_t)cap, sizeof *grown);
+        if (!grown) return fa_fail(err, FFAI_ENOMEM, "no memory for %d requests", cap);
+        e->req = grown;
+        e->cap_req = cap;
+    }
+    ffai_request *r = FA_NEW(ffai_request);
+    if (!r) return fa_fail(err, FFAI_ENOMEM, "no memory for a request");
+    r->e = e;
+    e->req[e->n_req++] = r;
+    rc = fill_request(r, o, err);
+    if (rc) {
+        ffai_request_free(r);
+        return rc;
+    }
+    *out = r;
+    return 0;
+}
+
+static void release_slot(ffai_request *r) {
+    if (r->slot < 0) return;
+    fa_kv_reset(r->e->kv, r->slot);
+    r->e->slot[r->slot] = NULL;
+    r->slot = -1;
+}
+
+static void free_request(ffai_request *r) {
+    release_slot(r);
+    for (size_t i = 0; i < r->n_stop; i++) fa_free(r->stop[i]);
+    fa_free(r->stop);
+    fa_free(r->ids);
+    fa_tok_stream_free(r->stream);
+    fa_buf_free(&r->text);
+    fa_free(r);
+}
+
+void ffai_request_free(ffai_request *r) {
+    if (!r) return;
+    ffai_engine *e = r->e;
+    for (int i = 0; i < e->n_req; i++) {
+        if (e->req[i] != r) continue;
+        memmove(&e->req[i], &e->req[i + 1], (size_t)(e->n_req - i - 1) * sizeof *e->req); /* keeps the queue's order */
+        e->n_req--;
+        break;
+    }
+    free_request(r);
+}
+
+void fa_requests_free(ffai_engine *e) {
+    for (int i = 0; i < e->n_req; i++) free_request(e->req[i]);
+    fa_free(e->req);
+    e->req = NULL;
+    e->n_req = 0;
+}
+
+/* ---- text ---- */
+
+static void finish(ffai_request *r, ffai_finish why) {
+    if (r->finish != FFAI_RUNNING) return;
+    r->finish = why;
+    if (r->stream && why != FFAI_FINISH_STOP && why != FFAI_FINISH_ERROR)
+        fa_tok_stream_flush(r->stream, &r->text, NULL);
+    release_slot(r);
+}
+
+static void fail(ffai_request *r, const fa_error *err) {
+    r->err = *err;
+    finish(r, FFAI_FINISH_ERROR);
+}
+
+/* Looks for stop strings that end in the text added since `from`; cuts the text there. */
+static bool hit_stop(ffai_request *r, size_t from) {
+    size_t start = from + 1 > r->max_stop ? from + 1 - r->max_stop : 0, best = (size_t)-1;
+    for (size_t s = 0; s < r->n_stop; s++) {
+        size_t len = strlen(r->stop[s]);
+        for (size_t i = start; i + len <= r->text.len; i++)
+            if (memcmp(r->text.data + i, r->stop[s], len) == 0 && i < best) best = i;
+    }
+    if (best == (size_t)-1) return false;
+    r->text.len = best;
+    r->text.data[best] = 0;
+    return true;
+}
+
+static void accept(ffai_request *r, int32_t id) {
+    fa_error err = {0};
+    if (!r->ignore_eos && fa_model_is_eos(r->e->m, id)) {
+        finish(r, FFAI_FINISH_EOS);
+        return;
+    }
+    r->ids[r->n++] = id;
+    r->e->stats.gen_tokens++;
+    size_t from = r->text.len;
+    if (r->stream && fa_tok_stream_push(r->stream, id, &r->text, &err))
+        fail(r, &err);
+    else if (r->n_stop && hit_stop(r, from))
+        finish(r, FFAI_FINISH_STOP);
+    else if (r->n - r->n_prompt >= r->max_new)
+        finish(r, FFAI_FINISH_LENGTH);
+}
+
+/* Bytes at the end of the text that may still turn out to be the beginning of a stop string. */
+static size_t held_back(const ffai_request *r) {
+    size_t hold = 0;
+    for (size_t s = 0; r->finish == FFAI_RUNNING && s < r->n_stop; s++) {
+        size_t len = strlen(r->stop[s]);
+        for (size_t k = len - 1 < r->text.len ? len - 1 : r->text.len; k > hold; k--)
+            if (memcmp(r->text.data + r->text.len - k, r->stop[s], k) == 0) hold = k;
+    }
+    return hold;
+}
+
+void ffai_request_poll(ffai_request *r, ffai_event *ev) {
+    size_t end = r->text.len - held_back(r);
+    int64_t n_gen = r->n - r->n_prompt;
+    *ev = (ffai_event){"", 0, r->ids + r->n_prompt + r->ids_given, (size_t)(n_gen - r->ids_given), r->finish};
+    if (end > r->text_given) {
+        ev->text = r->text.data + r->text_given;
+        ev->text_len = end - r->text_given;
+        r->text_given = end;
+    }
+    r->ids_given = n_gen;
+}
+
+const ffai_error *ffai_request_error(const ffai_request *r) { return &r->err; }
+
+void ffai_request_cancel(ffai_request *r) { finish(r, FFAI_FINISH_CANCEL); }
+
+/* ---- scheduling ---- */
+
+static void admit(ffai_engine *e) {
+    for (int i = 0, s = 0; i < e->n_req; i++) {
+        ffai_request *r = e->req[i];
+        if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
+        while (s < e->n_slot && e->slot[s]) s++;
+        if (s == e->n_slot) return;
+        e->slot[s] = r;
+        r->slot = s;
+    }
+}
+
+/* Decode rows first, then prompt chunks within the step's budget. */
+static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *n_prompt_rows) {
+    int n = 0, budget = e->n_chunk;
+    *n_prompt_rows = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int s = 0; s < e->n_slot; s++) {
+            ffai_request *r = e->slot[s];
+            if (!r || r->finish != FFAI_RUNNING) continue;
+            int64_t left = r->n - r->n_fed;
+            bool decode = r->n > r->n_prompt || left == 1;
+            if (decode != (pass == 0) || (pass == 1 && budget == 0)) continue;
+            int rows = pass == 0 ? 1 : (int)(left < budget ? left : budget);
+            if (pass == 1) budget -= rows;
+            if (r->n_fed < r->n_prompt) *n_prompt_rows += rows;
+            who[n] = r;
+            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n_prompt};
+        }
+    }
+    return n;
+}
+
+static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits,
+                        void *work) {
+    float *row = fa_f32(logits);
+    for (int i = 0; i < n; i++) {
+        ffai_request *r = who[i];
+        r->n_fed += seq[i].n;
+        if (!seq[i].n_out) continue;
+        accept(r, fa_sample(&r->sampling, row, e->m->dims.vocab, fa_rng_f32(&r->rng), work));
+        row += e->m->dims.vocab;
+    }
+}
+
+static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *work, fa_error *err) {
+    int n_prompt;
+    int n = plan_step(e, seq, who, &n_prompt);
+    if (!n) return 0;
+    fa_tensor logits = {0};
+    fa_error step_err = {0};
+    double t0 = fa_now();
+    int rc = fa_engine_run(e, seq, n, NULL, &logits, &step_err);
+    if (rc) { /* the requests of this step fail, the engine goes on */
+        for (int i = 0; i < n; i++) fail(who[i], &step_err);
+        if (err) *err = step_err;
+        return rc;
+    }
+    take_logits(e, who, seq, n, logits, work);
+    double t = fa_now() - t0;
+    e->stats.prompt_tokens += n_prompt;
+    if (n_prompt)
+        e->stats.prefill_s += t;
+    else
+        e->stats.decode_s += t;
+    return 1;
+}
+
+int ffai_engine_step(ffai_engine *e, ffai_error *err) {
+    admit(e);
+    fa_seq_rows *seq = FA_NEWN(fa_seq_rows, (size_t)e->n_slot);
+    ffai_request **who = FA_NEWN(ffai_request *, (size_t)e->n_slot);
+    void *work = fa_calloc((size_t)e->m->dims.vocab, 8);
+    int rc = seq && who && work ? run_step(e, seq, who, work, err) : fa_fail(err, FFAI_ENOMEM, "no memory for a step");
+    fa_free(seq);
+    fa_free(who);
+    fa_free(work);
+    return rc;
+}

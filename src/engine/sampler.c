@@ -1,0 +1,123 @@
+/* Sampling: temperature, top-k, top-p, min-p, in transformers' order, over a candidate list that is never sorted
+ * further than needed. */
+#define _GNU_SOURCE
+#include "engine/engine.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct cand {
+    float p; /* logit, later probability */
+    int32_t id;
+} cand;
+
+static int32_t argmax(const float *x, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i; /* the first of equals, as torch.argmax on the CPU */
+    return (int32_t)best;
+}
+
+/* Greater first; equal values by id, so that results do not depend on the selection's path. */
+static bool before(cand a, cand b) { return a.p > b.p || (a.p == b.p && a.id < b.id); }
+
+static int by_rank(const void *a, const void *b) {
+    cand x = *(const cand *)a, y = *(const cand *)b;
+    return before(x, y) ? -1 : before(y, x) ? 1 : 0;
+}
+
+/* Moves the k first-ranked of c[n] to the front, in any order. */
+static void select_top(cand *c, int64_t n, int64_t k) {
+    int64_t lo = 0, hi = n - 1;
+    while (lo < hi && k > lo && k <= hi) {
+        cand pivot = c[lo + (hi - lo) / 2];
+        int64_t i = lo, j = hi;
+        while (i <= j) {
+            while (before(c[i], pivot)) i++;
+            while (before(pivot, c[j])) j--;
+            if (i <= j) {
+                cand t = c[i];
+                c[i++] = c[j];
+                c[j--] = t;
+            }
+        }
+        if (k <= j + 1)
+            hi = j;
+        else if (k > i)
+            lo = i;
+        else
+            break;
+    }
+}
+
+/* Turns logits c[n] into probabilities. */
+static void softmax(cand *c, int64_t n) {
+    float max = -INFINITY;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (c[i].p > max) max = c[i].p;
+    for (int64_t i = 0; i < n; i++) sum += c[i].p = expf(c[i].p - max);
+    for (int64_t i = 0; i < n; i++) c[i].p = (float)(c[i].p / sum);
+}
+
+/* Keeps the smallest set of most likely candidates whose probabilities reach top_p (at least one); c[0..result) is
+ * sorted. */
+static int64_t keep_top_p(cand *c, int64_t n, float top_p) {
+    double sum = 0;
+    int64_t done = 0;
+    for (int64_t k = 64; done < n; k *= 4) {
+        if (k > n) k = n;
+        select_top(c + done, n - done, k - done);
+        qsort(c + done, (size_t)(k - done), sizeof *c, by_rank);
+        for (; done < k; done++) {
+            sum += c[done].p;
+            if (sum >= top_p) return done + 1;
+        }
+    }
+    return n;
+}
+
+int32_t fa_sample(const ffai_sampling *s, float *logits, int64_t n, float draw, void *work) {
+    if (!(s->temp > 0)) return argmax(logits, n);
+    cand *c = (cand *)work;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (isnan(logits[i])) continue;
+        c[kept++] = (cand){logits[i] / s->temp, (int32_t)i};
+    }
+    if (!kept) return 0;
+    if (s->top_k > 0 && s->top_k < kept) {
+        select_top(c, kept, s->top_k);
+        kept = s->top_k;
+    }
+    softmax(c, kept);
+    if (s->top_p < 1) kept = keep_top_p(c, kept, s->top_p);
+    if (s->min_p > 0) {
+        float max = 0;
+        for (int64_t i = 0; i < kept; i++)
+            if (c[i].p > max) max = c[i].p;
+        int64_t m = 0;
+        for (int64_t i = 0; i < kept; i++)
+            if (c[i].p >= s->min_p * max) c[m++] = c[i];
+        kept = m;
+    }
+    double total = 0;
+    for (int64_t i = 0; i < kept; i++) total += c[i].p;
+    double at = draw * total;
+    for (int64_t i = 0; i < kept; i++) {
+        at -= c[i].p;
+        if (at < 0) return c[i].id;
+    }
+    return c[kept - 1].id;
+}
+
+void ffai_sampling_default(const ffai_model *m, ffai_sampling *s) {
+    const fa_jnode *g = fa_ckpt_generation_config(m->ckpt);
+    bool sample = fa_jbool(fa_jget(g, "do_sample"), false);
+    *s = (ffai_sampling){.temp = 0, .top_p = 1};
+    if (!sample) return;
+    s->temp = (float)fa_jnum(fa_jget(g, "temperature"), 1);
+    s->top_k = (int)fa_jint(fa_jget(g, "top_k"), 50);
+    s->top_p = (float)fa_jnum(fa_jget(g, "top_p"), 1);
+    s->min_p = (float)fa_jnum(fa_jget(g, "min_p"), 0);
+}

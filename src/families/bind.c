@@ -1,0 +1,300 @@
+/* Binding: names to views. Matrices stay where the file has them; vectors (norms, biases) become f32 in model memory.
+ */
+#define _DEFAULT_SOURCE
+#include "families/bind.h"
+#include "base/alloc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { NAME_MAX_LEN = 256, REAL_MAX_LEN = NAME_MAX_LEN + 64 /* with prefix and suffix */, MISSING_SHOWN = 6 };
+
+/* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and
+ * mlx, of transformers 5, and base models saved without their head. The embedding table tells which. */
+static const struct {
+    const char *body, *head;
+} prefixes[] = {{"model.", ""},
+                {"language_model.model.", "language_model."},
+                {"model.language_model.", ""},
+                {"", ""},
+                {"model.language_model.model.", "model.language_model."}};
+
+int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, fa_mem *mem, fa_error *err) {
+    memset(b, 0, sizeof *b);
+    b->ckpt = ckpt;
+    b->mem = mem;
+    b->body = prefixes[0].body;
+    b->head = prefixes[0].head;
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        char name[NAME_MAX_LEN];
+        snprintf(name, sizeof name, "%sembed_tokens.weight", prefixes[i].body);
+        if (!fa_ckpt_find(ckpt, name)) continue;
+        b->body = prefixes[i].body;
+        b->head = prefixes[i].head;
+        break;
+    }
+    const fa_jnode *cfg = fa_ckpt_config(ckpt);
+    b->quant = fa_jget(cfg, "quantization");
+    if (!b->quant) b->quant = fa_jget(cfg, "quantization_config");
+    if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization");
+    b->used = FA_NEWN(uint8_t, fa_ckpt_count(ckpt) + 1);
+    return b->used
+               ? 0
+               : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_ckpt_path(ckpt), fa_ckpt_count(ckpt));
+}
+
+void fa_binder_close(fa_binder *b) {
+    fa_free(b->used);
+    fa_buf_free(&b->missing);
+    b->used = NULL;
+}
+
+int fa_binder_finish(fa_binder *b, fa_error *err) {
+    if (b->err.code) {
+        if (err) *err = b->err;
+        return b->err.code;
+    }
+    if (!b->n_missing) return 0;
+    return fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s", fa_ckpt_path(b->ckpt), b->n_missing,
+                   b->n_missing > 1 ? "s are" : " is", b->missing.data ? b->missing.data : "",
+                   b->n_missing > MISSING_SHOWN ? ", ..." : "");
+}
+
+static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...) {
+    if (b->err.code) return;
+    char text[300];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (t)
+        fa_fail(&b->err, code, "%s: tensor %s: %s", t->file, t->name, text);
+    else
+        fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
+}
+
+static void bind_missing(fa_binder *b, const char *name) {
+    if (b->n_missing++ < MISSING_SHOWN) fa_buf_printf(&b->missing, "%s%s", b->n_missing > 1 ? ", " : "", name);
+}
+
+/* The checkpoint's spelling of a family name plus suffix. */
+static void real_name(const fa_binder *b, char *out, const char *name, const char *suffix) {
+    bool body = strncmp(name, "model.", 6) == 0;
+    snprintf(out, REAL_MAX_LEN, "%s%.*s%s", body ? b->body : b->head, NAME_MAX_LEN, body ? name + 6 : name, suffix);
+}
+
+static const fa_ckpt_tensor *find(fa_binder *b, const char *name, const char *suffix) {
+    char real[REAL_MAX_LEN];
+    real_name(b, real, name, suffix);
+    return fa_ckpt_find(b->ckpt, real);
+}
+
+static void mark_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
+    size_t i = (size_t)(t - fa_ckpt_at(b->ckpt, 0));
+    if (b->used[i]) return;
+    b->used[i] = how;
+    b->bytes += (int64_t)t->bytes;
+}
+
+static bool check_shape(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, int64_t cols, const char *what) {
+    if (t->n_dim == 2 && t->dim[0] == rows && t->dim[1] == cols) return true;
+    fa_buf s = {0};
+    for (int i = 0; i < t->n_dim; i++) fa_buf_printf(&s, "%s%lld", i ? ", " : "", (long long)t->dim[i]);
+    bind_fail(b, FFAI_EFORMAT, t, "shape [%s], %s [%lld, %lld]", s.data ? s.data : "", what, (long long)rows,
+              (long long)cols);
+    fa_buf_free(&s);
+    return false;
+}
+
+/* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config
+ * says the mode. */
+static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const fa_ckpt_tensor *t,
+                           const fa_ckpt_tensor *scales) {
+    char path[REAL_MAX_LEN];
+    real_name(b, path, name, "");
+    const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
+    if (!mode_node) mode_node = fa_jget(b->quant, "mode");
+    const char *mode = fa_jstr(mode_node, NULL);
+    const fa_ckpt_tensor *biases = find(b, name, ".biases");
+    if (!mode) mode = biases ? "affine" : "mxfp4";
+    bool affine = strcmp(mode, "affine") == 0;
+    if (!affine && strcmp(mode, "mxfp4") != 0) {
+        bind_fail(b, FFAI_ENOTSUP, t, "quantization mode \"%s\" is not supported (affine, mxfp4)", mode);
+        return;
+    }
+    if (t->dtype != FA_U32 || t->n_dim != 2 || scales->n_dim != 2 || t->dim[0] != w->rows ||
+        scales->dim[0] != w->rows || w->cols < 1 || scales->dim[1] < 1 || w->cols % scales->dim[1] ||
+        w->cols / scales->dim[1] > 128 || t->dim[1] > w->cols || t->dim[1] * 32 % w->cols) {
+        bind_fail(b, FFAI_EFORMAT, t, "packed %s [%lld, %lld] with scales [%lld, %lld] is no quantized [%lld, %lld]",
+                  t->type_name, (long long)t->dim[0], (long long)t->dim[1], (long long)scales->dim[0],
+                  (long long)scales->dim[1], (long long)w->rows, (long long)w->cols);
+        return;
+    }
+    w->fmt = affine ? FA_FMT_AFFINE : FA_FMT_MXFP4;
+    w->bits = (uint8_t)(t->dim[1] * 32 / w->cols);
+    w->group = (uint16_t)(w->cols / scales->dim[1]);
+    if (!affine && (w->bits != 4 || w->group != 32)) {
+        bind_fail(b, FFAI_ENOTSUP, t, "%s with %d bits and groups of %d", mode, w->bits, w->group);
+        return;
+    }
+    w->scale_dtype = (uint8_t)scales->dtype;
+    if (affine) {
+        if (!biases || biases->n_dim != 2 || biases->dim[0] != scales->dim[0] || biases->dim[1] != scales->dim[1] ||
+            biases->dtype != scales->dtype ||
+            (scales->dtype != FA_F32 && scales->dtype != FA_F16 && scales->dtype != FA_BF16)) {
+            bind_fail(b, FFAI_EFORMAT, t, "affine scales (%s) and biases do not match", scales->type_name);
+            return;
+        }
+        w->biases = biases->data;
+        mark_used(b, biases, 1);
+    } else if (scales->dtype != FA_U8) {
+        bind_fail(b, FFAI_EFORMAT, t, "mxfp4 scales are %s, not U8", scales->type_name);
+        return;
+    }
+    w->codes = t->data;
+    w->row_bytes = (size_t)t->dim[1] * 4;
+    w->scales = scales->data;
+    w->scale_row_bytes = (size_t)scales->dim[1] * fa_dtype_size((fa_dtype)scales->dtype);
+    mark_used(b, scales, 1);
+}
+
+static void bind_plain(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
+    if (!check_shape(b, t, w->rows, w->cols, "expected")) return;
+    if (t->fmt < 0) {
+        bind_fail(b, FFAI_ENOTSUP, t, "type %s is recognised but not computed", t->type_name);
+        return;
+    }
+    w->fmt = (uint8_t)t->fmt;
+    w->codes = t->data;
+    w->row_bytes = fa_qfmt_row_bytes((fa_fmt)t->fmt, 0, w->cols);
+}
+
+/* Moves one plane of a weight to private memory and lets the kernel drop the mapped pages. */
+static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t bytes) {
+    uint8_t *p = (uint8_t *)fa_mem_calloc(b->mem, bytes, 1);
+    if (!p) return NULL;
+    memcpy(p, data, bytes);
+    uintptr_t page = 4096, lo = ((uintptr_t)data + page - 1) / page * page,
+              hi = ((uintptr_t)data + bytes) / page * page;
+    if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    return p;
+}
+
+static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
+    w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
+    if (w->codes && w->scales) w->scales = private_plane(b, w->scales, (size_t)w->rows * w->scale_row_bytes);
+    if (w->codes && w->biases) w->biases = private_plane(b, w->biases, (size_t)w->rows * w->scale_row_bytes);
+    if (!w->codes || (w->scale_row_bytes && !w->scales))
+        bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
+}
+
+static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, const char *name) {
+    memset(w, 0, sizeof *w);
+    w->rows = rows;
+    w->cols = cols;
+    const fa_ckpt_tensor *t = find(b, name, ".weight"), *scales = find(b, name, ".scales");
+    if (!t) {
+        char real[REAL_MAX_LEN];
+        real_name(b, real, name, ".weight");
+        bind_missing(b, real);
+        return;
+    }
+    w->name = t->name;
+    if (scales)
+        bind_quantized(b, w, name, t, scales);
+    else
+        bind_plain(b, w, t);
+    if (b->err.code) return;
+    if (fa_weight_check(w, &b->err)) {
+        fa_fail_prefix(&b->err, b->err.code, "%s", t->file);
+        return;
+    }
+    int64_t bytes = (int64_t)(t->bytes + (scales ? 2 * scales->bytes : 0));
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) {
+        b->n_param += rows * cols;
+        b->fmt_bytes[w->fmt] += bytes;
+        if (b->fmt_bytes[w->fmt] > b->format_bytes) {
+            b->format_bytes = b->fmt_bytes[w->fmt];
+            fa_weight_fmt_text(w, b->format);
+        }
+    }
+    mark_used(b, t, 2);
+    if (b->private_copy) copy_private(b, w, t);
+}
+
+static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
+    if (t->n_dim != 1 || t->dim[0] != n) {
+        bind_fail(b, FFAI_EFORMAT, t, "%d-dimensional with %lld values first, expected [%lld]", t->n_dim,
+                  (long long)t->dim[0], (long long)n);
+        return NULL;
+    }
+    if (t->dtype != FA_F32 && t->dtype != FA_F16 && t->dtype != FA_BF16 && t->dtype != FA_F64) {
+        bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
+        return NULL;
+    }
+    float *p = (float *)fa_mem_calloc(b->mem, (size_t)n, sizeof *p);
+    if (!p) {
+        bind_fail(b, FFAI_ENOMEM, t, "no memory for %lld floats", (long long)n);
+        return NULL;
+    }
+    fa_to_f32((fa_dtype)t->dtype, t->data, n, p);
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += n;
+    mark_used(b, t, 1);
+    return p;
+}
+
+#define FORMAT_NAME(name, fmt)                                                                                         \
+    char name[NAME_MAX_LEN];                                                                                           \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
+    va_end(ap)
+
+void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    memset(out, 0, sizeof *out);
+    if (b->err.code) return;
+    bind_matrix(b, &out->w, rows, cols, name);
+    const fa_ckpt_tensor *t = bias == FA_NO_BIAS ? NULL : find(b, name, ".bias");
+    if (t && !b->err.code) {
+        out->bias = vector(b, t, rows);
+    } else if (bias == FA_BIAS) {
+        char real[REAL_MAX_LEN];
+        real_name(b, real, name, ".bias");
+        bind_missing(b, real);
+    }
+}
+
+void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    *out = (fa_norm){NULL, dim, (float)eps, (float)offset};
+    if (b->err.code) return;
+    const fa_ckpt_tensor *t = find(b, name, ".weight");
+    if (t) {
+        out->w = vector(b, t, dim);
+    } else {
+        char real[REAL_MAX_LEN];
+        real_name(b, real, name, ".weight");
+        bind_missing(b, real);
+    }
+}
+
+bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    return find(b, name, ".weight") != NULL;
+}
+
+const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name) {
+    const fa_ckpt_tensor *t = fa_ckpt_find(b->ckpt, name);
+    return t && t->n_dim == 1 && t->dim[0] == n ? vector(b, t, n) : NULL;
+}
+
+void *fa_bind_alloc(fa_binder *b, size_t n, size_t size) {
+    void *p = fa_mem_calloc(b->mem, n, size);
+    if (!p) bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %zu x %zu bytes", n, size);
+    return p;
+}

@@ -1,0 +1,45 @@
+/* Inside of a checkpoint: shared by ckpt.c (handle, index, lookups), ckpt_dir.c (folders of safetensors), ckpt_gguf.c
+ * (GGUF parts) and gguf_hf.c (the GGUF -> HuggingFace translation). */
+#ifndef FA_IO_CKPT_IMPL_H
+#define FA_IO_CKPT_IMPL_H
+
+#include "base/buf.h"
+#include "base/smap.h"
+#include "io/ckpt.h"
+#include "io/safetensors.h"
+
+struct fa_ckpt {
+    char *path;
+    fa_json *config, *generation_config;
+    fa_st **st; /* safetensors files, or */
+    size_t n_st;
+    fa_gguf **gguf; /* GGUF parts, in order */
+    char **gguf_path;
+    size_t n_gguf;
+    char **owned; /* translated tensor names */
+    size_t n_owned;
+    fa_ckpt_tensor *tensor;
+    size_t n_tensor;
+    fa_smap by_name;
+};
+
+enum { FA_CKPT_MAX_FILES = 10000 };
+
+/* dir + "/" + name, or NULL when out of memory. */
+char *fa_path_join(const char *dir, const char *name);
+/* The names in a folder that end in `suffix`, sorted bytewise; free with fa_names_free. */
+int fa_list_dir(char ***names, size_t *n, const char *dir, const char *suffix, fa_error *err);
+void fa_names_free(char **names, size_t n);
+/* "<stem>-00002-of-00005<suffix>": part and parts (1-based) and the length of the stem; false for other names. */
+bool fa_split_name(const char *name, const char *suffix, size_t *stem, unsigned *part, unsigned *parts);
+
+int fa_ckpt_open_dir(fa_ckpt *c, bool need_weights, fa_error *err);  /* fills config, generation_config, st */
+int fa_ckpt_open_gguf(fa_ckpt *c, const char *path, fa_error *err);  /* fills gguf, config */
+int fa_ckpt_add(fa_ckpt *c, const fa_ckpt_tensor *t, fa_error *err); /* room was reserved; refuses a name that exists */
+
+/* The HuggingFace name of a GGUF tensor into buf; false: no translation, the GGUF name stays. */
+bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size);
+/* The synthesised config.json as text. file names the GGUF in messages. */
+int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
+
+#endif

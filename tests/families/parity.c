@@ -1,0 +1,159 @@
+/* Parity with the official implementation: `ffai inspect --token-ids --logits` on every tiny checkpoint of
+ * tests/data/families, in exact precision, against logits that transformers computed in float32. Runs the program, as a
+ * user would.
+ *
+ *     parity FFAI DATA_DIR OUT_DIR PREFIX        fixtures whose names begin with PREFIX; prints the largest difference
+ * of each
+ *
+ * Modes: the whole prompt at once; in chunks of 5; the second half token by token; three copies in a batch; and the
+ * first two with plain C and AVX2 kernels. A fixture can say that only the first is defined ("modes": ["full"]). Limit
+ * everywhere: |difference| <= 1e-3. */
+#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
+#include "families/gen.h"
+#include "families/harness.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const double LIMIT = 1e-3;
+
+/* Largest difference of logits [T, V] to the golden columns: row t, column k of the golden is logits[t, (k * (V / C) +
+ * 7 t) mod V]. */
+static int compare(const char *out, const char *golden, long vocab, double *worst, long *row, fa_error *err) {
+    fx_npy o, g = {0};
+    int rc = fx_npy_open(&o, out, err);
+    if (!rc) rc = fx_npy_open(&g, golden, err);
+    if (!rc && (o.rows != g.rows || o.cols != vocab))
+        rc = fa_fail(err, FFAI_EFORMAT, "logits are [%ld, %ld], must be [%ld, %ld]", o.rows, o.cols, g.rows, vocab);
+    *worst = 0;
+    *row = -1;
+    for (long t = 0; !rc && t < g.rows; t++) {
+        for (long k = 0; k < g.cols; k++) {
+            double d =
+                fabs((double)fx_npy_at(&o, t, (k * (vocab / g.cols) + 7 * t) % vocab) - (double)fx_npy_at(&g, t, k));
+            if (!(d <= LIMIT) && *row < 0) *row = t;
+            if (!(d <= *worst)) *worst = isnan(d) ? INFINITY : d;
+        }
+    }
+    fx_npy_close(&o);
+    fx_npy_close(&g);
+    return rc;
+}
+
+typedef struct mode {
+    const char *name, *flag, *arg, *cpu; /* arg NULL: half the prompt */
+    bool small;                          /* also for fixtures that only vary the config */
+} mode;
+
+static const mode modes[] = {{"full", NULL, "", NULL, true},
+                             {"chunk", "--chunk", "5", NULL, false},
+                             {"decode", "--decode-from", NULL, NULL, false},
+                             {"batch", "--batch", "3", NULL, false},
+                             {"full", NULL, "", "c", false},
+                             {"decode", "--decode-from", NULL, "c", false},
+                             {"full", NULL, "", "avx2", false},
+                             {"decode", "--decode-from", NULL, "avx2", false}};
+
+static bool has_avx2(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2");
+#else
+    return false;
+#endif
+}
+
+static bool defined_for(const fx *f, const char *name) {
+    if (!strcmp(name, "full")) return true;
+    for (const fa_jnode *m = fa_jfirst(fa_jget(f->root, "modes")); m; m = fa_jnext(m))
+        if (!strcmp(fa_jstr(m, NULL) ? fa_jstr(m, NULL) : "", name)) return true;
+    return false;
+}
+
+/* One mode of one fixture; prints failures. */
+static bool one(const fx *f, const char *name, const mode *m, const char *ffai, const char *model, const char *dir,
+                const char *ids, double *worst) {
+    char out[700], log[700], half[24], msg[512];
+    fa_error err = {0};
+    double d = INFINITY;
+    long row = -1;
+    snprintf(out, sizeof out, "%s/logits.npy", dir);
+    snprintf(log, sizeof log, "%s/stderr.txt", dir);
+    snprintf(half, sizeof half, "%zu", fa_jlen(fa_jget(f->root, "ids")) / 2);
+    remove(out);
+    const char *argv[] = {
+        ffai, "inspect", "-m", model, "--token-ids", ids, "--logits", out, m->flag, m->arg ? m->arg : half, NULL};
+    int status = fx_run((char *const *)(uintptr_t)argv, m->cpu, NULL, log, msg, sizeof msg);
+    if (status) {
+        printf("FAIL %s [%s%s%s]: exit %d: %s\n", name, m->name, m->cpu ? " cpu=" : "", m->cpu ? m->cpu : "", status,
+               msg);
+        return false;
+    }
+    int rc = compare(out, f->golden, (long)fa_jint(fa_jget(f->root, "vocab"), 0), &d, &row, &err);
+    if (d > *worst) *worst = d;
+    if (!rc && d <= LIMIT) return true;
+    printf("FAIL %s [%s%s%s]: ", name, m->name, m->cpu ? " cpu=" : "", m->cpu ? m->cpu : "");
+    if (rc)
+        printf("%s\n", err.msg);
+    else
+        printf("max difference %.3g, first at token %ld\n", d, row);
+    return false;
+}
+
+/* All modes of one fixture. Returns how many failed. */
+static int fixture(const char *ffai, const char *data, const char *out_dir, const char *name) {
+    fx f;
+    fa_error err = {0};
+    char dir[600], model[512];
+    fa_buf ids = {0};
+    int bad = 0, ran = 0;
+    double worst = 0;
+    snprintf(dir, sizeof dir, "%s/%s", out_dir, name);
+    mkdir(dir, 0777);
+    int rc = fx_open(&f, data, name, &err);
+    if (!rc) rc = fx_write(&f, dir, model, &err);
+    if (rc) {
+        printf("FAIL %s: %s\n", name, err.msg);
+        fx_close(&f);
+        return 1;
+    }
+    for (const fa_jnode *i = fa_jfirst(fa_jget(f.root, "ids")); i; i = fa_jnext(i))
+        fa_buf_printf(&ids, "%s%d", ids.len ? "," : "", (int)fa_jint(i, 0));
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        const mode *m = &modes[i];
+        if ((f.twin && !m->small) || !defined_for(&f, m->name) || (m->cpu && !strcmp(m->cpu, "avx2") && !has_avx2()))
+            continue;
+        ran++;
+        bad += !one(&f, name, m, ffai, model, dir, ids.data, &worst);
+    }
+    printf("%s %-32s max difference %.2e over %d runs\n", bad ? "FAIL" : "ok  ", name, worst, ran);
+    fflush(stdout);
+    fa_buf_free(&ids);
+    fx_close(&f);
+    return bad;
+}
+
+int main(int argc, char **argv) {
+    struct dirent **list;
+    int bad = 0, seen = 0;
+    if (argc != 5) {
+        fprintf(stderr, "usage: parity FFAI DATA_DIR OUT_DIR PREFIX\n");
+        return 2;
+    }
+    mkdir(argv[3], 0777);
+    int n = scandir(argv[2], &list, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (list[i]->d_name[0] != '.' && !strncmp(list[i]->d_name, argv[4], strlen(argv[4]))) {
+            seen++;
+            bad += fixture(argv[1], argv[2], argv[3], list[i]->d_name);
+        }
+        free(list[i]);
+    }
+    if (n >= 0) free(list);
+    printf("%d fixtures beginning with \"%s\", %d failures\n", seen, argv[4], bad);
+    return bad || !seen;
+}
