@@ -1,7 +1,7 @@
 /* A helper of tools/check_tokenizers.py and of measurements: encodes, decodes or times a tokenizer.
- *   tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32 count and
- * that many bytes or i32 ids tok_tool bench MODEL FILE                            load time, and MB/s of encoding FILE
- * cold, warm and decoding MODEL is a folder with tokenizer.json or a .gguf file. */
+ *   tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32 count
+ * and that many bytes or i32 ids tok_tool bench MODEL FILE                            load time, and MB/s of encoding
+ * FILE cold, warm and decoding MODEL is a folder with tokenizer.json or a .gguf file. */
 #include "base/alloc.h"
 #include "base/map.h"
 #include "text/tok.h"
