@@ -1,4 +1,5 @@
-/* A loaded model: checkpoint, family, config, bound weights, tokenizer. Immutable after load (the tokenizer is loaded once, on first use). */
+/* A loaded model: checkpoint, family, config, bound weights, tokenizer. Immutable after load (the tokenizer is loaded
+ * once, on first use). */
 #ifndef FA_ENGINE_MODEL_H
 #define FA_ENGINE_MODEL_H
 
