@@ -89,6 +89,8 @@ typedef struct ffai_model ffai_model;
 typedef struct ffai_model_opts {
     const char *weights; /* "map" (default, "auto"): used from the file mapping; "private": copied to memory */
     bool config_only;    /* the weights may be missing; nothing that needs them works */
+    bool tokenizer_only; /* config.json may be missing too and the family unknown; only the functions of "tokens" below
+                            work */
 } ffai_model_opts;
 
 /* path: a folder in HuggingFace or mlx layout, or a .gguf file. opts may be NULL. */

@@ -91,7 +91,9 @@ static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int 
 int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts *opts, ffai_error *err) {
     *out = NULL;
     settings s;
-    if (!m->bound) return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights", fa_ckpt_path(m->ckpt));
+    if (!m->bound)
+        return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights",
+                       m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt));
     int rc = read_opts(&s, m, opts, err);
     if (rc) return rc;
     ffai_engine *e = FA_NEW(ffai_engine);
@@ -307,7 +309,9 @@ static int plan_shape(ffai_engine *e, int n_tok, ffai_plan *plan, double *flops,
 int ffai_engine_plan(ffai_model *m, const ffai_engine_opts *opts, ffai_plan *plan, ffai_error *err) {
     settings s;
     memset(plan, 0, sizeof *plan);
-    if (!m->bound) return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights", fa_ckpt_path(m->ckpt));
+    if (!m->bound)
+        return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights",
+                       m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt));
     int rc = read_opts(&s, m, opts, err);
     if (rc) return rc;
     ffai_engine e = {.m = m, .n_ctx = s.n_ctx, .n_slot = s.n_slot, .n_chunk = s.n_chunk, .composed = s.composed};

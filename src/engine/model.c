@@ -3,6 +3,7 @@
 #define _DEFAULT_SOURCE
 #include "engine/model.h"
 #include "base/alloc.h"
+#include "base/map.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -108,6 +109,19 @@ static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *er
     return fa_fail(err, FFAI_EINVAL, "weights: \"%s\" is not map, private or auto", w);
 }
 
+/* Nothing but the tokenizer: works for families that do not run, and for folders that hold no model. */
+static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
+    int rc = 0;
+    fa_error e = {0};
+    if (!fa_path_is_dir(path))
+        rc = fa_ckpt_open(&m->ckpt, path, false, &e);
+    else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
+        rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
+    if (!rc && !fa_model_tok(m, &e)) rc = e.code;
+    if (rc && err) *err = e;
+    return rc;
+}
+
 int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
     *out = NULL;
     bool private_copy, config_only = opts && opts->config_only;
@@ -116,6 +130,14 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     ffai_model *m = FA_NEW(ffai_model);
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
+    if (opts && opts->tokenizer_only) {
+        rc = open_tokenizer(m, path, err);
+        if (rc)
+            ffai_model_free(m);
+        else
+            *out = m;
+        return rc;
+    }
     rc = fa_ckpt_open(&m->ckpt, path, !config_only, err);
     if (!rc && !(m->used = (uint8_t *)fa_mem_calloc(&m->mem, fa_ckpt_count(m->ckpt) + 1, 1)))
         rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", path, fa_ckpt_count(m->ckpt));
@@ -143,6 +165,15 @@ void ffai_model_free(ffai_model *m) {
 
 void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
     int64_t unused = 0, n = (int64_t)fa_ckpt_count(m->ckpt);
+    if (!m->family) { /* only the tokenizer was opened */
+        *info = (ffai_model_info){.path = m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt),
+                                  .family = "",
+                                  .model_type = "",
+                                  .arch = "",
+                                  .format = "",
+                                  .container = ""};
+        return;
+    }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
     *info = (ffai_model_info){.path = fa_ckpt_path(m->ckpt),
                               .family = m->family->name,
@@ -248,7 +279,7 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
         if (fa_ckpt_gguf(m->ckpt))
             fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
         else
-            fa_tok_from_dir(&m->tok, fa_ckpt_path(m->ckpt), &m->tok_err);
+            fa_tok_from_dir(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
         if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
     }
     pthread_mutex_unlock(&m->tok_lock);

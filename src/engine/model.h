@@ -25,6 +25,7 @@ struct ffai_model {
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     pthread_mutex_t tok_lock;
+    const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
     fa_error tok_err; /* why tok is NULL after it was tried */
     bool tok_tried;
