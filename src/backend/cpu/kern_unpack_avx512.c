@@ -72,10 +72,41 @@ BLOCK_FORMAT(q8_0, 34, -128.0f)
 
 /* --- blocks of 256 --- */
 
+/* A half-word in all lanes as floats. */
+INLINE __m512 half_all16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)load_u16(p))); }
+
+/* 16 signed group scales; min = factor * scale. */
+INLINE void signed_scales(__m512 d, __m128i s, const float factor, float *scale, float *min) {
+    const __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(s)));
+    _mm512_storeu_ps(scale, v);
+    _mm512_storeu_ps(min, _mm512_mul_ps(_mm512_set1_ps(factor), v));
+}
+
+/* 8 scales, then 8 mins, as bytes; p: the block, which begins with d and dmin. */
+INLINE void q45_floats(const uint8_t *p, float *scale, float *min) {
+    const __m128i h = load16(p), bytes = q45_scale_bytes(h);
+    const __m512i pick = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i sign = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(INT32_MIN), 1);
+    const __m512 d = _mm512_permutexvar_ps(pick, _mm512_castps128_ps512(_mm_cvtph_ps(h)));
+    const __m512 v = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)));
+    const __m512 r = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(v), sign));
+    _mm256_storeu_ps(scale, _mm512_castps512_ps256(r));
+    _mm256_storeu_ps(min, _mm512_extractf32x8_ps(r, 1));
+}
+
+INLINE void q2_floats(const uint8_t *p, float *scale, float *min) {
+    const __m128i h = load16(p), low = _mm_set1_epi8(15);
+    const __m512i s = _mm512_cvtepu8_epi32(_mm_and_si128(h, low));
+    const __m512i m = _mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16(h, 4), low));
+    _mm512_storeu_ps(scale, _mm512_mul_ps(half_all16(p + 80), _mm512_cvtepi32_ps(s)));
+    const __m512 v = _mm512_mul_ps(half_all16(p + 82), _mm512_cvtepi32_ps(m));
+    _mm512_storeu_ps(min, _mm512_xor_ps(v, _mm512_set1_ps(-0.0f)));
+}
+
 static void unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 144, codes += 256, scale += 8, min += 8) {
-        q45_scales(p, scale, min);
+        q45_floats(p, scale, min);
         for (int q = 0; q < 4; q++) store64(codes + 64 * q, low_nibbles(srl_halves(both32(p + 16 + 32 * q), 0, 4)));
     }
 }
@@ -90,7 +121,7 @@ static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const __m512i sixteen = _mm512_set1_epi8(16);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 176, codes += 256, scale += 8, min += 8) {
         const __m512i high = both32(p + 16);
-        q45_scales(p, scale, min);
+        q45_floats(p, scale, min);
 #define QUARTER(q)                                                                                                     \
     do {                                                                                                               \
         const __m512i v = low_nibbles(srl_halves(both32(p + 48 + 32 * (q)), 0, 4));                                    \
@@ -115,7 +146,7 @@ static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const uint8_t *p = row_codes(w, row);
     const __m512i up = _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 210, codes += 256, scale += 16, min += 16) {
-        q6_scales(p, scale, min);
+        signed_scales(half_all16(p + 208), load16(p + 192), -32.0f, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m512i low = _mm512_loadu_si512(p + 64 * h), high = both32(p + 128 + 32 * h);
             store64(codes + 128 * h, six_bits(low, _mm512_sllv_epi64(high, up)));
@@ -129,7 +160,7 @@ INLINE __m512i two_bits(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8
 static void unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 84, codes += 256, scale += 16, min += 16) {
-        q2_scales(p, scale, min);
+        q2_floats(p, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m512i v = both32(p + 16 + 32 * h);
             store64(codes + 128 * h, two_bits(srl_halves(v, 0, 2)));
@@ -143,7 +174,7 @@ static void unpack_q3_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const __m512i four = _mm512_set1_epi8(4);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 110, codes += 256, scale += 16, min += 16) {
         const __m512i high = both32(p), v0 = both32(p + 32), v1 = both32(p + 64);
-        q3_scales(p, scale, min);
+        signed_scales(half_all16(p + 108), q3_scale_bytes(p), -4.0f, scale, min);
 #define QUARTER(q, v, lo, hi)                                                                                          \
     do {                                                                                                               \
         const __m512i low = two_bits(srl_halves(v, lo, hi));                                                           \

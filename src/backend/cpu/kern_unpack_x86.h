@@ -76,15 +76,18 @@ INLINE __m256 bytes_ps(__m128i b) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi
 INLINE __m256 schars_ps(__m128i b) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)); }
 INLINE __m256 negate(__m256 v) { return _mm256_xor_ps(v, _mm256_set1_ps(-0.0f)); }
 
-/* Q4_K, Q5_K; p: the block. Header bytes: d, dmin, A[4], B[4], C[4]. */
-INLINE void q45_scales(const uint8_t *p, float *scale, float *min) {
-    const __m128i h = load16(p);
+/* Q4_K, Q5_K: 8 scales and 8 mins of 6 bits as bytes. h: the first 16 bytes of the block: d, dmin, A[4], B[4], C[4]. */
+INLINE __m128i q45_scale_bytes(__m128i h) {
     /* [A, C, B, C >> 4] with 6, 4, 6, 4 bits, and the upper two bits of A and B over the second and fourth. */
     const __m128i low = _mm_shuffle_epi8(h, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
     const __m128i top = _mm_shuffle_epi8(h, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
     const __m128i low_mask = _mm_setr_epi32(0x3F3F3F3F, 0x0F0F0F0F, 0x3F3F3F3F, 0x0F0F0F0F);
     const __m128i a = _mm_and_si128(_mm_srlv_epi32(low, _mm_setr_epi32(0, 0, 0, 4)), low_mask);
-    const __m128i v = _mm_or_si128(a, _mm_and_si128(_mm_srli_epi32(top, 2), _mm_set1_epi8(0x30)));
+    return _mm_or_si128(a, _mm_and_si128(_mm_srli_epi32(top, 2), _mm_set1_epi8(0x30)));
+}
+
+INLINE void q45_scales(const uint8_t *p, float *scale, float *min) {
+    const __m128i h = load16(p), v = q45_scale_bytes(h);
     const __m128 d = _mm_cvtph_ps(h);
     _mm256_storeu_ps(scale, _mm256_mul_ps(_mm256_broadcastss_ps(d), bytes_ps(v)));
     const __m256 m = _mm256_mul_ps(_mm256_broadcastss_ps(_mm_movehdup_ps(d)), bytes_ps(_mm_srli_si128(v, 8)));
@@ -105,17 +108,20 @@ INLINE void q6_scales(const uint8_t *p, float *scale, float *min) {
     signed_scales16(half_all(p + 208), load16(p + 192), -32.0f, scale, min);
 }
 
-/* 12 bytes: low nibbles of 16 scales in bytes 0..7, their high pairs as four 2-bit planes of bytes 8..11. The load
- * begins two bytes early to end with the block. */
-INLINE void q3_scales(const uint8_t *p, float *scale, float *min) {
+/* Q3_K, from 12 bytes: low nibbles of 16 scales in bytes 0..7, their high pairs as four 2-bit planes of bytes 8..11.
+ * The load begins two bytes early to end with the block. */
+INLINE __m128i q3_scale_bytes(const uint8_t *p) {
     const __m128i h = load16(p + 94);
     const __m128i low = _mm_shuffle_epi8(h, _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9));
     const __m128i top =
         _mm_shuffle_epi8(h, _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13));
     const __m128i a = _mm_and_si128(_mm_srlv_epi64(low, _mm_set_epi64x(4, 0)), _mm_set1_epi8(15));
     const __m128i b = _mm_and_si128(_mm_srlv_epi32(top, _mm_setr_epi32(0, 2, 4, 6)), _mm_set1_epi8(3));
-    const __m128i s = _mm_sub_epi8(_mm_or_si128(a, _mm_slli_epi16(b, 4)), _mm_set1_epi8(32));
-    signed_scales16(half_all(p + 108), s, -4.0f, scale, min);
+    return _mm_sub_epi8(_mm_or_si128(a, _mm_slli_epi16(b, 4)), _mm_set1_epi8(32));
+}
+
+INLINE void q3_scales(const uint8_t *p, float *scale, float *min) {
+    signed_scales16(half_all(p + 108), q3_scale_bytes(p), -4.0f, scale, min);
 }
 
 INLINE void q2_scales(const uint8_t *p, float *scale, float *min) {
