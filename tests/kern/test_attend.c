@@ -378,7 +378,8 @@ static void bench(int first) {
         static const int dims[] = {64, 128, 256};
         for (int i = 0; i < 3; i++)
             for (int n_group = 1; n_group <= 8; n_group *= 2) bench_one(&k, 1, n_group, dims[i], FA_BF16, 4096, 32);
-        for (int n_group = 1; n_group <= 16; n_group *= 2) bench_one(&k, 1, n_group, 128, FA_BF16, 1024, 1); /* from L2 */
+        for (int n_group = 1; n_group <= 16; n_group *= 2)
+            bench_one(&k, 1, n_group, 128, FA_BF16, 1024, 1); /* from L2 */
         bench_one(&k, 1, 1, 128, FA_F32, 4096, 32);
         bench_one(&k, 1, 4, 128, FA_F16, 4096, 32);
         bench_one(&k, 1, 16, 128, FA_BF16, 4096, 32);
