@@ -94,7 +94,7 @@ def compare(label, tool, model, ref, corpus, skip_ids):
     size = ref.get_vocab_size()
     lists = [w for w in want if not any(i in skip_ids for i in w)]
     lists += [[i for i in (rng.randrange(size) for _ in range(20)) if ref.id_to_token(i) is not None and i not in skip_ids] for _ in range(2000)]
-    for mode, skip in (("decode", True), ("stream", False)):
+    for mode, skip in (("all" if skip_ids else "decode", not skip_ids), ("stream", False)):
         got = ask(tool, mode, model, [array.array("i", w).tobytes() for w in lists])
         for w, g in zip(lists, got):
             if g.decode() != ref.decode(w, skip_special_tokens=skip):
@@ -121,6 +121,7 @@ def main():
         ref.no_truncation()
         added = [t.content for t in ref.get_added_tokens_decoder().values()]
         corpus = list(texts(random.Random(a.seed), a.mb * 1e6, added)) + [open(f, "rb").read() for f in a.file]
+        # a GGUF lacks tokens behind the model's vocabulary, and its types call more tokens special than tokenizer.json does
         skip = {i for i in range(ref.get_vocab_size()) if ref.id_to_token(i) == "<image_soft_token>"} if ref_dir else set()
         bad += compare(ours, a.tool, ours, ref, corpus, skip)
     sys.exit(bad != 0)

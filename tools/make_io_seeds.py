@@ -61,6 +61,9 @@ def make_gguf():
     put("gguf", "tensors", gguf([kv("general.alignment", U32, 8)], [("token_embd.weight", 0, [2, 3], 24), ("blk.0.attn_q.weight", 2, [32, 2], 36), ("x", 12, [256], 144)], 3, 8))
     put("gguf", "llama", gguf(model_keys("llama") + [kv("llama.rope.scaling.type", STR, "yarn"), kv("llama.rope.scaling.factor", F32, 4)], [("output.weight", 0, [1], 4)]))
     put("gguf", "gemma", gguf(model_keys("gemma") + [kv("tokenizer.ggml.tokens", ARR, ["<pad>", "a"], STR), kv("tokenizer.ggml.eos_token_id", U32, 1)], []))
+    put("gguf", "gemma3", gguf(model_keys("gemma3") + [
+        kv("gemma3.attention.sliding_window_pattern", ARR, [1], BOOL), kv("gemma3.attention.sliding_window", U32, 8),
+        kv("gemma3.rope.scaling.type", STR, "linear"), kv("gemma3.rope.scaling.factor", F32, 8), kv("tokenizer.ggml.eot_token_id", U32, 2)], []))
 
 
 def st(header, data=b"", pad=0):

@@ -31,10 +31,39 @@ static void give(void *p, void *unused) {
     fa_free(p);
 }
 
+/* Writes the pattern in PCRE2's terms: there \w has no marks and \s has U+180E, unlike in the reference, and \h is no
+ * hexadecimal digit. */
+static void translate(fa_buf *b, const char *p, size_t n) {
+    static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+    bool in_class = false;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != '\\' || i + 1 == n) {
+            if (p[i] == '[') in_class = true;
+            if (p[i] == ']') in_class = false;
+            fa_buf_add(b, p + i, 1);
+            continue;
+        }
+        char c = p[++i];
+        if (c == 's')
+            fa_buf_puts(b, "\\p{White_Space}");
+        else if (c == 'S')
+            fa_buf_puts(b, "\\P{White_Space}");
+        else if (c == 'w')
+            fa_buf_printf(b, in_class ? "%s" : "[%s]", word);
+        else if (c == 'W' && !in_class)
+            fa_buf_printf(b, "[^%s]", word);
+        else if (c == 'h')
+            fa_buf_puts(b, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
+        else
+            fa_buf_add(b, p + i - 1, 2);
+    }
+}
+
 int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *what, fa_error *err) {
     int code;
     PCRE2_SIZE at;
     PCRE2_UCHAR text[120];
+    fa_buf own = {0};
     fa_regex *r = *out = NULL;
     pcre2_general_context *gc = pcre2_general_context_create(take, give, NULL);
     pcre2_compile_context *cc = gc ? pcre2_compile_context_create(gc) : NULL;
@@ -43,7 +72,8 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
         r = FA_NEW(fa_regex);
     }
     if (r) r->what = fa_strdup(what);
-    int rc = r && r->what ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
+    translate(&own, pattern, len);
+    int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
         r->code = pcre2_compile((PCRE2_SPTR)pattern, len,
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
@@ -55,6 +85,7 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
             pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without JIT it is only slower */
         }
     }
+    fa_buf_free(&own);
     pcre2_compile_context_free(cc);
     pcre2_general_context_free(gc);
     if (rc) {

@@ -127,6 +127,8 @@ typedef const char *fa_scan(const char *p, const char *end);
 fa_scan *fa_scan_find(const char *pattern, size_t len);
 /* fa_scan of the pattern that ByteLevel uses itself. */
 const char *fa_scan_gpt2(const char *p, const char *end);
+/* fa_scan of the Whitespace pre-tokenizer. */
+const char *fa_scan_words(const char *p, const char *end);
 
 /* ---- norm.c
  * ------------------------------------------------------------------------------------------------------------------------------

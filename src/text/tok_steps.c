@@ -236,7 +236,14 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
         return rc ? rc : put_class(t, FA_PRE_CLASS, FA_SET_P, true, b, err);
     }
     if (is(type, "WhitespaceSplit")) return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
-    if (is(type, "Whitespace")) return fa_tok_put_pattern(t, "\\w+|[^\\w\\s]+", 13, FA_REMOVED, true, err);
+    if (is(type, "Whitespace")) {
+        fa_pre *m = new_pre(t, FA_PRE_SCAN);
+        if (!m) return too_many(t, "pre_tokenizer", err);
+        m->scan = fa_scan_words;
+        m->behavior = FA_REMOVED;
+        m->invert = true;
+        return FFAI_OK;
+    }
     if (is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len)))
         return put_literal(t, s, len, FA_REMOVED, false, err);
     if (is(type, "BertPreTokenizer")) {

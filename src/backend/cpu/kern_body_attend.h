@@ -2,11 +2,14 @@
  * attend_init.
  *
  * A row is one query row and one head of the group: row r = i * n_group + j. Pages are visited in order with a running
- * maximum m, sum l and output o per row. Two ways to do a page: stream  few rows (decode): K and V are read once, in
- * their own type, and widened in registers; four tokens at a time against V_DR rows. pack    many rows (prompt tiles):
- * K is transposed and V widened into scratch once, then two register-tiled matrix products, S = Q K^T and O = keep O +
- * P V, over tiles of V_MR rows. Tokens that no row sees may hold anything, even NaN: scores are masked by selection,
- * and V rows of unseen tokens never reach a product. */
+ * maximum m, sum l and output o per row. Two ways to do a page:
+ *   stream  few rows (decode): K and V are read once, in their own type, and widened in registers, four tokens at a
+ *           time against V_DR rows.
+ *   pack    many rows (prompt tiles): K is transposed and V widened into scratch once, then two register-tiled matrix
+ *           products, S = Q K^T and O = keep O + P V, over tiles of V_MR rows.
+ * Columns of q, o and the packed pages are in pair order (v_ldp) as far as whole pairs of vectors go, and in order
+ * after that: a dot product does not care, and q and o are reordered once per call. Tokens that no row sees may hold
+ * anything, even NaN: scores are masked by selection, and V rows of unseen tokens never reach a product. */
 #ifndef FA_CPU_KERN_BODY_ATTEND_H
 #define FA_CPU_KERN_BODY_ATTEND_H
 
@@ -16,8 +19,8 @@
 #include <math.h>
 
 enum {
-    PANEL = V_NV * VL,      /* columns of one packed panel */
-    STREAM_ROWS = 2 * V_DR, /* up to here a page is streamed */
+    PANEL = V_NV * VL, /* columns of one packed panel */
+    STREAM_ROWS = 8,   /* up to here a page is streamed */
 };
 
 typedef struct att {
