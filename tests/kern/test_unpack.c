@@ -292,7 +292,8 @@ static int bench(int mib) {
     char text[32];
     if (!mem) return 1;
     random_bytes(mem, 1 << 20, 1);
-    /* Bytes whose half-words are ordinary numbers (about 2^-16 to 2^15) in every scale type: no subnormals, which cost traps. */
+    /* Bytes whose half-words are ordinary numbers (about 2^-16 to 2^15) in every scale type: no subnormals, which cost
+     * traps. */
     for (size_t i = 0; i < 1 << 20; i++) mem[i] = (uint8_t)(0x31 + mem[i] % 16);
     for (size_t i = 1 << 20; i < total; i <<= 1) memcpy(mem + i, mem, i < total - i ? i : total - i);
     output_alloc(&o, cols);
