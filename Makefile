@@ -33,7 +33,8 @@ test: deps   ## the whole suite; needs no model hub
 	@ctest --preset release -j $(JOBS)
 
 test-real: ffai   ## compare with the official implementation on real weights (fetches about 250 MB)
-	@tools/test_real.sh
+	@tools/deps.sh real
+	@tests/real/run.sh
 
 check: deps   ## format, dependency rules, shell scripts, file rules
 	@tools/deps.sh check

@@ -1,8 +1,10 @@
 /* ffai - the public interface of libffai.
  *
- * One model is loaded once and is immutable; an engine runs requests against it; a request is one growing sequence of tokens. Functions that
- * can fail return 0 on success or a negative ffai_code and fill *err (err may be NULL). Out-parameters are NULL after a failure; every
- * *_free(NULL) is a no-op. A model and a tokenizer may be used by several threads at once; an engine and its requests by one at a time.
+ * One model is loaded once and is immutable; an engine runs requests against it; a request is one growing sequence of
+ * tokens. Functions that can fail return 0 on success or a negative ffai_code and fill *err (err may be NULL).
+ * Out-parameters are NULL after a failure; every
+ * *_free(NULL) is a no-op. A model and a tokenizer may be used by several threads at once; an engine and its requests
+ * by one at a time.
  */
 #ifndef FFAI_H
 #define FFAI_H
@@ -25,18 +27,20 @@ extern "C" {
 #define FFAI_VERSION_MINOR 1
 #define FFAI_VERSION_PATCH 0
 
-/* ---- errors ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- errors
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 /* X(name, value, text) */
-#define FFAI_CODES(X)                                                                                                                      \
-    X(FFAI_OK, 0, "ok")                                                                                                                    \
-    X(FFAI_EINVAL, -1, "invalid argument")                                                                                                 \
-    X(FFAI_ENOMEM, -2, "out of memory")                                                                                                    \
-    X(FFAI_EIO, -3, "file cannot be read or written")                                                                                      \
-    X(FFAI_EFORMAT, -4, "malformed file")                                                                                                  \
-    X(FFAI_ENOTSUP, -5, "not supported")                                                                                                   \
-    X(FFAI_ELIMIT, -6, "limit exceeded")                                                                                                   \
-    X(FFAI_ECANCEL, -7, "cancelled")                                                                                                       \
+#define FFAI_CODES(X)                                                                                                  \
+    X(FFAI_OK, 0, "ok")                                                                                                \
+    X(FFAI_EINVAL, -1, "invalid argument")                                                                             \
+    X(FFAI_ENOMEM, -2, "out of memory")                                                                                \
+    X(FFAI_EIO, -3, "file cannot be read or written")                                                                  \
+    X(FFAI_EFORMAT, -4, "malformed file")                                                                              \
+    X(FFAI_ENOTSUP, -5, "not supported")                                                                               \
+    X(FFAI_ELIMIT, -6, "limit exceeded")                                                                               \
+    X(FFAI_ECANCEL, -7, "cancelled")                                                                                   \
     X(FFAI_EINTERNAL, -8, "internal error")
 
 typedef enum ffai_code {
@@ -57,30 +61,36 @@ FFAI_API const char *ffai_version(void); /* "0.1.0" */
 /* Frees strings and arrays that functions below hand over. */
 FFAI_API void ffai_free(void *p);
 
-/* ---- families -------------------------------------------------------------------------------------------------------------------- */
+/* ---- families
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ffai_family_info {
-    const char *name;         /* "llama" */
-    const char *model_types;  /* comma-separated values of config.json's model_type */
-    const char *archs;        /* comma-separated architecture strings */
-    const char *modality;     /* "text" */
-    const char *task;         /* "generate" */
-    const char *formats;      /* comma-separated weight formats */
-    const char *devices;      /* "cpu" */
-    const char *repos;        /* comma-separated repo ids whose checkpoints were verified, "" when none */
-    bool parity;              /* has a parity test against the official implementation */
+    const char *name;        /* "llama" */
+    const char *model_types; /* comma-separated values of config.json's model_type */
+    const char *archs;       /* comma-separated architecture strings */
+    const char *modality;    /* "text" */
+    const char *task;        /* "generate" */
+    const char *formats;     /* comma-separated weight formats */
+    const char *devices;     /* "cpu" */
+    const char *repos;       /* comma-separated repo ids whose checkpoints were verified, "" when none */
+    bool parity;             /* has a parity test against the official implementation */
 } ffai_family_info;
 
 /* Fills info for family i; false past the last one. */
 FFAI_API bool ffai_family_at(size_t i, ffai_family_info *info);
 
-/* ---- models ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- models
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ffai_model ffai_model;
 
 typedef struct ffai_model_opts {
     const char *weights; /* "map" (default, "auto"): used from the file mapping; "private": copied to memory */
     bool config_only;    /* the weights may be missing; nothing that needs them works */
+    bool tokenizer_only; /* config.json may be missing too and the family unknown; only the functions of "tokens" below
+                            work */
 } ffai_model_opts;
 
 /* path: a folder in HuggingFace or mlx layout, or a .gguf file. opts may be NULL. */
@@ -89,19 +99,20 @@ FFAI_API void ffai_model_free(ffai_model *m);
 
 typedef struct ffai_model_info {
     const char *path, *family, *model_type, *arch;
-    const char *format;      /* what most weight bytes are stored as: "bf16", "affine 4-bit g64", "q4_k" */
-    const char *container;   /* "safetensors" or "gguf" */
-    int64_t n_param;         /* of bound tensors, logical elements */
-    int64_t weight_bytes;    /* stored bytes of bound tensors */
+    const char *format;         /* what most weight bytes are stored as: "bf16", "affine 4-bit g64", "q4_k" */
+    const char *container;      /* "safetensors" or "gguf" */
+    int64_t n_param;            /* of bound tensors, logical elements */
+    int64_t weight_bytes;       /* stored bytes of bound tensors */
     int64_t n_tensor, n_unused; /* tensors in the files; those that the family does not use */
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
-    bool tied;               /* the head is the embedding matrix */
+    bool tied; /* the head is the embedding matrix */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
 
 typedef struct ffai_tensor_info {
-    const char *name, *dtype, *format, *file; /* dtype as in the file; format: how it is computed, "" when unused by the family */
+    const char *name, *dtype, *format,
+        *file; /* dtype as in the file; format: how it is computed, "" when unused by the family */
     int64_t dim[8];
     int n_dim;
     int64_t bytes;
@@ -113,21 +124,28 @@ FFAI_API bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_in
 /* config.json's text (for GGUF: the equivalent that was synthesised); lives as long as the model. */
 FFAI_API const char *ffai_model_config_text(const ffai_model *m);
 
-/* ---- tokens ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
 
 enum {
     FFAI_TOK_SPECIAL = 1,         /* add BOS / EOS as the checkpoint says */
     FFAI_TOK_NO_PARSE_SPECIAL = 2 /* text of special tokens is plain text */
 };
 
-/* One line about the tokenizer ("BPE, byte-level, 4096 tokens, bos 0, eos 1"), or the reason why there is none. Loads it on first use. */
+/* One line about the tokenizer ("BPE, byte-level, 4096 tokens, bos 0, eos 1"), or the reason why there is none. Loads
+ * it on first use. */
 FFAI_API int ffai_tokenizer_text(ffai_model *m, char *buf, size_t cap, ffai_error *err);
 /* *ids: free with ffai_free. Text may contain NUL and invalid UTF-8 (read as U+FFFD). */
-FFAI_API int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n, ffai_error *err);
+FFAI_API int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n,
+                           ffai_error *err);
 /* *text: NUL-terminated, free with ffai_free. skip_special leaves special tokens out. */
-FFAI_API int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len, ffai_error *err);
+FFAI_API int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len,
+                             ffai_error *err);
 
-/* ---- engines --------------------------------------------------------------------------------------------------------------------- */
+/* ---- engines
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ffai_engine ffai_engine;
 
@@ -136,13 +154,13 @@ typedef struct ffai_engine_opts {
     const char *device;    /* "cpu", "auto" */
     const char *precision; /* "fast" (default), "exact" */
     const char *kv_cache;  /* "f32", "f16", "bf16"; default f16 for fast, f32 for exact */
-    const char *cpu;       /* highest instruction set: "c", "avx2", "avx512", "avx512vnni"; NULL: all that the machine has */
-    int n_thread;          /* default: the processors that this process may use */
-    int n_ctx;             /* tokens per sequence; default: the model's maximum, at most 4096 */
-    int n_slot;            /* sequences at a time; default 1 */
-    int n_chunk;           /* most prompt tokens in one step; default 512 */
-    bool composed;         /* debugging: run every fused operation as its primitives */
-    bool profile;          /* collect time per operation, see ffai_engine_profile */
+    const char *cpu; /* highest instruction set: "c", "avx2", "avx512", "avx512vnni"; NULL: all that the machine has */
+    int n_thread;    /* default: the processors that this process may use */
+    int n_ctx;       /* tokens per sequence; default: the model's maximum, at most 4096 */
+    int n_slot;      /* sequences at a time; default 1 */
+    int n_chunk;     /* most prompt tokens in one step; default 512 */
+    bool composed;   /* debugging: run every fused operation as its primitives */
+    bool profile;    /* collect time per operation, see ffai_engine_profile */
 } ffai_engine_opts;
 
 /* The model must outlive the engine. */
@@ -168,7 +186,8 @@ typedef struct ffai_engine_info {
 
 FFAI_API void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info);
 
-/* Totals since the engine was created; times in seconds of steps that held prompt rows (prefill) and of those that did not (decode). */
+/* Totals since the engine was created; times in seconds of steps that held prompt rows (prefill) and of those that did
+ * not (decode). */
 typedef struct ffai_engine_stats {
     int64_t prompt_tokens, gen_tokens;
     double prefill_s, decode_s;
@@ -185,14 +204,16 @@ typedef struct ffai_profile_row {
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
 
-/* ---- requests -------------------------------------------------------------------------------------------------------------------- */
+/* ---- requests
+ * --------------------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct ffai_sampling {
-    float temp;     /* 0: greedy */
-    int top_k;      /* 0: off */
-    float top_p;    /* 1: off */
-    float min_p;    /* 0: off */
-    uint64_t seed;  /* same seed, same tokens */
+    float temp;    /* 0: greedy */
+    int top_k;     /* 0: off */
+    float top_p;   /* 1: off */
+    float min_p;   /* 0: off */
+    uint64_t seed; /* same seed, same tokens */
 } ffai_sampling;
 
 /* generation_config.json's values, else greedy. */
@@ -203,7 +224,7 @@ typedef struct ffai_request ffai_request;
 typedef struct ffai_request_opts {
     const int32_t *ids; /* the prompt, copied; at least one token */
     size_t n_ids;
-    int64_t max_new;    /* 0: until the context is full */
+    int64_t max_new; /* 0: until the context is full */
     ffai_sampling sampling;
     const char *const *stop; /* strings that end generation and are not part of the output */
     size_t n_stop;
@@ -225,9 +246,10 @@ FFAI_API int ffai_submit(ffai_engine *e, const ffai_request_opts *opts, ffai_req
 FFAI_API int ffai_engine_step(ffai_engine *e, ffai_error *err);
 
 typedef struct ffai_event {
-    const char *text;    /* text that became final since the last poll: whole characters; valid until the next call on this request */
+    const char *text; /* text that became final since the last poll: whole characters; valid until the next call on this
+                         request */
     size_t text_len;
-    const int32_t *ids;  /* tokens since the last poll, same lifetime */
+    const int32_t *ids; /* tokens since the last poll, same lifetime */
     size_t n_ids;
     ffai_finish finish;
 } ffai_event;
@@ -237,7 +259,8 @@ FFAI_API const ffai_error *ffai_request_error(const ffai_request *r); /* why fin
 FFAI_API void ffai_request_cancel(ffai_request *r);
 FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
 
-/* ---- evaluation: logits and taps of a known sequence ------------------------------------------------------------------------------- */
+/* ---- evaluation: logits and taps of a known sequence
+ * ------------------------------------------------------------------------------- */
 
 /* A tap: a named intermediate array of one step, f32, row-major. rows are the step's tokens. */
 typedef void ffai_logits_fn(void *user, int64_t row, const float *logits, int64_t vocab);
@@ -248,7 +271,8 @@ typedef struct ffai_eval_opts {
     size_t n_ids;
     int chunk;       /* prompt tokens per step; 0: the engine's n_chunk */
     int decode_from; /* > 0: ids from this index on are fed one at a time */
-    int batch;       /* the sequence this many times at once, each in its own slot; 0: once. Logits of sequence 0 are returned */
+    int batch; /* the sequence this many times at once, each in its own slot; 0: once. Logits of sequence 0 are returned
+                */
     ffai_logits_fn *logits; /* receives every row of sequence 0 in order; may be NULL */
     ffai_tap_fn *tap;       /* may be NULL */
     void *user;             /* for both */
@@ -257,13 +281,15 @@ typedef struct ffai_eval_opts {
 /* The engine must have no running requests, n_ctx >= n_ids and n_slot >= batch. */
 FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, ffai_error *err);
 
-/* Speed of n_tok-token steps: feeds every one of `batch` sequences `depth` tokens untimed, then runs and times `n_step` steps of n_tok tokens
- * each (n_step 1, n_tok P: prefill; n_tok 1: decode). Token ids are arbitrary. seconds: by the caller, [n_step]. */
+/* Speed of n_tok-token steps: feeds every one of `batch` sequences `depth` tokens untimed, then runs and times `n_step`
+ * steps of n_tok tokens each (n_step 1, n_tok P: prefill; n_tok 1: decode). Token ids are arbitrary. seconds: by the
+ * caller, [n_step]. */
 FFAI_API int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err);
 
-/* Measured limits of this machine with n_thread threads: bytes per second of a read stream, int8 and f32 multiply-add operations (2 per
- * multiply-add) per second of the matrix kernels. Takes about a second. */
-FFAI_API int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, double *f32_ops_s, ffai_error *err);
+/* Measured limits of this machine with n_thread threads: bytes per second of a read stream, int8 and f32 multiply-add
+ * operations (2 per multiply-add) per second of the matrix kernels. Takes about a second. */
+FFAI_API int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, double *f32_ops_s,
+                                ffai_error *err);
 
 #ifdef __cplusplus
 }

@@ -23,9 +23,9 @@ typedef struct fa_run_opts {
 struct fa_backend {
     const char *name; /* "cpu" */
     const char *isa;
-    bool exact;       /* precision mode: see docs/precision.md */
-    int attend_tile;  /* most query rows of an attention tile */
-    int max_pages;    /* page_stride of the batches to come; set by the engine before recording */
+    bool exact;      /* precision mode: see docs/precision.md */
+    int attend_tile; /* most query rows of an attention tile */
+    int max_pages;   /* page_stride of the batches to come; set by the engine before recording */
     int n_thread;
     bool has_op[FA_OP_COUNT];
     /* Bytes of work memory (in the step arena) and of scratch (per thread) that a record needs. */

@@ -1,6 +1,6 @@
-/* The step program: what a family's forward records and a backend runs. A record names an operation, its tensors (addresses in the step
- * arena), its weights and parameters. Nothing in a record depends on data that a step computes, so a program recorded once for a batch shape
- * is replayed with new batch integers. */
+/* The step program: what a family's forward records and a backend runs. A record names an operation, its tensors
+ * (addresses in the step arena), its weights and parameters. Nothing in a record depends on data that a step computes,
+ * so a program recorded once for a batch shape is replayed with new batch integers. */
 #ifndef FA_BACKEND_PROGRAM_H
 #define FA_BACKEND_PROGRAM_H
 
@@ -24,18 +24,18 @@ typedef struct fa_linear {
 
 /* Rotary position embedding: angle of pair i at position p is p * inv_freq[i]. */
 typedef struct fa_rope {
-    int64_t n_pair;        /* rotated pairs: 2 * n_pair leading dims of each head; 0 = no rotation */
-    const float *inv_freq; /* [n_pair] */
+    int64_t n_pair;             /* rotated pairs: 2 * n_pair leading dims of each head; 0 = no rotation */
+    const float *inv_freq;      /* [n_pair] */
     const float *inv_freq_long; /* longrope: used when the sequence is longer than original_ctx; NULL otherwise */
-    float mscale;          /* multiplies cos and sin (yarn, longrope); 1 otherwise */
-    bool interleaved;      /* pairs (2i, 2i + 1) instead of (i, i + n_pair) */
-    bool dynamic;          /* NTK: theta grows with the sequence beyond original_ctx */
-    float theta, factor;   /* dynamic only */
+    float mscale;               /* multiplies cos and sin (yarn, longrope); 1 otherwise */
+    bool interleaved;           /* pairs (2i, 2i + 1) instead of (i, i + n_pair) */
+    bool dynamic;               /* NTK: theta grows with the sequence beyond original_ctx */
+    float theta, factor;        /* dynamic only */
     int64_t original_ctx;
 } fa_rope;
 
-/* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq * stride + p]; its keys for
- * head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
+/* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq *
+ * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
 typedef struct fa_kv {
     uint8_t *k, *v;
     size_t page_bytes, head_bytes;
@@ -44,67 +44,82 @@ typedef struct fa_kv {
     fa_dtype dtype;
 } fa_kv;
 
-typedef enum fa_act_fn { FA_ACT_SILU, FA_ACT_GELU_TANH, FA_ACT_GELU_ERF, FA_ACT_GELU_QUICK /* x * sigmoid(1.702 x) */, FA_ACT_RELU } fa_act_fn;
+typedef enum fa_act_fn {
+    FA_ACT_SILU,
+    FA_ACT_GELU_TANH,
+    FA_ACT_GELU_ERF,
+    FA_ACT_RELU,
+    /* rarer ones run without kernels of their own */
+    FA_ACT_GELU_QUICK /* x * sigmoid(1.702 x) */,
+    FA_ACT_RELU2 /* relu(x)^2 */,
+    FA_ACT_RELU6,
+    FA_ACT_LEAKY_RELU /* slope 0.01 */,
+    FA_ACT_SIGMOID,
+    FA_ACT_TANH,
+    FA_ACT_MISH,
+    FA_ACT_LINEAR
+} fa_act_fn;
 
-/* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers have fixed addresses
- * for the life of the engine, so that programs can point to them. */
+/* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers
+ * have fixed addresses for the life of the engine, so that programs can point to them. */
 typedef struct fa_batch {
     /* host fields: what a program's shape depends on */
     int n_tok, n_seq, n_out;
-    int n_dec;  /* leading sequences with one row each */
-    int max_q;  /* most rows of one sequence */
-    int n_tile; /* entries of the tile table */
-    int n_axes; /* position axes: 1 (3 for multimodal RoPE) */
+    int n_dec;   /* leading sequences with one row each */
+    int max_q;   /* most rows of one sequence */
+    int n_tile;  /* entries of the tile table */
+    int n_axes;  /* position axes: 1 (3 for multimodal RoPE) */
     int n_group; /* KV page groups */
     /* device buffers */
-    int32_t *tok;                /* [n_tok] */
-    int32_t *pos;                /* [n_axes, n_tok] */
-    int32_t *row_start;          /* [n_seq + 1] */
-    int32_t *slot;               /* [n_seq] */
-    int32_t *len;                /* [n_seq] tokens in the cache after this step */
-    int32_t *rope_len;           /* [n_seq] length that picks length-dependent frequencies: the whole prompt's while it is fed in pieces */
+    int32_t *tok;       /* [n_tok] */
+    int32_t *pos;       /* [n_axes, n_tok] */
+    int32_t *row_start; /* [n_seq + 1] */
+    int32_t *slot;      /* [n_seq] */
+    int32_t *len;       /* [n_seq] tokens in the cache after this step */
+    int32_t *rope_len;  /* [n_seq] length that picks length-dependent frequencies: the whole prompt's while it is fed in
+                           pieces */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
-    int32_t *kv_hi;              /* [n_tok] one past the last visible position */
-    int32_t *page[FA_MAX_GROUP]; /* [n_seq, page_stride] physical pages, -1 where none */
+    int32_t *kv_hi;               /* [n_tok] one past the last visible position */
+    int32_t *page[FA_MAX_GROUP];  /* [n_seq, page_stride] physical pages, -1 where none */
     int32_t page_stride;
-    int32_t *out_row;            /* [n_out] rows whose logits are wanted */
+    int32_t *out_row;             /* [n_out] rows whose logits are wanted */
     int32_t *tile_seq, *tile_row; /* [n_tile] query tiles of attention: sequence and first row within the batch */
 } fa_batch;
 
 /* X(id, text): the operations. */
-#define FA_OPS(X)                                                                                                                          \
-    X(NOP, "nop")                                                                                                                          \
-    X(EMBED, "embed")                                                                                                                      \
-    X(ROPE_TABLE, "rope_table")                                                                                                            \
-    X(NORM, "norm")                                                                                                                        \
-    X(LINEAR, "linear")                                                                                                                    \
-    X(HEAD_NORM, "head_norm")                                                                                                              \
-    X(ROPE, "rope")                                                                                                                        \
-    X(APPEND, "append")                                                                                                                    \
-    X(ATTEND, "attend")                                                                                                                    \
-    X(GLU, "glu")                                                                                                                          \
-    X(ADD, "add")                                                                                                                          \
-    X(ROWS, "rows")                                                                                                                        \
-    X(SOFTCAP, "softcap")                                                                                                                  \
-    X(TAP, "tap")                                                                                                                          \
-    X(NORM_QKV, "norm_qkv")                                                                                                                \
-    X(LINEAR_ADD, "linear_add")                                                                                                            \
+#define FA_OPS(X)                                                                                                      \
+    X(NOP, "nop")                                                                                                      \
+    X(EMBED, "embed")                                                                                                  \
+    X(ROPE_TABLE, "rope_table")                                                                                        \
+    X(NORM, "norm")                                                                                                    \
+    X(LINEAR, "linear")                                                                                                \
+    X(HEAD_NORM, "head_norm")                                                                                          \
+    X(ROPE, "rope")                                                                                                    \
+    X(APPEND, "append")                                                                                                \
+    X(ATTEND, "attend")                                                                                                \
+    X(GLU, "glu")                                                                                                      \
+    X(ADD, "add")                                                                                                      \
+    X(ROWS, "rows")                                                                                                    \
+    X(SOFTCAP, "softcap")                                                                                              \
+    X(TAP, "tap")                                                                                                      \
+    X(NORM_QKV, "norm_qkv")                                                                                            \
+    X(LINEAR_ADD, "linear_add")                                                                                        \
     X(NORM_MLP_UP, "norm_mlp_up")
 
 typedef enum fa_op {
 #define FA_X(id, text) FA_OP_##id,
     FA_OPS(FA_X)
 #undef FA_X
-    FA_OP_COUNT
+        FA_OP_COUNT
 } fa_op;
 
 /* Parameters by operation. Pointers lead to model-owned or arena memory. */
 typedef struct fa_qkv_param {
-    const fa_norm *norm;            /* before the projections */
+    const fa_norm *norm; /* before the projections */
     const fa_linear *q, *k, *v;
     const fa_norm *q_norm, *k_norm; /* per head, or NULL */
     const fa_kv *kv;
-    const float *rope_table;        /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
+    const float *rope_table; /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;
     bool interleaved;
 } fa_qkv_param;
@@ -121,21 +136,39 @@ typedef struct fa_rec {
     uint8_t op; /* fa_op */
     int16_t layer;
     fa_tensor out, in[2];
-    void *work;        /* arena memory that the backend asked for */
+    void *work; /* arena memory that the backend asked for */
     union {
-        struct { const fa_weight *w; float scale; } embed;
+        struct {
+            const fa_weight *w;
+            float scale;
+        } embed;
         const fa_rope *rope_table;
-        const fa_norm *norm;                                      /* NORM, HEAD_NORM: in[0] [n, heads, dim] */
-        const fa_linear *linear;                                  /* LINEAR */
-        struct { const fa_linear *lin; const fa_norm *post; } linear_add; /* out += post(lin(in)) */
-        fa_qkv_param qkv;                                         /* in[0] h; out q */
-        struct { const float *table; int64_t n_pair, head_dim; bool interleaved; } rope; /* in place on out [n_tok, heads, head_dim] */
-        struct { const fa_kv *kv; } append;                       /* in[0] k, in[1] v [n_tok, n_kv, head_dim] */
+        const fa_norm *norm;     /* NORM, HEAD_NORM: in[0] [n, heads, dim] */
+        const fa_linear *linear; /* LINEAR */
+        struct {
+            const fa_linear *lin;
+            const fa_norm *post;
+        } linear_add;     /* out += post(lin(in)) */
+        fa_qkv_param qkv; /* in[0] h; out q */
+        struct {
+            const float *table;
+            int64_t n_pair, head_dim;
+            bool interleaved;
+        } rope; /* in place on out [n_tok, heads, head_dim] */
+        struct {
+            const fa_kv *kv;
+        } append; /* in[0] k, in[1] v [n_tok, n_kv, head_dim] */
         fa_attend_param attend;
-        struct { const fa_norm *norm; const fa_linear *gate, *up; fa_act_fn act; } mlp_up;
-        fa_act_fn glu;                                            /* in[0] gate, in[1] up */
-        float softcap;                                            /* in place on out */
-        struct { const char *name; } tap;                         /* in[0] */
+        struct {
+            const fa_norm *norm;
+            const fa_linear *gate, *up;
+            fa_act_fn act;
+        } mlp_up;
+        fa_act_fn glu; /* in[0] gate, in[1] up */
+        float softcap; /* in place on out */
+        struct {
+            const char *name;
+        } tap; /* in[0] */
     } p;
     double bytes, flops; /* estimated memory traffic and arithmetic of the record */
 } fa_rec;

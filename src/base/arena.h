@@ -1,5 +1,6 @@
-/* The step arena: activations of one step. Address space is reserved once and committed as recordings need it, so it never moves and the same
- * recording always gets the same addresses. Allocation is a bump; layers release what they used by resetting to a mark. */
+/* The step arena: activations of one step. Address space is reserved once and committed as recordings need it, so it
+ * never moves and the same recording always gets the same addresses. Allocation is a bump; layers release what they
+ * used by resetting to a mark. */
 #ifndef FA_BASE_ARENA_H
 #define FA_BASE_ARENA_H
 

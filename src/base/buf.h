@@ -1,5 +1,5 @@
-/* A growing byte buffer that is always NUL-terminated. Append calls are sticky: after an allocation failure `failed` is set and nothing is
- * added; check it once at the end. */
+/* A growing byte buffer that is always NUL-terminated. Append calls are sticky: after an allocation failure `failed` is
+ * set and nothing is added; check it once at the end. */
 #ifndef FA_BASE_BUF_H
 #define FA_BASE_BUF_H
 

@@ -31,7 +31,7 @@ int fa_fail_prefix(fa_error *err, int code, const char *fmt, ...) {
 
 const char *ffai_code_text(int code) {
     switch (code) {
-#define FFAI_X(name, value, text)                                                                                                          \
+#define FFAI_X(name, value, text)                                                                                      \
     case value: return text;
         FFAI_CODES(FFAI_X)
 #undef FFAI_X

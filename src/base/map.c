@@ -62,8 +62,10 @@ int fa_read_file(char **out, size_t *len, const char *path, size_t max, fa_error
     while (!rc && got < size) {
         ssize_t n = read(fd, p + got, size - got);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) rc = fa_fail(err, FFAI_EIO, "%s: %s", path, n ? strerror(errno) : "file became shorter while reading");
-        else got += (size_t)n;
+        if (n <= 0)
+            rc = fa_fail(err, FFAI_EIO, "%s: %s", path, n ? strerror(errno) : "file became shorter while reading");
+        else
+            got += (size_t)n;
     }
     close(fd);
     if (rc) {

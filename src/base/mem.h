@@ -1,4 +1,5 @@
-/* Memory that is freed all at once with its owner (a model's structures). Not for tensors of a step: that is the arena. */
+/* Memory that is freed all at once with its owner (a model's structures). Not for tensors of a step: that is the arena.
+ */
 #ifndef FA_BASE_MEM_H
 #define FA_BASE_MEM_H
 

@@ -1,5 +1,5 @@
-/* A pool of threads that walk one job together. The caller is thread 0. Between jobs the workers spin for a short while (decode steps follow
- * each other within microseconds), then sleep. */
+/* A pool of threads that walk one job together. The caller is thread 0. Between jobs the workers spin for a short while
+ * (decode steps follow each other within microseconds), then sleep. */
 #ifndef FA_BASE_POOL_H
 #define FA_BASE_POOL_H
 
@@ -14,8 +14,9 @@ int fa_pool_size(const fa_pool *p);
 /* Runs fn(arg, ith, n_thread) on every thread and returns when all have returned. */
 void fa_pool_run(fa_pool *p, void (*fn)(void *arg, int ith, int n_thread), void *arg);
 
-/* Inside fn. Work items 0..n-1 of the current phase, handed out `step` at a time: returns the first item of the next batch, >= n when none is
- * left. Every thread must call fa_pool_barrier between two phases (it also rewinds the item counter). */
+/* Inside fn. Work items 0..n-1 of the current phase, handed out `step` at a time: returns the first item of the next
+ * batch, >= n when none is left. Every thread must call fa_pool_barrier between two phases (it also rewinds the item
+ * counter). */
 int64_t fa_pool_take(fa_pool *p, int64_t step);
 void fa_pool_barrier(fa_pool *p);
 

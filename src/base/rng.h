@@ -1,5 +1,5 @@
-/* Counter-based random numbers: splitmix64 (Steele, Lea, Flood 2014). Also the specified generator of test weights: value i of a stream is
- * fa_rng_at(seed, i), the same in tools/fixtures (Python) and here. */
+/* Counter-based random numbers: splitmix64 (Steele, Lea, Flood 2014). Also the specified generator of test weights:
+ * value i of a stream is fa_rng_at(seed, i), the same in tools/fixtures (Python) and here. */
 #ifndef FA_BASE_RNG_H
 #define FA_BASE_RNG_H
 

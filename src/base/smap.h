@@ -1,4 +1,5 @@
-/* String map: byte strings to 32-bit values. Keys are borrowed (they must outlive the map). Open addressing, 64-bit hash. */
+/* String map: byte strings to 32-bit values. Keys are borrowed (they must outlive the map). Open addressing, 64-bit
+ * hash. */
 #ifndef FA_BASE_SMAP_H
 #define FA_BASE_SMAP_H
 

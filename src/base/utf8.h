@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Decodes one code point at s[0..n), n >= 1. Returns the bytes used (1..4). An ill-formed sequence gives U+FFFD and the length of its maximal
- * subpart, so that the caller always advances. */
+/* Decodes one code point at s[0..n), n >= 1. Returns the bytes used (1..4). An ill-formed sequence gives U+FFFD and the
+ * length of its maximal subpart, so that the caller always advances. */
 int fa_utf8_decode(const char *s, size_t n, uint32_t *cp);
 /* Writes cp to out[4], returns the bytes written; a surrogate or a value past U+10FFFF is written as U+FFFD. */
 int fa_utf8_encode(uint32_t cp, char *out);

@@ -9,7 +9,9 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->dim = fa_cfg_int(r, "hidden_size", d->dim, 1, 1 << 20);
     c->n_layer = fa_cfg_int(r, "num_hidden_layers", d->n_layer, 1, 4096);
     c->n_head = fa_cfg_int(r, "num_attention_heads", d->n_head, 1, 65536);
-    c->n_kv_head = fa_cfg_int(r, "num_key_value_heads", fa_cfg_node(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
+    c->n_kv_head =
+        fa_cfg_int(r, "num_key_value_heads",
+                   fa_cfg_node(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
@@ -19,16 +21,20 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->embed_scale = 1;
     c->attn_scale = 1 / sqrtf((float)c->head_dim);
     if (!r->err.code && c->n_head % c->n_kv_head)
-        fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head, (long long)c->n_kv_head);
+        fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head,
+                    (long long)c->n_kv_head);
     if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
     c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_fail(r, "no memory for %lld layers", (long long)c->n_layer);
-    *dims = (fa_lm_dims){c->n_layer, c->dim, c->n_head, c->n_kv_head, c->head_dim, c->ff_dim, c->vocab,
-                         fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX), c->tied};
+    *dims = (fa_lm_dims){
+        c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
+        c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
+        c->tied};
 }
 
-void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer), const void *user) {
+void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
+                      const void *user) {
     const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types);
     if (r->err.code) return;
     if (types && (int64_t)fa_jlen(types) < c->n_layer) {
@@ -50,7 +56,8 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     fa_dense *w = (fa_dense *)weights;
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    fa_bias qkv_bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS, o_bias = c->o_bias ? FA_BIAS : FA_NO_BIAS, mlp_bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
+    fa_bias qkv_bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS, o_bias = c->o_bias ? FA_BIAS : FA_NO_BIAS,
+            mlp_bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
     fa_linear embed;
     fa_bind_linear(b, &embed, c->vocab, c->dim, FA_NO_BIAS, "model.embed_tokens");
     w->embed = embed.w;
@@ -69,19 +76,25 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
             l->qkv.k_norm = &l->k_norm;
         }
         if (c->sandwich) {
-            fa_bind_norm(b, &l->post_attn_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_attention_layernorm", i);
-            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.pre_feedforward_layernorm", i);
-            fa_bind_norm(b, &l->post_mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_feedforward_layernorm", i);
+            fa_bind_norm(b, &l->post_attn_norm, c->dim, c->eps, c->norm_offset,
+                         "model.layers.%d.post_attention_layernorm", i);
+            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.pre_feedforward_layernorm",
+                         i);
+            fa_bind_norm(b, &l->post_mlp_norm, c->dim, c->eps, c->norm_offset,
+                         "model.layers.%d.post_feedforward_layernorm", i);
         } else {
-            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_attention_layernorm", i);
+            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_attention_layernorm",
+                         i);
         }
         fa_bind_linear(b, &l->gate, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.gate_proj", i);
         fa_bind_linear(b, &l->up, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.up_proj", i);
         fa_bind_linear(b, &l->down, c->dim, c->ff_dim, mlp_bias, "model.layers.%d.mlp.down_proj", i);
     }
     fa_bind_norm(b, &w->norm, c->dim, c->eps, c->norm_offset, "model.norm");
-    if (c->tied) w->head = embed;
-    else fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
+    if (c->tied)
+        w->head = embed;
+    else
+        fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {

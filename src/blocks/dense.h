@@ -1,9 +1,10 @@
 /* The dense decoder: what Llama, Mistral, Qwen 2/3 and Gemma 3 have in common. Per layer
  *
- *     h += [post_attn_norm] o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n)))      n = attn_norm(h)
- *     h += [post_mlp_norm] down_proj(act(gate_proj(m)) * up_proj(m))                                              m = mlp_norm(h)
+ *     h += [post_attn_norm] o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n)))      n =
+ * attn_norm(h) h += [post_mlp_norm] down_proj(act(gate_proj(m)) * up_proj(m)) m = mlp_norm(h)
  *
- * Bracketed norms exist where the family has them. A family file reads its config into fa_dense_cfg and says which tensors there are. */
+ * Bracketed norms exist where the family has them. A family file reads its config into fa_dense_cfg and says which
+ * tensors there are. */
 #ifndef FA_BLOCKS_DENSE_H
 #define FA_BLOCKS_DENSE_H
 
@@ -19,21 +20,21 @@ typedef struct fa_dense_cfg {
     float attn_scale, attn_softcap, final_softcap;
     fa_act_fn act;
     bool qkv_bias, o_bias, mlp_bias;
-    bool qk_norm;      /* per head, before rotation */
-    bool sandwich;     /* post norms, Gemma style names */
+    bool qk_norm;  /* per head, before rotation */
+    bool sandwich; /* post norms, Gemma style names */
     bool tied;
     fa_rope rope[FA_DENSE_ROPES];
-    uint8_t *layer_rope;  /* [n_layer] index into rope */
-    int32_t *window;      /* [n_layer], 0: full attention */
+    uint8_t *layer_rope; /* [n_layer] index into rope */
+    int32_t *window;     /* [n_layer], 0: full attention */
 } fa_dense_cfg;
 
 typedef struct fa_dense_layer {
     fa_norm attn_norm, mlp_norm, post_attn_norm, post_mlp_norm; /* [dim] */
     fa_norm q_norm, k_norm;                                     /* [head_dim] */
-    fa_qkv qkv;                                                 /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
-    fa_linear o;                                                /* [dim, n_head * head_dim] */
-    fa_linear gate, up;                                         /* [ff_dim, dim] */
-    fa_linear down;                                             /* [dim, ff_dim] */
+    fa_qkv qkv;         /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
+    fa_linear o;        /* [dim, n_head * head_dim] */
+    fa_linear gate, up; /* [ff_dim, dim] */
+    fa_linear down;     /* [dim, ff_dim] */
 } fa_dense_layer;
 
 typedef struct fa_dense {
@@ -53,8 +54,10 @@ typedef struct fa_dense_defaults {
 } fa_dense_defaults;
 
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
-/* layer_types ("sliding_attention" / "full_attention") into window[]; absent: sliding(i) decides, or nothing slides when NULL. */
-void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer), const void *user);
+/* layer_types ("sliding_attention" / "full_attention") into window[]; absent: sliding(i) decides, or nothing slides
+ * when NULL. */
+void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
+                      const void *user);
 
 void fa_dense_bind(fa_binder *b, const void *cfg, void *w);
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec);
@@ -62,8 +65,8 @@ fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m);
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h);
 fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor h);
 
-#define FA_DENSE_FORWARD                                                                                                                   \
-    .cfg_size = sizeof(fa_dense_cfg), .weights_size = sizeof(fa_dense), .bind = fa_dense_bind, .caches = fa_dense_caches,                   \
-    .embed = fa_dense_embed, .body = fa_dense_body, .head = fa_dense_head
+#define FA_DENSE_FORWARD                                                                                               \
+    .cfg_size = sizeof(fa_dense_cfg), .weights_size = sizeof(fa_dense), .bind = fa_dense_bind,                         \
+    .caches = fa_dense_caches, .embed = fa_dense_embed, .body = fa_dense_body, .head = fa_dense_head
 
 #endif

@@ -25,23 +25,29 @@ static int group_of(fa_kv_group *group, int *n, int32_t window) {
     return (*n)++;
 }
 
-static int64_t layer_page_bytes(const fa_kv_spec *s, fa_dtype t) { return s->n_head * FA_PAGE * s->head_dim * (int64_t)fa_dtype_size(t); }
+static int64_t layer_page_bytes(const fa_kv_spec *s, fa_dtype t) {
+    return s->n_head * FA_PAGE * s->head_dim * (int64_t)fa_dtype_size(t);
+}
 
 /* Fills group windows, page counts and per-page bytes. */
-static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err) {
+static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o,
+                   fa_error *err) {
     *n_group = 0;
     if (o->n_ctx < 1 || o->n_ctx > (1 << 28) || o->n_slot < 1 || o->n_slot > 65536)
         return fa_fail(err, FFAI_EINVAL, "cache: context of %d tokens for %d sequences", o->n_ctx, o->n_slot);
     for (int i = 0; i < n_layer; i++) {
         int g = group_of(group, n_group, spec[i].window);
-        if (g < 0) return fa_fail(err, FFAI_ENOTSUP, "cache: layer %d: more than %d different attention windows", i, FA_MAX_GROUP);
+        if (g < 0)
+            return fa_fail(err, FFAI_ENOTSUP, "cache: layer %d: more than %d different attention windows", i,
+                           FA_MAX_GROUP);
         group[g].page_bytes += 2 * layer_page_bytes(&spec[i], o->dtype);
     }
     for (int g = 0; g < *n_group; g++) group[g].n_page = group_pages(group[g].window, o) * o->n_slot;
     return 0;
 }
 
-int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token, fa_error *err) {
+int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token,
+               fa_error *err) {
     fa_kv_group group[FA_MAX_GROUP] = {0};
     int n_group, rc = lay_out(group, &n_group, spec, n_layer, o, err);
     *bytes = *per_token = 0;
@@ -82,10 +88,12 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
         if (fill_group(&c->group[g], c)) goto nomem;
         c->bytes += (size_t)(c->group[g].page_bytes * c->group[g].n_page);
     }
-    void *p = mmap(NULL, c->bytes ? c->bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p =
+        mmap(NULL, c->bytes ? c->bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         fa_error e;
-        rc = fa_fail(err ? err : &e, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %d tokens x %d sequences", c->bytes, o->n_ctx, o->n_slot);
+        rc = fa_fail(err ? err : &e, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %d tokens x %d sequences",
+                     c->bytes, o->n_ctx, o->n_slot);
         fa_kv_free(c);
         return rc;
     }
@@ -94,15 +102,22 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
     for (int i = 0; i < n_layer; i++) {
         int g = group_of(c->group, &c->n_group, spec[i].window);
         size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype);
-        c->layer[i] = (fa_kv){.k = at, .v = at + page * (size_t)c->group[g].n_page, .page_bytes = page, .n_head = spec[i].n_head,
-                              .head_bytes = page / (size_t)spec[i].n_head, .head_dim = spec[i].head_dim, .group = g, .dtype = o->dtype};
+        c->layer[i] = (fa_kv){.k = at,
+                              .v = at + page * (size_t)c->group[g].n_page,
+                              .page_bytes = page,
+                              .n_head = spec[i].n_head,
+                              .head_bytes = page / (size_t)spec[i].n_head,
+                              .head_dim = spec[i].head_dim,
+                              .group = g,
+                              .dtype = o->dtype};
         at += 2 * page * (size_t)c->group[g].n_page;
     }
     *out = c;
     return 0;
 nomem:
     fa_kv_free(c);
-    return fa_fail(err, FFAI_ENOMEM, "cache: no memory for the page tables of %d tokens x %d sequences", o->n_ctx, o->n_slot);
+    return fa_fail(err, FFAI_ENOMEM, "cache: no memory for the page tables of %d tokens x %d sequences", o->n_ctx,
+                   o->n_slot);
 }
 
 void fa_kv_free(fa_kv_cache *c) {
@@ -124,7 +139,8 @@ static void give_back(fa_kv_group *g, int32_t *entry) {
 }
 
 int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *err) {
-    if (to > c->n_ctx) return fa_fail(err, FFAI_ELIMIT, "sequence of %d tokens does not fit the context of %d", to, c->n_ctx);
+    if (to > c->n_ctx)
+        return fa_fail(err, FFAI_ELIMIT, "sequence of %d tokens does not fit the context of %d", to, c->n_ctx);
     for (int i = 0; i < c->n_group; i++) {
         fa_kv_group *g = &c->group[i];
         int32_t *table = g->table + (int64_t)slot * c->page_stride, first = 0;
@@ -135,7 +151,9 @@ int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *e
         }
         for (int32_t p = from / FA_PAGE; p <= (to - 1) / FA_PAGE; p++) {
             if (table[p] >= 0) continue;
-            if (!g->n_free) return fa_fail(err, FFAI_ELIMIT, "cache: no free page (window %d, slot %d, position %d)", g->window, slot, p * FA_PAGE);
+            if (!g->n_free)
+                return fa_fail(err, FFAI_ELIMIT, "cache: no free page (window %d, slot %d, position %d)", g->window,
+                               slot, p * FA_PAGE);
             table[p] = g->free[--g->n_free];
         }
     }
@@ -148,7 +166,9 @@ int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
         const int32_t *table = c->group[i].table + (int64_t)slot * c->page_stride;
         int32_t lowest = len - c->group[i].window + 1;
         if (c->group[i].window && len > 0 && table[lowest > 0 ? lowest / FA_PAGE : 0] < 0)
-            return fa_fail(err, FFAI_ENOTSUP, "cache: cannot go back to position %d: its window of %d has been given back", len, c->group[i].window);
+            return fa_fail(err, FFAI_ENOTSUP,
+                           "cache: cannot go back to position %d: its window of %d has been given back", len,
+                           c->group[i].window);
     }
     for (int i = 0; i < c->n_group; i++) {
         int32_t *table = c->group[i].table + (int64_t)slot * c->page_stride;
@@ -160,6 +180,7 @@ int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
 
 void fa_kv_reset(fa_kv_cache *c, int slot) {
     for (int i = 0; i < c->n_group; i++)
-        for (int32_t p = 0; p < c->page_stride; p++) give_back(&c->group[i], &c->group[i].table[(int64_t)slot * c->page_stride + p]);
+        for (int32_t p = 0; p < c->page_stride; p++)
+            give_back(&c->group[i], &c->group[i].table[(int64_t)slot * c->page_stride + p]);
     c->len[slot] = 0;
 }

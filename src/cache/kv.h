@@ -1,5 +1,6 @@
-/* The paged key/value cache. Pages hold FA_PAGE tokens of one layer; layers with the same window share a page table (a group), so that pages
- * behind a window can be given back while full-attention layers keep theirs. Slots are sequences. */
+/* The paged key/value cache. Pages hold FA_PAGE tokens of one layer; layers with the same window share a page table (a
+ * group), so that pages behind a window can be given back while full-attention layers keep theirs. Slots are sequences.
+ */
 #ifndef FA_CACHE_KV_H
 #define FA_CACHE_KV_H
 
@@ -14,8 +15,8 @@ typedef struct fa_kv_spec {
 typedef struct fa_kv_group {
     int32_t window;
     int32_t n_page, n_free;
-    int32_t *free;  /* [n_page] stack of free pages */
-    int32_t *table; /* [n_slot, page_stride], -1: no page */
+    int32_t *free;      /* [n_page] stack of free pages */
+    int32_t *table;     /* [n_slot, page_stride], -1: no page */
     int64_t page_bytes; /* of all its layers, K and V */
 } fa_kv_group;
 
@@ -37,12 +38,15 @@ typedef struct fa_kv_opts {
 } fa_kv_opts;
 
 /* Bytes that a cache would reserve, and bytes per token of one sequence; no allocation. */
-int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token, fa_error *err);
+int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token,
+               fa_error *err);
 int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err);
 void fa_kv_free(fa_kv_cache *c);
-/* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or after `from` can see. */
+/* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or
+ * after `from` can see. */
 int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *err);
-/* Forgets positions at and after len. Fails when a window group has already given back pages that the shorter sequence would see. */
+/* Forgets positions at and after len. Fails when a window group has already given back pages that the shorter sequence
+ * would see. */
 int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err);
 void fa_kv_reset(fa_kv_cache *c, int slot);
 

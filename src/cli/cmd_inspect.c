@@ -176,7 +176,7 @@ static int run_inspect(const cli_opts *o) {
             rc = cli_usage(o, "--%s needs --token-ids or --token-ids-file", cli_options[*id].name);
     if (!rc && inspect_has_ids(o) && cli_has(o, OPT_PLAN))
         rc = cli_usage(o, "--plan and token ids cannot be given together");
-    if (!rc) rc = session_model(o, !inspect_has_ids(o), &m);
+    if (!rc) rc = session_model(o, false, &m);
     if (!rc) rc = inspect_has_ids(o) ? inspect_run(o, m) : describe(o, m);
     ffai_model_free(m);
     return rc;

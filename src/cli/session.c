@@ -6,13 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-int session_model(const cli_opts *o, bool config_only, ffai_model **m) {
+int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     ffai_error err;
     *m = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (rc) return rc;
-    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL), .config_only = config_only};
+    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL), .tokenizer_only = tokenizer_only};
     if (ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err)) return cli_fail(o, "%s", err.msg);
+    if (tokenizer_only) return 0;
     ffai_model_info in;
     char size[16];
     ffai_model_get_info(*m, &in);

@@ -7,8 +7,9 @@
 
 #include <ffai.h>
 
-/* -m. 0, or 1/2 after a message. config_only: a folder without weights will do. */
-int session_model(const cli_opts *o, bool config_only, ffai_model **m);
+/* -m. 0, or 1/2 after a message. tokenizer_only: nothing else of the checkpoint is needed, its family may be unknown.
+ */
+int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m);
 /* The common flags as engine options; the caller changes what its command decides itself. */
 ffai_engine_opts session_engine_opts(const cli_opts *o);
 int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e);

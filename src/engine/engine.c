@@ -21,7 +21,10 @@ static int range(fa_error *err, const char *what, int v, int min, int max) {
 }
 
 static int parse_kv(settings *s, const char *name, fa_error *err) {
-    static const struct { const char *name; fa_dtype t; } kinds[] = {{"f32", FA_F32}, {"f16", FA_F16}, {"bf16", FA_BF16}};
+    static const struct {
+        const char *name;
+        fa_dtype t;
+    } kinds[] = {{"f32", FA_F32}, {"f16", FA_F16}, {"bf16", FA_BF16}};
     if (!name) name = s->exact ? "f32" : "f16";
     for (size_t i = 0; i < 3; i++) {
         if (strcmp(kinds[i].name, name)) continue;
@@ -36,10 +39,17 @@ static int read_opts(settings *s, const ffai_model *m, const ffai_engine_opts *o
     static const ffai_engine_opts none;
     if (!o) o = &none;
     const char *device = o->device ? o->device : "auto", *precision = o->precision ? o->precision : "fast";
-    if (strcmp(device, "cpu") && strcmp(device, "auto")) return fa_fail(err, FFAI_ENOTSUP, "device: \"%s\": this build runs on cpu only", device);
-    if (strcmp(precision, "fast") && strcmp(precision, "exact")) return fa_fail(err, FFAI_EINVAL, "precision: \"%s\" is not exact or fast", precision);
-    *s = (settings){.n_thread = o->n_thread ? o->n_thread : fa_cpu_count(), .n_slot = o->n_slot ? o->n_slot : 1, .n_chunk = o->n_chunk ? o->n_chunk : 512,
-                    .exact = strcmp(precision, "exact") == 0, .cpu = o->cpu, .composed = o->composed, .profile = o->profile};
+    if (strcmp(device, "cpu") && strcmp(device, "auto"))
+        return fa_fail(err, FFAI_ENOTSUP, "device: \"%s\": this build runs on cpu only", device);
+    if (strcmp(precision, "fast") && strcmp(precision, "exact"))
+        return fa_fail(err, FFAI_EINVAL, "precision: \"%s\" is not exact or fast", precision);
+    *s = (settings){.n_thread = o->n_thread ? o->n_thread : fa_cpu_count(),
+                    .n_slot = o->n_slot ? o->n_slot : 1,
+                    .n_chunk = o->n_chunk ? o->n_chunk : 512,
+                    .exact = strcmp(precision, "exact") == 0,
+                    .cpu = o->cpu,
+                    .composed = o->composed,
+                    .profile = o->profile};
     s->n_ctx = o->n_ctx ? o->n_ctx : (int)(m->dims.max_ctx < 4096 ? m->dims.max_ctx : 4096);
     int rc = range(err, "threads", s->n_thread, 1, 1024);
     if (!rc) rc = range(err, "ctx", s->n_ctx, 1, 1 << 28);
@@ -54,7 +64,9 @@ static fa_kv_opts kv_opts(const settings *s) { return (fa_kv_opts){s->n_slot, s-
 
 /* ---- batch buffers ---- */
 
-static int32_t *ints(fa_mem *m, int64_t n) { return (int32_t *)fa_mem_calloc(m, (size_t)(n > 0 ? n : 1), sizeof(int32_t)); }
+static int32_t *ints(fa_mem *m, int64_t n) {
+    return (int32_t *)fa_mem_calloc(m, (size_t)(n > 0 ? n : 1), sizeof(int32_t));
+}
 
 /* Buffers for rows tokens of n_seq sequences; page tables only when the cache is there (a plan does without). */
 static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int n_group, fa_error *err) {
@@ -64,9 +76,11 @@ static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int 
     b->n_axes = 1;
     b->n_group = n_group;
     b->page_stride = page_stride;
-    bool ok = (b->tok = ints(&e->mem, rows)) && (b->pos = ints(&e->mem, rows)) && (b->row_start = ints(&e->mem, n_seq + 1)) &&
-              (b->slot = ints(&e->mem, n_seq)) && (b->len = ints(&e->mem, n_seq)) && (b->rope_len = ints(&e->mem, n_seq)) && (b->kv_hi = ints(&e->mem, rows)) &&
-              (b->out_row = ints(&e->mem, rows)) && (b->tile_seq = ints(&e->mem, rows)) && (b->tile_row = ints(&e->mem, rows));
+    bool ok = (b->tok = ints(&e->mem, rows)) && (b->pos = ints(&e->mem, rows)) &&
+              (b->row_start = ints(&e->mem, n_seq + 1)) && (b->slot = ints(&e->mem, n_seq)) &&
+              (b->len = ints(&e->mem, n_seq)) && (b->rope_len = ints(&e->mem, n_seq)) &&
+              (b->kv_hi = ints(&e->mem, rows)) && (b->out_row = ints(&e->mem, rows)) &&
+              (b->tile_seq = ints(&e->mem, rows)) && (b->tile_row = ints(&e->mem, rows));
     for (int g = 0; ok && g < n_group; g++)
         ok = (b->kv_lo[g] = ints(&e->mem, rows)) && (b->page[g] = ints(&e->mem, (int64_t)n_seq * page_stride));
     return ok ? 0 : fa_fail(err, FFAI_ENOMEM, "no memory for batches of %d rows", rows);
@@ -77,7 +91,9 @@ static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int 
 int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts *opts, ffai_error *err) {
     *out = NULL;
     settings s;
-    if (!m->bound) return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights", fa_ckpt_path(m->ckpt));
+    if (!m->bound)
+        return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights",
+                       m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt));
     int rc = read_opts(&s, m, opts, err);
     if (rc) return rc;
     ffai_engine *e = FA_NEW(ffai_engine);
@@ -98,8 +114,10 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
         e->lm = (fa_lm){m->cfg, m->w, e->kv->layer};
         rc = make_batch(e, s.n_chunk + s.n_slot, s.n_slot, e->kv->page_stride, e->kv->n_group, err);
     }
-    if (!rc && !(e->slot = FA_NEWN(ffai_request *, (size_t)s.n_slot))) rc = fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", s.n_slot);
-    if (!rc && s.profile && !(e->times = FA_NEWN(fa_op_time, FA_OP_COUNT))) rc = fa_fail(err, FFAI_ENOMEM, "no memory for a profile");
+    if (!rc && !(e->slot = FA_NEWN(ffai_request *, (size_t)s.n_slot)))
+        rc = fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", s.n_slot);
+    if (!rc && s.profile && !(e->times = FA_NEWN(fa_op_time, FA_OP_COUNT)))
+        rc = fa_fail(err, FFAI_ENOMEM, "no memory for a profile");
     if (rc) {
         ffai_engine_free(e);
         return rc;
@@ -170,7 +188,13 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
 
 /* Records forward for the batch's shape into prog. */
 static int record(ffai_engine *e, fa_program *prog, bool taps, fa_error *err) {
-    fa_cx cx = {.be = e->be, .arena = &e->arena, .prog = prog, .batch = &e->batch, .layer = -1, .taps = taps, .composed = e->composed || taps};
+    fa_cx cx = {.be = e->be,
+                .arena = &e->arena,
+                .prog = prog,
+                .batch = &e->batch,
+                .layer = -1,
+                .taps = taps,
+                .composed = e->composed || taps};
     const fa_family *f = e->m->family;
     prog->n = 0;
     prog->scratch = 0;
@@ -189,8 +213,9 @@ static int find_program(ffai_engine *e, bool taps, fa_program **out, fa_error *e
     e->n_step++;
     for (int i = 0; i < FA_PROGRAMS; i++) {
         fa_program_slot *s = &e->prog[i];
-        if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out && s->key.n_dec == key.n_dec &&
-            s->key.max_q == key.max_q && s->key.n_tile == key.n_tile && s->key.taps == key.taps) {
+        if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out &&
+            s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
+            s->key.taps == key.taps) {
             s->used = e->n_step;
             *out = &s->prog;
             return 0;
@@ -206,7 +231,8 @@ static int find_program(ffai_engine *e, bool taps, fa_program **out, fa_error *e
     return 0;
 }
 
-int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits, fa_error *err) {
+int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
+                  fa_error *err) {
     fa_program *prog;
     fa_run_opts o = opts ? *opts : (fa_run_opts){0};
     o.times = e->times;
@@ -220,15 +246,24 @@ int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_ru
 int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_error *err) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= e->m->dims.vocab)
-            return fa_fail(err, FFAI_EINVAL, "token id %d (number %zu) is not between 0 and %lld", ids[i], i, (long long)e->m->dims.vocab - 1);
+            return fa_fail(err, FFAI_EINVAL, "token id %d (number %zu) is not between 0 and %lld", ids[i], i,
+                           (long long)e->m->dims.vocab - 1);
     return 0;
 }
 
 /* ---- facts ---- */
 
 void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info) {
-    *info = (ffai_engine_info){e->be->name, e->be->isa, e->precision, e->kv_name, e->be->n_thread, e->n_ctx, e->n_slot, e->n_chunk,
-                               (int64_t)e->kv->bytes, (int64_t)e->arena.peak};
+    *info = (ffai_engine_info){e->be->name,
+                               e->be->isa,
+                               e->precision,
+                               e->kv_name,
+                               e->be->n_thread,
+                               e->n_ctx,
+                               e->n_slot,
+                               e->n_chunk,
+                               (int64_t)e->kv->bytes,
+                               (int64_t)e->arena.peak};
 }
 
 void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats) { *stats = e->stats; }
@@ -274,7 +309,9 @@ static int plan_shape(ffai_engine *e, int n_tok, ffai_plan *plan, double *flops,
 int ffai_engine_plan(ffai_model *m, const ffai_engine_opts *opts, ffai_plan *plan, ffai_error *err) {
     settings s;
     memset(plan, 0, sizeof *plan);
-    if (!m->bound) return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights", fa_ckpt_path(m->ckpt));
+    if (!m->bound)
+        return fa_fail(err, FFAI_EINVAL, "%s: opened without its weights",
+                       m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt));
     int rc = read_opts(&s, m, opts, err);
     if (rc) return rc;
     ffai_engine e = {.m = m, .n_ctx = s.n_ctx, .n_slot = s.n_slot, .n_chunk = s.n_chunk, .composed = s.composed};

@@ -1,4 +1,5 @@
-/* The engine's inside: backend, arena, cache, the batch buffers, recorded programs, and the step that everything else is made of. */
+/* The engine's inside: backend, arena, cache, the batch buffers, recorded programs, and the step that everything else
+ * is made of. */
 #ifndef FA_ENGINE_ENGINE_H
 #define FA_ENGINE_ENGINE_H
 
@@ -44,12 +45,13 @@ typedef struct fa_seq_rows {
     int slot;
     const int32_t *ids; /* [n] */
     int n;
-    int n_out; /* the last n_out rows give logits */
+    int n_out;         /* the last n_out rows give logits */
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */
-int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits, fa_error *err);
+int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
+                  fa_error *err);
 /* Rejects ids that the embedding table does not have. */
 int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_error *err);
 

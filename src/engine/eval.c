@@ -1,4 +1,5 @@
-/* Evaluation of known sequences: logits and taps for inspection and tests, timed steps for benchmarks, machine limits. */
+/* Evaluation of known sequences: logits and taps for inspection and tests, timed steps for benchmarks, machine limits.
+ */
 #include "engine/engine.h"
 #include "backend/cpu/kern.h"
 #include "base/alloc.h"
@@ -27,13 +28,16 @@ static int idle(const ffai_engine *e, fa_error *err) {
 }
 
 /* Feeds n more ids to `batch` sequences at once, in one step, and reports the logits of sequence 0. */
-static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int batch, int64_t from, int n, fa_error *err) {
+static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int batch, int64_t from, int n,
+                fa_error *err) {
     tap_user tu = {o, batch};
     fa_run_opts ro = {.tap = o->tap ? forward_tap : NULL, .tap_user = &tu};
     fa_tensor logits = {0};
-    for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids};
+    for (int i = 0; i < batch; i++)
+        seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids};
     int rc = fa_engine_run(e, seq, batch, &ro, &logits, err);
-    for (int j = 0; !rc && o->logits && j < n; j++) o->logits(o->user, from + j, fa_f32(logits) + j * logits.dim[1], logits.dim[1]);
+    for (int j = 0; !rc && o->logits && j < n; j++)
+        o->logits(o->user, from + j, fa_f32(logits) + j * logits.dim[1], logits.dim[1]);
     return rc;
 }
 
@@ -41,11 +45,14 @@ int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
     int batch = o->batch > 0 ? o->batch : 1, rc = idle(e, err);
     int64_t n = (int64_t)o->n_ids, vocab = e->m->dims.vocab;
     if (!rc && !n) rc = fa_fail(err, FFAI_EINVAL, "there are no token ids");
-    if (!rc && n > e->n_ctx) rc = fa_fail(err, FFAI_ELIMIT, "%lld token ids do not fit the context of %d", (long long)n, e->n_ctx);
-    if (!rc && batch > e->n_slot) rc = fa_fail(err, FFAI_ELIMIT, "a batch of %d does not fit %d slots", batch, e->n_slot);
+    if (!rc && n > e->n_ctx)
+        rc = fa_fail(err, FFAI_ELIMIT, "%lld token ids do not fit the context of %d", (long long)n, e->n_ctx);
+    if (!rc && batch > e->n_slot)
+        rc = fa_fail(err, FFAI_ELIMIT, "a batch of %d does not fit %d slots", batch, e->n_slot);
     if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
     if (rc) return rc;
-    int64_t chunk = o->chunk > 0 && o->chunk < e->n_chunk ? o->chunk : e->n_chunk, single = o->decode_from > 0 && o->decode_from < n ? o->decode_from : n;
+    int64_t chunk = o->chunk > 0 && o->chunk < e->n_chunk ? o->chunk : e->n_chunk,
+            single = o->decode_from > 0 && o->decode_from < n ? o->decode_from : n;
     if (chunk > e->cap_rows / batch) chunk = e->cap_rows / batch;
     if (o->logits && chunk > LOGITS_MAX / 4 / vocab) chunk = LOGITS_MAX / 4 / vocab;
     if (chunk < 1) chunk = 1;
@@ -78,9 +85,11 @@ static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t
 int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err) {
     int rc = idle(e, err);
     if (!rc && (batch < 1 || batch > e->n_slot || depth < 0 || n_tok < 1 || n_step < 1))
-        rc = fa_fail(err, FFAI_EINVAL, "bench: batch %d (slots %d), depth %d, %d tokens, %d steps", batch, e->n_slot, depth, n_tok, n_step);
+        rc = fa_fail(err, FFAI_EINVAL, "bench: batch %d (slots %d), depth %d, %d tokens, %d steps", batch, e->n_slot,
+                     depth, n_tok, n_step);
     if (!rc && (int64_t)depth + (int64_t)n_tok * n_step > e->n_ctx)
-        rc = fa_fail(err, FFAI_ELIMIT, "bench: %d + %d x %d tokens do not fit the context of %d", depth, n_step, n_tok, e->n_ctx);
+        rc = fa_fail(err, FFAI_ELIMIT, "bench: %d + %d x %d tokens do not fit the context of %d", depth, n_step, n_tok,
+                     e->n_ctx);
     if (rc) return rc;
     int n = depth > n_tok ? depth : n_tok;
     int32_t *ids = FA_NEWN(int32_t, (size_t)n);
@@ -125,7 +134,8 @@ static void limits_run(void *arg, int ith, int n_thread) {
         uint64_t a = 0, b = 0, c = 0, d = 0;
         for (int64_t i; (i = fa_pool_take(j->pool, 1)) < n;) {
             const uint64_t *p = j->data + i * block;
-            for (int64_t t = 0; t < block; t += 8) a += p[t] ^ p[t + 1], b += p[t + 2] ^ p[t + 3], c += p[t + 4] ^ p[t + 5], d += p[t + 6] ^ p[t + 7];
+            for (int64_t t = 0; t < block; t += 8)
+                a += p[t] ^ p[t + 1], b += p[t + 2] ^ p[t + 3], c += p[t + 4] ^ p[t + 5], d += p[t + 6] ^ p[t + 7];
         }
         j->sink[ith % 64] += a + b + c + d;
         return;
@@ -133,8 +143,10 @@ static void limits_run(void *arg, int ith, int n_thread) {
     void *scratch = j->scratch + (size_t)ith * j->scratch_bytes;
     float *y = j->y + (size_t)ith * LIM_M * LIM_ROWS;
     for (int r = 0; r < LIM_REPS; r++) {
-        if (j->what == 1) j->k->linear_q8(j->k, j->w, 0, LIM_ROWS, &j->act, y, LIM_ROWS, false, scratch);
-        else j->k->linear_f32(j->k, j->w, 0, LIM_ROWS, j->x, LIM_COLS, LIM_M, y, LIM_ROWS, false, scratch);
+        if (j->what == 1)
+            j->k->linear_q8(j->k, j->w, 0, LIM_ROWS, &j->act, y, LIM_ROWS, false, scratch);
+        else
+            j->k->linear_f32(j->k, j->w, 0, LIM_ROWS, j->x, LIM_COLS, LIM_M, y, LIM_ROWS, false, scratch);
     }
 }
 
@@ -164,17 +176,27 @@ int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, d
         j->scratch_bytes = (k.linear_scratch(LIM_COLS, LIM_M) + 127) / 64 * 64;
         uint64_t *data = (uint64_t *)fa_mem_calloc(&mem, STREAM_BYTES, 1);
         uint8_t *codes = (uint8_t *)fa_mem_calloc(&mem, LIM_ROWS, row);
-        fa_weight w = {.rows = LIM_ROWS, .cols = LIM_COLS, .codes = codes, .row_bytes = row, .fmt = FA_FMT_Q8_0, .name = "measurement"};
+        fa_weight w = {.rows = LIM_ROWS,
+                       .cols = LIM_COLS,
+                       .codes = codes,
+                       .row_bytes = row,
+                       .fmt = FA_FMT_Q8_0,
+                       .name = "measurement"};
         float *x = (float *)fa_mem_calloc(&mem, mk, sizeof *x);
-        j->act = (fa_act){(int8_t *)fa_mem_calloc(&mem, mk, 1), (float *)fa_mem_calloc(&mem, mk / 32, 4), (float *)fa_mem_calloc(&mem, mk / 32, 4),
-                          (float *)fa_mem_calloc(&mem, mk / 16, 4), LIM_M, LIM_COLS};
+        j->act = (fa_act){(int8_t *)fa_mem_calloc(&mem, mk, 1),
+                          (float *)fa_mem_calloc(&mem, mk / 32, 4),
+                          (float *)fa_mem_calloc(&mem, mk / 32, 4),
+                          (float *)fa_mem_calloc(&mem, mk / 16, 4),
+                          LIM_M,
+                          LIM_COLS};
         j->y = (float *)fa_mem_calloc(&mem, (size_t)n_thread * LIM_M * LIM_ROWS, sizeof(float));
         j->scratch = (uint8_t *)fa_mem_calloc(&mem, (size_t)n_thread, j->scratch_bytes);
         j->k = &k;
         j->data = data;
         j->x = x;
         j->w = &w;
-        if (!data || !codes || !x || !j->act.q || !j->act.scale || !j->act.sum32 || !j->act.sum16 || !j->y || !j->scratch) {
+        if (!data || !codes || !x || !j->act.q || !j->act.scale || !j->act.sum32 || !j->act.sum16 || !j->y ||
+            !j->scratch) {
             rc = fa_fail(err, FFAI_ENOMEM, "no memory for the measurement");
         } else {
             memset(data, 1, STREAM_BYTES);

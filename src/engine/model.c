@@ -1,7 +1,9 @@
-/* Loading: path -> checkpoint -> family -> config -> bound weights; and what the public interface tells about a model. */
+/* Loading: path -> checkpoint -> family -> config -> bound weights; and what the public interface tells about a model.
+ */
 #define _DEFAULT_SOURCE
 #include "engine/model.h"
 #include "base/alloc.h"
+#include "base/map.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +14,9 @@ bool ffai_family_at(size_t i, ffai_family_info *info) {
     memset(info, 0, sizeof *info);
     if (i >= fa_n_family) return false;
     const fa_family *f = fa_families[i];
-    *info = (ffai_family_info){f->name, f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf", "cpu", f->repos, f->parity};
+    *info =
+        (ffai_family_info){f->name, f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
+                           "cpu",   f->repos,       f->parity};
     return true;
 }
 
@@ -24,8 +28,8 @@ static const char *str_or(const fa_jnode *n, const char *otherwise) {
 static int unknown_family(const ffai_model *m, fa_error *err) {
     fa_buf names = {0};
     for (size_t i = 0; i < fa_n_family; i++) fa_buf_printf(&names, "%s%s", i ? ", " : "", fa_families[i]->name);
-    int rc = fa_fail(err, FFAI_ENOTSUP, "%s: model_type \"%s\" (%s) is not a family that ffai knows: %s", fa_ckpt_path(m->ckpt), m->model_type,
-                     m->arch, names.data ? names.data : "");
+    int rc = fa_fail(err, FFAI_ENOTSUP, "%s: model_type \"%s\" (%s) is not a family that ffai knows: %s",
+                     fa_ckpt_path(m->ckpt), m->model_type, m->arch, names.data ? names.data : "");
     fa_buf_free(&names);
     return rc;
 }
@@ -105,6 +109,19 @@ static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *er
     return fa_fail(err, FFAI_EINVAL, "weights: \"%s\" is not map, private or auto", w);
 }
 
+/* Nothing but the tokenizer: works for families that do not run, and for folders that hold no model. */
+static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
+    int rc = 0;
+    fa_error e = {0};
+    if (!fa_path_is_dir(path))
+        rc = fa_ckpt_open(&m->ckpt, path, false, &e);
+    else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
+        rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
+    if (!rc && !fa_model_tok(m, &e)) rc = e.code;
+    if (rc && err) *err = e;
+    return rc;
+}
+
 int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
     *out = NULL;
     bool private_copy, config_only = opts && opts->config_only;
@@ -113,6 +130,14 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     ffai_model *m = FA_NEW(ffai_model);
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
+    if (opts && opts->tokenizer_only) {
+        rc = open_tokenizer(m, path, err);
+        if (rc)
+            ffai_model_free(m);
+        else
+            *out = m;
+        return rc;
+    }
     rc = fa_ckpt_open(&m->ckpt, path, !config_only, err);
     if (!rc && !(m->used = (uint8_t *)fa_mem_calloc(&m->mem, fa_ckpt_count(m->ckpt) + 1, 1)))
         rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", path, fa_ckpt_count(m->ckpt));
@@ -140,12 +165,34 @@ void ffai_model_free(ffai_model *m) {
 
 void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
     int64_t unused = 0, n = (int64_t)fa_ckpt_count(m->ckpt);
+    if (!m->family) { /* only the tokenizer was opened */
+        *info = (ffai_model_info){.path = m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt),
+                                  .family = "",
+                                  .model_type = "",
+                                  .arch = "",
+                                  .format = "",
+                                  .container = ""};
+        return;
+    }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
-    *info = (ffai_model_info){.path = fa_ckpt_path(m->ckpt), .family = m->family->name, .model_type = m->model_type, .arch = m->arch,
-                              .format = m->format ? m->format : "", .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
-                              .n_param = m->n_param, .weight_bytes = m->weight_bytes, .n_tensor = n, .n_unused = unused,
-                              .n_layer = m->dims.n_layer, .dim = m->dims.dim, .n_head = m->dims.n_head, .n_kv_head = m->dims.n_kv_head,
-                              .head_dim = m->dims.head_dim, .ff_dim = m->dims.ff_dim, .vocab = m->dims.vocab, .max_ctx = m->dims.max_ctx,
+    *info = (ffai_model_info){.path = fa_ckpt_path(m->ckpt),
+                              .family = m->family->name,
+                              .model_type = m->model_type,
+                              .arch = m->arch,
+                              .format = m->format ? m->format : "",
+                              .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
+                              .n_param = m->n_param,
+                              .weight_bytes = m->weight_bytes,
+                              .n_tensor = n,
+                              .n_unused = unused,
+                              .n_layer = m->dims.n_layer,
+                              .dim = m->dims.dim,
+                              .n_head = m->dims.n_head,
+                              .n_kv_head = m->dims.n_kv_head,
+                              .head_dim = m->dims.head_dim,
+                              .ff_dim = m->dims.ff_dim,
+                              .vocab = m->dims.vocab,
+                              .max_ctx = m->dims.max_ctx,
                               .tied = m->dims.tied};
 }
 
@@ -153,8 +200,13 @@ bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info)
     memset(info, 0, sizeof *info);
     if (i >= fa_ckpt_count(m->ckpt)) return false;
     const fa_ckpt_tensor *t = fa_ckpt_at(m->ckpt, i);
-    *info = (ffai_tensor_info){.name = t->name, .dtype = t->type_name, .file = t->file, .n_dim = t->n_dim, .bytes = (int64_t)t->bytes,
-                               .used = m->used[i] != 0, .format = ""};
+    *info = (ffai_tensor_info){.name = t->name,
+                               .dtype = t->type_name,
+                               .file = t->file,
+                               .n_dim = t->n_dim,
+                               .bytes = (int64_t)t->bytes,
+                               .used = m->used[i] != 0,
+                               .format = ""};
     memcpy(info->dim, t->dim, sizeof info->dim);
     if (m->used[i]) info->format = t->fmt >= 0 ? fa_qfmts[t->fmt].name : m->used[i] == 2 ? "quantized" : "f32";
     return true;
@@ -164,9 +216,12 @@ static void add_quoted(fa_buf *b, const char *s, size_t n) {
     fa_buf_puts(b, "\"");
     for (size_t i = 0; i < n; i++) {
         unsigned char ch = (unsigned char)s[i];
-        if (ch == '"' || ch == '\\') fa_buf_printf(b, "\\%c", ch);
-        else if (ch < 0x20) fa_buf_printf(b, "\\u%04x", ch);
-        else fa_buf_add(b, s + i, 1);
+        if (ch == '"' || ch == '\\')
+            fa_buf_printf(b, "\\%c", ch);
+        else if (ch < 0x20)
+            fa_buf_printf(b, "\\u%04x", ch);
+        else
+            fa_buf_add(b, s + i, 1);
     }
     fa_buf_puts(b, "\"");
 }
@@ -181,7 +236,10 @@ static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
     case FA_JBOOL: fa_buf_puts(b, fa_jbool(n, false) ? "true" : "false"); return;
     case FA_JINT: fa_buf_printf(b, "%lld", (long long)fa_jint(n, 0)); return;
     case FA_JNUM: fa_buf_printf(b, "%.17g", fa_jnum(n, 0)); return;
-    case FA_JSTR: s = fa_jstr(n, &len); add_quoted(b, s, len); return;
+    case FA_JSTR:
+        s = fa_jstr(n, &len);
+        add_quoted(b, s, len);
+        return;
     case FA_JARR:
     case FA_JOBJ: break;
     }
@@ -218,8 +276,10 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
     pthread_mutex_lock(&m->tok_lock);
     if (!m->tok_tried) {
         m->tok_tried = true;
-        if (fa_ckpt_gguf(m->ckpt)) fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
-        else fa_tok_from_dir(&m->tok, fa_ckpt_path(m->ckpt), &m->tok_err);
+        if (fa_ckpt_gguf(m->ckpt))
+            fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
+        else
+            fa_tok_from_dir(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
         if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
     }
     pthread_mutex_unlock(&m->tok_lock);
@@ -242,19 +302,22 @@ int ffai_tokenizer_text(ffai_model *m, char *buf, size_t cap, ffai_error *err) {
     return 0;
 }
 
-int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n, ffai_error *err) {
+int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n,
+                  ffai_error *err) {
     fa_error e = {0};
     *ids = NULL;
     *n = 0;
     const fa_tok *t = fa_model_tok(m, &e);
     int rc = e.code;
-    unsigned f = (flags & FFAI_TOK_SPECIAL ? FA_TOK_SPECIAL : 0) | (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0);
+    unsigned f = (flags & FFAI_TOK_SPECIAL ? FA_TOK_SPECIAL : 0) |
+                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0);
     if (t) rc = fa_tok_encode(t, text, len, f, ids, n, &e);
     if (rc && err) *err = e;
     return rc;
 }
 
-int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len, ffai_error *err) {
+int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len,
+                    ffai_error *err) {
     fa_error e = {0};
     fa_buf b = {0};
     *text = NULL;

@@ -1,4 +1,5 @@
-/* A loaded model: checkpoint, family, config, bound weights, tokenizer. Immutable after load (the tokenizer is loaded once, on first use). */
+/* A loaded model: checkpoint, family, config, bound weights, tokenizer. Immutable after load (the tokenizer is loaded
+ * once, on first use). */
 #ifndef FA_ENGINE_MODEL_H
 #define FA_ENGINE_MODEL_H
 
@@ -24,6 +25,7 @@ struct ffai_model {
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     pthread_mutex_t tok_lock;
+    const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
     fa_error tok_err; /* why tok is NULL after it was tried */
     bool tok_tried;

@@ -8,7 +8,7 @@
 
 struct ffai_request {
     ffai_engine *e;
-    int32_t *ids;  /* prompt, then what was generated */
+    int32_t *ids; /* prompt, then what was generated */
     int64_t n, cap, n_prompt;
     int64_t n_fed; /* tokens whose keys are in the cache */
     int64_t max_new;
@@ -38,15 +38,19 @@ static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err
         r->n_stop = i + 1;
         if (len > r->max_stop) r->max_stop = len;
     }
-    if (o->n_stop && !r->stream) return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+    if (o->n_stop && !r->stream)
+        return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
     return 0;
 }
 
 static int check_sampling(const ffai_sampling *s, fa_error *err) {
-    if (!(s->temp >= 0 && s->temp <= 1000)) return fa_fail(err, FFAI_EINVAL, "temp: %g is not between 0 and 1000", (double)s->temp);
+    if (!(s->temp >= 0 && s->temp <= 1000))
+        return fa_fail(err, FFAI_EINVAL, "temp: %g is not between 0 and 1000", (double)s->temp);
     if (s->top_k < 0) return fa_fail(err, FFAI_EINVAL, "top-k: %d is negative", s->top_k);
-    if (!(s->top_p > 0 && s->top_p <= 1)) return fa_fail(err, FFAI_EINVAL, "top-p: %g is not above 0 and at most 1", (double)s->top_p);
-    if (!(s->min_p >= 0 && s->min_p <= 1)) return fa_fail(err, FFAI_EINVAL, "min-p: %g is not between 0 and 1", (double)s->min_p);
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "top-p: %g is not above 0 and at most 1", (double)s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "min-p: %g is not between 0 and 1", (double)s->min_p);
     return 0;
 }
 
@@ -60,7 +64,8 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
     r->rng.seed = o->sampling.seed;
     r->ignore_eos = o->ignore_eos;
     r->slot = -1;
-    if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap))) return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
+    if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
     if (tok) {
@@ -74,7 +79,9 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
     *out = NULL;
     if (!o->n_ids) return fa_fail(err, FFAI_EINVAL, "the prompt is empty: it has no tokens");
     if (o->n_ids >= (size_t)e->n_ctx)
-        return fa_fail(err, FFAI_ELIMIT, "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids, e->n_ctx);
+        return fa_fail(err, FFAI_ELIMIT,
+                       "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
+                       e->n_ctx);
     int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
     if (!rc) rc = check_sampling(&o->sampling, err);
     if (rc) return rc;
@@ -139,7 +146,8 @@ void fa_requests_free(ffai_engine *e) {
 static void finish(ffai_request *r, ffai_finish why) {
     if (r->finish != FFAI_RUNNING) return;
     r->finish = why;
-    if (r->stream && why != FFAI_FINISH_STOP && why != FFAI_FINISH_ERROR) fa_tok_stream_flush(r->stream, &r->text, NULL);
+    if (r->stream && why != FFAI_FINISH_STOP && why != FFAI_FINISH_ERROR)
+        fa_tok_stream_flush(r->stream, &r->text, NULL);
     release_slot(r);
 }
 
@@ -171,9 +179,12 @@ static void accept(ffai_request *r, int32_t id) {
     r->ids[r->n++] = id;
     r->e->stats.gen_tokens++;
     size_t from = r->text.len;
-    if (r->stream && fa_tok_stream_push(r->stream, id, &r->text, &err)) fail(r, &err);
-    else if (r->n_stop && hit_stop(r, from)) finish(r, FFAI_FINISH_STOP);
-    else if (r->n - r->n_prompt >= r->max_new) finish(r, FFAI_FINISH_LENGTH);
+    if (r->stream && fa_tok_stream_push(r->stream, id, &r->text, &err))
+        fail(r, &err);
+    else if (r->n_stop && hit_stop(r, from))
+        finish(r, FFAI_FINISH_STOP);
+    else if (r->n - r->n_prompt >= r->max_new)
+        finish(r, FFAI_FINISH_LENGTH);
 }
 
 /* Bytes at the end of the text that may still turn out to be the beginning of a stop string. */
@@ -237,7 +248,8 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
     return n;
 }
 
-static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits, void *work) {
+static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits,
+                        void *work) {
     float *row = fa_f32(logits);
     for (int i = 0; i < n; i++) {
         ffai_request *r = who[i];
@@ -264,8 +276,10 @@ static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *
     take_logits(e, who, seq, n, logits, work);
     double t = fa_now() - t0;
     e->stats.prompt_tokens += n_prompt;
-    if (n_prompt) e->stats.prefill_s += t;
-    else e->stats.decode_s += t;
+    if (n_prompt)
+        e->stats.prefill_s += t;
+    else
+        e->stats.decode_s += t;
     return 1;
 }
 

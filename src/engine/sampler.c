@@ -1,4 +1,5 @@
-/* Sampling: temperature, top-k, top-p, min-p, in transformers' order, over a candidate list that is never sorted further than needed. */
+/* Sampling: temperature, top-k, top-p, min-p, in transformers' order, over a candidate list that is never sorted
+ * further than needed. */
 #define _GNU_SOURCE
 #include "engine/engine.h"
 
@@ -40,9 +41,12 @@ static void select_top(cand *c, int64_t n, int64_t k) {
                 c[j--] = t;
             }
         }
-        if (k <= j + 1) hi = j;
-        else if (k > i) lo = i;
-        else break;
+        if (k <= j + 1)
+            hi = j;
+        else if (k > i)
+            lo = i;
+        else
+            break;
     }
 }
 
@@ -56,7 +60,8 @@ static void softmax(cand *c, int64_t n) {
     for (int64_t i = 0; i < n; i++) c[i].p = (float)(c[i].p / sum);
 }
 
-/* Keeps the smallest set of most likely candidates whose probabilities reach top_p (at least one); c[0..result) is sorted. */
+/* Keeps the smallest set of most likely candidates whose probabilities reach top_p (at least one); c[0..result) is
+ * sorted. */
 static int64_t keep_top_p(cand *c, int64_t n, float top_p) {
     double sum = 0;
     int64_t done = 0;

@@ -1,4 +1,5 @@
-/* Binding: names to views. Matrices stay where the file has them; vectors (norms, biases) become f32 in model memory. */
+/* Binding: names to views. Matrices stay where the file has them; vectors (norms, biases) become f32 in model memory.
+ */
 #define _DEFAULT_SOURCE
 #include "families/bind.h"
 #include "base/alloc.h"
@@ -10,10 +11,15 @@
 
 enum { NAME_MAX_LEN = 256, REAL_MAX_LEN = NAME_MAX_LEN + 64 /* with prefix and suffix */, MISSING_SHOWN = 6 };
 
-/* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and mlx, of transformers 5,
- * and base models saved without their head. The embedding table tells which. */
-static const struct { const char *body, *head; } prefixes[] = {
-    {"model.", ""}, {"language_model.model.", "language_model."}, {"model.language_model.", ""}, {"", ""}, {"model.language_model.model.", "model.language_model."}};
+/* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and
+ * mlx, of transformers 5, and base models saved without their head. The embedding table tells which. */
+static const struct {
+    const char *body, *head;
+} prefixes[] = {{"model.", ""},
+                {"language_model.model.", "language_model."},
+                {"model.language_model.", ""},
+                {"", ""},
+                {"model.language_model.model.", "model.language_model."}};
 
 int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, fa_mem *mem, fa_error *err) {
     memset(b, 0, sizeof *b);
@@ -34,7 +40,9 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, fa_mem *mem, fa_error *err
     if (!b->quant) b->quant = fa_jget(cfg, "quantization_config");
     if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization");
     b->used = FA_NEWN(uint8_t, fa_ckpt_count(ckpt) + 1);
-    return b->used ? 0 : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_ckpt_path(ckpt), fa_ckpt_count(ckpt));
+    return b->used
+               ? 0
+               : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_ckpt_path(ckpt), fa_ckpt_count(ckpt));
 }
 
 void fa_binder_close(fa_binder *b) {
@@ -49,11 +57,13 @@ int fa_binder_finish(fa_binder *b, fa_error *err) {
         return b->err.code;
     }
     if (!b->n_missing) return 0;
-    return fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s", fa_ckpt_path(b->ckpt), b->n_missing, b->n_missing > 1 ? "s are" : " is",
-                   b->missing.data ? b->missing.data : "", b->n_missing > MISSING_SHOWN ? ", ..." : "");
+    return fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s", fa_ckpt_path(b->ckpt), b->n_missing,
+                   b->n_missing > 1 ? "s are" : " is", b->missing.data ? b->missing.data : "",
+                   b->n_missing > MISSING_SHOWN ? ", ..." : "");
 }
 
-static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...) {
     if (b->err.code) return;
     char text[300];
@@ -61,8 +71,10 @@ static void bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const cha
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (t) fa_fail(&b->err, code, "%s: tensor %s: %s", t->file, t->name, text);
-    else fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
+    if (t)
+        fa_fail(&b->err, code, "%s: tensor %s: %s", t->file, t->name, text);
+    else
+        fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
 }
 
 static void bind_missing(fa_binder *b, const char *name) {
@@ -92,13 +104,16 @@ static bool check_shape(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, int
     if (t->n_dim == 2 && t->dim[0] == rows && t->dim[1] == cols) return true;
     fa_buf s = {0};
     for (int i = 0; i < t->n_dim; i++) fa_buf_printf(&s, "%s%lld", i ? ", " : "", (long long)t->dim[i]);
-    bind_fail(b, FFAI_EFORMAT, t, "shape [%s], %s [%lld, %lld]", s.data ? s.data : "", what, (long long)rows, (long long)cols);
+    bind_fail(b, FFAI_EFORMAT, t, "shape [%s], %s [%lld, %lld]", s.data ? s.data : "", what, (long long)rows,
+              (long long)cols);
     fa_buf_free(&s);
     return false;
 }
 
-/* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config says the mode. */
-static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const fa_ckpt_tensor *t, const fa_ckpt_tensor *scales) {
+/* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config
+ * says the mode. */
+static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const fa_ckpt_tensor *t,
+                           const fa_ckpt_tensor *scales) {
     char path[REAL_MAX_LEN];
     real_name(b, path, name, "");
     const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
@@ -111,11 +126,12 @@ static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const f
         bind_fail(b, FFAI_ENOTSUP, t, "quantization mode \"%s\" is not supported (affine, mxfp4)", mode);
         return;
     }
-    if (t->dtype != FA_U32 || t->n_dim != 2 || scales->n_dim != 2 || t->dim[0] != w->rows || scales->dim[0] != w->rows || w->cols < 1 ||
-        scales->dim[1] < 1 || w->cols % scales->dim[1] || w->cols / scales->dim[1] > 128 || t->dim[1] > w->cols || t->dim[1] * 32 % w->cols) {
-        bind_fail(b, FFAI_EFORMAT, t, "packed %s [%lld, %lld] with scales [%lld, %lld] is no quantized [%lld, %lld]", t->type_name,
-                  (long long)t->dim[0], (long long)t->dim[1], (long long)scales->dim[0], (long long)scales->dim[1], (long long)w->rows,
-                  (long long)w->cols);
+    if (t->dtype != FA_U32 || t->n_dim != 2 || scales->n_dim != 2 || t->dim[0] != w->rows ||
+        scales->dim[0] != w->rows || w->cols < 1 || scales->dim[1] < 1 || w->cols % scales->dim[1] ||
+        w->cols / scales->dim[1] > 128 || t->dim[1] > w->cols || t->dim[1] * 32 % w->cols) {
+        bind_fail(b, FFAI_EFORMAT, t, "packed %s [%lld, %lld] with scales [%lld, %lld] is no quantized [%lld, %lld]",
+                  t->type_name, (long long)t->dim[0], (long long)t->dim[1], (long long)scales->dim[0],
+                  (long long)scales->dim[1], (long long)w->rows, (long long)w->cols);
         return;
     }
     w->fmt = affine ? FA_FMT_AFFINE : FA_FMT_MXFP4;
@@ -127,7 +143,8 @@ static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const f
     }
     w->scale_dtype = (uint8_t)scales->dtype;
     if (affine) {
-        if (!biases || biases->n_dim != 2 || biases->dim[0] != scales->dim[0] || biases->dim[1] != scales->dim[1] || biases->dtype != scales->dtype ||
+        if (!biases || biases->n_dim != 2 || biases->dim[0] != scales->dim[0] || biases->dim[1] != scales->dim[1] ||
+            biases->dtype != scales->dtype ||
             (scales->dtype != FA_F32 && scales->dtype != FA_F16 && scales->dtype != FA_BF16)) {
             bind_fail(b, FFAI_EFORMAT, t, "affine scales (%s) and biases do not match", scales->type_name);
             return;
@@ -161,7 +178,8 @@ static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t by
     uint8_t *p = (uint8_t *)fa_mem_calloc(b->mem, bytes, 1);
     if (!p) return NULL;
     memcpy(p, data, bytes);
-    uintptr_t page = 4096, lo = ((uintptr_t)data + page - 1) / page * page, hi = ((uintptr_t)data + bytes) / page * page;
+    uintptr_t page = 4096, lo = ((uintptr_t)data + page - 1) / page * page,
+              hi = ((uintptr_t)data + bytes) / page * page;
     if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
     return p;
 }
@@ -170,7 +188,8 @@ static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
     w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
     if (w->codes && w->scales) w->scales = private_plane(b, w->scales, (size_t)w->rows * w->scale_row_bytes);
     if (w->codes && w->biases) w->biases = private_plane(b, w->biases, (size_t)w->rows * w->scale_row_bytes);
-    if (!w->codes || (w->scale_row_bytes && !w->scales)) bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
+    if (!w->codes || (w->scale_row_bytes && !w->scales))
+        bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
 }
 
 static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, const char *name) {
@@ -185,8 +204,10 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
         return;
     }
     w->name = t->name;
-    if (scales) bind_quantized(b, w, name, t, scales);
-    else bind_plain(b, w, t);
+    if (scales)
+        bind_quantized(b, w, name, t, scales);
+    else
+        bind_plain(b, w, t);
     if (b->err.code) return;
     if (fa_weight_check(w, &b->err)) {
         fa_fail_prefix(&b->err, b->err.code, "%s", t->file);
@@ -207,7 +228,8 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
 
 static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
     if (t->n_dim != 1 || t->dim[0] != n) {
-        bind_fail(b, FFAI_EFORMAT, t, "%d-dimensional with %lld values first, expected [%lld]", t->n_dim, (long long)t->dim[0], (long long)n);
+        bind_fail(b, FFAI_EFORMAT, t, "%d-dimensional with %lld values first, expected [%lld]", t->n_dim,
+                  (long long)t->dim[0], (long long)n);
         return NULL;
     }
     if (t->dtype != FA_F32 && t->dtype != FA_F16 && t->dtype != FA_BF16 && t->dtype != FA_F64) {
@@ -225,11 +247,11 @@ static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
     return p;
 }
 
-#define FORMAT_NAME(name, fmt)                                                                                                             \
-    char name[NAME_MAX_LEN];                                                                                                               \
-    va_list ap;                                                                                                                            \
-    va_start(ap, fmt);                                                                                                                     \
-    vsnprintf(name, sizeof name, fmt, ap);                                                                                                 \
+#define FORMAT_NAME(name, fmt)                                                                                         \
+    char name[NAME_MAX_LEN];                                                                                           \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
     va_end(ap)
 
 void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...) {

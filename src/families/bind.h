@@ -1,4 +1,5 @@
-/* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used by the loader. */
+/* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
+ * by the loader. */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -9,16 +10,16 @@
 struct fa_binder {
     const fa_ckpt *ckpt;
     fa_mem *mem;
-    const fa_jnode *quant;    /* config's "quantization" or NULL */
-    const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
-    uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
-    fa_buf missing;           /* names, comma-separated */
+    const fa_jnode *quant;   /* config's "quantization" or NULL */
+    const char *body, *head; /* what stands for "model." and before "lm_head" in this checkpoint */
+    uint8_t *used;           /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
+    fa_buf missing;          /* names, comma-separated */
     int n_missing;
     int64_t n_param, bytes;
     int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
-    int64_t format_bytes;     /* of the largest matrix so far, whose format names the checkpoint's */
+    int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
-    bool private_copy;        /* copy matrices out of the mapping and drop its pages */
+    bool private_copy; /* copy matrices out of the mapping and drop its pages */
     fa_error err;
 };
 

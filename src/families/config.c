@@ -1,4 +1,5 @@
-/* Reading config.json for families: scalars with ranges, activations, and RoPE in every spelling that transformers 4 and 5 write. */
+/* Reading config.json for families: scalars with ranges, activations, and RoPE in every spelling that transformers 4
+ * and 5 write. */
 #define _GNU_SOURCE
 #include "families/family.h"
 
@@ -30,9 +31,12 @@ int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, i
     const fa_jnode *n = fa_cfg_node(c, key);
     if (!n) return otherwise;
     int64_t v = fa_jint(n, INT64_MIN);
-    if (v == INT64_MIN) fa_cfg_fail(c, "\"%s\" is not an integer", key);
-    else if (v < min || v > max) fa_cfg_fail(c, "\"%s\" is %lld, not between %lld and %lld", key, (long long)v, (long long)min, (long long)max);
-    else return v;
+    if (v == INT64_MIN)
+        fa_cfg_fail(c, "\"%s\" is not an integer", key);
+    else if (v < min || v > max)
+        fa_cfg_fail(c, "\"%s\" is %lld, not between %lld and %lld", key, (long long)v, (long long)min, (long long)max);
+    else
+        return v;
     return otherwise;
 }
 
@@ -44,7 +48,9 @@ static double finite_num(fa_cfg *c, const char *key, const fa_jnode *n, double o
     return otherwise;
 }
 
-double fa_cfg_num(fa_cfg *c, const char *key, double otherwise) { return finite_num(c, key, fa_cfg_node(c, key), otherwise); }
+double fa_cfg_num(fa_cfg *c, const char *key, double otherwise) {
+    return finite_num(c, key, fa_cfg_node(c, key), otherwise);
+}
 
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
     const fa_jnode *n = fa_cfg_node(c, key);
@@ -53,14 +59,32 @@ bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
 }
 
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
-    static const struct { const char *name; fa_act_fn fn; } names[] = {
-        {"silu", FA_ACT_SILU},      {"swish", FA_ACT_SILU},    {"gelu_pytorch_tanh", FA_ACT_GELU_TANH}, {"gelu_new", FA_ACT_GELU_TANH},
-        {"gelu", FA_ACT_GELU_ERF},  {"relu", FA_ACT_RELU},          {"quick_gelu", FA_ACT_GELU_QUICK}};
+    static const struct {
+        const char *name;
+        fa_act_fn fn;
+    } names[] = {{"silu", FA_ACT_SILU},
+                 {"swish", FA_ACT_SILU},
+                 {"gelu_pytorch_tanh", FA_ACT_GELU_TANH},
+                 {"gelu_new", FA_ACT_GELU_TANH},
+                 {"gelu_fast", FA_ACT_GELU_TANH},
+                 {"gelu_accurate", FA_ACT_GELU_TANH},
+                 {"gelu", FA_ACT_GELU_ERF},
+                 {"gelu_python", FA_ACT_GELU_ERF},
+                 {"quick_gelu", FA_ACT_GELU_QUICK},
+                 {"relu", FA_ACT_RELU},
+                 {"relu2", FA_ACT_RELU2},
+                 {"relu6", FA_ACT_RELU6},
+                 {"leaky_relu", FA_ACT_LEAKY_RELU},
+                 {"sigmoid", FA_ACT_SIGMOID},
+                 {"tanh", FA_ACT_TANH},
+                 {"mish", FA_ACT_MISH},
+                 {"linear", FA_ACT_LINEAR}};
     const fa_jnode *n = fa_cfg_node(c, key);
     const char *s = n ? fa_jstr(n, NULL) : otherwise;
     for (size_t i = 0; s && i < sizeof names / sizeof names[0]; i++)
         if (strcmp(s, names[i].name) == 0) return names[i].fn;
-    fa_cfg_fail(c, "\"%s\": activation %s is not known (silu, gelu_pytorch_tanh, gelu_new, gelu, quick_gelu, relu)", key, s ? s : "that is no string");
+    fa_cfg_fail(c, "\"%s\": activation %s is not known (silu, gelu, gelu_pytorch_tanh, quick_gelu, relu, relu2, ...)",
+                key, s ? s : "that is no string");
     return FA_ACT_SILU;
 }
 
@@ -107,7 +131,8 @@ static void scale_yarn(const rope_src *s, fa_rope *r, float *inv, double theta, 
     double fast = src_num(s, "beta_fast", 32), slow = src_num(s, "beta_slow", 1);
     if (fast == 0) fast = 32;
     if (slow == 0) slow = 1;
-    double lo = dim * log(ctx / (fast * 2 * M_PI)) / (2 * log(theta)), hi = dim * log(ctx / (slow * 2 * M_PI)) / (2 * log(theta));
+    double lo = dim * log(ctx / (fast * 2 * M_PI)) / (2 * log(theta)),
+           hi = dim * log(ctx / (slow * 2 * M_PI)) / (2 * log(theta));
     const fa_jnode *trunc = present(fa_jget(s->dict, "truncate"));
     if (fa_jbool(trunc, true)) lo = floor(lo), hi = ceil(hi);
     lo = lo > 0 ? lo : 0;
@@ -183,7 +208,8 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         return;
     }
     r->inv_freq = inv;
-    for (int64_t i = 0; i < r->n_pair; i++) inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * r->n_pair)); /* in f32, as torch does */
+    for (int64_t i = 0; i < r->n_pair; i++)
+        inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * r->n_pair)); /* in f32, as torch does */
     if (c->rope_factors && scaled && c->n_rope_factors == r->n_pair)
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] /= c->rope_factors[i];
     const fa_jnode *t = present(fa_jget(s.dict, "rope_type"));

@@ -1,6 +1,8 @@
-/* What a family file is written with: reading its config, binding its weights, naming its caches, and the table row that registers it.
+/* What a family file is written with: reading its config, binding its weights, naming its caches, and the table row
+ * that registers it.
  *
- * Errors are sticky here too: after a failed lookup the readers return defaults and the binder binds nothing; the loader looks once. */
+ * Errors are sticky here too: after a failed lookup the readers return defaults and the binder binds nothing; the
+ * loader looks once. */
 #ifndef FA_FAMILIES_FAMILY_H
 #define FA_FAMILIES_FAMILY_H
 
@@ -17,7 +19,7 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
-    fa_error err;                /* sticky */
+    fa_error err; /* sticky */
 } fa_cfg;
 
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -28,8 +30,9 @@ double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
-/* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta + rope_scaling. layer_type NULL: the
- * flat one. theta is the default of the family. scaled false: rope_scaling does not apply (Gemma 3 local layers). */
+/* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
+ * rope_scaling. layer_type NULL: the flat one. theta is the default of the family. scaled false: rope_scaling does not
+ * apply (Gemma 3 local layers). */
 void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled);
 
 /* ---- weights ---- */
@@ -38,13 +41,15 @@ typedef struct fa_binder fa_binder; /* families/bind.c */
 
 typedef enum fa_bias { FA_NO_BIAS, FA_BIAS, FA_OPTIONAL_BIAS } fa_bias;
 
-/* Names are printf formats without ".weight", spelled as in the text-only checkpoint ("model.layers.%d.self_attn.q_proj"); prefixes of wrappers
- * are found by the binder. Shapes are checked. */
+/* Names are printf formats without ".weight", spelled as in the text-only checkpoint
+ * ("model.layers.%d.self_attn.q_proj"); prefixes of wrappers are found by the binder. Shapes are checked. */
 void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
-void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void *fa_bind_alloc(fa_binder *b, size_t n, size_t size); /* model memory; a dummy after an error, never NULL for small sizes */
+void *fa_bind_alloc(fa_binder *b, size_t n,
+                    size_t size); /* model memory; a dummy after an error, never NULL for small sizes */
 
 /* ---- the family ---- */
 
@@ -64,13 +69,14 @@ typedef struct fa_family {
     const char *name;
     const char *model_types, *archs; /* comma-separated */
     const char *modality, *task;
-    const char *repos;               /* verified repo ids */
+    const char *repos; /* verified repo ids */
     bool parity;
     size_t cfg_size, weights_size;
     void (*config)(fa_cfg *c, void *cfg, fa_lm_dims *dims);
     void (*bind)(fa_binder *b, const void *cfg, void *w);
     void (*caches)(const void *cfg, fa_kv_spec *spec); /* [n_layer] */
-    /* embed: tokens to the residual stream [n_tok, dim]; body: through the layers; head: rows batch->out_row to logits [n_out, vocab] */
+    /* embed: tokens to the residual stream [n_tok, dim]; body: through the layers; head: rows batch->out_row to logits
+     * [n_out, vocab] */
     fa_tensor (*embed)(fa_cx *cx, const fa_lm *m);
     void (*body)(fa_cx *cx, const fa_lm *m, fa_tensor h);
     fa_tensor (*head)(fa_cx *cx, const fa_lm *m, fa_tensor h);

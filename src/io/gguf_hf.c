@@ -103,7 +103,8 @@ typedef struct maker {
     const fa_ckpt *c;
     const fa_gguf *g;
     const char *file, *arch;
-    const arch_row *row; /* NULL: an architecture that is not understood */
+    const arch_row
+        *row; /* NULL: an architecture that is not understood; only put_model_type and put_token_ids see that */
     fa_error *err;
 } maker;
 
@@ -188,7 +189,7 @@ static bool text_is(const fa_gguf_value *v, const char *text) {
 
 static int put_rope_scaling(const maker *m) {
     bool found, has_attn, has_old;
-    double factor = 1, attn = 1, old = 0;
+    double factor = 1, attn = 1, old = 1;
     const fa_gguf_value *type = meta(m, "rope.scaling.type");
     int rc = number(m, "rope.scaling.factor", &found, &factor);
     if (!rc) rc = number(m, "rope.scaling.attn_factor", &has_attn, &attn);
@@ -224,7 +225,7 @@ static int put_rope(const maker *m, int64_t head_dim) {
     int rc = number(m, "rope.freq_base", &found, &theta);
     if (!rc) rc = dimension(m, "rope.dimension_count", head_dim, &rope_dim);
     if (rc) return rc;
-    if (!found) theta = m->row ? m->row->rope_theta : 10000;
+    if (!found) theta = m->row->rope_theta;
     put_num(m, "rope_theta", theta);
     if (rope_dim != head_dim) put_num(m, "partial_rotary_factor", (double)rope_dim / (double)head_dim);
     return put_rope_scaling(m);
@@ -309,7 +310,7 @@ static void put_from_tensors(const maker *m) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
     put_bool(m, "attention_bias", fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL);
     put_bool(m, "mlp_bias", fa_ckpt_find(m->c, "model.layers.0.mlp.gate_proj.bias") != NULL);
-    if (m->row && m->row->pairs) put_bool(m, "ffai_rope_interleaved", true);
+    if (m->row->pairs) put_bool(m, "ffai_rope_interleaved", true);
     if (fa_ckpt_find(m->c, "rope_freqs.weight")) put_bool(m, "ffai_rope_freqs", true);
 }
 
@@ -329,42 +330,51 @@ static void put_model_type(const maker *m) {
     put_text(m, "ffai_gguf_architecture", m->arch);
 }
 
+/* The keys of an architecture that is understood. */
+static int put_known(const maker *m) {
+    int64_t hidden, n_layer, n_head, n_kv, ffn, head_dim, value_dim, ctx;
+    int rc = dimension(m, "embedding_length", 0, &hidden);
+    if (!rc) rc = dimension(m, "block_count", 0, &n_layer);
+    if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
+    if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
+    if (!rc) rc = dimension(m, "feed_forward_length", 0, &ffn);
+    if (!rc) rc = dimension(m, "context_length", 2048, &ctx);
+    if (!rc) rc = dimension(m, "attention.key_length", hidden / n_head ? hidden / n_head : 1, &head_dim);
+    if (!rc) rc = dimension(m, "attention.value_length", head_dim, &value_dim);
+    if (rc) return rc;
+    if (value_dim != head_dim)
+        return fa_fail(m->err, FFAI_ENOTSUP, "%s: keys of %lld and values of %lld per head", m->file,
+                       (long long)head_dim, (long long)value_dim);
+    put_int(m, "hidden_size", hidden);
+    put_int(m, "num_hidden_layers", n_layer);
+    put_int(m, "num_attention_heads", n_head);
+    put_int(m, "num_key_value_heads", n_kv);
+    put_int(m, "head_dim", head_dim);
+    put_int(m, "intermediate_size", ffn);
+    put_int(m, "max_position_embeddings", ctx);
+    put_text(m, "hidden_act", m->row->gemma ? "gelu_pytorch_tanh" : "silu");
+    if ((rc = put_vocab(m)) != 0 || (rc = copy_number(m, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) != 0)
+        return rc;
+    if ((rc = put_rope(m, head_dim)) != 0) return rc;
+    if (m->row->gemma)
+        rc = put_gemma(m, n_layer, hidden, n_head, head_dim);
+    else
+        rc = copy_number(m, "attention.sliding_window", "sliding_window");
+    if (rc) return rc;
+    put_from_tensors(m);
+    return FFAI_OK;
+}
+
 int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err) {
     char arch[64] = "";
     const fa_gguf_value *name = fa_gguf_find(c->gguf[0], "general.architecture");
     if (name && name->n < sizeof arch) memcpy(arch, name->data, name->n);
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
-    int64_t hidden, n_layer, n_head, n_kv, ffn, head_dim, value_dim, ctx;
-    int rc = dimension(&m, "embedding_length", 0, &hidden);
-    if (!rc) rc = dimension(&m, "block_count", 0, &n_layer);
-    if (!rc) rc = dimension(&m, "attention.head_count", 0, &n_head);
-    if (!rc) rc = dimension(&m, "attention.head_count_kv", n_head, &n_kv);
-    if (!rc) rc = dimension(&m, "feed_forward_length", 0, &ffn);
-    if (!rc) rc = dimension(&m, "context_length", 2048, &ctx);
-    if (!rc) rc = dimension(&m, "attention.key_length", hidden / n_head ? hidden / n_head : 1, &head_dim);
-    if (!rc) rc = dimension(&m, "attention.value_length", head_dim, &value_dim);
-    if (rc) return rc;
-    if (value_dim != head_dim && m.row)
-        return fa_fail(err, FFAI_ENOTSUP, "%s: keys of %lld and values of %lld per head", file, (long long)head_dim,
-                       (long long)value_dim);
     put_model_type(&m);
-    put_int(&m, "hidden_size", hidden);
-    put_int(&m, "num_hidden_layers", n_layer);
-    put_int(&m, "num_attention_heads", n_head);
-    put_int(&m, "num_key_value_heads", n_kv);
-    put_int(&m, "head_dim", head_dim);
-    put_int(&m, "intermediate_size", ffn);
-    put_int(&m, "max_position_embeddings", ctx);
-    put_text(&m, "hidden_act", m.row && m.row->gemma ? "gelu_pytorch_tanh" : "silu");
-    if ((rc = put_vocab(&m)) != 0 || (rc = copy_number(&m, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) != 0)
-        return rc;
-    if ((rc = put_rope(&m, head_dim)) != 0) return rc;
-    if (m.row && m.row->gemma)
-        rc = put_gemma(&m, n_layer, hidden, n_head, head_dim);
-    else
-        rc = copy_number(&m, "attention.sliding_window", "sliding_window");
-    if (rc) return rc;
-    put_from_tensors(&m);
+    if (m.row) {
+        int rc = put_known(&m);
+        if (rc) return rc;
+    }
     put_token_ids(&m);
     fa_buf_puts(json, "}");
     return FFAI_OK;

@@ -49,7 +49,8 @@ fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
 void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w) {
     if (!fa_cx_ok(cx)) return;
     if (w->dim <= 0 || x.dim[1] % w->dim) {
-        fa_cx_fail(cx, FA_OP_HEAD_NORM, "heads of %lld do not divide rows of %lld", (long long)w->dim, (long long)x.dim[1]);
+        fa_cx_fail(cx, FA_OP_HEAD_NORM, "heads of %lld do not divide rows of %lld", (long long)w->dim,
+                   (long long)x.dim[1]);
         return;
     }
     fa_rec r = {.out = x};
@@ -62,8 +63,8 @@ void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w) {
 void fa_rope_apply(fa_cx *cx, fa_tensor x, fa_tensor table, int64_t head_dim, bool interleaved) {
     if (!fa_cx_ok(cx) || !table.data) return;
     if (head_dim <= 0 || x.dim[1] % head_dim || table.dim[1] > head_dim || table.dim[0] != x.dim[0]) {
-        fa_cx_fail(cx, FA_OP_ROPE, "x [%lld, %lld], head_dim %lld, table [%lld, %lld]", (long long)x.dim[0], (long long)x.dim[1],
-                   (long long)head_dim, (long long)table.dim[0], (long long)table.dim[1]);
+        fa_cx_fail(cx, FA_OP_ROPE, "x [%lld, %lld], head_dim %lld, table [%lld, %lld]", (long long)x.dim[0],
+                   (long long)x.dim[1], (long long)head_dim, (long long)table.dim[0], (long long)table.dim[1]);
         return;
     }
     fa_rec r = {.out = x};
@@ -132,8 +133,8 @@ fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *a) {
     fa_rec r = {.in = {q}};
     if (!fa_cx_check_cols(cx, FA_OP_ATTEND, q, (int64_t)a->n_head * a->head_dim, "q")) return r.out;
     if (kv->n_head != a->n_kv_head || kv->head_dim != a->head_dim || a->n_head % a->n_kv_head) {
-        fa_cx_fail(cx, FA_OP_ATTEND, "cache has %lld heads of %lld, attention %d of %d for %d query heads", (long long)kv->n_head,
-                   (long long)kv->head_dim, a->n_kv_head, a->head_dim, a->n_head);
+        fa_cx_fail(cx, FA_OP_ATTEND, "cache has %lld heads of %lld, attention %d of %d for %d query heads",
+                   (long long)kv->n_head, (long long)kv->head_dim, a->n_kv_head, a->head_dim, a->n_head);
         return r.out;
     }
     r.out = fa_cx_tensor(cx, FA_OP_ATTEND, q.dim[0], q.dim[1]);

@@ -1,15 +1,19 @@
-/* Fused ops. Each function's composed branch is the definition; the other branch records one operation that the backend must compute alike
- * (tests/ops/test_fused.c). */
+/* Fused ops. Each function's composed branch is the definition; the other branch records one operation that the backend
+ * must compute alike (tests/ops/test_fused.c). */
 #include "ops/internal.h"
 
-static double linear_flops(fa_tensor x, const fa_linear *w) { return 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols; }
+static double linear_flops(fa_tensor x, const fa_linear *w) {
+    return 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols;
+}
 
 static bool fuse(const fa_cx *cx, fa_op op) { return !cx->composed && cx->be->has_op[op]; }
 
-fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved, const fa_kv *kv) {
+fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved,
+                      const fa_kv *kv) {
     if (!fuse(cx, FA_OP_NORM_QKV)) {
         fa_tensor q = {0};
-        if (fa_cx_ok(cx)) q = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* outlives the temporaries below */
+        if (fa_cx_ok(cx))
+            q = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor n = fa_rms_norm(cx, h, norm);
         fa_tensor k = fa_linear_op(cx, n, &w->k);
@@ -33,7 +37,8 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     fa_rec r = {.in = {h}};
     const fa_linear *lin[3] = {&w->q, &w->k, &w->v};
     for (int i = 0; i < 3; i++)
-        if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, lin[i]->w.cols, lin[i]->w.name ? lin[i]->w.name : "a projection")) return r.out;
+        if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, lin[i]->w.cols, lin[i]->w.name ? lin[i]->w.name : "a projection"))
+            return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, norm->dim, "the norm weight")) return r.out;
     if (w->k.w.rows != kv->n_head * kv->head_dim || w->v.w.rows != w->k.w.rows || w->q.w.rows % kv->head_dim ||
         (w->q_norm && w->q_norm->dim != kv->head_dim) || (w->k_norm && w->k_norm->dim != kv->head_dim)) {
@@ -42,8 +47,16 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         return r.out;
     }
     r.out = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows);
-    r.p.qkv = (fa_qkv_param){.norm = norm, .q = &w->q, .k = &w->k, .v = &w->v, .q_norm = w->q_norm, .k_norm = w->k_norm, .kv = kv,
-                             .rope_table = fa_f32(table), .n_pair = table.data ? table.dim[1] / 2 : 0, .interleaved = interleaved};
+    r.p.qkv = (fa_qkv_param){.norm = norm,
+                             .q = &w->q,
+                             .k = &w->k,
+                             .v = &w->v,
+                             .q_norm = w->q_norm,
+                             .k_norm = w->k_norm,
+                             .kv = kv,
+                             .rope_table = fa_f32(table),
+                             .n_pair = table.data ? table.dim[1] / 2 : 0,
+                             .interleaved = interleaved};
     for (int i = 0; i < 3; i++) {
         r.flops += linear_flops(h, lin[i]);
         r.bytes += fa_weight_traffic(&lin[i]->w) + 4.0 * (double)h.dim[0] * (double)lin[i]->w.rows;
@@ -72,11 +85,13 @@ void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, cons
     fa_cx_record(cx, FA_OP_LINEAR_ADD, &r);
 }
 
-fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up, fa_act_fn act) {
+fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,
+                         fa_act_fn act) {
     fa_rec r = {.in = {h}};
     if (!fa_cx_ok(cx)) return r.out;
     if (gate->w.rows != up->w.rows) {
-        fa_cx_fail(cx, FA_OP_NORM_MLP_UP, "gate has %lld rows, up %lld", (long long)gate->w.rows, (long long)up->w.rows);
+        fa_cx_fail(cx, FA_OP_NORM_MLP_UP, "gate has %lld rows, up %lld", (long long)gate->w.rows,
+                   (long long)up->w.rows);
         return r.out;
     }
     r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows);
@@ -91,7 +106,8 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
         fa_arena_reset(cx->arena, mark);
         return r.out;
     }
-    if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, gate->w.cols, gate->w.name ? gate->w.name : "the gate")) return r.out;
+    if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, gate->w.cols, gate->w.name ? gate->w.name : "the gate"))
+        return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, up->w.cols, up->w.name ? up->w.name : "up")) return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, norm->dim, "the norm weight")) return r.out;
     r.p.mlp_up.norm = norm;
@@ -99,7 +115,8 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
     r.p.mlp_up.up = up;
     r.p.mlp_up.act = act;
     r.flops = linear_flops(h, gate) + linear_flops(h, up);
-    r.bytes = fa_weight_traffic(&gate->w) + fa_weight_traffic(&up->w) + 4.0 * (double)h.dim[0] * (double)(h.dim[1] + gate->w.rows);
+    r.bytes = fa_weight_traffic(&gate->w) + fa_weight_traffic(&up->w) +
+              4.0 * (double)h.dim[0] * (double)(h.dim[1] + gate->w.rows);
     fa_cx_record(cx, FA_OP_NORM_MLP_UP, &r);
     return r.out;
 }

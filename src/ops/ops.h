@@ -1,6 +1,6 @@
-/* The op manual: everything that a family's forward may call. An op checks shapes, reserves its output in the step arena and appends a record;
- * it computes nothing itself. Errors are sticky: after the first failure every op returns an empty tensor and records nothing, so forward
- * needs no checks; the engine reads cx->err once per recording.
+/* The op manual: everything that a family's forward may call. An op checks shapes, reserves its output in the step
+ * arena and appends a record; it computes nothing itself. Errors are sticky: after the first failure every op returns
+ * an empty tensor and records nothing, so forward needs no checks; the engine reads cx->err once per recording.
  *
  * Shapes: n_tok rows of the step (batch->n_tok), f32 activations. */
 #ifndef FA_OPS_OPS_H
@@ -13,8 +13,8 @@ typedef struct fa_cx {
     fa_arena *arena;
     fa_program *prog;
     const fa_batch *batch;
-    fa_error err; /* sticky: code 0 while all is well */
-    int layer;    /* -1 outside layers */
+    fa_error err;  /* sticky: code 0 while all is well */
+    int layer;     /* -1 outside layers */
     bool taps;     /* record TAP records, and fused ops as primitives where inner taps exist */
     bool composed; /* record every fused op as its primitives */
 } fa_cx;
@@ -29,7 +29,8 @@ void fa_tap(fa_cx *cx, const char *name, fa_tensor t);
 /* ---- primitives ---- */
 /* [n_tok, cols] rows of table w [vocab, cols] for batch->tok, times scale. */
 fa_tensor fa_embed(fa_cx *cx, const fa_weight *w, float scale);
-/* cos and sin of every row's position: [n_tok, 2 * n_pair], a row's cosines before its sines; empty when r->n_pair is 0. Angles are formed as float(pos) * inv_freq in f32. */
+/* cos and sin of every row's position: [n_tok, 2 * n_pair], a row's cosines before its sines; empty when r->n_pair is
+ * 0. Angles are formed as float(pos) * inv_freq in f32. */
 fa_tensor fa_rope_table(fa_cx *cx, const fa_rope *r);
 /* RMS normalisation of each row of x [n, dim]. */
 fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
@@ -37,7 +38,8 @@ fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w);
 /* In place: normalises each head of x [n, heads * dim]. */
 void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
-/* In place: rotates the leading 2 * n_pair dims of each head of x [n_tok, heads * head_dim] by table (fa_rope_table). */
+/* In place: rotates the leading 2 * n_pair dims of each head of x [n_tok, heads * head_dim] by table (fa_rope_table).
+ */
 void fa_rope_apply(fa_cx *cx, fa_tensor x, fa_tensor table, int64_t head_dim, bool interleaved);
 /* Stores the new rows k, v [n_tok, n_kv * head_dim] in the cache. */
 void fa_append(fa_cx *cx, fa_tensor k, fa_tensor v, const fa_kv *kv);
@@ -57,20 +59,24 @@ typedef struct fa_attn {
     const float *sink;    /* [n_head] or NULL */
 } fa_attn;
 
-/* Causal (batch->kv_lo, kv_hi) attention of q [n_tok, n_head * head_dim] over the cache, new rows included: [n_tok, n_head * head_dim]. */
+/* Causal (batch->kv_lo, kv_hi) attention of q [n_tok, n_head * head_dim] over the cache, new rows included: [n_tok,
+ * n_head * head_dim]. */
 fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *attn);
 
 /* ---- fused ops; the composition that defines each one is in ops/fused.c and used when cx->composed is set ---- */
 typedef struct fa_qkv {
-    fa_linear q, k, v;        /* biases inside */
+    fa_linear q, k, v;              /* biases inside */
     const fa_norm *q_norm, *k_norm; /* per head, NULL: none */
 } fa_qkv;
 
-/* n = norm(h); q, k, v = projections of n, head norms, rotation; k and v go to the cache; returns q. table empty: no rotation. */
-fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved, const fa_kv *kv);
+/* n = norm(h); q, k, v = projections of n, head norms, rotation; k and v go to the cache; returns q. table empty: no
+ * rotation. */
+fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved,
+                      const fa_kv *kv);
 /* h += post(w x); post NULL: no normalisation */
 void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post);
 /* n = norm(h); act(gate n) * (up n) */
-fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up, fa_act_fn act);
+fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,
+                         fa_act_fn act);
 
 #endif

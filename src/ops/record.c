@@ -22,8 +22,10 @@ void fa_cx_fail(fa_cx *cx, fa_op op, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (cx->layer >= 0) fa_fail(&cx->err, FFAI_EINVAL, "layer %d: %s: %s", cx->layer, fa_op_name(op), text);
-    else fa_fail(&cx->err, FFAI_EINVAL, "%s: %s", fa_op_name(op), text);
+    if (cx->layer >= 0)
+        fa_fail(&cx->err, FFAI_EINVAL, "layer %d: %s: %s", cx->layer, fa_op_name(op), text);
+    else
+        fa_fail(&cx->err, FFAI_EINVAL, "%s: %s", fa_op_name(op), text);
 }
 
 fa_tensor fa_cx_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1) {
@@ -84,12 +86,14 @@ void fa_cx_record(fa_cx *cx, fa_op op, fa_rec *rec) {
 bool fa_cx_check_cols(fa_cx *cx, fa_op op, fa_tensor x, int64_t dim, const char *what) {
     if (!fa_cx_ok(cx)) return false;
     if (x.n_dim == 2 && x.dim[1] == dim) return true;
-    fa_cx_fail(cx, op, "%s has %lld columns, x is [%lld, %lld]", what, (long long)dim, (long long)x.dim[0], (long long)x.dim[1]);
+    fa_cx_fail(cx, op, "%s has %lld columns, x is [%lld, %lld]", what, (long long)dim, (long long)x.dim[0],
+               (long long)x.dim[1]);
     return false;
 }
 
 double fa_weight_traffic(const fa_weight *w) {
-    return (double)w->rows * ((double)w->row_bytes + (double)w->scale_row_bytes * (w->biases ? 2 : 1) * (w->scales ? 1 : 0));
+    return (double)w->rows *
+           ((double)w->row_bytes + (double)w->scale_row_bytes * (w->biases ? 2 : 1) * (w->scales ? 1 : 0));
 }
 
 size_t fa_layer_begin(fa_cx *cx, int layer) {

@@ -7,29 +7,29 @@
 #include <string.h>
 
 /* X(id, bytes, safetensors name) */
-#define FA_DTYPES(X)                                                                                                                       \
-    X(F32, 4, "F32")                                                                                                                       \
-    X(F16, 2, "F16")                                                                                                                       \
-    X(BF16, 2, "BF16")                                                                                                                     \
-    X(F64, 8, "F64")                                                                                                                       \
-    X(F8_E4M3, 1, "F8_E4M3")                                                                                                               \
-    X(F8_E5M2, 1, "F8_E5M2")                                                                                                               \
-    X(F8_E8M0, 1, "F8_E8M0")                                                                                                               \
-    X(I8, 1, "I8")                                                                                                                         \
-    X(U8, 1, "U8")                                                                                                                         \
-    X(I16, 2, "I16")                                                                                                                       \
-    X(U16, 2, "U16")                                                                                                                       \
-    X(I32, 4, "I32")                                                                                                                       \
-    X(U32, 4, "U32")                                                                                                                       \
-    X(I64, 8, "I64")                                                                                                                       \
-    X(U64, 8, "U64")                                                                                                                       \
+#define FA_DTYPES(X)                                                                                                   \
+    X(F32, 4, "F32")                                                                                                   \
+    X(F16, 2, "F16")                                                                                                   \
+    X(BF16, 2, "BF16")                                                                                                 \
+    X(F64, 8, "F64")                                                                                                   \
+    X(F8_E4M3, 1, "F8_E4M3")                                                                                           \
+    X(F8_E5M2, 1, "F8_E5M2")                                                                                           \
+    X(F8_E8M0, 1, "F8_E8M0")                                                                                           \
+    X(I8, 1, "I8")                                                                                                     \
+    X(U8, 1, "U8")                                                                                                     \
+    X(I16, 2, "I16")                                                                                                   \
+    X(U16, 2, "U16")                                                                                                   \
+    X(I32, 4, "I32")                                                                                                   \
+    X(U32, 4, "U32")                                                                                                   \
+    X(I64, 8, "I64")                                                                                                   \
+    X(U64, 8, "U64")                                                                                                   \
     X(BOOL, 1, "BOOL")
 
 typedef enum fa_dtype {
 #define FA_X(id, bytes, name) FA_##id,
     FA_DTYPES(FA_X)
 #undef FA_X
-    FA_DTYPE_COUNT
+        FA_DTYPE_COUNT
 } fa_dtype;
 
 size_t fa_dtype_size(fa_dtype t);
@@ -52,7 +52,7 @@ static inline uint16_t fa_f32_to_bf16(float f) {
 }
 
 float fa_f16_to_f32(uint16_t v);
-uint16_t fa_f32_to_f16(float f); /* round to nearest even */
+uint16_t fa_f32_to_f16(float f);   /* round to nearest even */
 float fa_f8e4m3_to_f32(uint8_t v); /* OCP E4M3FN: no infinities, 0x7F is NaN */
 float fa_f8e5m2_to_f32(uint8_t v);
 

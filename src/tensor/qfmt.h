@@ -1,52 +1,54 @@
 /* Weight storage formats as rows of one table. Nothing else in the engine knows bit widths or block layouts.
  *
- * A weight is a matrix [rows, cols] whose rows are stored one after the other. Float formats have `to_f32`. Quantized formats have `unpack`,
- * the plain-C definition of the format in its *canonical form*: per value an unsigned code, per group of `ugroup` (16 or 32) values along
- * the row a float scale and a float min, so that
+ * A weight is a matrix [rows, cols] whose rows are stored one after the other. Float formats have `to_f32`. Quantized
+ * formats have `unpack`, the plain-C definition of the format in its *canonical form*: per value an unsigned code, per
+ * group of `ugroup` (16 or 32) values along the row a float scale and a float min, so that
  *
  *     value[k] = codes[k] * scale[k / ugroup] + min[k / ugroup]            (codes 0..255)
  *
- * Signed formats are shifted to unsigned codes with min = -offset * scale. Every kernel is written against the canonical form or tested
- * against it. */
+ * Signed formats are shifted to unsigned codes with min = -offset * scale. Every kernel is written against the
+ * canonical form or tested against it. */
 #ifndef FA_TENSOR_QFMT_H
 #define FA_TENSOR_QFMT_H
 
 #include "base/err.h"
 #include "tensor/dtype.h"
 
-/* X(id, name): name is what users see. GGUF types that are only recognised (not computed) have no row; io/gguf.h names them. */
-#define FA_FMTS(X)                                                                                                                         \
-    X(F32, "f32")                                                                                                                          \
-    X(F16, "f16")                                                                                                                          \
-    X(BF16, "bf16")                                                                                                                        \
-    X(AFFINE, "affine")                                                                                                                    \
-    X(MXFP4, "mxfp4")                                                                                                                      \
-    X(Q4_0, "q4_0")                                                                                                                        \
-    X(Q4_1, "q4_1")                                                                                                                        \
-    X(Q5_0, "q5_0")                                                                                                                        \
-    X(Q5_1, "q5_1")                                                                                                                        \
-    X(Q8_0, "q8_0")                                                                                                                        \
-    X(Q2_K, "q2_k")                                                                                                                        \
-    X(Q3_K, "q3_k")                                                                                                                        \
-    X(Q4_K, "q4_k")                                                                                                                        \
-    X(Q5_K, "q5_k")                                                                                                                        \
+/* X(id, name): name is what users see. GGUF types that are only recognised (not computed) have no row; io/gguf.h names
+ * them. */
+#define FA_FMTS(X)                                                                                                     \
+    X(F32, "f32")                                                                                                      \
+    X(F16, "f16")                                                                                                      \
+    X(BF16, "bf16")                                                                                                    \
+    X(AFFINE, "affine")                                                                                                \
+    X(MXFP4, "mxfp4")                                                                                                  \
+    X(Q4_0, "q4_0")                                                                                                    \
+    X(Q4_1, "q4_1")                                                                                                    \
+    X(Q5_0, "q5_0")                                                                                                    \
+    X(Q5_1, "q5_1")                                                                                                    \
+    X(Q8_0, "q8_0")                                                                                                    \
+    X(Q2_K, "q2_k")                                                                                                    \
+    X(Q3_K, "q3_k")                                                                                                    \
+    X(Q4_K, "q4_k")                                                                                                    \
+    X(Q5_K, "q5_k")                                                                                                    \
     X(Q6_K, "q6_k")
 
 typedef enum fa_fmt {
 #define FA_X(id, name) FA_FMT_##id,
     FA_FMTS(FA_X)
 #undef FA_X
-    FA_FMT_COUNT
+        FA_FMT_COUNT
 } fa_fmt;
 
 /* A bound weight matrix: a view into a mapped file (or a private copy); owns nothing. Data may start at any byte. */
 typedef struct fa_weight {
     int64_t rows, cols;
     const uint8_t *codes;  /* row r starts at codes + r * row_bytes */
-    const uint8_t *scales; /* affine, mxfp4: [rows, cols / group], row stride scale_row_bytes; NULL for formats with scales inside blocks */
+    const uint8_t *scales; /* affine, mxfp4: [rows, cols / group], row stride scale_row_bytes; NULL for formats with
+                              scales inside blocks */
     const uint8_t *biases; /* affine only, same layout as scales */
     size_t row_bytes, scale_row_bytes;
-    const char *name; /* tensor name for messages, borrowed from the checkpoint */
+    const char *name;    /* tensor name for messages, borrowed from the checkpoint */
     uint8_t fmt;         /* fa_fmt */
     uint8_t bits;        /* affine: 2 3 4 5 6 8; mxfp4: 4; else 0 */
     uint8_t scale_dtype; /* affine: FA_F32 FA_F16 FA_BF16; mxfp4: FA_U8 (E8M0) */
@@ -56,13 +58,15 @@ typedef struct fa_weight {
 typedef struct fa_qfmt {
     const char *name;
     uint16_t block;       /* values per storage block; cols must be a multiple (affine, mxfp4: w->group; float: 1) */
-    uint16_t block_bytes; /* GGUF blocks and floats: bytes per block in the codes plane; affine and mxfp4: 0 (see fa_qfmt_row_bytes) */
+    uint16_t block_bytes; /* GGUF blocks and floats: bytes per block in the codes plane; affine and mxfp4: 0 (see
+                             fa_qfmt_row_bytes) */
     uint8_t ugroup;       /* canonical group, 16 or 32; 0 for float formats */
     /* One whole row in canonical form: codes [cols], scale and min [cols / ugroup]. NULL for float formats. */
     void (*unpack)(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min);
     /* Values [k0, k0 + n) of one row. NULL for quantized formats. */
     void (*to_f32)(const fa_weight *w, int64_t row, int64_t k0, int64_t n, float *out);
-    /* Encodes one row of cols floats as stored bytes (convert, tests); planes that the format lacks are NULL. NULL when not available. */
+    /* Encodes one row of cols floats as stored bytes (convert, tests); planes that the format lacks are NULL. NULL when
+     * not available. */
     void (*quant_row)(const fa_weight *shape, const float *x, uint8_t *codes, uint8_t *scales, uint8_t *biases);
 } fa_qfmt;
 
@@ -72,8 +76,8 @@ extern const fa_qfmt fa_qfmts[FA_FMT_COUNT];
 size_t fa_qfmt_row_bytes(fa_fmt fmt, int bits, int64_t cols);
 /* Are (fmt, bits, group, cols) a combination that exists? Fills err with the reason, naming w->name. */
 int fa_weight_check(const fa_weight *w, fa_error *err);
-/* The definition of every weight: one row as floats, via to_f32 or unpack. scratch: cols bytes + 2 * cols / 16 floats, may be NULL for float
- * formats; fa_dequant_scratch gives its size. */
+/* The definition of every weight: one row as floats, via to_f32 or unpack. scratch: cols bytes + 2 * cols / 16 floats,
+ * may be NULL for float formats; fa_dequant_scratch gives its size. */
 void fa_dequant_row(const fa_weight *w, int64_t row, float *out, void *scratch);
 size_t fa_dequant_scratch(int64_t cols);
 /* "bf16", "q4_k", "affine 4-bit g64": for people. */

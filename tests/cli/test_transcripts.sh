@@ -3,9 +3,8 @@
 # the end is its exit status when it is not 0. `...` as a whole line stands for any lines, inside a line for any text.
 #   FFAI=./ffai tests/cli/test_transcripts.sh [--update] [FILE...]     --update writes what really came into the files
 set -uo pipefail
+FFAI=$(realpath "${FFAI:-$(dirname "$0")/../../ffai}") || exit 1
 cd "$(dirname "$0")" || exit 1
-FFAI=${FFAI:-../../ffai}
-FFAI=$(realpath "$FFAI") || exit 1
 export NO_COLOR=1 FFAI_MODELS
 FFAI_MODELS=$(realpath ../../models 2>/dev/null || echo none)
 # shellcheck disable=SC2317 # the transcripts call it

@@ -136,7 +136,8 @@ static int gguf_kind(const char *kind, int *bytes) {
     static const struct {
         const char *name;
         int type, bytes;
-    } kinds[] = {{"u32", 4, 4}, {"i32", 5, 4}, {"f32", 6, 4}, {"bool", 7, 1}, {"str", 8, 0}, {"u64", 10, 8}};
+    } kinds[] = {{"u16", 2, 2},  {"u32", 4, 4}, {"i32", 5, 4}, {"f32", 6, 4},
+                 {"bool", 7, 1}, {"str", 8, 0}, {"u64", 10, 8}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (!strcmp(kinds[i].name, kind)) {
             *bytes = kinds[i].bytes;
@@ -181,38 +182,70 @@ static void gguf_row(fa_buf *b, const fa_jnode *row) {
     for (const fa_jnode *e = fa_jfirst(v); e; e = fa_jnext(e)) gguf_scalar(b, t + 1, e);
 }
 
-static int write_gguf(const fx *f, const char *dir, fa_error *err) {
-    const fa_jnode *md = fa_jget(f->root, "metadata");
+/* One GGUF file: metadata (NULL: none), the split keys of part `no` when there are several, tensors [a, b) of all n. */
+typedef struct gguf_part {
+    const fa_jnode *metadata;
+    const fx_item *item;
+    size_t n, all, no, count;
+} gguf_part;
+
+static int gguf_file(const fx *f, fa_buf *b, const gguf_part *p, fa_error *err) {
     uint64_t seed = (uint64_t)fa_jint(fa_jget(f->root, "seed"), 0);
-    size_t n;
-    fx_item *item = fx_expand(fa_jget(f->root, "tensors"), &n);
-    fa_buf b = {0}, data = {0};
+    fa_buf data = {0};
     int rc = 0;
-    fa_buf_puts(&b, "GGUF");
-    put_le(&b, 3, 4);
-    put_le(&b, n, 8);
-    put_le(&b, fa_jlen(md), 8);
-    for (const fa_jnode *row = fa_jfirst(md); row; row = fa_jnext(row)) gguf_row(&b, row);
-    for (size_t i = 0; i < n && !rc; i++) {
-        const fa_jnode *shape = fa_jget(item[i].t, "shape");
+    fa_buf_puts(b, "GGUF");
+    put_le(b, (uint64_t)fa_jint(fa_jget(f->root, "version"), 3), 4);
+    put_le(b, p->n, 8);
+    put_le(b, fa_jlen(p->metadata) + (p->count > 1 ? 3 : 0), 8);
+    for (const fa_jnode *row = fa_jfirst(p->metadata); row; row = fa_jnext(row)) gguf_row(b, row);
+    if (p->count > 1) {
+        gguf_str(b, "split.no");
+        put_le(b, 2, 4);
+        put_le(b, p->no, 2);
+        gguf_str(b, "split.count");
+        put_le(b, 2, 4);
+        put_le(b, p->count, 2);
+        gguf_str(b, "split.tensors.count");
+        put_le(b, 5, 4);
+        put_le(b, p->all, 4);
+    }
+    for (size_t i = 0; i < p->n && !rc; i++) {
+        const fa_jnode *shape = fa_jget(p->item[i].t, "shape");
         size_t nd = fa_jlen(shape);
-        gguf_str(&b, item[i].name);
-        put_le(&b, nd, 4);
+        gguf_str(b, p->item[i].name);
+        put_le(b, nd, 4);
         for (size_t d = nd; d-- > 0;) { /* innermost first */
             const fa_jnode *x = fa_jfirst(shape);
             for (size_t j = 0; j < d; j++) x = fa_jnext(x);
-            put_le(&b, (uint64_t)fa_jint(x, 0), 8);
+            put_le(b, (uint64_t)fa_jint(x, 0), 8);
         }
-        put_le(&b, (uint64_t)fa_jint(fa_jget(item[i].t, "type"), 0), 4);
-        put_le(&b, data.len, 8);
-        rc = fx_tensor(&data, item[i].t, item[i].name, seed, err);
+        put_le(b, (uint64_t)fa_jint(fa_jget(p->item[i].t, "type"), 0), 4);
+        put_le(b, data.len, 8);
+        rc = fx_tensor(&data, p->item[i].t, p->item[i].name, seed, err);
         while (data.len % 32 && !data.failed) put_le(&data, 0, 1);
     }
-    while (b.len % 32 && !b.failed) put_le(&b, 0, 1);
-    fa_buf_add(&b, data.data, data.len);
-    if (!rc) rc = put_weights(f, dir, "model.gguf", &b, err);
-    fa_buf_free(&b);
+    while (b->len % 32 && !b->failed) put_le(b, 0, 1);
+    fa_buf_add(b, data.data, data.len);
+    if (!rc && data.failed) rc = fa_fail(err, FFAI_ENOMEM, "no memory for a fixture");
     fa_buf_free(&data);
+    return rc;
+}
+
+static int write_gguf(const fx *f, const char *dir, char model[512], fa_error *err) {
+    size_t n, k = (size_t)fa_jint(fa_jget(f->root, "shards"), 1);
+    fx_item *item = fx_expand(fa_jget(f->root, "tensors"), &n);
+    int rc = 0;
+    for (size_t s = 0; s < k && !rc; s++) {
+        size_t a = s * n / k, e = (s + 1) * n / k;
+        gguf_part p = {s ? NULL : fa_jget(f->root, "metadata"), item + a, e - a, n, s, k};
+        char name[64] = "model.gguf";
+        fa_buf b = {0};
+        if (k > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.gguf", s + 1, k);
+        if (!s) snprintf(model, 512, "%s/%s", dir, name);
+        rc = gguf_file(f, &b, &p, err);
+        if (!rc) rc = put_weights(f, dir, name, &b, err);
+        fa_buf_free(&b);
+    }
     fa_free(item);
     return rc;
 }
@@ -245,8 +278,8 @@ void fx_close(fx *f) {
 }
 
 int fx_write(const fx *f, const char *out_dir, char model[512], fa_error *err) {
-    snprintf(model, 512, f->gguf ? "%s/model.gguf" : "%s", out_dir);
-    if (f->gguf) return write_gguf(f, out_dir, err);
+    snprintf(model, 512, "%s", out_dir);
+    if (f->gguf) return write_gguf(f, out_dir, model, err);
     char path[640];
     fa_buf b = {0};
     size_t len;

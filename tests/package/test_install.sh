@@ -55,13 +55,13 @@ export PKG_CONFIG_PATH=$lib/pkgconfig
 [ "$(pkg-config --modversion ffai)" = "$("$FFAI" version | awk '{print $2}')" ] || fail "ffai.pc and the program disagree about the version"
 read -ra shared <<<"$(pkg-config --cflags --libs ffai)"
 read -ra cflags <<<"$(pkg-config --cflags ffai)"
-read -ra static <<<"$(pkg-config --static --libs ffai)"
+read -ra static <<<"$(pkg-config --static --libs ffai | sed 's/-lffai *//')" # named below, as an archive
 for kind in c cpp; do
     compiler=$CC
     [ $kind = cpp ] && compiler=$CXX
     "$compiler" "$work/src/consumer.$kind" -o "$work/shared-$kind" "${shared[@]}"
     LD_LIBRARY_PATH=$lib "$work/shared-$kind" || fail "shared $kind consumer"
-    "$compiler" "$work/src/consumer.$kind" -o "$work/static-$kind" "${cflags[@]}" -L"$lib" -Wl,-Bstatic -lffai -Wl,-Bdynamic "${static[@]/-lffai/}" ||
+    "$compiler" "$work/src/consumer.$kind" -o "$work/static-$kind" "${cflags[@]}" -L"$lib" -Wl,-Bstatic -lffai -Wl,-Bdynamic "${static[@]}" ||
         fail "static $kind consumer does not link"
     "$work/static-$kind" || fail "static $kind consumer"
     ldd "$work/static-$kind" | grep -q libffai && fail "the static consumer loads libffai.so"

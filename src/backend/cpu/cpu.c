@@ -13,12 +13,23 @@ static int64_t nop_items(const cpu_task *t, int phase) {
 static const cpu_op cpu_nop = {1, nop_items, NULL, NULL};
 
 static const cpu_op *const ops[FA_OP_COUNT] = {
-    [FA_OP_NOP] = &cpu_nop,       [FA_OP_EMBED] = &cpu_embed,           [FA_OP_ROPE_TABLE] = &cpu_rope_table,
-    [FA_OP_NORM] = &cpu_norm,     [FA_OP_LINEAR] = &cpu_linear,         [FA_OP_HEAD_NORM] = &cpu_head_norm,
-    [FA_OP_ROPE] = &cpu_rope,     [FA_OP_APPEND] = &cpu_append,         [FA_OP_ATTEND] = &cpu_attend,
-    [FA_OP_GLU] = &cpu_glu,       [FA_OP_ADD] = &cpu_add,               [FA_OP_ROWS] = &cpu_rows,
-    [FA_OP_SOFTCAP] = &cpu_softcap, [FA_OP_TAP] = &cpu_tap,             [FA_OP_NORM_QKV] = &cpu_norm_qkv,
-    [FA_OP_LINEAR_ADD] = &cpu_linear_add, [FA_OP_NORM_MLP_UP] = &cpu_norm_mlp_up,
+    [FA_OP_NOP] = &cpu_nop,
+    [FA_OP_EMBED] = &cpu_embed,
+    [FA_OP_ROPE_TABLE] = &cpu_rope_table,
+    [FA_OP_NORM] = &cpu_norm,
+    [FA_OP_LINEAR] = &cpu_linear,
+    [FA_OP_HEAD_NORM] = &cpu_head_norm,
+    [FA_OP_ROPE] = &cpu_rope,
+    [FA_OP_APPEND] = &cpu_append,
+    [FA_OP_ATTEND] = &cpu_attend,
+    [FA_OP_GLU] = &cpu_glu,
+    [FA_OP_ADD] = &cpu_add,
+    [FA_OP_ROWS] = &cpu_rows,
+    [FA_OP_SOFTCAP] = &cpu_softcap,
+    [FA_OP_TAP] = &cpu_tap,
+    [FA_OP_NORM_QKV] = &cpu_norm_qkv,
+    [FA_OP_LINEAR_ADD] = &cpu_linear_add,
+    [FA_OP_NORM_MLP_UP] = &cpu_norm_mlp_up,
 };
 
 static void cpu_needs(const fa_backend *be, const fa_rec *rec, size_t *work, size_t *scratch) {
@@ -75,13 +86,15 @@ static void walk_program(void *arg, int ith, int n_thread) {
     }
 }
 
-static int cpu_run(fa_backend *be, const fa_program *prog, const fa_batch *batch, const fa_run_opts *opts, fa_error *err) {
+static int cpu_run(fa_backend *be, const fa_program *prog, const fa_batch *batch, const fa_run_opts *opts,
+                   fa_error *err) {
     static const fa_run_opts none = {0};
     fa_cpu *cpu = (fa_cpu *)be;
     size_t need = (prog->scratch + 127) / 64 * 64;
     if (need > cpu->scratch_bytes) {
         uint8_t *p = (uint8_t *)fa_aligned_calloc(64, need * (size_t)be->n_thread);
-        if (!p) return fa_fail(err, FFAI_ENOMEM, "no memory for %zu bytes of kernel scratch", need * (size_t)be->n_thread);
+        if (!p)
+            return fa_fail(err, FFAI_ENOMEM, "no memory for %zu bytes of kernel scratch", need * (size_t)be->n_thread);
         fa_free(cpu->scratch);
         cpu->scratch = p;
         cpu->scratch_bytes = need;

@@ -1,7 +1,8 @@
 /* The CPU backend's inside: how an operation is cut into phases and items, and what the op files share.
  *
- * A record runs as one or more phases with a barrier after each. A phase is `items` independent pieces of work that the threads take in
- * batches; item counts depend on the record and the batch's integers only, so all threads agree on them without talking. */
+ * A record runs as one or more phases with a barrier after each. A phase is `items` independent pieces of work that the
+ * threads take in batches; item counts depend on the record and the batch's integers only, so all threads agree on them
+ * without talking. */
 #ifndef FA_BACKEND_CPU_CPU_H
 #define FA_BACKEND_CPU_CPU_H
 
@@ -35,9 +36,10 @@ typedef struct cpu_op {
 } cpu_op;
 
 /* Ops by group. */
-extern const cpu_op cpu_embed, cpu_rope_table, cpu_norm, cpu_head_norm, cpu_rope, cpu_append, cpu_glu, cpu_add, cpu_rows, cpu_softcap, cpu_tap; /* ops_basic.c */
-extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;                                           /* ops_linear.c */
-extern const cpu_op cpu_attend;                                                                                          /* ops_attend.c */
+extern const cpu_op cpu_embed, cpu_rope_table, cpu_norm, cpu_head_norm, cpu_rope, cpu_append, cpu_glu, cpu_add,
+    cpu_rows, cpu_softcap, cpu_tap;                                            /* ops_basic.c */
+extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up; /* ops_linear.c */
+extern const cpu_op cpu_attend;                                                /* ops_attend.c */
 
 /* Shared by ops_basic and ops_linear. */
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };
@@ -45,10 +47,11 @@ static inline int64_t cpu_row_items(int64_t rows) { return (rows + CPU_ROWS - 1)
 static inline int64_t cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out);
 /* Normalises `heads` heads of head_dim in place (norm may be NULL) and rotates them by the table row (NULL: none). */
-void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm, const float *table_row, int64_t n_pair,
-                   bool interleaved);
+void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm,
+                   const float *table_row, int64_t n_pair, bool interleaved);
 /* Writes one row of k or v [n_head, head_dim] to position pos of a sequence. */
-void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos, const float *x);
+void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos,
+                    const float *x);
 /* Sequence that row `row` of the batch belongs to. */
 int cpu_row_seq(const fa_batch *b, int64_t row);
 void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const float *up, int64_t n, float *out);

@@ -1,40 +1,45 @@
-/* The CPU kernel table: hot inner loops chosen once at run time for the instruction sets that the machine has (and FFAI_CPU allows).
+/* The CPU kernel table: hot inner loops chosen once at run time for the instruction sets that the machine has (and
+ * FFAI_CPU allows).
  *
- * fa_kernels_init fills every slot with the plain-C definition (kern_c.c), then each ISA file overlays what it has, in rising order. A slot
- * that an ISA leaves alone keeps the narrower version. Kernels are pure: no allocation, no threads, no globals; scratch comes from the
- * caller, 64-byte aligned. Weight data and inputs may start at any byte unless a comment says otherwise. */
+ * fa_kernels_init fills every slot with the plain-C definition (kern_c.c), then each ISA file overlays what it has, in
+ * rising order. A slot that an ISA leaves alone keeps the narrower version. Kernels are pure: no allocation, no
+ * threads, no globals; scratch comes from the caller, 64-byte aligned. Weight data and inputs may start at any byte
+ * unless a comment says otherwise. */
 #ifndef FA_CPU_KERN_H
 #define FA_CPU_KERN_H
 
 #include "tensor/qfmt.h"
 
-/* Activations of a matmul in int8, symmetric, per group of 32 along the row: x[k] ~ q[k] * scale[k / 32], |q| <= 127, scale = amax / 127 (0
- * for an all-zero group, q = 0). sum32[g] = scale * sum of q over the group, sum16 the same over halves. K is a multiple of 32. */
+/* Activations of a matmul in int8, symmetric, per group of 32 along the row: x[k] ~ q[k] * scale[k / 32], |q| <= 127,
+ * scale = amax / 127 (0 for an all-zero group, q = 0). sum32[g] = scale * sum of q over the group, sum16 the same over
+ * halves. K is a multiple of 32. */
 typedef struct fa_act {
-    int8_t *q;             /* [M, K] */
-    float *scale;          /* [M, K / 32] */
-    float *sum32, *sum16;  /* [M, K / 32], [M, K / 16] */
+    int8_t *q;            /* [M, K] */
+    float *scale;         /* [M, K / 32] */
+    float *sum32, *sum16; /* [M, K / 32], [M, K / 16] */
     int64_t M, K;
 } fa_act;
 
 /* Arguments of attention over one sequence's pages for one kv head. Softmax runs in f32. */
 typedef struct fa_attend_args {
-    const float *q;           /* query row i, head j of the group at q + i * q_stride + j * head_dim; not scaled yet */
+    const float *q; /* query row i, head j of the group at q + i * q_stride + j * head_dim; not scaled yet */
     int64_t q_stride;
-    float *out;               /* same layout with out_stride; unused when partial is set */
+    float *out; /* same layout with out_stride; unused when partial is set */
     int64_t out_stride;
-    int n_q;                  /* query rows */
-    int n_group;              /* query heads that share this kv head */
-    int head_dim;             /* K and V head dim (32..512, any value) */
+    int n_q;                   /* query rows */
+    int n_group;               /* query heads that share this kv head */
+    int head_dim;              /* K and V head dim (32..512, any value) */
     const void *const *k_page; /* page p holds keys of positions [64 p, 64 p + 64): [64, head_dim] of kv_dtype */
     const void *const *v_page;
-    fa_dtype kv_dtype;        /* FA_F32, FA_F16 or FA_BF16 */
+    fa_dtype kv_dtype;            /* FA_F32, FA_F16 or FA_BF16 */
     const int32_t *kv_lo, *kv_hi; /* per query row: attends to positions kv_lo[i] <= p < kv_hi[i] (never empty) */
-    int32_t pos0, pos1;       /* only positions in [pos0, pos1) are visited by this call (split KV); pos0 is a multiple of 64 */
-    float scale, softcap;     /* score = scale * q.k; softcap > 0: softcap * tanh(score / softcap) */
-    const float *sink;        /* [n_group] an extra logit without value per head, or NULL (added by the caller of a split: see partial) */
-    float *partial;           /* NULL: write normalised out. Else write per (row, group head): [m, l, o[head_dim]] unnormalised, m = -inf and
-                                 l = 0 when nothing was visited; sink is then ignored */
+    int32_t pos0,
+        pos1; /* only positions in [pos0, pos1) are visited by this call (split KV); pos0 is a multiple of 64 */
+    float scale, softcap; /* score = scale * q.k; softcap > 0: softcap * tanh(score / softcap) */
+    const float *sink; /* [n_group] an extra logit without value per head, or NULL (added by the caller of a split: see
+                          partial) */
+    float *partial; /* NULL: write normalised out. Else write per (row, group head): [m, l, o[head_dim]] unnormalised, m
+                       = -inf and l = 0 when nothing was visited; sink is then ignored */
 } fa_attend_args;
 
 typedef struct fa_kernels fa_kernels;
@@ -44,16 +49,17 @@ struct fa_kernels {
     /* Canonical unpack of one whole row (tensor/qfmt.h), per format. NULL for float formats. */
     void (*unpack[FA_FMT_COUNT])(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min);
 
-    /* Quantizes M rows of x (row stride ldx) into a (a->M, a->K set, planes allocated by the caller), rows [m0, m1) only. */
+    /* Quantizes M rows of x (row stride ldx) into a (a->M, a->K set, planes allocated by the caller), rows [m0, m1)
+     * only. */
     void (*quant_act)(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_act *a);
 
-    /* y[m * ldy + r] (= or, with add, +=) sum_k x[m, k] * w[r, k] for r in [r0, r1) and all m. Quantized weights only, int8 activations, i32
-     * group sums, f32 accumulation. */
-    void (*linear_q8)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
-                      void *scratch);
+    /* y[m * ldy + r] (= or, with add, +=) sum_k x[m, k] * w[r, k] for r in [r0, r1) and all m. Quantized weights only,
+     * int8 activations, i32 group sums, f32 accumulation. */
+    void (*linear_q8)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
+                      int64_t ldy, bool add, void *scratch);
     /* The same in f32 for every format: weights are widened (never rounded) and sums are f32. */
-    void (*linear_f32)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t M, float *y,
-                       int64_t ldy, bool add, void *scratch);
+    void (*linear_f32)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                       int64_t M, float *y, int64_t ldy, bool add, void *scratch);
     /* Bytes of scratch that either linear kernel needs for rows of `cols` values and M input rows. */
     size_t (*linear_scratch)(int64_t cols, int64_t M);
     int row_tile; /* row ranges given to linear_* should be multiples of this (except at the end of the matrix) */
@@ -62,32 +68,35 @@ struct fa_kernels {
     void (*rms_norm)(const float *x, const float *w, float offset, float eps, int64_t n, float *out);
     /* rotates half-split pairs (i, i + n/2) or, interleaved, (2i, 2i + 1) of x[n] by cos[n/2], sin[n/2], in place */
     void (*rope)(float *x, const float *cos, const float *sin, int64_t n, bool interleaved);
-    void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out);      /* out = gate * sigmoid(gate) * up */
+    void (*silu_mul)(const float *gate, const float *up, int64_t n, float *out); /* out = gate * sigmoid(gate) * up */
     void (*gelu_tanh_mul)(const float *gate, const float *up, int64_t n, float *out); /* out = gelu_tanh(gate) * up */
     void (*gelu_erf_mul)(const float *gate, const float *up, int64_t n, float *out);
     void (*relu_mul)(const float *gate, const float *up, int64_t n, float *out);
-    void (*add)(float *y, const float *x, int64_t n);                                 /* y += x */
-    void (*convert)(const float *x, fa_dtype t, int64_t n, void *out);                /* to F32, F16 or BF16, nearest even */
+    void (*add)(float *y, const float *x, int64_t n);                  /* y += x */
+    void (*convert)(const float *x, fa_dtype t, int64_t n, void *out); /* to F32, F16 or BF16, nearest even */
 
     void (*attend)(const fa_attend_args *a, void *scratch);
     size_t (*attend_scratch)(int n_q, int n_group, int head_dim);
     int attend_q_tile; /* callers cut long prompts into tiles of at most this many query rows */
-    /* Merges the partials of n_split calls over the same rows = n_q * n_group (row r is query row r / n_group, group head r % n_group), adds
-     * the sink if any, normalises: out + (r / n_group) * out_stride + (r % n_group) * head_dim. A row that nobody visited becomes zeros. */
-    void (*attend_combine)(const float *const *partial, int n_split, int64_t rows, int n_group, int head_dim, const float *sink, float *out,
-                           int64_t out_stride);
+    /* Merges the partials of n_split calls over the same rows = n_q * n_group (row r is query row r / n_group, group
+     * head r % n_group), adds the sink if any, normalises: out + (r / n_group) * out_stride + (r % n_group) * head_dim.
+     * A row that nobody visited becomes zeros. */
+    void (*attend_combine)(const float *const *partial, int n_split, int64_t rows, int n_group, int head_dim,
+                           const float *sink, float *out, int64_t out_stride);
 };
 
-/* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has. Unknown names fail with the list of names. */
+/* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has. Unknown names fail with the
+ * list of names. */
 int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);
 
-/* Overlays: three groups of slots (unpack; linear = quant_act, linear_*; vec = everything else), each ISA of a group in its own file
- * kern_<group>_<isa>.c built with that ISA's flags and called only when the machine has it. The C group files fill every slot of the group. */
-#define FA_KERN_ISAS(X, group)                                                                                                             \
-    X(group, c)                                                                                                                            \
-    X(group, avx2)                                                                                                                         \
-    X(group, avx512)                                                                                                                       \
-    X(group, avx512vnni)                                                                                                                   \
+/* Overlays: three groups of slots (unpack; linear = quant_act, linear_*; vec = everything else), each ISA of a group in
+ * its own file kern_<group>_<isa>.c built with that ISA's flags and called only when the machine has it. The C group
+ * files fill every slot of the group. */
+#define FA_KERN_ISAS(X, group)                                                                                         \
+    X(group, c)                                                                                                        \
+    X(group, avx2)                                                                                                     \
+    X(group, avx512)                                                                                                   \
+    X(group, avx512vnni)                                                                                               \
     X(group, neon)
 #define FA_X(group, isa) void fa_kern_##group##_init_##isa(fa_kernels *k);
 FA_KERN_ISAS(FA_X, unpack)

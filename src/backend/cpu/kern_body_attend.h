@@ -2,11 +2,14 @@
  * attend_init.
  *
  * A row is one query row and one head of the group: row r = i * n_group + j. Pages are visited in order with a running
- * maximum m, sum l and output o per row. Two ways to do a page: stream  few rows (decode): K and V are read once, in
- * their own type, and widened in registers; four tokens at a time against V_DR rows. pack    many rows (prompt tiles):
- * K is transposed and V widened into scratch once, then two register-tiled matrix products, S = Q K^T and O = keep O +
- * P V, over tiles of V_MR rows. Tokens that no row sees may hold anything, even NaN: scores are masked by selection,
- * and V rows of unseen tokens never reach a product. */
+ * maximum m, sum l and output o per row. Two ways to do a page:
+ *   stream  few rows (decode): K and V are read once, in their own type, and widened in registers, four tokens at a
+ *           time against V_DR rows.
+ *   pack    many rows (prompt tiles): K is transposed and V widened into scratch once, then two register-tiled matrix
+ *           products, S = Q K^T and O = keep O + P V, over tiles of V_MR rows.
+ * Columns of q, o and the packed pages are in pair order (v_ldp) as far as whole pairs of vectors go, and in order
+ * after that: a dot product does not care, and q and o are reordered once per call. Tokens that no row sees may hold
+ * anything, even NaN: scores are masked by selection, and V rows of unseen tokens never reach a product. */
 #ifndef FA_CPU_KERN_BODY_ATTEND_H
 #define FA_CPU_KERN_BODY_ATTEND_H
 
@@ -16,14 +19,16 @@
 #include <math.h>
 
 enum {
-    PANEL = V_NV * VL,      /* columns of one packed panel */
-    STREAM_ROWS = 2 * V_DR, /* up to here a page is streamed */
+    PANEL = V_NV * VL, /* columns of one packed panel */
+    STREAM_ROWS = 8,   /* up to here a page is streamed */
 };
 
 typedef struct att {
     const fa_attend_args *a;
     int d, dp;     /* head_dim, and rounded up to VL */
     int64_t rows;  /* n_q * n_group; arrays below are padded to a multiple of V_MR rows */
+    int paired;    /* columns below this come in pairs of vectors */
+    int32_t last;  /* the page that ends the walk */
     float *q, *o;  /* [rows, dp], q scaled, zeros beyond d */
     float *m, *l;  /* [rows] */
     float *keep;   /* [rows] e^(old m - new m) of the current page */
@@ -39,11 +44,39 @@ static size_t vec_attend_scratch(int n_q, int n_group, int head_dim) {
     return sizeof(float) * (2 * rows * dp + 3 * per_row + rows * FA_PAGE + 2 * FA_PAGE * dp);
 }
 
+static void load_q(const att *t, const float *q, float *out) {
+    const vf scale = v_set1(t->a->scale);
+    int c = 0;
+    for (; c < t->paired; c += 2 * VL) {
+        vf x = v_load(q + c), y = v_load(q + c + VL);
+        if (t->a->kv_dtype == FA_BF16) v_ld2(q + c, &x, &y);
+        v_store(out + c, v_mul(x, scale));
+        v_store(out + c + VL, v_mul(y, scale));
+    }
+    for (; c < t->d; c++) out[c] = q[c] * t->a->scale;
+}
+
+/* out = o * w in the caller's order */
+static void store_o(const att *t, const float *o, float w, float *out) {
+    int c = 0;
+    for (; c < t->paired; c += 2 * VL) {
+        vf x = v_mul(v_load(o + c), v_set1(w)), y = v_mul(v_load(o + c + VL), v_set1(w));
+        if (t->a->kv_dtype == FA_BF16) {
+            v_st2(out + c, x, y);
+        } else {
+            v_store(out + c, x);
+            v_store(out + c + VL, y);
+        }
+    }
+    for (; c < t->d; c++) out[c] = o[c] * w;
+}
+
 static void att_setup(att *t, const fa_attend_args *a, float *scratch) {
     const int64_t rows = att_rows((int64_t)a->n_q * a->n_group), per_row = (rows + 15) / 16 * 16;
     t->a = a;
     t->d = a->head_dim;
     t->dp = (a->head_dim + VL - 1) / VL * VL;
+    t->paired = a->head_dim / (2 * VL) * (2 * VL);
     t->rows = (int64_t)a->n_q * a->n_group;
     t->q = scratch;
     t->o = t->q + rows * t->dp;
@@ -60,7 +93,7 @@ static void att_setup(att *t, const fa_attend_args *a, float *scratch) {
         t->keep[r] = 1;
         if (r >= t->rows) continue;
         const float *q = a->q + r / a->n_group * a->q_stride + r % a->n_group * t->d;
-        for (int i = 0; i < t->d; i++) t->q[r * t->dp + i] = q[i] * a->scale;
+        load_q(t, q, t->q + r * t->dp);
     }
 }
 
@@ -104,7 +137,11 @@ V_INLINE void soften(const att *t, int64_t r, int t0, int t1) {
         v_store(s + j * VL, x[j]);
         sum = v_add(sum, x[j]);
     }
-    float keep = m1 > m0 ? expf(m0 - m1) : 1;
+    float keep = 1, lanes[VL];
+    if (m1 > m0) {
+        v_store(lanes, v_exp(v_set1(m0 - m1)));
+        keep = lanes[0];
+    }
     t->m[r] = m1;
     t->keep[r] = keep;
     t->l[r] = t->l[r] * keep + v_sum(sum);
@@ -131,17 +168,41 @@ V_INLINE void product(const float *a, ptrdiff_t lda, const float *b, ptrdiff_t l
     }
 }
 
+/* The next VL of `left` > 0 values, zeros after them. */
+V_INLINE vf load_some(const void *p, int64_t at, const fa_dtype type, int left) {
+    return left >= VL ? v_ld(p, at, type) : v_ldn(p, at, type, left);
+}
+
+/* VL tokens by 2 VL dims, rows of the page d apart, to 2 VL rows of a panel. For BF16 the transpose works on pairs of
+ * values, which halves it: `x` holds both until the end. */
+V_INLINE void pack_k_pair(const void *page, int64_t at, int d, const fa_dtype type, float *out) {
+    vf x[VL], y[VL];
+    if (type == FA_BF16) {
+        V_UNROLL for (int i = 0; i < VL; i++) x[i] = v_ld((const char *)page + 2 * (at + (int64_t)i * d), 0, FA_F32);
+        v_transpose(x);
+        V_UNROLL for (int i = 0; i < VL; i++) {
+            v_store(out + (ptrdiff_t)i * PANEL, v_low_half(x[i]));
+            v_store(out + (ptrdiff_t)(VL + i) * PANEL, v_high_half(x[i]));
+        }
+        return;
+    }
+    V_UNROLL for (int i = 0; i < VL; i++) v_ldp(page, at + (int64_t)i * d, type, &x[i], &y[i]);
+    v_transpose(x);
+    V_UNROLL for (int i = 0; i < VL; i++) v_store(out + (ptrdiff_t)i * PANEL, x[i]);
+    v_transpose(y);
+    V_UNROLL for (int i = 0; i < VL; i++) v_store(out + (ptrdiff_t)(VL + i) * PANEL, y[i]);
+}
+
 /* Transposes K: VL tokens by VL dims at a time. */
 V_INLINE void pack_k(const att *t, const void *page, const fa_dtype type) {
     for (int k = 0; k < FA_PAGE; k += VL) {
         float *panel = t->kt + (ptrdiff_t)(k / PANEL) * PANEL * t->dp + k % PANEL;
-        for (int c = 0; c < t->dp; c += VL) {
-            const bool whole = c + VL <= t->d;
+        const int64_t at = (int64_t)k * t->d;
+        int c = 0;
+        for (; c < t->paired; c += 2 * VL) pack_k_pair(page, at + c, t->d, type, panel + (ptrdiff_t)c * PANEL);
+        for (; c < t->dp; c += VL) {
             vf x[VL];
-            V_UNROLL for (int i = 0; i < VL; i++) {
-                int64_t at = (int64_t)(k + i) * t->d + c;
-                x[i] = whole ? v_ld(page, at, type) : v_ldn(page, at, type, t->d - c);
-            }
+            V_UNROLL for (int i = 0; i < VL; i++) x[i] = load_some(page, at + (int64_t)i * t->d + c, type, t->d - c);
             v_transpose(x);
             V_UNROLL for (int i = 0; i < VL; i++) v_store(panel + (ptrdiff_t)(c + i) * PANEL, x[i]);
         }
@@ -151,16 +212,23 @@ V_INLINE void pack_k(const att *t, const void *page, const fa_dtype type) {
 /* Widens V into panels; tokens outside `seen` become zeros. */
 V_INLINE void pack_v(const att *t, const void *page, const fa_dtype type, uint64_t seen) {
     for (int c0 = 0; c0 < t->dp; c0 += PANEL) {
-        const int width = t->dp - c0 < PANEL ? t->dp - c0 : PANEL;
-        float *panel = t->v + (ptrdiff_t)c0 * FA_PAGE;
+        const int width = t->dp - c0 < PANEL ? t->dp - c0 : PANEL,
+                  pairs = t->paired - c0 < width ? t->paired - c0 : width;
         for (int k = 0; k < FA_PAGE; k++) {
-            for (int c = 0; c < width; c += VL) {
-                const int left = t->d - c0 - c;
-                const int64_t at = (int64_t)k * t->d + c0 + c;
-                vf x = v_set1(0);
-                if (seen >> k & 1) x = left >= VL ? v_ld(page, at, type) : v_ldn(page, at, type, left);
-                v_store(panel + (ptrdiff_t)k * width + c, x);
+            float *out = t->v + (ptrdiff_t)c0 * FA_PAGE + (ptrdiff_t)k * width;
+            const int64_t at = (int64_t)k * t->d + c0;
+            int c = 0;
+            if (!(seen >> k & 1)) {
+                memset(out, 0, sizeof(float) * (size_t)width);
+                continue;
             }
+            for (; c < pairs; c += 2 * VL) {
+                vf x, y;
+                v_ldp(page, at + c, type, &x, &y);
+                v_store(out + c, x);
+                v_store(out + c + VL, y);
+            }
+            for (; c < width; c += VL) v_store(out + c, load_some(page, at + c, type, t->d - c0 - c));
         }
     }
 }
@@ -223,31 +291,44 @@ static void page_packed(const att *t, int32_t page, uint64_t seen) {
     }
 }
 
+/* Rows of the page [64, d] that will be needed in a moment: tokens [k, k + n). They go to the second-level cache. */
+V_INLINE void fetch_rows(const att *t, const void *page, const fa_dtype type, int k, int n) {
+    const ptrdiff_t row = (ptrdiff_t)t->d * (type == FA_F32 ? 4 : 2);
+    if (!page) return;
+    for (ptrdiff_t i = k * row; i < (k + n) * row; i += 64) __builtin_prefetch((const char *)page + i, 0, 2);
+}
+
 /* s[nr rows][tokens k .. k + 4) = q . K, K read in its own type. */
 V_INLINE void stream_dots(const att *t, const void *page, const fa_dtype type, int k, int64_t r, const int nr) {
     vf acc[V_DR][4];
     V_UNROLL for (int i = 0; i < nr; i++) { V_UNROLL for (int j = 0; j < 4; j++) acc[i][j] = v_set1(0); }
     const float *q = t->q + r * t->dp;
-    for (int c = 0; c < t->d; c += VL) {
-        vf x[4];
-        const bool whole = c + VL <= t->d;
+    const int64_t at = (int64_t)k * t->d;
+    int c = 0;
+    for (; c < t->paired; c += 2 * VL) {
         V_UNROLL for (int j = 0; j < 4; j++) {
-            int64_t at = (int64_t)(k + j) * t->d + c;
-            x[j] = whole ? v_ld(page, at, type) : v_ldn(page, at, type, t->d - c);
+            vf x, y;
+            v_ldp(page, at + (int64_t)j * t->d + c, type, &x, &y);
+            V_UNROLL for (int i = 0; i < nr; i++) {
+                const float *qi = q + (ptrdiff_t)i * t->dp + c;
+                acc[i][j] = v_fma(y, v_load(qi + VL), v_fma(x, v_load(qi), acc[i][j]));
+            }
         }
-        V_UNROLL for (int i = 0; i < nr; i++) {
-            vf y = v_load(q + (ptrdiff_t)i * t->dp + c);
-            V_UNROLL for (int j = 0; j < 4; j++) acc[i][j] = v_fma(x[j], y, acc[i][j]);
+    }
+    for (; c < t->d; c += VL) {
+        V_UNROLL for (int j = 0; j < 4; j++) {
+            vf x = load_some(page, at + (int64_t)j * t->d + c, type, t->d - c);
+            V_UNROLL for (int i = 0; i < nr; i++) acc[i][j] = v_fma(x, v_load(q + (ptrdiff_t)i * t->dp + c), acc[i][j]);
         }
     }
     V_UNROLL for (int i = 0; i < nr; i++)
         v_sum4(acc[i][0], acc[i][1], acc[i][2], acc[i][3], t->s + (r + i) * FA_PAGE + k);
 }
 
-/* o[nr rows][c .. c + nv * VL) = keep * o + the weights of tokens [t0, t1) times V, read in its own type; n < VL
- * columns only: nv = 1. */
+/* o[nr rows][c .. c + nv * VL) = keep * o + the weights of tokens [t0, t1) times V, read in its own type, in pairs of
+ * vectors. */
 V_INLINE void stream_sum(const att *t, const void *page, const fa_dtype type, int t0, int t1, int64_t r, const int nr,
-                         int c, const int nv, int n) {
+                         int c, const int nv) {
     vf acc[V_DR][8];
     V_UNROLL for (int i = 0; i < nr; i++) {
         V_UNROLL for (int j = 0; j < nv; j++) acc[i][j] =
@@ -255,10 +336,14 @@ V_INLINE void stream_sum(const att *t, const void *page, const fa_dtype type, in
     }
     const float *w = t->s + r * FA_PAGE;
     for (int k = t0; k < t1; k++) {
-        V_UNROLL for (int j = 0; j < nv; j++) {
-            int64_t at = (int64_t)k * t->d + c + j * VL;
-            vf x = n == VL ? v_ld(page, at, type) : v_ldn(page, at, type, n);
-            V_UNROLL for (int i = 0; i < nr; i++) acc[i][j] = v_fma(v_set1(w[i * FA_PAGE + k]), x, acc[i][j]);
+        V_UNROLL for (int j = 0; j < nv; j += 2) {
+            vf x, y;
+            v_ldp(page, (int64_t)k * t->d + c + j * VL, type, &x, &y);
+            V_UNROLL for (int i = 0; i < nr; i++) {
+                vf p = v_set1(w[i * FA_PAGE + k]);
+                acc[i][j] = v_fma(p, x, acc[i][j]);
+                acc[i][j + 1] = v_fma(p, y, acc[i][j + 1]);
+            }
         }
     }
     V_UNROLL for (int i = 0; i < nr; i++) {
@@ -266,20 +351,33 @@ V_INLINE void stream_sum(const att *t, const void *page, const fa_dtype type, in
     }
 }
 
+/* The same for the last columns, which are no whole pair: up to VL of them. */
+V_INLINE void stream_rest(const att *t, const void *page, const fa_dtype type, int t0, int t1, int64_t r, const int nr,
+                          int c) {
+    vf acc[V_DR];
+    V_UNROLL for (int i = 0; i < nr; i++) acc[i] = v_mul(v_set1(t->keep[r + i]), v_load(t->o + (r + i) * t->dp + c));
+    for (int k = t0; k < t1; k++) {
+        vf x = load_some(page, (int64_t)k * t->d + c, type, t->d - c);
+        V_UNROLL for (int i = 0; i < nr; i++) acc[i] = v_fma(v_set1(t->s[(r + i) * FA_PAGE + k]), x, acc[i]);
+    }
+    V_UNROLL for (int i = 0; i < nr; i++) v_store(t->o + (r + i) * t->dp + c, acc[i]);
+}
+
 V_INLINE void stream_sums(const att *t, const void *page, const fa_dtype type, int t0, int t1, int64_t r,
                           const int nr) {
     const int wide = nr == 1 ? 8 : V_DR * 4 / nr;
     int c = 0;
-    for (; c + wide * VL <= t->d; c += wide * VL) stream_sum(t, page, type, t0, t1, r, nr, c, wide, VL);
-    for (; c + 2 * VL <= t->d; c += 2 * VL) stream_sum(t, page, type, t0, t1, r, nr, c, 2, VL);
-    for (; c + VL <= t->d; c += VL) stream_sum(t, page, type, t0, t1, r, nr, c, 1, VL);
-    if (c < t->d) stream_sum(t, page, type, t0, t1, r, nr, c, 1, t->d - c);
+    for (; c + wide * VL <= t->paired; c += wide * VL) stream_sum(t, page, type, t0, t1, r, nr, c, wide);
+    for (; c < t->paired; c += 2 * VL) stream_sum(t, page, type, t0, t1, r, nr, c, 2);
+    for (; c < t->d; c += VL) stream_rest(t, page, type, t0, t1, r, nr, c);
 }
 
 V_INLINE void page_streamed(const att *t, int32_t page, int t0, int t1, const fa_dtype type) {
-    const void *kp = t->a->k_page[page], *vp = t->a->v_page[page];
+    const void *kp = t->a->k_page[page], *vp = t->a->v_page[page],
+               *next = page < t->last ? t->a->k_page[page + 1] : NULL;
     for (int k = t0 / 4 * 4; k < t1; k += 4) {
         int64_t r = 0;
+        fetch_rows(t, vp, type, k, 4);
         for (; r + V_DR <= t->rows; r += V_DR) stream_dots(t, kp, type, k, r, V_DR);
         for (; r + 2 <= t->rows; r += 2) stream_dots(t, kp, type, k, r, 2);
         if (r < t->rows) stream_dots(t, kp, type, k, r, 1);
@@ -293,6 +391,7 @@ V_INLINE void page_streamed(const att *t, int32_t page, int t0, int t1, const fa
             t->keep[r] = 1;
         }
     }
+    fetch_rows(t, next, type, 0, FA_PAGE);
     int64_t r = 0;
     for (; r + V_DR <= t->rows; r += V_DR) stream_sums(t, vp, type, t0, t1, r, V_DR);
     for (; r + 2 <= t->rows; r += 2) stream_sums(t, vp, type, t0, t1, r, 2);
@@ -333,7 +432,7 @@ static void att_finish(const att *t) {
             float *p = a->partial + r * (t->d + 2);
             p[0] = t->m[r];
             p[1] = t->l[r];
-            memcpy(p + 2, o, sizeof(float) * (size_t)t->d);
+            store_o(t, o, 1, p + 2);
             continue;
         }
         float l = t->l[r], w = 1, *out = a->out + r / a->n_group * a->out_stride + r % a->n_group * t->d;
@@ -343,7 +442,7 @@ static void att_finish(const att *t) {
             l = l * w + (m == -INFINITY ? 0 : expf(sink - m));
         }
         w = l > 0 ? w / l : 0;
-        for (int i = 0; i < t->d; i++) out[i] = o[i] * w;
+        store_o(t, o, w, out);
     }
 }
 
@@ -357,7 +456,8 @@ static void vec_attend(const fa_attend_args *a, void *scratch) {
     }
     lo = lo > a->pos0 ? lo : a->pos0;
     hi = hi < a->pos1 ? hi : a->pos1;
-    for (int32_t p = lo / FA_PAGE; lo < hi && p <= (hi - 1) / FA_PAGE; p++) att_page(&t, p);
+    t.last = (hi - 1) / FA_PAGE;
+    for (int32_t p = lo / FA_PAGE; lo < hi && p <= t.last; p++) att_page(&t, p);
     att_finish(&t);
 }
 

@@ -21,10 +21,6 @@
 #ifndef FA_CPU_KERN_BODY_LINEAR_H
 #define FA_CPU_KERN_BODY_LINEAR_H
 
-#include <math.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
 enum {
     KB = 512,      /* columns of a panel block of int8 */
     KBF = 128,     /* columns of a panel block of f32 */
@@ -75,7 +71,7 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
             quant_scales(amax32(in), &s, &inv);
             quant32(in, inv, a->q + m * K + g * 32, half);
             a->scale[m * G + g] = s;
-            a->sum32[m * G + g] = s * (float)(half[0] + half[1]);
+            a->sum32[m * G + g] = s * ((float)half[0] + (float)half[1]);
             a->sum16[m * 2 * G + 2 * g] = s * (float)half[0];
             a->sum16[m * 2 * G + 2 * g + 1] = s * (float)half[1];
         }
@@ -105,75 +101,145 @@ static qrow qrow_at(void *scratch, int64_t K) {
     return b;
 }
 
-/* prod[i][u] = scale[u] * activation scale; returns sum of min * group sum of every input row. With wide codes, codes
- * are 128 lower. */
+/* prod[i][u] = scale[u] * activation scale; acc[i] = lanes of the sum of min * group sum. With wide codes, codes are
+ * 128 lower. */
 INLINE void qrow_scales(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
-                        float *bias) {
+                        vf *acc) {
     const int64_t G = x->K / 32, U = x->K / ug;
     for (int i = 0; i < MR; i++) {
         const float *as = x->scale + (m + i) * G, *sum = ug == 32 ? x->sum32 + (m + i) * G : x->sum16 + (m + i) * 2 * G;
         float *prod = b->prod + i * b->ld;
-        vf acc = vf_zero();
+        acc[i] = vf_zero();
         int64_t u = 0;
         for (; u + LN <= U; u += LN) {
             vf s = vf_load(b->scale + u), mn = vf_load(b->min + u);
             if (wide) mn = vf_fma(vf_set1(128.0f), s, mn);
-            acc = vf_fma(mn, vf_load(sum + u), acc);
+            acc[i] = vf_fma(mn, vf_load(sum + u), acc[i]);
             vf_store(prod + u, vf_mul(s, ug == 32 ? vf_load(as + u) : vf_twice(as + u / 2, LN / 2)));
         }
         if (u < U) {
             int n = (int)(U - u);
             vf s = vf_loadn(b->scale + u, n), mn = vf_loadn(b->min + u, n);
             if (wide) mn = vf_fma(vf_set1(128.0f), s, mn);
-            acc = vf_fma(mn, vf_loadn(sum + u, n), acc);
+            acc[i] = vf_fma(mn, vf_loadn(sum + u, n), acc[i]);
             vf_store(prod + u, vf_mul(s, ug == 32 ? vf_loadn(as + u, n) : vf_twice(as + u / 2, n / 2)));
         }
-        bias[i] = vf_sum(acc);
     }
 }
 
+/* acc[i] += one chunk of codes times input row i from column k on; n columns are there (CHUNK, or 32 of 64) */
+INLINE void qrow_chunk(const int MR, const bool wide, const int ug, vi w, const qrow *b, const fa_act *x, int64_t m,
+                       int64_t k, int n, vf *acc) {
+    for (int i = 0; i < MR; i++) {
+        const int8_t *q = x->q + (m + i) * x->K + k;
+        vi c = dp(wide, vi_zero(), w, n == CHUNK ? vi_load(q) : vi_loadn(q, 32));
+        acc[i] = vf_fma(vf_cvt(c), vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+    }
+}
+
+/* The row's codes are in b->codes. */
 INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
                      float *out) {
     const int64_t K = x->K;
-    const int8_t *q = x->q + m * K;
     vf acc[4];
-    float bias[4];
-    qrow_scales(MR, wide, ug, b, x, m, bias);
-    for (int i = 0; i < MR; i++) acc[i] = vf_zero();
+    qrow_scales(MR, wide, ug, b, x, m, acc);
     int64_t k = 0;
     for (; k + CHUNK <= K; k += CHUNK) {
         vi w = vi_load(b->codes + k);
-        if (wide) w = vi_flip(w);
-        for (int i = 0; i < MR; i++)
-            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_load(q + i * K + k))),
-                            vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+        qrow_chunk(MR, wide, ug, wide ? vi_flip(w) : w, b, x, m, k, CHUNK, acc);
     }
     if (CHUNK > 32 && k < K) { /* half a vector: the other lanes meet zero activations */
         vi w = vi_load(b->codes + k);
-        if (wide) w = vi_flip(w);
-        for (int i = 0; i < MR; i++)
-            acc[i] = vf_fma(vf_cvt(dp(wide, vi_zero(), w, vi_loadn(q + i * K + k, 32))),
-                            vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+        qrow_chunk(MR, wide, ug, wide ? vi_flip(w) : w, b, x, m, k, 32, acc);
     }
-    for (int i = 0; i < MR; i++) out[i] = vf_sum(acc[i]) + bias[i];
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(acc[i]);
+}
+
+INLINE void qrow_put(int n, const float *out, float *y, int64_t ldy, bool add) {
+    for (int i = 0; i < n; i++) y[i * ldy] = add ? y[i * ldy] + out[i] : out[i];
 }
 
 INLINE void qrow_all(const bool wide, const int ug, const qrow *b, const fa_act *x, float *y, int64_t ldy, bool add) {
     float out[4];
-    int64_t m = 0;
     int n = 0;
-    for (; m < x->M; m += n) {
-        int64_t left = x->M - m;
-        n = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int64_t m = 0; m < x->M; m += n) {
+        n = x->M - m >= 4 ? 4 : x->M - m >= 2 ? 2 : 1;
         if (n == 4)
             qrow_dot(4, wide, ug, b, x, m, out);
         else if (n == 2)
             qrow_dot(2, wide, ug, b, x, m, out);
         else
             qrow_dot(1, wide, ug, b, x, m, out);
-        for (int i = 0; i < n; i++) y[(m + i) * ldy] = add ? y[(m + i) * ldy] + out[i] : out[i];
+        qrow_put(n, out, y + m * ldy, ldy, add);
     }
 }
+
+#ifdef ROW_KINDS
+/* The row is decoded on the way; its scales are in b. */
+INLINE void qrow_kind_dot(const int MR, const int kind, const int super, const uint8_t *p, const qrow *b,
+                          const fa_act *x, int64_t m, float *out) {
+    const int ug = kind == ROW_Q6_K ? 16 : 32;
+    vf acc[4];
+    qrow_scales(MR, false, ug, b, x, m, acc);
+    int64_t k = 0;
+    for (; k + 256 <= x->K; k += 256, p += super) {
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 0), b, x, m, k, CHUNK, acc);
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 1), b, x, m, k + 64, CHUNK, acc);
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 2), b, x, m, k + 128, CHUNK, acc);
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 3), b, x, m, k + 192, CHUNK, acc);
+    }
+    for (int j = 0; k < x->K; k += 64, j++) qrow_chunk(MR, false, ug, row_codes(kind, p, j), b, x, m, k, CHUNK, acc);
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(acc[i]);
+}
+
+enum { AHEAD = 4096 }; /* bytes that rows are asked for before they are needed */
+
+INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight *w, int64_t r0, int64_t r1, const qrow *b,
+                           const fa_act *x, float *y, int64_t ldy, bool add) {
+    float out[4];
+    for (int64_t r = r0; r < r1; r++) {
+        const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
+        for (size_t i = 0; i < w->row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
+        row_scales(kind, w, r, b->scale, b->min);
+        int n = 0;
+        for (int64_t m = 0; m < x->M; m += n) {
+            n = x->M - m >= 4 ? 4 : x->M - m >= 2 ? 2 : 1;
+            if (n == 4)
+                qrow_kind_dot(4, kind, super, p, b, x, m, out);
+            else if (n == 2)
+                qrow_kind_dot(2, kind, super, p, b, x, m, out);
+            else
+                qrow_kind_dot(1, kind, super, p, b, x, m, out);
+            qrow_put(n, out, y + m * ldy + r, ldy, add);
+        }
+    }
+}
+
+#define ROWS_OF_KIND(kind, super)                                                                                      \
+    static void rows_##kind(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x, float *y,      \
+                            int64_t ldy, bool add) {                                                                   \
+        qrow_kind_rows(kind, super, w, r0, r1, b, x, y, ldy, add);                                                     \
+    }
+ROW_KINDS(ROWS_OF_KIND)
+
+/* false: no such kind */
+static bool rows_decoded(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x, float *y,
+                         int64_t ldy, bool add) {
+    switch (row_kind(w)) {
+#define CASE(kind, super)                                                                                              \
+    case kind: rows_##kind(w, r0, r1, b, x, y, ldy, add); return true;
+        ROW_KINDS(CASE)
+#undef CASE
+    default: return false;
+    }
+}
+#else
+INLINE bool rows_decoded(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x, float *y,
+                         int64_t ldy, bool add) {
+    (void)w, (void)r0, (void)r1, (void)b, (void)x, (void)y, (void)ldy, (void)add;
+    return false;
+}
+#endif
 
 static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
                         int64_t ldy, bool add, void *scratch) {
@@ -181,6 +247,7 @@ static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
     const bool wide = is_wide(w);
     const int64_t K = w->cols;
     qrow b = qrow_at(scratch, K);
+    if (rows_decoded(w, r0, r1, &b, x, y, ldy, add)) return;
     /* what a last half vector reads past the row */
     memset(b.codes + K, 0, 64);
     for (int i = 0; i < 4; i++) memset(b.prod + i * b.ld + K / ug, 0, (size_t)(b.ld - K / ug) * 4);

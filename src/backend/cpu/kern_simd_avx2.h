@@ -75,6 +75,21 @@ V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     return v_widen(_mm_loadu_si128((const void *)h), t);
 }
 
+V_INLINE vf v_low_half(vf x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
+V_INLINE vf v_high_half(vf x) {
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0xFFFF0000u)));
+}
+V_INLINE void v_ldp(const void *p, int64_t i, fa_dtype t, vf *a, vf *b) {
+    if (t == FA_BF16) {
+        vf x = v_ld((const char *)p + 2 * i, 0, FA_F32);
+        *a = v_low_half(x);
+        *b = v_high_half(x);
+    } else {
+        *a = v_ld(p, i, t);
+        *b = v_ld(p, i + VL, t);
+    }
+}
+
 /* A NaN keeps its upper bits and gets its quiet bit, so that cutting never makes it an infinity. */
 V_INLINE __m128i v_narrow(vf x, fa_dtype t) {
     if (t == FA_F16) return _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

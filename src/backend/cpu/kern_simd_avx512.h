@@ -7,7 +7,7 @@
 #include <immintrin.h>
 
 typedef __m512 vf;
-enum { VL = 16, V_MR = 6, V_NV = 4, V_DR = 4 };
+enum { VL = 16, V_MR = 8, V_NV = 2, V_DR = 4 };
 
 V_INLINE __mmask16 v_first(int n) { return (__mmask16)((1u << n) - 1); }
 V_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
@@ -57,6 +57,21 @@ V_INLINE vf v_ld(const void *p, int64_t i, fa_dtype t) {
 V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     if (t == FA_F32) return _mm512_maskz_loadu_ps(v_first(n), (const char *)p + 4 * i);
     return v_widen(_mm256_maskz_loadu_epi16(v_first(n), (const char *)p + 2 * i), t);
+}
+
+V_INLINE vf v_low_half(vf x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
+V_INLINE vf v_high_half(vf x) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xFFFF0000u)));
+}
+V_INLINE void v_ldp(const void *p, int64_t i, fa_dtype t, vf *a, vf *b) {
+    if (t == FA_BF16) {
+        vf x = v_ld((const char *)p + 2 * i, 0, FA_F32);
+        *a = v_low_half(x);
+        *b = v_high_half(x);
+    } else {
+        *a = v_ld(p, i, t);
+        *b = v_ld(p, i + VL, t);
+    }
 }
 
 /* A NaN keeps its upper bits and gets its quiet bit, so that cutting never makes it an infinity. */

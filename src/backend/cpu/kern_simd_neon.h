@@ -70,6 +70,21 @@ V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     return v_ld(b, 0, t);
 }
 
+V_INLINE vf v_low_half(vf x) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 16)); }
+V_INLINE vf v_high_half(vf x) {
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0xFFFF0000u)));
+}
+V_INLINE void v_ldp(const void *p, int64_t i, fa_dtype t, vf *a, vf *b) {
+    if (t == FA_BF16) {
+        vf x = v_ld((const char *)p + 2 * i, 0, FA_F32);
+        *a = v_low_half(x);
+        *b = v_high_half(x);
+    } else {
+        *a = v_ld(p, i, t);
+        *b = v_ld(p, i + VL, t);
+    }
+}
+
 /* A NaN keeps its upper bits and gets its quiet bit, so that cutting never makes it an infinity. */
 V_INLINE uint16x4_t v_narrow(vf x, fa_dtype t) {
     if (t == FA_F16) return vreinterpret_u16_f16(vcvt_f16_f32(x));

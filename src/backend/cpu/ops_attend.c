@@ -1,5 +1,5 @@
-/* Attention over the paged cache on the CPU. An item is (query tile, kv head, split of the keys). Decode steps with less work than threads
- * cut the keys into splits whose partial results a second phase merges. */
+/* Attention over the paged cache on the CPU. An item is (query tile, kv head, split of the keys). Decode steps with
+ * less work than threads cut the keys into splits whose partial results a second phase merges. */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
@@ -12,7 +12,8 @@ static int splits_of(const fa_attend_param *p, int32_t lo, int32_t hi) {
     return n < 1 ? 1 : n > p->n_split ? p->n_split : n;
 }
 
-static size_t partial_len(const fa_attend_param *p) { /* floats of one (tile, kv head, split) partial; splits are used with one query row */
+static size_t partial_len(
+    const fa_attend_param *p) { /* floats of one (tile, kv head, split) partial; splits are used with one query row */
     return (size_t)(p->n_head / (int)p->kv->n_head) * (size_t)(p->head_dim + 2);
 }
 
@@ -30,7 +31,8 @@ static int64_t attend_items(const cpu_task *t, int phase) {
 }
 
 /* Page pointers of positions [pos0, pos1) for one kv head, at their absolute page index. */
-static void page_pointers(const fa_kv *kv, const int32_t *pages, int head, int32_t pos0, int32_t pos1, const void **k, const void **v) {
+static void page_pointers(const fa_kv *kv, const int32_t *pages, int head, int32_t pos0, int32_t pos1, const void **k,
+                          const void **v) {
     for (int32_t p = pos0 / FA_PAGE; p <= (pos1 - 1) / FA_PAGE; p++) {
         size_t at = (size_t)pages[p] * kv->page_bytes + (size_t)head * kv->head_bytes;
         k[p] = kv->k + at;
@@ -61,10 +63,24 @@ static void attend_tile(const cpu_task *t, int tile, int head, int split) {
     const void **k = (const void **)t->scratch, **v = k + b->page_stride;
     page_pointers(kv, b->page[kv->group] + (int64_t)seq * b->page_stride, head, pos0, pos1, k, v);
     int64_t stride = t->r->in[0].dim[1], at = row * stride + (int64_t)head * group * p->head_dim;
-    fa_attend_args a = {.q = fa_f32(t->r->in[0]) + at, .q_stride = stride, .out = fa_f32(t->r->out) + at, .out_stride = stride, .n_q = n_q,
-                        .n_group = group, .head_dim = p->head_dim, .k_page = k, .v_page = v, .kv_dtype = kv->dtype,
-                        .kv_lo = b->kv_lo[kv->group] + row, .kv_hi = b->kv_hi + row, .pos0 = pos0, .pos1 = pos1, .scale = p->scale,
-                        .softcap = p->softcap, .sink = p->sink ? p->sink + head * group : NULL, .partial = partial};
+    fa_attend_args a = {.q = fa_f32(t->r->in[0]) + at,
+                        .q_stride = stride,
+                        .out = fa_f32(t->r->out) + at,
+                        .out_stride = stride,
+                        .n_q = n_q,
+                        .n_group = group,
+                        .head_dim = p->head_dim,
+                        .k_page = k,
+                        .v_page = v,
+                        .kv_dtype = kv->dtype,
+                        .kv_lo = b->kv_lo[kv->group] + row,
+                        .kv_hi = b->kv_hi + row,
+                        .pos0 = pos0,
+                        .pos1 = pos1,
+                        .scale = p->scale,
+                        .softcap = p->softcap,
+                        .sink = p->sink ? p->sink + head * group : NULL,
+                        .partial = partial};
     uint8_t *rest = (uint8_t *)(v + b->page_stride);
     t->k->attend(&a, rest + (64 - (uintptr_t)rest % 64) % 64);
 }
@@ -96,8 +112,10 @@ static void attend_run(const cpu_task *t, int phase, int64_t item) {
 static void attend_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     const fa_attend_param *p = &r->p.attend;
     int group = p->n_head / (int)p->kv->n_head;
-    if (p->n_split > 1) *work = (size_t)r->in[0].dim[0] * (size_t)p->kv->n_head * (size_t)p->n_split * partial_len(p) * sizeof(float);
-    *scratch = 2 * sizeof(void *) * (size_t)cpu->be.max_pages + 64 + cpu->k.attend_scratch(cpu->be.attend_tile, group, p->head_dim);
+    if (p->n_split > 1)
+        *work = (size_t)r->in[0].dim[0] * (size_t)p->kv->n_head * (size_t)p->n_split * partial_len(p) * sizeof(float);
+    *scratch = 2 * sizeof(void *) * (size_t)cpu->be.max_pages + 64 +
+               cpu->k.attend_scratch(cpu->be.attend_tile, group, p->head_dim);
 }
 
 const cpu_op cpu_attend = {2, attend_items, attend_run, attend_needs};

@@ -6,10 +6,12 @@
 
 /* ---- helpers that fused operations use too ---- */
 
-void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out) { k->rms_norm(x, n->w, n->offset, n->eps, n->dim, out); }
+void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out) {
+    k->rms_norm(x, n->w, n->offset, n->eps, n->dim, out);
+}
 
-void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm, const float *table_row, int64_t n_pair,
-                   bool interleaved) {
+void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm,
+                   const float *table_row, int64_t n_pair, bool interleaved) {
     for (int64_t h = 0; h < heads; h++) {
         float *xh = x + h * head_dim;
         if (norm) cpu_norm_row(k, norm, xh, xh);
@@ -17,20 +19,39 @@ void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_di
     }
 }
 
-void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos, const float *x) {
+void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos,
+                    const float *x) {
     size_t elem = fa_dtype_size(kv->dtype);
-    uint8_t *page = plane + (size_t)pages[pos / FA_PAGE] * kv->page_bytes + (size_t)(pos % FA_PAGE) * (size_t)kv->head_dim * elem;
-    for (int64_t h = 0; h < kv->n_head; h++) k->convert(x + h * kv->head_dim, kv->dtype, kv->head_dim, page + (size_t)h * kv->head_bytes);
+    uint8_t *page =
+        plane + (size_t)pages[pos / FA_PAGE] * kv->page_bytes + (size_t)(pos % FA_PAGE) * (size_t)kv->head_dim * elem;
+    for (int64_t h = 0; h < kv->n_head; h++)
+        k->convert(x + h * kv->head_dim, kv->dtype, kv->head_dim, page + (size_t)h * kv->head_bytes);
 }
 
 int cpu_row_seq(const fa_batch *b, int64_t row) {
     int lo = 0, hi = b->n_seq - 1;
     while (lo < hi) { /* last sequence that starts at or before row */
         int mid = (lo + hi + 1) / 2;
-        if (b->row_start[mid] <= row) lo = mid;
-        else hi = mid - 1;
+        if (b->row_start[mid] <= row)
+            lo = mid;
+        else
+            hi = mid - 1;
     }
     return lo;
+}
+
+/* Activations that no published model of speed interest uses. */
+static float rare_act(fa_act_fn act, float x) {
+    switch (act) {
+    case FA_ACT_GELU_QUICK: return x / (1 + expf(-1.702f * x));
+    case FA_ACT_RELU2: return x > 0 ? x * x : 0;
+    case FA_ACT_RELU6: return x > 6 ? 6 : x > 0 ? x : 0;
+    case FA_ACT_LEAKY_RELU: return x > 0 ? x : 0.01f * x;
+    case FA_ACT_SIGMOID: return 1 / (1 + expf(-x));
+    case FA_ACT_TANH: return tanhf(x);
+    case FA_ACT_MISH: return x * tanhf(x > 20 ? x : log1pf(expf(x)));
+    default: return x;
+    }
 }
 
 void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const float *up, int64_t n, float *out) {
@@ -38,8 +59,8 @@ void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const fl
     case FA_ACT_SILU: k->silu_mul(gate, up, n, out); break;
     case FA_ACT_GELU_TANH: k->gelu_tanh_mul(gate, up, n, out); break;
     case FA_ACT_GELU_ERF: k->gelu_erf_mul(gate, up, n, out); break;
-    case FA_ACT_GELU_QUICK: /* rare: no kernel of its own */
-        for (int64_t i = 0; i < n; i++) out[i] = gate[i] / (1 + expf(-1.702f * gate[i])) * up[i];
+    default:
+        for (int64_t i = 0; i < n; i++) out[i] = rare_act(act, gate[i]) * up[i];
         break;
     case FA_ACT_RELU: k->relu_mul(gate, up, n, out); break;
     }
@@ -57,7 +78,8 @@ static int64_t in_items(const cpu_task *t, int phase) {
     (void)phase;
     return cpu_row_items(t->r->in[0].dim[0]);
 }
-#define FOR_ROWS(row, item, n) for (int64_t row = (item)*CPU_ROWS, row##_end = cpu_min(row + CPU_ROWS, (n)); row < row##_end; row++)
+#define FOR_ROWS(row, item, n)                                                                                         \
+    for (int64_t row = (item)*CPU_ROWS, row##_end = cpu_min(row + CPU_ROWS, (n)); row < row##_end; row++)
 
 /* ---- embedding ---- */
 
@@ -80,7 +102,8 @@ const cpu_op cpu_embed = {1, out_items, embed_run, embed_needs};
 
 /* ---- rotation ---- */
 
-/* theta' = theta * (factor * len / ctx - (factor - 1)) ^ (d / (d - 2)), once the sequence is longer than the original context */
+/* theta' = theta * (factor * len / ctx - (factor - 1)) ^ (d / (d - 2)), once the sequence is longer than the original
+ * context */
 static float dynamic_base(const fa_rope *rope, int32_t len) {
     double d = 2.0 * (double)rope->n_pair, f = rope->factor;
     double ratio = f * (double)len / (double)rope->original_ctx - (f - 1);
@@ -117,7 +140,8 @@ static void rope_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
     FOR_ROWS(i, item, r->out.dim[0]) {
         int64_t hd = r->p.rope.head_dim, np = r->p.rope.n_pair;
-        cpu_heads_row(t->k, row_out(r, i), r->out.dim[1] / hd, hd, NULL, r->p.rope.table + i * 2 * np, np, r->p.rope.interleaved);
+        cpu_heads_row(t->k, row_out(r, i), r->out.dim[1] / hd, hd, NULL, r->p.rope.table + i * 2 * np, np,
+                      r->p.rope.interleaved);
     }
 }
 const cpu_op cpu_rope = {1, out_items, rope_run, NULL};
@@ -133,7 +157,9 @@ const cpu_op cpu_norm = {1, out_items, norm_run, NULL};
 static void head_norm_run(const cpu_task *t, int phase, int64_t item) {
     const fa_norm *n = t->r->p.norm;
     (void)phase;
-    FOR_ROWS(i, item, t->r->out.dim[0]) { cpu_heads_row(t->k, row_out(t->r, i), t->r->out.dim[1] / n->dim, n->dim, n, NULL, 0, false); }
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        cpu_heads_row(t->k, row_out(t->r, i), t->r->out.dim[1] / n->dim, n->dim, n, NULL, 0, false);
+    }
 }
 const cpu_op cpu_head_norm = {1, out_items, head_norm_run, NULL};
 

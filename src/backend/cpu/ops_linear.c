@@ -1,10 +1,13 @@
-/* Matrix operations on the CPU: linear layers and the fused records around them. Precision is decided here, per weight: exact mode and float
- * formats multiply in f32; otherwise the input rows are quantized to int8 once per record and shared by all weights that read them. */
+/* Matrix operations on the CPU: linear layers and the fused records around them. Precision is decided here, per weight:
+ * exact mode and float formats multiply in f32; otherwise the input rows are quantized to int8 once per record and
+ * shared by all weights that read them. */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
 
-static bool uses_q8(const fa_cpu *cpu, const fa_weight *w) { return !cpu->be.exact && fa_qfmts[w->fmt].unpack != NULL && w->cols % 32 == 0; }
+static bool uses_q8(const fa_cpu *cpu, const fa_weight *w) {
+    return !cpu->be.exact && fa_qfmts[w->fmt].unpack != NULL && w->cols % 32 == 0;
+}
 
 /* ---- work memory: planes one after the other, each 64-byte aligned ---- */
 
@@ -17,10 +20,16 @@ static size_t act_bytes(int64_t M, int64_t K) {
 
 static fa_act act_at(uint8_t *mem, int64_t M, int64_t K) {
     size_t mk = (size_t)(M * K), q = up64(mk), g = up64(mk / 32 * 4);
-    return (fa_act){(int8_t *)mem, (float *)(void *)(mem + q), (float *)(void *)(mem + q + g), (float *)(void *)(mem + q + 2 * g), M, K};
+    return (fa_act){(int8_t *)mem,
+                    (float *)(void *)(mem + q),
+                    (float *)(void *)(mem + q + g),
+                    (float *)(void *)(mem + q + 2 * g),
+                    M,
+                    K};
 }
 
-/* The input of a record's projections: normalised f32 rows (when there is a norm) and the int8 form (when a weight wants it). */
+/* The input of a record's projections: normalised f32 rows (when there is a norm) and the int8 form (when a weight
+ * wants it). */
 typedef struct input {
     const float *x; /* [M, K] */
     float *normed;  /* where the normalised rows go, = x then; NULL without norm */
@@ -53,7 +62,8 @@ static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_
 
 /* ---- row ranges of a weight as work items ---- */
 
-/* Rows per item: a few rows make about 64 KiB of weights in decode; enough arithmetic per item in prefill. A multiple of the kernels' tile. */
+/* Rows per item: a few rows make about 64 KiB of weights in decode; enough arithmetic per item in prefill. A multiple
+ * of the kernels' tile. */
 static int64_t item_rows(const fa_kernels *k, const fa_weight *w, int64_t M) {
     int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)64 << 10) / (bytes ? bytes : 1);
     if (M > 8 && rows > 64) rows = 64;
@@ -73,14 +83,17 @@ static void add_bias(const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, fl
 }
 
 /* y[:, r0:r1] (+)= input x lin */
-static void linear_range(const cpu_task *t, const input *in, const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, float *y, int64_t ldy,
-                         bool add) {
-    if (uses_q8(t->cpu, &lin->w)) t->k->linear_q8(t->k, &lin->w, r0, r1, &in->act, y, ldy, add, t->scratch);
-    else t->k->linear_f32(t->k, &lin->w, r0, r1, in->x, lin->w.cols, M, y, ldy, add, t->scratch);
+static void linear_range(const cpu_task *t, const input *in, const fa_linear *lin, int64_t r0, int64_t r1, int64_t M,
+                         float *y, int64_t ldy, bool add) {
+    if (uses_q8(t->cpu, &lin->w))
+        t->k->linear_q8(t->k, &lin->w, r0, r1, &in->act, y, ldy, add, t->scratch);
+    else
+        t->k->linear_f32(t->k, &lin->w, r0, r1, in->x, lin->w.cols, M, y, ldy, add, t->scratch);
     add_bias(lin, r0, r1, M, y, ldy);
 }
 
-static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin, int64_t item, int64_t M, float *y, int64_t ldy, bool add) {
+static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin, int64_t item, int64_t M, float *y,
+                        int64_t ldy, bool add) {
     int64_t n = item_rows(t->k, &lin->w, M), r0 = item * n;
     linear_range(t, in, lin, r0, cpu_min(r0 + n, lin->w.rows), M, y, ldy, add);
 }
@@ -96,8 +109,10 @@ static int64_t linear_items(const cpu_task *t, int phase) {
 }
 static void linear_run(const cpu_task *t, int phase, int64_t item) {
     input in = input_at(t->r, false, linear_q8_in(t));
-    if (phase == 0) input_rows(t, &in, NULL, item);
-    else linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
+    if (phase == 0)
+        input_rows(t, &in, NULL, item);
+    else
+        linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
 }
 static void linear_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
@@ -147,7 +162,9 @@ const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_n
 
 /* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
 
-static bool qkv_q8(const fa_cpu *cpu, const fa_qkv_param *p) { return uses_q8(cpu, &p->q->w) || uses_q8(cpu, &p->k->w) || uses_q8(cpu, &p->v->w); }
+static bool qkv_q8(const fa_cpu *cpu, const fa_qkv_param *p) {
+    return uses_q8(cpu, &p->q->w) || uses_q8(cpu, &p->k->w) || uses_q8(cpu, &p->v->w);
+}
 
 static int64_t qkv_items(const cpu_task *t, int phase) {
     const fa_qkv_param *p = &t->r->p.qkv;
@@ -182,9 +199,12 @@ static void qkv_run(const cpu_task *t, int phase, int64_t item) {
         input_rows(t, &in, p->norm, item);
     } else if (phase == 1) {
         int64_t n_q = weight_items(t->k, &p->q->w, M), n_k = weight_items(t->k, &p->k->w, M);
-        if (item < n_q) linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
-        else if (item < n_q + n_k) linear_item(t, &in, p->k, item - n_q, M, k, nk, false);
-        else linear_item(t, &in, p->v, item - n_q - n_k, M, v, nk, false);
+        if (item < n_q)
+            linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
+        else if (item < n_q + n_k)
+            linear_item(t, &in, p->k, item - n_q, M, k, nk, false);
+        else
+            linear_item(t, &in, p->v, item - n_q - n_k, M, v, nk, false);
     } else {
         qkv_finish(t, k, v, item);
     }
@@ -198,7 +218,9 @@ const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
 /* ---- norm_mlp_up: normalise, then per row range gate, up and activation ---- */
 
-static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) { return uses_q8(cpu, &r->p.mlp_up.gate->w) || uses_q8(cpu, &r->p.mlp_up.up->w); }
+static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) {
+    return uses_q8(cpu, &r->p.mlp_up.gate->w) || uses_q8(cpu, &r->p.mlp_up.up->w);
+}
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
@@ -217,7 +239,8 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
     int64_t n = item_rows(t->k, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
     linear_range(t, &in, r->p.mlp_up.gate, r0, r1, M, gate, N, false);
     linear_range(t, &in, r->p.mlp_up.up, r0, r1, M, up, N, false);
-    for (int64_t m = 0; m < M; m++) cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * N + r0, up + m * N + r0, r1 - r0, gate + m * N + r0);
+    for (int64_t m = 0; m < M; m++)
+        cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * N + r0, up + m * N + r0, r1 - r0, gate + m * N + r0);
 }
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];

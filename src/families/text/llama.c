@@ -1,14 +1,20 @@
 /* Llama 2, 3, 3.1-3.3 and everything that is published as one: Yi, SmolLM 1 and 2, TinyLlama, ...
  *
- * The dense decoder (blocks/dense.h): RMS norms, grouped-query attention with half-split rotary embedding, SwiGLU. Reference: transformers
- * models/llama. What bites: tie_word_embeddings is false when the key is absent; attention_bias puts biases on q, k, v and o; GGUF files
- * store q and k rows permuted for interleaved rotation. */
+ * The dense decoder (blocks/dense.h): RMS norms, grouped-query attention with half-split rotary embedding, SwiGLU.
+ * Reference: transformers models/llama. What bites: tie_word_embeddings is false when the key is absent; attention_bias
+ * puts biases on q, k, v and o; GGUF files store q and k rows permuted for interleaved rotation. */
 #include "blocks/dense.h"
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 32000, .dim = 4096, .ff_dim = 11008, .n_layer = 32, .n_head = 32, .max_ctx = 2048,
-                                               .act_key = "hidden_act", .act = "silu"};
+    static const fa_dense_defaults defaults = {.vocab = 32000,
+                                               .dim = 4096,
+                                               .ff_dim = 11008,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .max_ctx = 2048,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->mlp_bias = fa_cfg_bool(r, "mlp_bias", false);

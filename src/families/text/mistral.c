@@ -1,13 +1,21 @@
 /* Mistral 7B v0.1-v0.3, Nemo and other text models of the type.
  *
- * Llama's decoder; sliding_window, when set, holds for every layer. Reference: transformers models/mistral. What bites: the key's default is
- * 4096 when it is absent and null switches it off; head_dim of Nemo is not hidden / heads; GGUF files are of architecture llama. */
+ * Llama's decoder; sliding_window, when set, holds for every layer. Reference: transformers models/mistral. What bites:
+ * the key's default is 4096 when it is absent and null switches it off; head_dim of Nemo is not hidden / heads; GGUF
+ * files are of architecture llama. */
 #include "blocks/dense.h"
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 32000, .dim = 4096, .ff_dim = 14336, .n_layer = 32, .n_head = 32, .n_kv_head = 8,
-                                               .max_ctx = 131072, .act_key = "hidden_act", .act = "silu"};
+    static const fa_dense_defaults defaults = {.vocab = 32000,
+                                               .dim = 4096,
+                                               .ff_dim = 14336,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .n_kv_head = 8,
+                                               .max_ctx = 131072,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     bool absent = !fa_jget(r->text, "sliding_window") && !fa_jget(r->root, "sliding_window"); /* null is not absent */
     int64_t window = fa_cfg_int(r, "sliding_window", absent ? 4096 : 0, 0, INT32_MAX);

@@ -1,16 +1,23 @@
 /* Qwen 2 and 2.5.
  *
- * Llama's decoder with biases on q, k and v. Reference: transformers models/qwen2. What bites: sliding_window counts only when
- * use_sliding_window is set, and then from layer max_window_layers on (or as layer_types says); the embedding table has more rows than the
- * tokenizer has tokens. */
+ * Llama's decoder with biases on q, k and v. Reference: transformers models/qwen2. What bites: sliding_window counts
+ * only when use_sliding_window is set, and then from layer max_window_layers on (or as layer_types says); the embedding
+ * table has more rows than the tokenizer has tokens. */
 #include "blocks/dense.h"
 
 static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 151936, .dim = 4096, .ff_dim = 22016, .n_layer = 32, .n_head = 32, .n_kv_head = 32,
-                                               .max_ctx = 32768, .act_key = "hidden_act", .act = "silu"};
+    static const fa_dense_defaults defaults = {.vocab = 151936,
+                                               .dim = 4096,
+                                               .ff_dim = 22016,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .n_kv_head = 32,
+                                               .max_ctx = 32768,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = true;
     bool slides = fa_cfg_bool(r, "use_sliding_window", false);

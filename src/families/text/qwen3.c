@@ -1,15 +1,24 @@
 /* Qwen 3 (dense).
  *
- * Llama's decoder without biases, with an RMS norm over every query and key head before rotation. Reference: transformers models/qwen3. What
- * bites: head_dim is 128 unless said otherwise, whatever hidden / heads is; windows as in Qwen 2. */
+ * Llama's decoder without biases, with an RMS norm over every query and key head before rotation. Reference:
+ * transformers models/qwen3. What bites: head_dim is 128 unless said otherwise, whatever hidden / heads is; windows as
+ * in Qwen 2. */
 #include "blocks/dense.h"
 
 static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 151936, .dim = 4096, .ff_dim = 22016, .n_layer = 32, .n_head = 32, .n_kv_head = 32,
-                                               .head_dim = 128, .max_ctx = 32768, .act_key = "hidden_act", .act = "silu"};
+    static const fa_dense_defaults defaults = {.vocab = 151936,
+                                               .dim = 4096,
+                                               .ff_dim = 22016,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .n_kv_head = 32,
+                                               .head_dim = 128,
+                                               .max_ctx = 32768,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->qk_norm = true;

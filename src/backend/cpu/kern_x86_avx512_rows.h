@@ -1,0 +1,196 @@
+/* Weight rows decoded straight into registers, for products with few input rows: storing a row's codes to L1 and
+ * loading them again costs more than decoding them, and these products must keep up with memory. Formats that are not
+ * here go through unpack.
+ *
+ * A format is a kind; `super` is its bytes per 256 codes. row_scales writes canonical scales and mins of a row (up to
+ * 15 floats past the end), row_codes gives codes [64 j, 64 j + 64) of the 256 that start at p. Nothing is read past the
+ * row. */
+#ifndef FA_CPU_KERN_X86_AVX512_ROWS_H
+#define FA_CPU_KERN_X86_AVX512_ROWS_H
+
+/* X(kind, super) */
+#define ROW_KINDS(X)                                                                                                   \
+    X(ROW_Q8_0, 8 * 34)                                                                                                \
+    X(ROW_Q4_0, 8 * 18)                                                                                                \
+    X(ROW_Q4_1, 8 * 20)                                                                                                \
+    X(ROW_Q5_0, 8 * 22)                                                                                                \
+    X(ROW_Q5_1, 8 * 24)                                                                                                \
+    X(ROW_Q4_K, 144)                                                                                                   \
+    X(ROW_Q5_K, 176)                                                                                                   \
+    X(ROW_Q6_K, 210)                                                                                                   \
+    X(ROW_AFFINE4, 128)                                                                                                \
+    X(ROW_AFFINE8, 256)
+
+enum {
+#define KIND_NAME(kind, super) kind,
+    ROW_KINDS(KIND_NAME)
+#undef KIND_NAME
+        ROW_UNPACKED
+};
+
+static inline int row_kind(const fa_weight *w) {
+    if (w->cols % 64) return ROW_UNPACKED;
+    switch (w->fmt) {
+    case FA_FMT_Q8_0: return ROW_Q8_0;
+    case FA_FMT_Q4_0: return ROW_Q4_0;
+    case FA_FMT_Q4_1: return ROW_Q4_1;
+    case FA_FMT_Q5_0: return ROW_Q5_0;
+    case FA_FMT_Q5_1: return ROW_Q5_1;
+    case FA_FMT_Q4_K: return ROW_Q4_K;
+    case FA_FMT_Q5_K: return ROW_Q5_K;
+    case FA_FMT_Q6_K: return ROW_Q6_K;
+    case FA_FMT_AFFINE: return w->bits == 4 ? ROW_AFFINE4 : w->bits == 8 ? ROW_AFFINE8 : ROW_UNPACKED;
+    default: return ROW_UNPACKED;
+    }
+}
+
+/* --- codes ---------------------------------------------------------------------------------------------------------
+ */
+
+static inline __m256i load32(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
+static inline __m512i twice32(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }
+static inline __m512i low_nibbles(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+
+/* 16 nibble bytes at a and at b: the low nibbles of a, its high nibbles, the same of b */
+static inline __m512i nibbles16(const uint8_t *a, const uint8_t *b) {
+    const __m512i by = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
+    __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)a));
+    v = _mm512_mask_broadcast_i32x4(v, 0xFF00, _mm_loadu_si128((const __m128i *)(const void *)b));
+    return low_nibbles(_mm512_srlv_epi64(v, by));
+}
+
+/* adds 16 where a bit of the two 32-bit words is set */
+static inline __m512i fifth_bits(__m512i v, const uint8_t *a, const uint8_t *b) {
+    uint32_t lo, hi;
+    memcpy(&lo, a, 4);
+    memcpy(&hi, b, 4);
+    return _mm512_mask_add_epi8(v, (uint64_t)hi << 32 | lo, v, _mm512_set1_epi8(16));
+}
+
+static inline __m512i codes_q45_k(const uint8_t *nibbles, int j) {
+    return low_nibbles(_mm512_srlv_epi64(twice32(nibbles + 32 * j), _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4)));
+}
+
+static inline __m512i codes_q6_k(const uint8_t *p, int j) {
+    const int half = j / 2, high = 4 * (j % 2);
+    /* the two high bits of a code go to bits 4 and 5: rotate left by 4 or 2, for the second pair of planes right by 0
+     * or 2 */
+    const __m512i by = _mm512_setr_epi64((60 + high) & 63, (60 + high) & 63, (60 + high) & 63, (60 + high) & 63,
+                                         (62 + high) & 63, (62 + high) & 63, (62 + high) & 63, (62 + high) & 63);
+    __m512i low = _mm512_loadu_si512(p + 64 * half), top = _mm512_rorv_epi64(twice32(p + 128 + 32 * half), by);
+    if (high) low = _mm512_srli_epi16(low, 4);
+    __m512i v = _mm512_ternarylogic_epi32(_mm512_set1_epi8(15), low, top, 0xCA); /* bits 0..3 of low, others of top */
+    return _mm512_and_si512(v, _mm512_set1_epi8(63));
+}
+
+INLINE vi row_codes(const int kind, const uint8_t *p, const int j) {
+    switch (kind) {
+    case ROW_Q8_0:
+        p += 68 * j;
+        return vi_flip(_mm512_inserti64x4(_mm512_castsi256_si512(load32(p + 2)), load32(p + 36), 1));
+    case ROW_Q4_0: return nibbles16(p + 36 * j + 2, p + 36 * j + 20);
+    case ROW_Q4_1: return nibbles16(p + 40 * j + 4, p + 40 * j + 24);
+    case ROW_Q5_0: return fifth_bits(nibbles16(p + 44 * j + 6, p + 44 * j + 28), p + 44 * j + 2, p + 44 * j + 24);
+    case ROW_Q5_1: return fifth_bits(nibbles16(p + 48 * j + 8, p + 48 * j + 32), p + 48 * j + 4, p + 48 * j + 28);
+    case ROW_Q4_K: return codes_q45_k(p + 16, j);
+    case ROW_Q5_K: {
+        const __m512i bit =
+            _mm512_inserti64x4(_mm512_set1_epi8((char)(1 << 2 * j)), _mm256_set1_epi8((char)(2 << 2 * j)), 1);
+        __m512i v = codes_q45_k(p + 48, j);
+        return _mm512_mask_add_epi8(v, _mm512_test_epi8_mask(twice32(p + 16), bit), v, _mm512_set1_epi8(16));
+    }
+    case ROW_Q6_K: return codes_q6_k(p, j);
+    case ROW_AFFINE4: {
+        __m512i v = _mm512_cvtepu8_epi16(load32(p + 32 * j)); /* a byte's low nibble is the earlier code */
+        return low_nibbles(_mm512_or_si512(v, _mm512_slli_epi16(v, 4)));
+    }
+    default: return vi_load(p + 64 * j);
+    }
+}
+
+/* --- scales --------------------------------------------------------------------------------------------------------
+ */
+
+static inline __m512 half_words(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
+
+/* Blocks of `size` bytes that begin with an f16 scale and, without an offset, an f16 min. */
+INLINE void scales_blocks(const uint8_t *p, const int size, const float offset, int64_t n, float *scale, float *min) {
+    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                          _mm512_set1_epi32(size));
+    for (int64_t g = 0; g < n; g += 16) {
+        __mmask16 have = n - g >= 16 ? 0xFFFF : first_n((int)(n - g));
+        __m512i v = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), have, at, p + g * size, 1);
+        __m512 s = half_words(v);
+        vf_store(scale + g, s);
+        vf_store(min + g, offset != 0 ? vf_mul(s, vf_set1(-offset)) : half_words(_mm512_srli_epi32(v, 16)));
+    }
+}
+
+static inline float load_half(const uint8_t *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return _cvtsh_ss(h);
+}
+
+/* Eight 6-bit scales and mins per block; see the format's definition. */
+INLINE void scales_q45_k(const uint8_t *p, const int size, int64_t n, float *scale, float *min) {
+    for (int64_t b = 0; b < n; b++, p += size) {
+        uint32_t a, m, c;
+        memcpy(&a, p + 4, 4);
+        memcpy(&m, p + 8, 4);
+        memcpy(&c, p + 12, 4);
+        uint64_t s8 = (a & 0x3F3F3F3Fu) | (uint64_t)((c & 0x0F0F0F0Fu) | (a >> 2 & 0x30303030u)) << 32;
+        uint64_t m8 = (m & 0x3F3F3F3Fu) | (uint64_t)((c >> 4 & 0x0F0F0F0Fu) | (m >> 2 & 0x30303030u)) << 32;
+        __m256 s = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)s8)));
+        __m256 mn = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)m8)));
+        _mm256_storeu_ps(scale + 8 * b, _mm256_mul_ps(s, _mm256_set1_ps(load_half(p))));
+        _mm256_storeu_ps(min + 8 * b, _mm256_mul_ps(mn, _mm256_set1_ps(-load_half(p + 2))));
+    }
+}
+
+static inline void scales_q6_k(const uint8_t *p, int64_t n, float *scale, float *min) {
+    for (int64_t b = 0; b < n; b++, p += 210) {
+        __m512i i = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 192)));
+        __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(i), _mm512_set1_ps(load_half(p + 208)));
+        vf_store(scale + 16 * b, s);
+        vf_store(min + 16 * b, vf_mul(s, vf_set1(-32.0f)));
+    }
+}
+
+/* n <= 16 floats of a stored type */
+static inline __m512 load_scales(int dtype, const uint8_t *p, int n) {
+    if (dtype == FA_F32) return _mm512_maskz_loadu_ps(first_n(n), p);
+    __m256i v = _mm256_maskz_loadu_epi16(first_n(n), p);
+    return dtype == FA_F16 ? _mm512_cvtph_ps(v) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+}
+
+/* n canonical groups of 32 from stored groups of 32, 64 or 128 */
+static inline void scales_affine(const fa_weight *w, const uint8_t *p, int64_t n, float *out) {
+    const int shift = w->group == 32 ? 0 : w->group == 64 ? 1 : 2, size = w->scale_dtype == FA_F32 ? 4 : 2;
+    const __m512i at = _mm512_srl_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                        _mm_cvtsi32_si128(shift));
+    for (int64_t g = 0; g < n; g += 16) {
+        int have = (int)((n - g < 16 ? n - g : 16) >> shift);
+        vf_store(out + g, _mm512_permutexvar_ps(at, load_scales(w->scale_dtype, p + (g >> shift) * size, have)));
+    }
+}
+
+INLINE void row_scales(const int kind, const fa_weight *w, int64_t r, float *scale, float *min) {
+    const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
+    const int64_t n = w->cols / 32;
+    switch (kind) {
+    case ROW_Q8_0: scales_blocks(p, 34, 128, n, scale, min); break;
+    case ROW_Q4_0: scales_blocks(p, 18, 8, n, scale, min); break;
+    case ROW_Q4_1: scales_blocks(p, 20, 0, n, scale, min); break;
+    case ROW_Q5_0: scales_blocks(p, 22, 16, n, scale, min); break;
+    case ROW_Q5_1: scales_blocks(p, 24, 0, n, scale, min); break;
+    case ROW_Q4_K: scales_q45_k(p, 144, n / 8, scale, min); break;
+    case ROW_Q5_K: scales_q45_k(p, 176, n / 8, scale, min); break;
+    case ROW_Q6_K: scales_q6_k(p, n / 8, scale, min); break;
+    default:
+        scales_affine(w, w->scales + (size_t)r * w->scale_row_bytes, n, scale);
+        scales_affine(w, w->biases + (size_t)r * w->scale_row_bytes, n, min);
+    }
+}
+
+#endif

@@ -1,0 +1,40 @@
+/* What bpe.c (words of common length) and bpe_long.c (long ones) share: the rank of joining two neighbours. */
+#ifndef FA_TEXT_BPE_INT_H
+#define FA_TEXT_BPE_INT_H
+
+#include "text/tok_int.h"
+
+enum { FA_BPE_NO_RANK = -1 };
+
+static inline size_t fa_pair_slot(uint32_t a, uint32_t b, size_t mask) {
+    uint64_t h = ((uint64_t)a << 32 | b) * UINT64_C(0x9E3779B97F4A7C15);
+    return (size_t)(h >> 20 ^ h >> 44) & mask;
+}
+
+/* Rank of joining tokens a and b, which together spell s[0..n) (used by score only); the new token in *id. UINT32_MAX:
+ * never joined. Ids below 0 are characters without a token. */
+static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const char *s, size_t n, int32_t *id) {
+    if (m->by_score) {
+        *id = fa_strtab_find(m->word, s, n);
+        return *id < 0 ? UINT32_MAX : m->id_rank[*id];
+    }
+    if (a < 0 || b < 0 || !m->n_pair) return UINT32_MAX;
+    size_t mask = m->n_pair - 1;
+    for (size_t i = fa_pair_slot((uint32_t)a, (uint32_t)b, mask);; i = (i + 1) & mask) {
+        const fa_pair *p = &m->pair[i];
+        if (p->id == UINT32_MAX) return UINT32_MAX;
+        if (p->a == (uint32_t)a && p->b == (uint32_t)b) {
+            *id = (int32_t)p->id;
+            return p->rank;
+        }
+    }
+}
+
+/* bpe_long.c: merges id[0..n), beginning at the bytes beg[0..n) of s (beg[n] is the end), in place; returns how many
+ * are left. */
+size_t fa_bpe_merge_long(fa_enc *e, const char *s, int32_t *id, uint32_t *beg, size_t n);
+/* Room for n + 1 symbols in the long scratch: *id and *beg. */
+bool fa_bpe_long_room(fa_enc *e, size_t n, int32_t **id, uint32_t **beg);
+void fa_bpe_long_free(fa_long *w);
+
+#endif

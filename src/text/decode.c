@@ -1,0 +1,309 @@
+/* Ids back to text. The decoder steps of the file run as a chain of filters: each takes one token's text at a time and
+ * hands on what nothing later can change. Decoding a whole list is pushing all of it and flushing, so streaming and
+ * whole decoding agree by construction. */
+#include "text/tok_steps.h"
+#include "base/alloc.h"
+#include "base/utf8.h"
+
+#include <string.h>
+
+#define REPLACEMENT "\xEF\xBF\xBD"
+
+/* Bytes that print as themselves keep their code point; the other 68 are U+0100 and up, in order (GPT-2's table). */
+static bool prints(unsigned b) {
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF);
+}
+
+int fa_byte_of_char(uint32_t cp) {
+    if (cp < 0x100) return prints(cp) ? (int)cp : -1;
+    if (cp < 0x121) return (int)(cp - 0x100);        /* 00..20 */
+    if (cp < 0x143) return (int)(cp - 0x121 + 0x7F); /* 7F..A0 */
+    return cp == 0x143 ? 0xAD : -1;
+}
+
+int fa_char_of_byte(unsigned b, char *out) {
+    char c[4];
+    uint32_t cp = prints(b) ? b : b < 0x21 ? 0x100 + b : b < 0xA1 ? 0x121 + b - 0x7F : 0x143;
+    int n = fa_utf8_encode(cp, c);
+    memcpy(out, c, (size_t)n);
+    return n;
+}
+
+struct fa_tok_stream {
+    const fa_tok *t;
+    bool skip_special;
+    bool began;                     /* a token has been pushed */
+    fa_buf *out;                    /* of the current call */
+    fa_buf pend[FA_TOK_MAX_STEPS];  /* what a step holds back */
+    size_t count[FA_TOK_MAX_STEPS]; /* STRIP: stripped so far, or SIZE_MAX; METASPACE: tokens seen */
+};
+
+static void emit(fa_tok_stream *s, size_t k, const char *p, size_t n);
+
+/* Hands on bytes with U+FFFD for each ill-formed part. */
+static void emit_lossy(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    size_t from = 0;
+    for (size_t i = 0; i < n;) {
+        uint32_t cp = (unsigned char)p[i];
+        if (cp < 0x80) {
+            i++;
+            continue;
+        }
+        size_t len = (size_t)fa_utf8_decode(p + i, n - i, &cp);
+        if (cp == 0xFFFD && !(len == 3 && memcmp(p + i, REPLACEMENT, 3) == 0)) {
+            if (i > from) emit(s, k, p + from, i - from);
+            emit(s, k, REPLACEMENT, 3);
+            from = i + len;
+        }
+        i += len;
+    }
+    if (n > from) emit(s, k, p + from, n - from);
+}
+
+/* Appends the bytes that a token's characters stand for; false, and nothing added, when one of them is no byte. */
+static bool add_bytes(const char *p, size_t n, fa_buf *b) {
+    size_t old = b->len;
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        i += (size_t)fa_utf8_decode(p + i, n - i, &cp);
+        int byte = fa_byte_of_char(cp);
+        if (byte < 0) {
+            b->len = old;
+            return false;
+        }
+        char c = (char)byte;
+        fa_buf_add(b, &c, 1);
+    }
+    return true;
+}
+
+bool fa_tok_bytes_of_piece(const char *p, size_t n, fa_buf *b) {
+    b->len = 0;
+    return add_bytes(p, n, b);
+}
+
+/* A token with any character outside the alphabet stands for its own bytes. */
+static void byte_level(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    fa_buf *b = &s->pend[k];
+    if (!add_bytes(p, n, b)) fa_buf_add(b, p, n);
+    if (!b->len || b->failed) return;
+    size_t tail = fa_utf8_partial_tail(b->data, b->len), ready = b->len - tail;
+    if (!ready) return;
+    emit_lossy(s, k + 1, b->data, ready);
+    memmove(b->data, b->data + ready, tail);
+    b->len = tail;
+}
+
+static int hex(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+static int byte_token(const char *p, size_t n) {
+    if (n != 6 || memcmp(p, "<0x", 3) != 0 || p[5] != '>') return -1;
+    int hi = p[3] == '+' ? 0 : hex(p[3]), lo = hex(p[4]);
+    return hi < 0 || lo < 0 ? -1 : hi * 16 + lo;
+}
+
+/* A run of byte tokens is text if all of it is UTF-8, otherwise each of its bytes is a U+FFFD. */
+static void end_byte_run(fa_tok_stream *s, size_t k) {
+    fa_buf *b = &s->pend[k];
+    bool good = true;
+    for (size_t i = 0; i < b->len && good;) {
+        uint32_t cp;
+        size_t len = (size_t)fa_utf8_decode(b->data + i, b->len - i, &cp);
+        good = cp != 0xFFFD || (len == 3 && memcmp(b->data + i, REPLACEMENT, 3) == 0);
+        i += len;
+    }
+    if (good && b->len) emit(s, k + 1, b->data, b->len);
+    for (size_t i = 0; !good && i < b->len; i++) emit(s, k + 1, REPLACEMENT, 3);
+    b->len = 0;
+}
+
+static void replace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    fa_buf b = {0};
+    size_t from = 0;
+    for (size_t i = 0; d->n_from && i + d->n_from <= n;) {
+        if (p[i] != d->from[0] || memcmp(p + i, d->from, d->n_from) != 0) {
+            i++;
+            continue;
+        }
+        fa_buf_add(&b, p + from, i - from);
+        fa_buf_add(&b, d->to, d->n_to);
+        from = i += d->n_from;
+    }
+    if (!from) {
+        emit(s, k + 1, p, n);
+    } else {
+        fa_buf_add(&b, p + from, n - from);
+        if (b.failed)
+            s->out->failed = true;
+        else
+            emit(s, k + 1, b.data ? b.data : "", b.len);
+    }
+    fa_buf_free(&b);
+}
+
+/* Cuts up to start/stop times the one character `from` off the ends of p[0..n). */
+static void strip(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    for (size_t i = 0; i < d->start && n >= d->n_from && memcmp(p, d->from, d->n_from) == 0; i++) {
+        p += d->n_from;
+        n -= d->n_from;
+    }
+    for (size_t i = 0; i < d->stop && n >= d->n_from && memcmp(p + n - d->n_from, d->from, d->n_from) == 0; i++)
+        n -= d->n_from;
+    emit(s, k + 1, p, n);
+}
+
+/* The same at the start of one string that comes in parts (no part ends inside a character). */
+static void strip_start(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    size_t *done = &s->count[k];
+    while (n && *done < d->start && n >= d->n_from && memcmp(p, d->from, d->n_from) == 0) {
+        p += d->n_from;
+        n -= d->n_from;
+        ++*done;
+    }
+    if (n) *done = SIZE_MAX;
+    if (n) emit(s, k + 1, p, n);
+}
+
+static void metaspace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    bool drop = s->count[k]++ == 0 && d->start;
+    fa_buf b = {0};
+    for (size_t i = 0; i < n;) {
+        if (n - i >= d->n_from && memcmp(p + i, d->from, d->n_from) == 0) {
+            if (!drop) fa_buf_add(&b, " ", 1);
+            i += d->n_from;
+        } else {
+            fa_buf_add(&b, p + i++, 1);
+        }
+    }
+    if (b.failed)
+        s->out->failed = true;
+    else
+        emit(s, k + 1, b.data ? b.data : "", b.len);
+    fa_buf_free(&b);
+}
+
+/* Once tokens are joined, steps that look at whole tokens see one: it is complete at the end only. */
+static bool waits(const fa_dec *d) {
+    return d->joined && d->kind != FA_DEC_FUSE && d->kind != FA_DEC_BYTE_LEVEL &&
+           !(d->kind == FA_DEC_STRIP && !d->stop);
+}
+
+static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    int byte;
+    switch (d->kind) {
+    case FA_DEC_BYTE_LEVEL: byte_level(s, k, p, n); break;
+    case FA_DEC_BYTE_FALLBACK:
+        if (!d->joined && (byte = byte_token(p, n)) >= 0) {
+            char c = (char)byte;
+            fa_buf_add(&s->pend[k], &c, 1);
+        } else {
+            if (!d->joined) end_byte_run(s, k);
+            emit(s, k + 1, p, n);
+        }
+        break;
+    case FA_DEC_FUSE: emit(s, k + 1, p, n); break;
+    case FA_DEC_STRIP:
+        if (d->joined && !d->stop)
+            strip_start(s, k, p, n);
+        else
+            strip(s, k, p, n);
+        break;
+    case FA_DEC_REPLACE: replace(s, k, p, n); break;
+    case FA_DEC_METASPACE: metaspace(s, k, p, n); break;
+    }
+}
+
+static void emit(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    if (k == s->t->n_dec)
+        fa_buf_add(s->out, p, n);
+    else if (waits(&s->t->dec[k]))
+        fa_buf_add(&s->pend[k], p, n);
+    else
+        apply(s, k, p, n);
+}
+
+int fa_tok_stream_new(fa_tok_stream **out, const fa_tok *t, bool skip_special, fa_error *err) {
+    fa_tok_stream *s = *out = FA_NEW(fa_tok_stream);
+    if (!s) return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory");
+    s->t = t;
+    s->skip_special = skip_special;
+    return FFAI_OK;
+}
+
+void fa_tok_stream_free(fa_tok_stream *s) {
+    if (!s) return;
+    for (size_t k = 0; k < FA_TOK_MAX_STEPS; k++) fa_buf_free(&s->pend[k]);
+    fa_free(s);
+}
+
+static int check(fa_tok_stream *s, fa_error *err) {
+    bool failed = s->out->failed;
+    for (size_t k = 0; k < s->t->n_dec; k++) failed |= s->pend[k].failed;
+    s->out = NULL;
+    return failed ? fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory for decoded text") : FFAI_OK;
+}
+
+static void push(fa_tok_stream *s, int32_t id) {
+    const fa_tok *t = s->t;
+    if (!fa_strtab_has(&t->name, id) || (s->skip_special && t->special[id])) return;
+    if (!t->has_decoder && s->began) fa_buf_add(s->out, " ", 1);
+    s->began = true;
+    emit(s, 0, t->name.pool + t->name.off[id], t->name.len[id]);
+}
+
+int fa_tok_stream_push(fa_tok_stream *s, int32_t id, fa_buf *out, fa_error *err) {
+    s->out = out;
+    push(s, id);
+    return check(s, err);
+}
+
+static void flush(fa_tok_stream *s) {
+    for (size_t k = 0; k < s->t->n_dec; k++) {
+        const fa_dec *d = &s->t->dec[k];
+        fa_buf *b = &s->pend[k];
+        if (d->kind == FA_DEC_BYTE_LEVEL)
+            emit_lossy(s, k + 1, b->data, b->len);
+        else if (waits(d))
+            apply(s, k, b->data ? b->data : "", b->len);
+        else if (d->kind == FA_DEC_BYTE_FALLBACK)
+            end_byte_run(s, k);
+        b->len = 0;
+        s->count[k] = 0;
+    }
+    s->began = false;
+}
+
+int fa_tok_stream_flush(fa_tok_stream *s, fa_buf *out, fa_error *err) {
+    s->out = out;
+    flush(s);
+    return check(s, err);
+}
+
+int fa_tok_decode(const fa_tok *t, const int32_t *ids, size_t n, bool skip_special, fa_buf *out, fa_error *err) {
+    size_t old = out->len;
+    for (size_t i = 0; i < n; i++)
+        if (!fa_strtab_has(&t->name, ids[i]))
+            return fa_fail(err, FFAI_EINVAL,
+                           "token id %d at place %zu: the tokenizer has no such token (ids are 0 to %zu)", (int)ids[i],
+                           i, t->name.n_id ? t->name.n_id - 1 : 0);
+    fa_tok_stream *s;
+    int rc = fa_tok_stream_new(&s, t, skip_special, err);
+    if (rc) return rc;
+    s->out = out;
+    for (size_t i = 0; i < n; i++) push(s, ids[i]);
+    flush(s);
+    rc = check(s, err);
+    fa_tok_stream_free(s);
+    if (rc && out->data) out->data[out->len = old] = 0;
+    return rc;
+}

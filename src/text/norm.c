@@ -1,0 +1,247 @@
+/* Normalizers: what is done to the text between added tokens before it is cut into words. A step that changes nothing
+ * copies nothing. */
+#include "text/tok_int.h"
+#include "text/ucd.h"
+#include "base/alloc.h"
+#include "base/utf8.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+static int no_memory(fa_enc *e) {
+    return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory to normalize the text");
+}
+
+/* ---- literal and pattern replacement
+ * ------------------------------------------------------------------------------------------------------ */
+
+static const char *find(const char *s, const char *end, const char *what, size_t n) {
+    while (s < end) {
+        const char *p = (const char *)memchr(s, what[0], (size_t)(end - s));
+        if (!p || (size_t)(end - p) < n) return NULL;
+        if (memcmp(p, what, n) == 0) return p;
+        s = p + 1;
+    }
+    return NULL;
+}
+
+static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out) {
+    const char *end = s + n, *hit;
+    if (!m->n_from) {
+        fa_buf_add(out, s, n);
+        return;
+    }
+    if (m->n_from == 1 && m->n_to <= 3) { /* " " to "▁": each step writes at most 3 bytes */
+        if (!fa_buf_reserve(out, n * 3 + 1)) return;
+        char *w = out->data + out->len;
+        for (; s < end; s++) {
+            if (*s == m->from[0]) {
+                memcpy(w, m->to, m->n_to);
+                w += m->n_to;
+            } else {
+                *w++ = *s;
+            }
+        }
+        *w = 0;
+        out->len = (size_t)(w - out->data);
+        return;
+    }
+    for (; (hit = find(s, end, m->from, m->n_from)); s = hit + m->n_from) {
+        fa_buf_add(out, s, (size_t)(hit - s));
+        fa_buf_add(out, m->to, m->n_to);
+    }
+    fa_buf_add(out, s, (size_t)(end - s));
+}
+
+static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out) {
+    size_t pos = 0, from = 0, a, b;
+    int rc;
+    while ((rc = fa_regex_next(m->re, &e->re, s, n, &pos, &a, &b, e->err)) > 0) {
+        fa_buf_add(out, s + from, a - from);
+        fa_buf_add(out, m->to, m->n_to);
+        from = b;
+    }
+    if (rc) return e->rc = rc;
+    fa_buf_add(out, s + from, n - from);
+    return FFAI_OK;
+}
+
+/* ---- Unicode normalization forms
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static inline uint32_t ccc(uint32_t cp) {
+    return cp < 0x300 ? 0 : (uint32_t)utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+}
+
+/* Stable sort by combining class of one run of marks, by counting: a run may be the whole text. tmp has room for n. */
+static void sort_marks(uint32_t *cp, size_t n, uint32_t *tmp) {
+    size_t at[257] = {0};
+    bool sorted = true;
+    for (size_t i = 1; i < n && sorted; i++) sorted = ccc(cp[i - 1]) <= ccc(cp[i]);
+    if (sorted) return;
+    if (n < 32) { /* insertion */
+        for (size_t i = 1; i < n; i++) {
+            uint32_t c = cp[i], k = ccc(c);
+            size_t j = i;
+            for (; j && ccc(cp[j - 1]) > k; j--) cp[j] = cp[j - 1];
+            cp[j] = c;
+        }
+        return;
+    }
+    for (size_t i = 0; i < n; i++) at[ccc(cp[i]) + 1]++;
+    for (size_t i = 0; i < 256; i++) at[i + 1] += at[i];
+    for (size_t i = 0; i < n; i++) tmp[at[ccc(cp[i])]++] = cp[i];
+    memcpy(cp, tmp, n * sizeof *cp);
+}
+
+static void reorder(uint32_t *cp, size_t n, uint32_t *tmp) {
+    for (size_t i = 0; i < n;) {
+        size_t z = i;
+        while (z < n && ccc(cp[z])) z++;
+        if (z - i > 1) sort_marks(cp + i, z - i, tmp);
+        i = z + (z == i);
+    }
+}
+
+enum { MAX_DECOMPOSED = 18 }; /* code points that one can become, in any form */
+
+/* Normalizes one segment that depends on nothing around it. */
+static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out) {
+    size_t k = 0;
+    int last = 0, opt = UTF8PROC_STABLE | (m->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                        (m->compat ? UTF8PROC_COMPAT : 0);
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        i += (size_t)fa_utf8_decode(s + i, n - i, &cp);
+        if (e->n_cps < (k + MAX_DECOMPOSED) * 2) {
+            size_t cap = (k + MAX_DECOMPOSED) * 4;
+            uint32_t *p = (uint32_t *)fa_realloc(e->cps, cap, sizeof *p);
+            if (!p) return no_memory(e);
+            e->cps = p;
+            e->n_cps = cap;
+        }
+        utf8proc_ssize_t got = utf8proc_decompose_char((utf8proc_int32_t)cp, (utf8proc_int32_t *)e->cps + k,
+                                                       MAX_DECOMPOSED, (utf8proc_option_t)opt, &last);
+        if (got < 0 || got > MAX_DECOMPOSED) {
+            e->cps[k] = cp;
+            got = 1;
+        }
+        k += (size_t)got;
+    }
+    reorder(e->cps, k, e->cps + k);
+    if (m->compose) {
+        utf8proc_ssize_t got =
+            utf8proc_normalize_utf32((utf8proc_int32_t *)e->cps, (utf8proc_ssize_t)k, (utf8proc_option_t)opt);
+        if (got >= 0) k = (size_t)got;
+    }
+    for (size_t i = 0; i < k; i++) {
+        char c[4];
+        fa_buf_add(out, c, (size_t)fa_utf8_encode(e->cps[i], c));
+    }
+    return FFAI_OK;
+}
+
+static bool touched(const fa_norm *m, uint32_t cp) {
+    return m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80;
+}
+
+/* Finds the segments that the form may change: a touched character, those that follow, and the untouched one before,
+ * which may take a mark. *dirty stays false, and nothing is written, when the text has none. */
+static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, bool *dirty) {
+    size_t done = 0, prev = 0, at = 0;
+    while (at < n) {
+        if ((unsigned char)s[at] < 0x80) {
+            prev = at++;
+            continue;
+        }
+        uint32_t cp;
+        size_t len = (size_t)fa_utf8_decode(s + at, n - at, &cp);
+        if (!touched(m, cp)) {
+            prev = at;
+            at += len;
+            continue;
+        }
+        size_t from = prev >= done ? prev : done, end = at + len;
+        for (; end < n; end += len) {
+            len = (size_t)fa_utf8_decode(s + end, n - end, &cp);
+            if (!touched(m, cp)) break;
+        }
+        *dirty = true;
+        fa_buf_add(out, s + done, from - done);
+        if (segment(e, m, s + from, end - from, out)) return e->rc;
+        done = prev = at = end;
+    }
+    if (*dirty) fa_buf_add(out, s + done, n - done);
+    return FFAI_OK;
+}
+
+/* ---- the rest
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
+
+static void lower(const char *s, size_t n, fa_buf *out) {
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        char c[4];
+        i += (size_t)fa_utf8_decode(s + i, n - i, &cp);
+        if (cp == 0x130) { /* the one character whose lower case is two */
+            fa_buf_add(out, "i\xCC\x87", 3);
+        } else {
+            cp = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+            fa_buf_add(out, c, (size_t)fa_utf8_encode(cp, c));
+        }
+    }
+}
+
+static void strip(const fa_norm *m, const char **s, size_t *n) {
+    uint32_t cp;
+    for (size_t k; m->left && *n; *s += k, *n -= k) {
+        k = (size_t)fa_utf8_decode(*s, *n, &cp);
+        if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
+    }
+    while (m->right && *n) {
+        size_t k = 1;
+        while (k < *n && ((unsigned char)(*s)[*n - k] & 0xC0) == 0x80) k++;
+        fa_utf8_decode(*s + *n - k, k, &cp);
+        if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
+        *n -= k;
+    }
+}
+
+int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out) {
+    size_t turn = 0; /* the buffer that s does not lie in */
+    for (size_t i = 0; i < e->t->n_norm && n; i++) {
+        const fa_norm *m = &e->t->norm[i];
+        fa_buf *b = &e->norm[turn];
+        bool dirty = true;
+        b->len = 0;
+        b->failed = false;
+        switch (m->kind) {
+        case FA_NORM_PREPEND:
+            fa_buf_add(b, m->to, m->n_to);
+            fa_buf_add(b, s, n);
+            break;
+        case FA_NORM_REPLACE: replace(m, s, n, b); break;
+        case FA_NORM_REPLACE_RE: replace_re(e, m, s, n, b); break;
+        case FA_NORM_LOWER: lower(s, n, b); break;
+        case FA_NORM_UNICODE:
+            dirty = false;
+            unicode(e, m, s, n, b, &dirty);
+            break;
+        case FA_NORM_STRIP:
+            dirty = false;
+            strip(m, &s, &n);
+            break;
+        }
+        if (b->failed) return no_memory(e);
+        if (e->rc) return e->rc;
+        if (dirty) {
+            s = b->data ? b->data : "";
+            n = b->len;
+            turn ^= 1;
+        }
+    }
+    *out = s;
+    *n_out = n;
+    return FFAI_OK;
+}

@@ -1,0 +1,277 @@
+/* Pre-tokenizers: cutting a normalized piece into words. The steps run depth first: each hands the pieces it finds to
+ * the next, the last one's pieces are words. Nothing is collected, so a step costs no memory unless it rewrites its
+ * piece. */
+#include "text/tok_int.h"
+#include "text/ucd.h"
+#include "base/utf8.h"
+
+#include <string.h>
+
+static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first);
+
+/* ---- patterns with a behaviour
+ * ----------------------------------------------------------------------------------------------------------- */
+
+/* What split_next() walks: matches and the gaps between them, in order. */
+typedef struct splitter {
+    const fa_pre *m;
+    const char *s;
+    size_t n, pos, at; /* pos: where the search goes on; at: end of what was handed out */
+    size_t a, b;       /* a match that waits behind a gap */
+    bool waiting;
+} splitter;
+
+static int find_literal(splitter *p, size_t *a, size_t *b) {
+    const fa_pre *m = p->m;
+    if (!m->n_text) return 0;
+    while (p->n - p->pos >= m->n_text) {
+        const char *hit = (const char *)memchr(p->s + p->pos, m->text[0], p->n - p->pos - m->n_text + 1);
+        if (!hit) break;
+        p->pos = (size_t)(hit - p->s);
+        if (memcmp(hit, m->text, m->n_text) == 0) {
+            *a = p->pos;
+            *b = p->pos += m->n_text;
+            return 1;
+        }
+        p->pos++;
+    }
+    p->pos = p->n;
+    return 0;
+}
+
+static bool in_class(const fa_pre *m, uint32_t cp) {
+    if (fa_ucd_set(cp) & m->set) return true;
+    return m->ascii_punct && cp < 0x80 && (fa_ucd_ascii[cp] & (FA_SET_P | FA_SET_S));
+}
+
+static int find_class(splitter *p, size_t *a, size_t *b) {
+    while (p->pos < p->n) {
+        uint32_t cp;
+        *a = p->pos;
+        *b = p->pos += (size_t)fa_utf8_decode(p->s + p->pos, p->n - p->pos, &cp);
+        if (in_class(p->m, cp)) return 1;
+    }
+    return 0;
+}
+
+static int find_scan(splitter *p, size_t *a, size_t *b) {
+    const char *end = p->s + p->n;
+    while (p->pos < p->n) {
+        const char *from = p->s + p->pos, *to = p->m->scan(from, end);
+        if (to != from) {
+            *a = p->pos;
+            *b = p->pos = (size_t)(to - p->s);
+            return 1;
+        }
+        for (p->pos++; p->pos < p->n && ((unsigned char)p->s[p->pos] & 0xC0) == 0x80;) p->pos++;
+    }
+    return 0;
+}
+
+/* The next match or gap: 1 and *a, *b, *match; 0 at the end; <0 error. Empty matches are handed out too. */
+static int split_next(fa_enc *e, splitter *p, size_t *a, size_t *b, bool *match) {
+    int rc = 1;
+    if (!p->waiting) {
+        switch (p->m->kind) {
+        case FA_PRE_REGEX: rc = fa_regex_next(p->m->re, &e->re, p->s, p->n, &p->pos, &p->a, &p->b, e->err); break;
+        case FA_PRE_LITERAL: rc = find_literal(p, &p->a, &p->b); break;
+        case FA_PRE_SCAN: rc = find_scan(p, &p->a, &p->b); break;
+        default: rc = find_class(p, &p->a, &p->b); break;
+        }
+        if (rc < 0) return e->rc = rc;
+        if (rc == 0) p->a = p->b = p->n;
+    }
+    *match = rc > 0 && p->a == p->at;
+    p->waiting = rc > 0 && !*match;
+    *a = p->at;
+    *b = p->at = *match ? p->b : p->a;
+    *match ^= p->m->invert;
+    return rc > 0 || *a < *b;
+}
+
+/* A split is held back while the next one may still be merged into it. */
+static void split(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    const fa_pre *m = &e->t->pre[k];
+    splitter p = {m, s, n, 0, 0, 0, 0, false};
+    size_t a, b, from = 0, to = 0; /* the split that is held back: [from, to) */
+    bool match, was = false, held = false;
+    while (!e->rc && split_next(e, &p, &a, &b, &match) > 0) {
+        bool merge = false;
+        switch (m->behavior) {
+        case FA_REMOVED:
+        case FA_ISOLATED: break;
+        case FA_MERGED_PREV: merge = match && !was; break;
+        case FA_MERGED_NEXT: merge = was && !match; break;
+        case FA_CONTIGUOUS: merge = match == was; break;
+        }
+        if (held && merge) {
+            to = b;
+        } else {
+            if (held && to > from) step(e, k + 1, s + from, to - from, first && from == 0);
+            from = a;
+            to = m->behavior == FA_REMOVED && match ? a : b;
+            held = true;
+        }
+        was = match;
+    }
+    if (held && to > from) step(e, k + 1, s + from, to - from, first && from == 0);
+}
+
+/* The common case: isolated matches of a scanner, the words of the model when it is the last step. */
+static void scan(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    fa_scan *find = e->t->pre[k].scan;
+    bool last = k + 1 == e->t->n_pre;
+    const char *p = s, *end = s + n, *gap = s;
+    while (p < end && !e->rc) {
+        const char *q = find(p, end);
+        if (q == p) {
+            for (p++; p < end && ((unsigned char)*p & 0xC0) == 0x80;) p++;
+            continue;
+        }
+        if (gap < p) step(e, k + 1, gap, (size_t)(p - gap), first && gap == s);
+        if (last)
+            fa_bpe_word(e, p, (size_t)(q - p));
+        else
+            step(e, k + 1, p, (size_t)(q - p), first && p == s);
+        gap = p = q;
+    }
+    if (gap < end) step(e, k + 1, gap, (size_t)(end - gap), first && gap == s);
+}
+
+/* ---- the other steps
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    size_t from = 0;
+    bool was = false;
+    for (size_t i = 0, len; i < n; i += len) {
+        uint32_t cp;
+        len = (size_t)fa_utf8_decode(s + i, n - i, &cp);
+        bool in = in_class(&e->t->pre[k], cp);
+        if (i && in != was) {
+            step(e, k + 1, s + from, i - from, first && from == 0);
+            from = i;
+        }
+        was = in;
+    }
+    if (from < n) step(e, k + 1, s + from, n - from, first && from == 0);
+}
+
+/* Runs the next step over a piece that step k has written into its buffer; words may be read up to the end of that
+ * buffer. */
+static void rewritten(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    const char *lim = e->lim;
+    e->lim = s + n;
+    step(e, k + 1, s, n, first);
+    e->lim = lim;
+}
+
+static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    const fa_pre *m = &e->t->pre[k];
+    fa_buf *b = &e->pre[k];
+    b->len = 0;
+    if (!fa_buf_reserve(b, n + m->n_text + 1)) b->failed = true;
+    bool has = (n >= m->n_text && memcmp(s, m->text, m->n_text) == 0) || *s == ' ';
+    if (!has && (m->prepend == 2 || (m->prepend == 1 && first))) fa_buf_add(b, m->text, m->n_text);
+    for (const char *end = s + n; s < end;) {
+        const char *hit = (const char *)memchr(s, ' ', (size_t)(end - s));
+        if (!hit) hit = end;
+        fa_buf_add(b, s, (size_t)(hit - s));
+        if (hit < end) fa_buf_add(b, m->text, m->n_text);
+        s = hit + (hit < end);
+    }
+    if (b->failed) {
+        e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
+        return;
+    }
+    if (!m->split) {
+        rewritten(e, k, b->data, b->len, first);
+        return;
+    }
+    const char *lim = e->lim, *p = b->data, *end = b->data + b->len;
+    e->lim = end;
+    while (p < end && !e->rc) { /* each replacement begins a word */
+        const char *q = p + 1;
+        while ((q = (const char *)memchr(q, m->text[0], (size_t)(end - q))) &&
+               ((size_t)(end - q) < m->n_text || memcmp(q, m->text, m->n_text) != 0))
+            q++;
+        if (!q) q = end;
+        step(e, k + 1, p, (size_t)(q - p), first && p == b->data);
+        p = q;
+    }
+    e->lim = lim;
+}
+
+static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    fa_buf *b = &e->pre[k];
+    if (*s == ' ') {
+        step(e, k + 1, s, n, first);
+        return;
+    }
+    b->len = 0;
+    fa_buf_add(b, " ", 1);
+    fa_buf_add(b, s, n);
+    if (b->failed)
+        e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
+    else
+        rewritten(e, k, b->data, b->len, first);
+}
+
+static bool may_join(const fa_pre *m, const char *s, const char *at) {
+    const char *p = at - 1;
+    while (p > s && ((unsigned char)*p & 0xC0) == 0x80) p--;
+    uint32_t cp;
+    fa_utf8_decode(p, (size_t)(at - p), &cp);
+    size_t lo = 0, hi = m->n_joins;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (m->joins[mid] == cp) return true;
+        if (m->joins[mid] < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return false;
+}
+
+static void cut(fa_enc *e, size_t k, const char *s, size_t n) {
+    const fa_pre *m = &e->t->pre[k];
+    const char *p = s, *end = s + n, *q = s + 1;
+    while (q < end && !e->rc) {
+        q = (const char *)memchr(q, m->text[0], (size_t)(end - q));
+        if (!q || (size_t)(end - q) < m->n_text) break;
+        if (memcmp(q, m->text, m->n_text) == 0 && !may_join(m, s, q)) {
+            fa_bpe_word(e, p, (size_t)(q - p));
+            p = q;
+        }
+        q++;
+    }
+    if (!e->rc) fa_bpe_word(e, p, (size_t)(end - p));
+}
+
+static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+    if (e->rc || !n) return;
+    if (k == e->t->n_pre) {
+        fa_bpe_word(e, s, n);
+        return;
+    }
+    const fa_pre *m = &e->t->pre[k];
+    switch (m->kind) {
+    case FA_PRE_SCAN:
+        if (m->behavior == FA_ISOLATED && !m->invert)
+            scan(e, k, s, n, first);
+        else
+            split(e, k, s, n, first);
+        break;
+    case FA_PRE_REGEX:
+    case FA_PRE_LITERAL:
+    case FA_PRE_CLASS: split(e, k, s, n, first); break;
+    case FA_PRE_RUNS: runs(e, k, s, n, first); break;
+    case FA_PRE_METASPACE: metaspace(e, k, s, n, first); break;
+    case FA_PRE_SPACE_PREFIX: space_prefix(e, k, s, n, first); break;
+    case FA_PRE_CUT: cut(e, k, s, n); break;
+    }
+}
+
+void fa_pre_run(fa_enc *e, const char *s, size_t n, bool first) { step(e, 0, s, n, first); }

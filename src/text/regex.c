@@ -1,0 +1,149 @@
+/* Regular expressions for pre-tokenizer and normalizer patterns that have no hand-written scanner: PCRE2 with its JIT,
+ * Unicode classes, and the line-anchor rule of the engine that the reference uses (^ and $ at each line). Matching is
+ * bounded: a pattern that backtracks without end is an error. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/tok_int.h"
+#include "base/alloc.h"
+
+#include <pcre2.h>
+
+enum { MATCH_LIMIT = 50000000, JIT_STACK_MAX = 1 << 20 };
+
+struct fa_regex {
+    pcre2_code *code;
+    char *what;
+};
+
+struct fa_regex_run {
+    pcre2_general_context *gc;
+    pcre2_match_context *mc;
+    pcre2_match_data *md;
+    pcre2_jit_stack *stack;
+};
+
+static void *take(size_t n, void *unused) {
+    (void)unused;
+    return fa_calloc(1, n);
+}
+
+static void give(void *p, void *unused) {
+    (void)unused;
+    fa_free(p);
+}
+
+/* Writes the pattern in PCRE2's terms: there \w has no marks and \s has U+180E, unlike in the reference, and \h is no
+ * hexadecimal digit. */
+static void translate(fa_buf *b, const char *p, size_t n) {
+    static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+    bool in_class = false;
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != '\\' || i + 1 == n) {
+            if (p[i] == '[') in_class = true;
+            if (p[i] == ']') in_class = false;
+            fa_buf_add(b, p + i, 1);
+            continue;
+        }
+        char c = p[++i];
+        if (c == 's')
+            fa_buf_puts(b, "\\p{White_Space}");
+        else if (c == 'S')
+            fa_buf_puts(b, "\\P{White_Space}");
+        else if (c == 'w')
+            fa_buf_printf(b, in_class ? "%s" : "[%s]", word);
+        else if (c == 'W' && !in_class)
+            fa_buf_printf(b, "[^%s]", word);
+        else if (c == 'h')
+            fa_buf_puts(b, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
+        else
+            fa_buf_add(b, p + i - 1, 2);
+    }
+}
+
+int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *what, fa_error *err) {
+    int code;
+    PCRE2_SIZE at;
+    PCRE2_UCHAR text[120];
+    fa_buf own = {0};
+    fa_regex *r = *out = NULL;
+    pcre2_general_context *gc = pcre2_general_context_create(take, give, NULL);
+    pcre2_compile_context *cc = gc ? pcre2_compile_context_create(gc) : NULL;
+    if (cc) {
+        pcre2_set_max_pattern_length(cc, 1 << 16);
+        r = FA_NEW(fa_regex);
+    }
+    if (r) r->what = fa_strdup(what);
+    translate(&own, pattern, len);
+    int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
+    if (!rc) {
+        r->code = pcre2_compile((PCRE2_SPTR)pattern, len,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+        if (!r->code) {
+            pcre2_get_error_message(code, text, sizeof text);
+            rc = fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu", what, pattern, (const char *)text,
+                         (size_t)at);
+        } else {
+            pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without JIT it is only slower */
+        }
+    }
+    fa_buf_free(&own);
+    pcre2_compile_context_free(cc);
+    pcre2_general_context_free(gc);
+    if (rc) {
+        fa_regex_free(r);
+        r = NULL;
+    }
+    *out = r;
+    return rc;
+}
+
+void fa_regex_free(fa_regex *r) {
+    if (!r) return;
+    pcre2_code_free(r->code);
+    fa_free(r->what);
+    fa_free(r);
+}
+
+void fa_regex_run_free(fa_regex_run *r) {
+    if (!r) return;
+    pcre2_match_data_free(r->md);
+    pcre2_jit_stack_free(r->stack);
+    pcre2_match_context_free(r->mc);
+    pcre2_general_context_free(r->gc);
+    fa_free(r);
+}
+
+static fa_regex_run *new_run(void) {
+    fa_regex_run *r = FA_NEW(fa_regex_run);
+    if (!r) return NULL;
+    r->gc = pcre2_general_context_create(take, give, NULL);
+    if (r->gc) {
+        r->mc = pcre2_match_context_create(r->gc);
+        r->md = pcre2_match_data_create(1, r->gc);
+        r->stack = pcre2_jit_stack_create(32 * 1024, JIT_STACK_MAX, r->gc);
+    }
+    if (!r->mc || !r->md || !r->stack) return fa_regex_run_free(r), NULL;
+    pcre2_set_match_limit(r->mc, MATCH_LIMIT);
+    pcre2_jit_stack_assign(r->mc, NULL, r->stack);
+    return r;
+}
+
+int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
+                  fa_error *err) {
+    if (!*run && !(*run = new_run())) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
+    if (*pos > n) return 0;
+    int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK, (*run)->md, (*run)->mc);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, (*run)->md, (*run)->mc);
+    if (rc == PCRE2_ERROR_NOMATCH) return 0;
+    if (rc < 0)
+        return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text at byte %zu (PCRE2 error %d)",
+                       r->what, *pos, rc);
+    const PCRE2_SIZE *v = pcre2_get_ovector_pointer((*run)->md);
+    if (v[0] > v[1] || v[0] < *pos)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: a pattern moves the start of its match", r->what);
+    *a = v[0];
+    *b = *pos = v[1];
+    if (*a == *b) /* an empty match: go on behind the next character */
+        for (++*pos; *pos < n && ((unsigned char)s[*pos] & 0xC0) == 0x80;) ++*pos;
+    return 1;
+}

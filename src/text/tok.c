@@ -1,0 +1,413 @@
+/* The tokenizer as a whole: encoding runs added tokens -> normalizers -> normalized added tokens -> pre-tokenizers ->
+ * BPE, then puts what the post-processor asks for around the ids. Also what both loaders share: allocation, the
+ * matchers of added tokens, the cut in front of word beginnings. */
+#include "text/bpe_int.h"
+#include "text/ucd.h"
+#include "base/alloc.h"
+#include "base/utf8.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one call
+ * -----------------------------------------------------------------------------------------------------------------------------
+ */
+
+bool fa_enc_room(fa_enc *e, size_t k) {
+    if (e->cap - e->n >= k) return true;
+    size_t cap = e->cap + e->cap / 2 + k + 16;
+    int32_t *p = (int32_t *)fa_realloc(e->ids, cap, sizeof *p);
+    if (!p) return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu ids", cap), false;
+    e->ids = p;
+    e->cap = cap;
+    return true;
+}
+
+static void enc_free(fa_enc *e) {
+    if (!e) return;
+    fa_free(e->ids);
+    fa_free(e->cache);
+    fa_free(e->cps);
+    for (size_t i = 0; i < 2; i++) fa_buf_free(&e->norm[i]);
+    for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) fa_buf_free(&e->pre[i]);
+    fa_buf_free(&e->word);
+    fa_regex_run_free(e->re);
+    fa_bpe_long_free(e->lw);
+    fa_free(e);
+}
+
+/* The idle one of the tokenizer, whose word cache is warm, or a new one. */
+static fa_enc *enc_take(const fa_tok *t) {
+    fa_enc *e = atomic_exchange(&((fa_tok *)t)->spare, NULL);
+    if (e) return e;
+    e = FA_NEW(fa_enc);
+    if (e) e->cache = FA_NEWN(fa_cached, FA_CACHE_SLOTS);
+    if (e && e->cache) return e;
+    enc_free(e);
+    return NULL;
+}
+
+/* Keeps the cache and small buffers for the next call. */
+static void enc_give(const fa_tok *t, fa_enc *e) {
+    enum { KEEP = 1 << 16 };
+    fa_free(e->ids);
+    e->ids = NULL;
+    e->n = e->cap = 0;
+    for (size_t i = 0; i < 2; i++)
+        if (e->norm[i].cap > KEEP) fa_buf_free(&e->norm[i]);
+    for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++)
+        if (e->pre[i].cap > KEEP) fa_buf_free(&e->pre[i]);
+    if (e->n_cps > KEEP) {
+        fa_free(e->cps);
+        e->cps = NULL;
+        e->n_cps = 0;
+    }
+    fa_bpe_long_free(e->lw);
+    e->lw = NULL;
+    enc_free(atomic_exchange(&((fa_tok *)t)->spare, e));
+}
+
+/* ---- added tokens in the text
+ * --------------------------------------------------------------------------------------------------------------- */
+
+/* Longest added token at s: its index, or -1; *len its length. */
+static int64_t match_at(const fa_trie *t, const char *s, const char *end, size_t *len) {
+    int64_t found = -1;
+    uint32_t at = t->root[(uint8_t)*s];
+    for (const char *p = s + 1; at; p++) {
+        if (t->node[at].added1) {
+            found = t->node[at].added1 - 1;
+            *len = (size_t)(p - s);
+        }
+        if (p == end) break;
+        for (at = t->node[at].child; at && t->node[at].byte != (uint8_t)*p;) at = t->node[at].sibling;
+    }
+    return found;
+}
+
+static size_t char_before(const char *s, size_t at, uint32_t *cp) {
+    size_t k = 1;
+    while (k < at && ((unsigned char)s[at - k] & 0xC0) == 0x80) k++;
+    fa_utf8_decode(s + at - k, k, cp);
+    return k;
+}
+
+static bool word_at(const char *s, size_t n, size_t at) {
+    uint32_t cp;
+    return at < n && (fa_utf8_decode(s + at, n - at, &cp), fa_ucd(cp) & FA_UCD_WORD);
+}
+
+static bool word_before(const char *s, size_t at) {
+    uint32_t cp;
+    return at && (char_before(s, at, &cp), fa_ucd(cp) & FA_UCD_WORD);
+}
+
+/* White space beside a match belongs to it when it asks for that; not what is before `from`. */
+static void take_space(const fa_added *a, const char *s, size_t n, size_t from, size_t *start, size_t *stop) {
+    uint32_t cp;
+    while (a->lstrip && *start > from) {
+        size_t k = char_before(s, *start, &cp);
+        if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
+        *start -= k;
+    }
+    while (a->rstrip && *stop < n) {
+        size_t k = (size_t)fa_utf8_decode(s + *stop, n - *stop, &cp);
+        if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
+        *stop += k;
+    }
+}
+
+typedef void on_gap(fa_enc *e, const char *s, size_t n, bool first, unsigned flags);
+
+/* Puts the ids of the added tokens of one matcher and hands the text between them on. */
+static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, bool first, unsigned flags,
+                        on_gap *gap) {
+    size_t from = 0, len = 0;
+    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
+        if (!trie->root[(uint8_t)s[i]]) continue;
+        int64_t k = match_at(trie, s + i, s + n, &len);
+        if (k < 0) continue;
+        const fa_added *a = &e->t->added[k];
+        size_t start = i, stop = i + len;
+        i = stop - 1;
+        if (a->special && (flags & FA_TOK_NO_PARSE_SPECIAL)) continue;
+        if (a->single_word && (word_before(s, start) || word_at(s, n, stop))) continue;
+        take_space(a, s, n, from, &start, &stop);
+        if (from < start) gap(e, s + from, start - from, first && from == 0, flags);
+        if (!fa_enc_room(e, 1)) return;
+        e->ids[e->n++] = a->id;
+        if (stop > from) from = stop;
+    }
+    if (from < n && !e->rc) gap(e, s + from, n - from, first && from == 0, flags);
+}
+
+static void cut_words(fa_enc *e, const char *s, size_t n, bool first, unsigned flags) {
+    (void)flags;
+    fa_pre_run(e, s, n, first);
+}
+
+static void normalize(fa_enc *e, const char *s, size_t n, bool first, unsigned flags) {
+    const char *out, *lim = e->lim;
+    size_t n_out;
+    if (fa_norm_run(e, s, n, &out, &n_out) || !n_out) return;
+    if (out < s || out > s + n) e->lim = out + n_out;
+    split_added(e, &e->t->trie_norm, out, n_out, first, flags, cut_words);
+    e->lim = lim;
+}
+
+/* ---- encode
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
+
+static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
+    if (!n || e->rc || !fa_enc_room(e, n)) return;
+    memcpy(e->ids + e->n, ids, n * sizeof *ids);
+    e->n += n;
+}
+
+/* Where the first ill-formed byte of s is, n if there is none. */
+static size_t valid_prefix(const char *s, size_t n) {
+    size_t i = 0;
+    while (i < n) {
+        uint64_t w;
+        if (n - i >= 8 && (memcpy(&w, s + i, 8), !(w & UINT64_C(0x8080808080808080)))) {
+            i += 8;
+            continue;
+        }
+        if ((unsigned char)s[i] < 0x80) {
+            i++;
+            continue;
+        }
+        uint32_t cp;
+        size_t k = (size_t)fa_utf8_decode(s + i, n - i, &cp);
+        if (cp == 0xFFFD && !(k == 3 && memcmp(s + i, "\xEF\xBF\xBD", 3) == 0)) return i;
+        i += k;
+    }
+    return n;
+}
+
+/* Copies s with U+FFFD for what is ill-formed. */
+void fa_tok_repair(fa_buf *b, const char *s, size_t n) {
+    while (n && !b->failed) {
+        size_t k = valid_prefix(s, n);
+        uint32_t cp;
+        fa_buf_add(b, s, k);
+        s += k;
+        n -= k;
+        if (!n) break;
+        fa_buf_add(b, "\xEF\xBF\xBD", 3);
+        k = (size_t)fa_utf8_decode(s, n, &cp);
+        s += k;
+        n -= k;
+    }
+}
+
+int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, int32_t **ids, size_t *n_ids,
+                  fa_error *err) {
+    fa_buf fixed = {0};
+    *ids = NULL;
+    *n_ids = 0;
+    if (valid_prefix(text, n) < n) {
+        fa_tok_repair(&fixed, text, n);
+        text = fixed.data;
+        n = fixed.len;
+    }
+    fa_enc *e = fixed.failed ? NULL : enc_take(t);
+    if (!e) {
+        fa_buf_free(&fixed);
+        return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory to encode %zu bytes", n);
+    }
+    e->t = t;
+    e->rc = FFAI_OK;
+    e->err = err;
+    e->lim = text + n;
+    fa_enc_room(e, n / 3 + 16);
+    if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.before, t->post.n_before);
+    if (n && !e->rc) split_added(e, &t->trie_raw, text, n, true, flags, normalize);
+    if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.after, t->post.n_after);
+    int rc = e->rc;
+    if (!rc && e->n) {
+        int32_t *p = (int32_t *)fa_realloc(e->ids, e->n, sizeof *p);
+        *ids = p ? p : e->ids;
+        *n_ids = e->n;
+        e->ids = NULL;
+    }
+    if (rc)
+        enc_free(e);
+    else
+        enc_give(t, e);
+    fa_buf_free(&fixed);
+    return rc;
+}
+
+/* ---- what loaders share
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
+
+fa_tok *fa_tok_alloc(const char *what) {
+    fa_tok *t = FA_NEW(fa_tok);
+    if (!t) return NULL;
+    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = -1;
+    memset(t->bpe.first, 0xFF, sizeof t->bpe.first);
+    memset(t->bpe.byte_token, 0xFF, sizeof t->bpe.byte_token);
+    t->what = fa_strdup(what);
+    if (t->what) return t;
+    fa_tok_free(t);
+    return NULL;
+}
+
+void fa_tok_free(fa_tok *t) {
+    if (!t) return;
+    enc_free(atomic_exchange(&t->spare, NULL));
+    fa_strtab_free(&t->name);
+    fa_strtab_free(&t->raw);
+    fa_free(t->bpe.pair);
+    fa_free(t->bpe.id_rank);
+    fa_free(t->bpe.prefix);
+    fa_free(t->bpe.suffix);
+    for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
+    fa_free(t->added);
+    fa_smap_free(&t->added_id);
+    fa_free(t->special);
+    fa_trie_free(&t->trie_raw);
+    fa_trie_free(&t->trie_norm);
+    for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) {
+        fa_free(t->norm[i].from);
+        fa_free(t->norm[i].to);
+        fa_regex_free(t->norm[i].re);
+        fa_free(t->pre[i].text);
+        fa_free(t->pre[i].joins);
+        fa_regex_free(t->pre[i].re);
+        fa_free(t->dec[i].from);
+        fa_free(t->dec[i].to);
+    }
+    fa_free(t->post.before);
+    fa_free(t->post.after);
+    fa_free(t->what);
+    fa_free(t);
+}
+
+/* The matchers. Normalized added tokens are matched in normalized text, so their content is normalized too. */
+static int build_matchers(fa_tok *t, fa_error *err) {
+    fa_enc *e = NULL;
+    int rc = FFAI_OK;
+    for (size_t i = 0; i < t->n_added && !rc; i++) {
+        const fa_added *a = &t->added[i];
+        const char *s = a->text;
+        size_t n = a->len;
+        if (a->normalized && t->n_norm) {
+            if (!e) e = FA_NEW(fa_enc);
+            if (!e) break;
+            e->t = t;
+            e->err = err;
+            rc = fa_norm_run(e, s, n, &s, &n);
+        }
+        if (!rc && !fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i)) rc = FFAI_ENOMEM;
+        t->special[a->id] |= a->special;
+    }
+    enc_free(e);
+    return rc ? fa_fail(err, rc, "%s: added tokens cannot be prepared", t->what) : FFAI_OK;
+}
+
+static int by_value(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* A tokenizer that cuts no words (SentencePiece) would merge whole texts. A merge makes a token, so two neighbouring
+ * characters that stand side by side in no token are never joined: text may be cut between them beforehand. This finds
+ * the characters that some token has in front of the word sign U+2581; everywhere else a word sign begins a word. */
+static int build_cut(fa_tok *t, fa_error *err) {
+    static const char sign[] = "\xE2\x96\x81";
+    const fa_bpe *m = &t->bpe;
+    fa_pre *p = &t->pre[t->n_pre];
+    size_t cap = 0;
+    if (m->byte_level || m->ignore_merges || m->prefix || m->suffix || fa_strtab_find(&t->name, sign, 3) < 0)
+        return FFAI_OK;
+    if (t->n_pre == FA_TOK_MAX_STEPS || (m->unk >= 0 && m->byte_fallback && !m->all_bytes)) return FFAI_OK;
+    p->kind = FA_PRE_CUT;
+    p->n_text = 3;
+    if (!(p->text = fa_strdup(sign))) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
+    for (size_t i = 0; i < t->name.n_id; i++) {
+        if (t->name.off[i] == UINT32_MAX || t->name.len[i] < 4) continue;
+        const char *s = t->name.pool + t->name.off[i], *end = s + t->name.len[i];
+        for (const char *q = s + 1; q < end && (q = (const char *)memchr(q, sign[0], (size_t)(end - q))); q++) {
+            uint32_t cp;
+            if (end - q < 3 || memcmp(q, sign, 3) != 0) continue;
+            char_before(s, (size_t)(q - s), &cp);
+            bool there = false;
+            for (size_t k = 0; k < p->n_joins && !there; k++) there = p->joins[k] == cp;
+            if (there) continue;
+            if (p->n_joins == 256)
+                return p->n_joins = 0, FFAI_OK; /* so many that cutting does not pay: the step is not added */
+            if (p->n_joins == cap) {
+                uint32_t *more = (uint32_t *)fa_realloc(p->joins, cap = cap * 2 + 8, sizeof *more);
+                if (!more) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
+                p->joins = more;
+            }
+            p->joins[p->n_joins++] = cp;
+        }
+    }
+    if (p->n_joins) qsort(p->joins, p->n_joins, sizeof *p->joins, by_value);
+    t->n_pre++;
+    return FFAI_OK;
+}
+
+static void find_byte_tokens(fa_tok *t) {
+    t->bpe.all_bytes = true;
+    for (unsigned c = 0; c < 256; c++) {
+        char s[8];
+        snprintf(s, sizeof s, "<0x%02X>", c);
+        t->bpe.byte_token[c] = fa_strtab_find(&t->name, s, 6);
+        if (t->bpe.byte_token[c] < 0) t->bpe.all_bytes = false;
+    }
+}
+
+int fa_tok_finish(fa_tok *t, fa_error *err) {
+    t->special = FA_NEWN(uint8_t, t->name.n_id + 1);
+    if (!t->special) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
+    if (t->bpe.byte_fallback) find_byte_tokens(t);
+    for (unsigned c = 0; c < (t->bpe.byte_level ? 256u : 128u); c++) {
+        char s[2] = {(char)c};
+        int n = t->bpe.byte_level ? fa_char_of_byte(c, s) : 1;
+        t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
+    }
+    int rc = build_matchers(t, err);
+    return rc ? rc : build_cut(t, err);
+}
+
+/* ---- look-ups
+ * ---------------------------------------------------------------------------------------------------------------------------------
+ */
+
+size_t fa_tok_size(const fa_tok *t) { return t->name.n_id; }
+
+const char *fa_tok_piece(const fa_tok *t, int32_t id, size_t *len) {
+    if (len) *len = 0;
+    if (!fa_strtab_has(&t->name, id)) return NULL;
+    if (len) *len = t->name.len[id];
+    return t->name.pool + t->name.off[id];
+}
+
+int32_t fa_tok_id(const fa_tok *t, const char *piece, size_t len) {
+    uint32_t i;
+    if (fa_smap_get(&t->added_id, piece, len, &i)) return t->added[i].id;
+    return fa_strtab_find(&t->name, piece, len);
+}
+
+bool fa_tok_is_special(const fa_tok *t, int32_t id) { return id >= 0 && (size_t)id < t->name.n_id && t->special[id]; }
+int32_t fa_tok_bos(const fa_tok *t) { return t->bos; }
+int32_t fa_tok_eos(const fa_tok *t) { return t->eos; }
+int32_t fa_tok_pad(const fa_tok *t) { return t->pad; }
+int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk; }
+
+void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->name.n_id; i++) n += t->name.off[i] != UINT32_MAX;
+    snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added",
+             t->bpe.byte_level ? "byte-level"
+             : t->bpe.by_score ? "SentencePiece"
+                               : "character",
+             n, t->n_added);
+}

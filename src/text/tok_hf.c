@@ -1,0 +1,340 @@
+/* Loads tokenizer.json (HuggingFace `tokenizers`): the vocabulary, merges and added tokens here, the pipeline in
+ * tok_steps.c. Anything this does not know is an error that names the file, the key and the value; truncation and
+ * padding blocks have no meaning here and are passed over. */
+#include "text/tok_steps.h"
+#include "base/alloc.h"
+#include "base/map.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int no_memory(const fa_tok *t, fa_error *err) {
+    return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
+}
+
+/* ---- vocabulary
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
+
+static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error *err) {
+    if (fa_jtype_of(vocab) != FA_JOBJ || !fa_jlen(vocab))
+        return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab is not an object with tokens", t->what);
+    uint64_t limit = (uint64_t)fa_jlen(vocab) * 4 + n_added * 4 + FA_TOK_ID_SLACK;
+    for (const fa_jnode *v = fa_jfirst(vocab); v; v = fa_jnext(v)) {
+        size_t len;
+        const char *s = fa_jkey(v, &len);
+        int64_t id = fa_jint(v, -1);
+        if (id < 0 || (uint64_t)id >= limit)
+            return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab: token \"%.60s\" has no usable id", t->what, s);
+        if (!fa_strtab_set(&t->name, (uint32_t)id, s, len)) return no_memory(t, err);
+    }
+    return fa_strtab_index(&t->name, NULL) ? FFAI_OK : no_memory(t, err);
+}
+
+/* ---- merges
+ * -------------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* A batch of merges: their three look-ups are hashed and prefetched first, resolved after, because each is a cache
+ * miss. */
+enum { BATCH = 32, PARTS = 3 };
+
+typedef struct merges {
+    fa_tok *t;
+    size_t skip; /* bytes of continuing_subword_prefix, which the joined token has once */
+    fa_buf both; /* spelling of the joined tokens of the batch */
+    struct {
+        const char *s[PARTS]; /* a, b, joined (as an offset into both until the batch is full) */
+        size_t len[PARTS], off;
+        uint64_t hash[PARTS];
+    } m[BATCH];
+    size_t n;
+    uint32_t rank; /* of m[0] */
+} merges;
+
+static int resolve(merges *g, fa_error *err) {
+    fa_tok *t = g->t;
+    if (g->both.failed) return no_memory(t, err);
+    for (size_t i = 0; i < g->n; i++) {
+        g->m[i].s[2] = g->both.data + g->m[i].off;
+        for (int k = 0; k < PARTS; k++) {
+            g->m[i].hash[k] = fa_strtab_hash(g->m[i].s[k], g->m[i].len[k]);
+            fa_strtab_prefetch(&t->name, g->m[i].hash[k]);
+        }
+    }
+    for (size_t i = 0; i < g->n; i++) {
+        int32_t id[PARTS];
+        for (int k = 0; k < PARTS; k++) {
+            id[k] = fa_strtab_find_hashed(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].hash[k]);
+            if (id[k] < 0)
+                return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", t->what,
+                               (unsigned)(g->rank + i), (int)(g->m[i].len[k] > 60 ? 60 : g->m[i].len[k]), g->m[i].s[k]);
+        }
+        fa_bpe_put_pair(&t->bpe, (uint32_t)id[0], (uint32_t)id[1], g->rank + (uint32_t)i, (uint32_t)id[2]);
+    }
+    g->rank += (uint32_t)g->n;
+    g->n = g->both.len = 0;
+    return FFAI_OK;
+}
+
+static int add_merge(merges *g, const char *a, size_t na, const char *b, size_t nb, fa_error *err) {
+    size_t i = g->n++, skip = g->skip < nb ? g->skip : nb;
+    g->m[i].s[0] = a;
+    g->m[i].len[0] = na;
+    g->m[i].s[1] = b;
+    g->m[i].len[1] = nb;
+    g->m[i].off = g->both.len;
+    g->m[i].len[2] = na + nb - skip;
+    fa_buf_add(&g->both, a, na);
+    fa_buf_add(&g->both, b + skip, nb - skip);
+    return g->n == BATCH ? resolve(g, err) : FFAI_OK;
+}
+
+static int bad_merge(const fa_tok *t, size_t i, fa_error *err) {
+    return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%zu] is not a pair of tokens", t->what, i);
+}
+
+int fa_tok_merge_text(void *merges_, const char *s, size_t n, size_t i, fa_error *err) {
+    merges *g = (merges *)merges_;
+    const char *space = n ? (const char *)memchr(s, ' ', n) : NULL;
+    size_t at = space ? (size_t)(space - s) : 0;
+    if (!space || memchr(space + 1, ' ', n - at - 1)) return bad_merge(g->t, i, err);
+    return add_merge(g, s, at, space + 1, n - at - 1, err);
+}
+
+int fa_tok_merges_begin(void **out, fa_tok *t, size_t n, fa_error *err) {
+    merges *g = FA_NEW(merges);
+    *out = g;
+    if (!g || n >= UINT32_MAX || !fa_bpe_reserve_pairs(&t->bpe, n)) return no_memory(t, err);
+    g->t = t;
+    g->skip = t->bpe.prefix ? strlen(t->bpe.prefix) : 0;
+    t->bpe.n_rank = (uint32_t)n;
+    return FFAI_OK;
+}
+
+int fa_tok_merges_end(void *merges_, int rc, fa_error *err) {
+    merges *g = (merges *)merges_;
+    if (!rc && g->n) rc = resolve(g, err);
+    if (g) fa_buf_free(&g->both);
+    fa_free(g);
+    return rc;
+}
+
+static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
+    void *g;
+    size_t i = 0;
+    if (fa_jtype_of(list) != FA_JARR) return fa_fail(err, FFAI_EFORMAT, "%s: model.merges is not an array", t->what);
+    int rc = fa_tok_merges_begin(&g, t, fa_jlen(list), err);
+    for (const fa_jnode *m = fa_jfirst(list); m && !rc; m = fa_jnext(m), i++) {
+        size_t na, nb;
+        const char *s = fa_jstr(m, &na);
+        if (s) {
+            rc = fa_tok_merge_text(g, s, na, i, err);
+            continue;
+        }
+        const fa_jnode *first = fa_jfirst(m), *second = fa_jnext(first);
+        const char *a = fa_jstr(first, &na), *b = fa_jstr(second, &nb);
+        rc = fa_jtype_of(m) == FA_JARR && a && b && !fa_jnext(second) ? add_merge((merges *)g, a, na, b, nb, err)
+                                                                      : bad_merge(t, i, err);
+    }
+    return fa_tok_merges_end(g, rc, err);
+}
+
+/* ---- model
+ * ----------------------------------------------------------------------------------------------------------------------------------
+ */
+
+/* A string that is not empty, or NULL. */
+static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const char *key, fa_error *err) {
+    const char *s = fa_jstr(fa_jget(model, key), NULL);
+    if (!s || !*s) return FFAI_OK;
+    *out = fa_strdup(s);
+    return *out ? FFAI_OK : no_memory(t, err);
+}
+
+/* With byte-level words and ignore_merges, words are looked up whole: the vocabulary as bytes. Tokens with other
+ * characters are no words. */
+static int build_raw(fa_tok *t, fa_error *err) {
+    fa_buf b = {0};
+    for (size_t i = 0; i < t->name.n_id; i++) {
+        if (t->name.off[i] == UINT32_MAX) continue;
+        if (!fa_tok_bytes_of_piece(t->name.pool + t->name.off[i], t->name.len[i], &b)) continue;
+        if (b.failed || !fa_strtab_set(&t->raw, (uint32_t)i, b.data ? b.data : "", b.len)) break;
+    }
+    bool ok = !b.failed && fa_strtab_index(&t->raw, NULL);
+    fa_buf_free(&b);
+    return ok ? FFAI_OK : no_memory(t, err);
+}
+
+int fa_tok_prepare_words(fa_tok *t, fa_error *err) {
+    fa_bpe *m = &t->bpe;
+    m->word = &t->name;
+    if (!m->byte_level) return FFAI_OK;
+    m->word = m->ignore_merges ? &t->raw : NULL;
+    return m->ignore_merges ? build_raw(t, err) : FFAI_OK;
+}
+
+static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error *err) {
+    const char *type = fa_jstr(fa_jget(model, "type"), NULL), *unk;
+    size_t n;
+    fa_bpe *m = &t->bpe;
+    if (fa_jtype_of(model) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: no model", t->what);
+    if (type && strcmp(type, "BPE") != 0)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: model.type \"%.60s\" is not supported (BPE is)", t->what, type);
+    if (!type && !fa_jget(model, "merges"))
+        return fa_fail(err, FFAI_ENOTSUP, "%s: model has no type and no merges", t->what);
+    m->byte_fallback = fa_jbool(fa_jget(model, "byte_fallback"), false);
+    m->fuse_unk = fa_jbool(fa_jget(model, "fuse_unk"), false);
+    m->ignore_merges = fa_jbool(fa_jget(model, "ignore_merges"), false);
+    int rc = read_affix(&m->prefix, t, model, "continuing_subword_prefix", err);
+    if (!rc) rc = read_affix(&m->suffix, t, model, "end_of_word_suffix", err);
+    if (!rc) rc = read_vocab(t, fa_jget(model, "vocab"), n_added, err);
+    if (!rc) rc = read_merges(t, fa_jget(model, "merges"), err);
+    if (!rc && (unk = fa_jstr(fa_jget(model, "unk_token"), &n))) m->unk = fa_strtab_find(&t->name, unk, n);
+    return rc;
+}
+
+/* ---- added tokens
+ * -----------------------------------------------------------------------------------------------------------------------------
+ */
+
+int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
+    fa_added *p = &t->added[t->n_added];
+    if (!a->len) return FFAI_OK;
+    *p = *a;
+    p->text = fa_strndup(a->text, a->len);
+    if (!p->text) return no_memory(t, err);
+    t->n_added++;
+    int put = fa_smap_put(&t->added_id, p->text, p->len, (uint32_t)(t->n_added - 1));
+    if (put < 0) return no_memory(t, err);
+    if (put == 0) { /* the same content again: the first one stays */
+        fa_free(p->text);
+        *p = (fa_added){0};
+        t->n_added--;
+        return FFAI_OK;
+    }
+    bool there = fa_strtab_has(&t->name, a->id) && t->name.len[a->id] == a->len &&
+                 memcmp(t->name.pool + t->name.off[a->id], a->text, a->len) == 0;
+    return there || fa_strtab_set(&t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK : no_memory(t, err);
+}
+
+/* The id of a token that the model has is the model's, as in the reference. */
+static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
+    size_t n = fa_jlen(list), i = 0;
+    if (!n) return FFAI_OK;
+    uint64_t limit = (uint64_t)t->name.n_id + 4 * n + FA_TOK_ID_SLACK;
+    t->added = FA_NEWN(fa_added, n);
+    if (!t->added || !fa_smap_reserve(&t->added_id, n)) return no_memory(t, err);
+    for (const fa_jnode *v = fa_jfirst(list); v; v = fa_jnext(v), i++) {
+        fa_added a = {0};
+        const char *s = fa_jstr(fa_jget(v, "content"), &a.len);
+        if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] has no content", t->what, i);
+        a.text = (char *)s;
+        int64_t id = fa_strtab_find(&t->name, s, a.len);
+        if (id < 0) id = fa_jint(fa_jget(v, "id"), -1);
+        if (id < 0 || (uint64_t)id >= limit)
+            return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] \"%.60s\" has no usable id", t->what, i, s);
+        a.id = (int32_t)id;
+        a.single_word = fa_jbool(fa_jget(v, "single_word"), false);
+        a.lstrip = fa_jbool(fa_jget(v, "lstrip"), false);
+        a.rstrip = fa_jbool(fa_jget(v, "rstrip"), false);
+        a.special = fa_jbool(fa_jget(v, "special"), false);
+        a.normalized = fa_jbool(fa_jget(v, "normalized"), !a.special);
+        int rc = fa_tok_add(t, &a, err);
+        if (rc) return rc;
+    }
+    return FFAI_OK;
+}
+
+/* ---- tokenizer_config.json
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+
+/* A token name: a string, or an object with `content`. */
+static int32_t named(const fa_tok *t, const fa_jnode *config, const char *key) {
+    const fa_jnode *v = fa_jget(config, key);
+    size_t n;
+    const char *s = fa_jstr(fa_jtype_of(v) == FA_JOBJ ? fa_jget(v, "content") : v, &n);
+    return s ? fa_tok_id(t, s, n) : -1;
+}
+
+static int read_config(fa_tok *t, const char *config, size_t len, const char *what, fa_error *err) {
+    fa_json *j;
+    int rc = fa_json_parse(&j, config, len, what, err);
+    if (rc) return rc;
+    const fa_jnode *c = fa_json_root(j);
+    t->bos = named(t, c, "bos_token");
+    t->eos = named(t, c, "eos_token");
+    t->pad = named(t, c, "pad_token");
+    t->unk = named(t, c, "unk_token");
+    fa_json_free(j);
+    return FFAI_OK;
+}
+
+/* ---- the whole file
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+
+static int read_root(fa_tok *t, const fa_jnode *r, fa_error *err) {
+    if (fa_jtype_of(r) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: not a JSON object", t->what);
+    const fa_jnode *added = fa_jget(r, "added_tokens");
+    int rc = read_model(t, fa_jget(r, "model"), fa_jlen(added), err);
+    if (!rc) rc = fa_tok_read_normalizer(t, fa_jget(r, "normalizer"), err);
+    if (!rc) rc = fa_tok_read_pre_tokenizer(t, fa_jget(r, "pre_tokenizer"), err);
+    if (!rc) rc = fa_tok_prepare_words(t, err);
+    if (!rc) rc = read_added(t, added, err);
+    if (!rc) rc = fa_tok_read_post_processor(t, fa_jget(r, "post_processor"), err);
+    if (!rc) rc = fa_tok_read_decoder(t, fa_jget(r, "decoder"), err);
+    return rc ? rc : fa_tok_finish(t, err);
+}
+
+static int from_tree(fa_tok **out, fa_json *j, const char *what, fa_error *err) {
+    *out = NULL;
+    fa_tok *t = fa_tok_alloc(what);
+    int rc = t ? read_root(t, fa_json_root(j), err) : fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
+    fa_json_free(j);
+    if (rc)
+        fa_tok_free(t);
+    else
+        *out = t;
+    return rc;
+}
+
+int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *config, size_t config_len,
+                     const char *what, fa_error *err) {
+    fa_json *j;
+    *out = NULL;
+    int rc = fa_json_parse(&j, json, len, what, err);
+    if (!rc) rc = from_tree(out, j, what, err);
+    if (!rc && config && (rc = read_config(*out, config, config_len, what, err))) {
+        fa_tok_free(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
+    enum { MAX_CONFIG = 64 << 20 };
+    fa_buf path = {0}, config = {0};
+    fa_json *j;
+    char *text = NULL;
+    size_t len = 0;
+    *out = NULL;
+    fa_buf_printf(&path, "%s/tokenizer.json", dir);
+    fa_buf_printf(&config, "%s/tokenizer_config.json", dir);
+    int rc = path.failed || config.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir)
+                                          : fa_json_load(&j, path.data, err);
+    if (!rc) rc = from_tree(out, j, path.data, err);
+    if (!rc && fa_path_is_file(config.data)) {
+        rc = fa_read_file(&text, &len, config.data, MAX_CONFIG, err);
+        if (!rc) rc = read_config(*out, text, len, config.data, err);
+        if (rc) {
+            fa_tok_free(*out);
+            *out = NULL;
+        }
+    }
+    fa_free(text);
+    fa_buf_free(&path);
+    fa_buf_free(&config);
+    return rc;
+}

@@ -1,0 +1,290 @@
+/* Inside of the tokenizers: what a fa_tok is made of, and the contract between the loaders (tok_hf.c, tok_gguf.c),
+ * which fill it, and the pipeline (tok.c: added tokens -> norm.c -> pretok.c -> bpe.c), which runs it. A fa_tok changes
+ * only while it is loaded; what one call to encode needs is in its fa_enc. */
+#ifndef FA_TEXT_TOK_INT_H
+#define FA_TEXT_TOK_INT_H
+
+#include "base/smap.h"
+#include "text/tok.h"
+
+#include <stdatomic.h>
+
+/* ---- strtab.c: strings with ids, both ways
+ * --------------------------------------------------------------------------------------------- */
+
+typedef struct fa_strslot {
+    uint32_t tag; /* upper half of the hash */
+    uint32_t id1; /* id + 1, 0 = free */
+} fa_strslot;
+
+typedef struct fa_strtab {
+    char *pool; /* the strings, each NUL-terminated */
+    size_t pool_len, pool_cap;
+    uint32_t *off, *len; /* by id; off UINT32_MAX = no string */
+    size_t n_id, cap_id;
+    fa_strslot *slot;
+    size_t n_slot; /* power of two or 0 */
+    uint32_t max_len;
+} fa_strtab;
+
+/* The largest id a file may use is bounded by what it holds, so that one lying number does not become gigabytes. */
+enum { FA_TOK_ID_SLACK = 1 << 20 };
+
+void fa_strtab_free(fa_strtab *t);
+/* Sets the string of an id (the last call for an id wins); ids may come in any order. False: out of memory. */
+bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len);
+/* Builds the way back, string to id, over all ids for which keep[id] is set (all when keep is NULL). Of equal strings
+ * the highest id wins. */
+bool fa_strtab_index(fa_strtab *t, const uint8_t *keep);
+int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len);
+/* The two halves of a look-up, so that loaders can have many in flight. */
+uint64_t fa_strtab_hash(const char *s, size_t len);
+void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash);
+int32_t fa_strtab_find_hashed(const fa_strtab *t, const char *s, size_t len, uint64_t hash);
+static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
+    return id >= 0 && (size_t)id < t->n_id && t->off[id] != UINT32_MAX;
+}
+
+/* ---- bpe.c: merging
+ * --------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct fa_pair {
+    uint32_t a, b, rank, id; /* tokens a, b merge into id; id UINT32_MAX = free slot */
+} fa_pair;
+
+typedef struct fa_bpe {
+    bool by_score; /* merge what spells a token, best score first (SentencePiece); otherwise the pairs of a merge list,
+                      lowest rank first */
+    bool byte_level;    /* words are bytes and begin as one token per byte; otherwise one per character */
+    bool byte_fallback; /* characters without a token become byte tokens */
+    bool ignore_merges; /* a word that is a token is that token */
+    bool fuse_unk;
+    int32_t unk;             /* -1 none */
+    int32_t first[256];      /* byte level: token of a byte; otherwise of an ASCII character; -1 none */
+    int32_t byte_token[256]; /* "<0x41>"; -1 none */
+    bool all_bytes;          /* no byte_token is missing */
+    fa_pair *pair;           /* open addressing */
+    size_t n_pair;           /* slots, a power of two or 0 */
+    uint32_t n_rank;
+    uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
+    const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
+    char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL for none */
+} fa_bpe;
+
+typedef struct fa_enc fa_enc;
+
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n);
+/* A pair that is there already takes the new rank, as in the reference. */
+void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id);
+/* Appends the tokens of one word to e->ids. */
+void fa_bpe_word(fa_enc *e, const char *s, size_t n);
+
+/* ---- added.c: tokens that are cut out of the text before anything else
+ * ------------------------------------------------------------------ */
+
+typedef struct fa_added {
+    char *text; /* as the file has it; the matcher of normalized tokens holds the normalized form */
+    size_t len;
+    int32_t id;
+    bool single_word, lstrip, rstrip, normalized, special;
+} fa_added;
+
+typedef struct fa_trie_node {
+    uint32_t child, sibling; /* 0 = none */
+    uint32_t added1;         /* index of the added token that ends here + 1 */
+    uint8_t byte;
+} fa_trie_node;
+
+typedef struct fa_trie {
+    fa_trie_node *node; /* node[0] is unused */
+    size_t n, cap;
+    uint32_t root[256];
+} fa_trie;
+
+bool fa_trie_put(fa_trie *t, const char *s, size_t len, uint32_t index);
+void fa_trie_free(fa_trie *t);
+
+/* ---- regex.c: PCRE2 for patterns that have no scanner
+ * ------------------------------------------------------------------------------------ */
+
+typedef struct fa_regex fa_regex;
+typedef struct fa_regex_run fa_regex_run; /* per call: match data and JIT stack */
+
+int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *what, fa_error *err);
+void fa_regex_free(fa_regex *r);
+void fa_regex_run_free(fa_regex_run *r);
+/* The next match in s[0..n) from *pos on, as an iterator over non-overlapping matches does it. 1 found (*a, *b set,
+ * *pos advanced), 0 no more, <0 error. *run is made when it is NULL. */
+int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
+                  fa_error *err);
+
+/* ---- scan.c: hand-written forms of the pre-tokenizer patterns that published models use
+ * -------------------------------------------------- */
+
+/* End of the match that begins at p (p < end, valid UTF-8), or p when none begins there. */
+typedef const char *fa_scan(const char *p, const char *end);
+fa_scan *fa_scan_find(const char *pattern, size_t len);
+/* fa_scan of the pattern that ByteLevel uses itself. */
+const char *fa_scan_gpt2(const char *p, const char *end);
+/* fa_scan of the Whitespace pre-tokenizer. */
+const char *fa_scan_words(const char *p, const char *end);
+
+/* ---- norm.c
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef enum fa_norm_kind {
+    FA_NORM_PREPEND,
+    FA_NORM_REPLACE,
+    FA_NORM_REPLACE_RE,
+    FA_NORM_UNICODE,
+    FA_NORM_LOWER,
+    FA_NORM_STRIP
+} fa_norm_kind;
+
+typedef struct fa_norm {
+    fa_norm_kind kind;
+    char *from, *to; /* literal or nothing; owned */
+    size_t n_from, n_to;
+    fa_regex *re;
+    bool compose, compat; /* UNICODE: NFC = compose, NFKC = both, NFD = none */
+    bool left, right;     /* STRIP */
+} fa_norm;
+
+/* Runs all normalizers over s[0..n). *out points to s or to a buffer of e that lives until the next call. */
+int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out);
+
+/* ---- pretok.c
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef enum fa_pre_kind {
+    FA_PRE_SCAN,  /* isolated matches of a scanner */
+    FA_PRE_REGEX, /* matches of a regex or a literal, with a behaviour */
+    FA_PRE_LITERAL,
+    FA_PRE_CLASS, /* single characters of a class (Punctuation, Digits one by one), with a behaviour */
+    FA_PRE_RUNS,  /* runs of a class and of its complement (Digits together), isolated */
+    FA_PRE_METASPACE,
+    FA_PRE_SPACE_PREFIX, /* ByteLevel's add_prefix_space */
+    FA_PRE_CUT           /* ours: where no merge can join, so that words stay short */
+} fa_pre_kind;
+
+typedef enum fa_behavior { FA_REMOVED, FA_ISOLATED, FA_MERGED_PREV, FA_MERGED_NEXT, FA_CONTIGUOUS } fa_behavior;
+
+typedef struct fa_pre {
+    fa_pre_kind kind;
+    fa_behavior behavior;
+    bool invert;
+    fa_scan *scan;
+    fa_regex *re;
+    char *text; /* LITERAL: the pattern; METASPACE: the replacement; CUT: the character words begin with */
+    size_t n_text;
+    uint32_t set;     /* CLASS, RUNS: fa_ucd_set mask */
+    bool ascii_punct; /* CLASS: ASCII punctuation too */
+    int prepend;      /* METASPACE: 0 never, 1 first, 2 always */
+    bool split;       /* METASPACE */
+    uint32_t *joins;  /* CUT: characters (sorted) after which the character may be joined; owned */
+    size_t n_joins;
+} fa_pre;
+
+/* Cuts a normalized piece into words and encodes each. first: the piece begins the text. */
+void fa_pre_run(fa_enc *e, const char *s, size_t n, bool first);
+
+/* ---- decode.c
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef enum fa_dec_kind {
+    FA_DEC_BYTE_LEVEL,
+    FA_DEC_BYTE_FALLBACK,
+    FA_DEC_FUSE,
+    FA_DEC_STRIP,
+    FA_DEC_REPLACE,
+    FA_DEC_METASPACE
+} fa_dec_kind;
+
+typedef struct fa_dec {
+    fa_dec_kind kind;
+    char *from, *to; /* owned */
+    size_t n_from, n_to;
+    size_t start, stop; /* STRIP */
+    bool joined;        /* an earlier step has made one string of all tokens */
+} fa_dec;
+
+/* Characters of the byte-level alphabet: the byte, or -1. And the other way: UTF-8 of a byte's character into out[2],
+ * its length. */
+int fa_byte_of_char(uint32_t cp);
+int fa_char_of_byte(unsigned byte, char *out);
+
+/* ---- the whole
+ * ---------------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct fa_post { /* ids around a single sequence */
+    int32_t *before, *after;
+    size_t n_before, n_after;
+} fa_post;
+
+enum { FA_TOK_MAX_STEPS = 16 }; /* normalizers, pre-tokenizers, decoders: more than this is refused */
+
+struct fa_tok {
+    char *what;     /* the source, for messages */
+    fa_strtab name; /* spelling by id, added tokens too; indexed: the model's vocabulary */
+    fa_strtab raw;  /* byte level with ignore_merges: the vocabulary as bytes */
+    fa_bpe bpe;
+    fa_added *added;
+    size_t n_added;
+    fa_smap added_id;            /* content -> index in added */
+    uint8_t *special;            /* by id */
+    fa_trie trie_raw, trie_norm; /* non-normalized and normalized added tokens */
+    fa_norm norm[FA_TOK_MAX_STEPS];
+    fa_pre pre[FA_TOK_MAX_STEPS];
+    fa_dec dec[FA_TOK_MAX_STEPS];
+    size_t n_norm, n_pre, n_dec;
+    bool has_decoder; /* without one the reference joins tokens by a space */
+    fa_post post;
+    int32_t bos, eos, pad, unk;
+    _Atomic(fa_enc *) spare; /* one idle fa_enc with its word cache, taken and given back by encode */
+};
+
+/* A word and its ids, one cache line. */
+typedef struct fa_cached {
+    uint64_t key[4]; /* up to 31 bytes, zero padded; the last byte is the length, 0 = free */
+    int32_t id[7];
+    uint32_t n;
+} fa_cached;
+
+enum { FA_CACHE_SLOTS = 1 << 15, FA_CACHE_WORD = 31, FA_CACHE_IDS = 7 };
+
+typedef struct fa_long fa_long; /* bpe.c: scratch of long words */
+
+/* One call to encode. rc is sticky: after a failure the steps return at once. */
+struct fa_enc {
+    const fa_tok *t;
+    int rc;
+    fa_error *err;
+    int32_t *ids;
+    size_t n, cap;
+    const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
+    fa_cached *cache;
+    fa_buf norm[2];               /* normalizers write to these in turn */
+    fa_buf pre[FA_TOK_MAX_STEPS]; /* a pre-tokenizer that rewrites its piece owns one */
+    fa_buf word;                  /* bpe.c: first symbol with prefix or suffix */
+    fa_regex_run *re;
+    uint32_t *cps; /* norm.c: code points of one segment */
+    size_t n_cps;
+    fa_long *lw;
+};
+
+/* Room for k more ids; false (and e->rc) when out of memory. */
+bool fa_enc_room(fa_enc *e, size_t k);
+
+/* Appends s with U+FFFD for each ill-formed part. */
+void fa_tok_repair(fa_buf *b, const char *s, size_t n);
+
+/* Loaders: an empty tokenizer; the last checks and tables (matchers, cut) after everything is filled. */
+fa_tok *fa_tok_alloc(const char *what);
+int fa_tok_finish(fa_tok *t, fa_error *err);
+
+#endif

@@ -1,0 +1,37 @@
+/* Loader internals: the pipeline sections of tokenizer.json, and what tok_gguf.c shares with tok_hf.c. */
+#ifndef FA_TEXT_TOK_STEPS_H
+#define FA_TEXT_TOK_STEPS_H
+
+#include "io/json.h"
+#include "text/tok_int.h"
+
+/* tok_steps.c: each fills its part of t from a section, which may be NULL or null. */
+int fa_tok_read_normalizer(fa_tok *t, const fa_jnode *n, fa_error *err);
+int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err);
+int fa_tok_read_post_processor(fa_tok *t, const fa_jnode *n, fa_error *err);
+int fa_tok_read_decoder(fa_tok *t, const fa_jnode *n, fa_error *err);
+
+/* One step appended; strings are copied. Errors: too many steps, no memory, a pattern that does not compile. */
+int fa_tok_put_replace(fa_tok *t, const char *from, size_t n_from, const char *to, size_t n_to, fa_error *err);
+int fa_tok_put_prepend(fa_tok *t, const char *text, size_t n, fa_error *err);
+int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err);
+int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, bool invert, fa_error *err);
+int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to,
+                       size_t start, size_t stop, fa_error *err);
+/* ids before and after the sequence, put around what is there. */
+int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
+
+/* tok_hf.c. Merges: begin (n of them), each "a b" with its index, end; end frees and takes the result so far. */
+int fa_tok_merges_begin(void **out, fa_tok *t, size_t n, fa_error *err);
+int fa_tok_merge_text(void *merges, const char *s, size_t n, size_t i, fa_error *err);
+int fa_tok_merges_end(void *merges, int rc, fa_error *err);
+/* After the vocabulary and the pre-tokenizers: chooses and builds the table of words. */
+int fa_tok_prepare_words(fa_tok *t, fa_error *err);
+/* Appends an added token; t->added has room. The text is copied. */
+int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err);
+
+/* decode.c: the bytes of a byte-level token into *b (emptied first); false when it has a character outside the
+ * alphabet. */
+bool fa_tok_bytes_of_piece(const char *p, size_t n, fa_buf *b);
+
+#endif

@@ -1,0 +1,73 @@
+/* Character classes: general category, white space, word characters. The table is written by tools/make_ucd_tables.py
+ * (Unicode 16). */
+#ifndef FA_TEXT_UCD_H
+#define FA_TEXT_UCD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* General categories, the low 5 bits of an entry. */
+enum {
+    FA_GC_CN,
+    FA_GC_LU,
+    FA_GC_LL,
+    FA_GC_LT,
+    FA_GC_LM,
+    FA_GC_LO,
+    FA_GC_MN,
+    FA_GC_MC,
+    FA_GC_ME,
+    FA_GC_ND,
+    FA_GC_NL,
+    FA_GC_NO,
+    FA_GC_PC,
+    FA_GC_PD,
+    FA_GC_PS,
+    FA_GC_PE,
+    FA_GC_PI,
+    FA_GC_PF,
+    FA_GC_PO,
+    FA_GC_SM,
+    FA_GC_SC,
+    FA_GC_SK,
+    FA_GC_SO,
+    FA_GC_ZS,
+    FA_GC_ZL,
+    FA_GC_ZP,
+    FA_GC_CC,
+    FA_GC_CF,
+    FA_GC_CO
+};
+
+enum {
+    FA_UCD_GC = 0x1F,
+    FA_UCD_SPACE = 0x20,    /* \s */
+    FA_UCD_UNSTABLE = 0x40, /* normalization to NFC may change it or join it to the character before */
+    FA_UCD_WORD = 0x80      /* \w */
+};
+
+extern const uint8_t fa_ucd_block[0x1100];
+extern const uint8_t fa_ucd_data[];
+extern const uint32_t fa_ucd_ascii[128]; /* fa_ucd_set() of ASCII */
+
+static inline unsigned fa_ucd(uint32_t cp) {
+    return cp < 0x110000 ? fa_ucd_data[fa_ucd_block[cp >> 8] * 256u + (cp & 255)] : 0;
+}
+
+/* Classes as sets: bit g of a set is category g, bit 31 is white space (which is not a category). */
+#define FA_GC_BIT(g) (UINT32_C(1) << (g))
+#define FA_SET_SPACE (UINT32_C(1) << 31)
+#define FA_SET_L                                                                                                       \
+    (FA_GC_BIT(FA_GC_LU) | FA_GC_BIT(FA_GC_LL) | FA_GC_BIT(FA_GC_LT) | FA_GC_BIT(FA_GC_LM) | FA_GC_BIT(FA_GC_LO))
+#define FA_SET_M (FA_GC_BIT(FA_GC_MN) | FA_GC_BIT(FA_GC_MC) | FA_GC_BIT(FA_GC_ME))
+#define FA_SET_N (FA_GC_BIT(FA_GC_ND) | FA_GC_BIT(FA_GC_NL) | FA_GC_BIT(FA_GC_NO))
+#define FA_SET_P (UINT32_C(0x7F) << FA_GC_PC)
+#define FA_SET_S (UINT32_C(0xF) << FA_GC_SM)
+
+/* The set of one code point: its category's bit, and FA_SET_SPACE. */
+static inline uint32_t fa_ucd_set(uint32_t cp) {
+    unsigned u = fa_ucd(cp);
+    return FA_GC_BIT(u & FA_UCD_GC) | (uint32_t)(u & FA_UCD_SPACE) << 26;
+}
+
+#endif

@@ -1,0 +1,119 @@
+/* A helper of tools/check_tokenizers.py and of measurements: encodes, decodes or times a tokenizer.
+ *   tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32 count
+ * and that many bytes or i32 ids tok_tool bench MODEL FILE                            load time, and MB/s of encoding
+ * FILE cold, warm and decoding MODEL is a folder with tokenizer.json or a .gguf file. */
+#include "base/alloc.h"
+#include "base/map.h"
+#include "text/tok.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static fa_error err;
+
+static int fail(void) {
+    fprintf(stderr, "tok_tool: %s\n", err.msg);
+    return 1;
+}
+
+static int open_model(fa_tok **t, const char *path) {
+    size_t n = strlen(path);
+    if (n < 5 || strcmp(path + n - 5, ".gguf") != 0) return fa_tok_from_dir(t, path, &err);
+    fa_gguf *g;
+    int rc = fa_gguf_open(&g, path, &err);
+    if (rc) return rc;
+    rc = fa_tok_from_gguf(t, g, &err);
+    fa_gguf_free(g);
+    return rc;
+}
+
+static int stream(const fa_tok *t, const int32_t *ids, size_t n, fa_buf *out) {
+    fa_tok_stream *s;
+    int rc = fa_tok_stream_new(&s, t, false, &err);
+    for (size_t i = 0; i < n && !rc; i++) rc = fa_tok_stream_push(s, ids[i], out, &err);
+    if (!rc) rc = fa_tok_stream_flush(s, out, &err);
+    fa_tok_stream_free(s);
+    return rc;
+}
+
+static int record(const fa_tok *t, const char *mode, char *data, uint32_t n) {
+    unsigned flags = strcmp(mode, "special") == 0 ? FA_TOK_SPECIAL
+                     : strcmp(mode, "plain") == 0 ? FA_TOK_NO_PARSE_SPECIAL
+                                                  : 0;
+    fa_buf out = {0};
+    int32_t *ids = NULL;
+    size_t n_ids;
+    int rc;
+    if (strcmp(mode, "decode") == 0 || strcmp(mode, "all") == 0 || strcmp(mode, "stream") == 0) {
+        rc = mode[0] != 's' ? fa_tok_decode(t, (int32_t *)(void *)data, n / 4, mode[0] == 'd', &out, &err)
+                            : stream(t, (int32_t *)(void *)data, n / 4, &out);
+        n = (uint32_t)out.len;
+        fwrite(&n, 4, 1, stdout);
+        fwrite(out.data, 1, out.len, stdout);
+        fa_buf_free(&out);
+    } else {
+        rc = fa_tok_encode(t, data, n, flags, &ids, &n_ids, &err);
+        n = (uint32_t)n_ids * 4;
+        fwrite(&n, 4, 1, stdout);
+        fwrite(ids, 4, n_ids, stdout);
+        fa_free(ids);
+    }
+    return rc;
+}
+
+/* Processor seconds: what the machine does beside does not count. */
+static double now(void) { return (double)clock() / CLOCKS_PER_SEC; }
+
+static int bench(const char *model, const char *path) {
+    fa_tok *t;
+    char *text;
+    size_t n, n_ids = 0;
+    int32_t *ids = NULL;
+    double t0 = now();
+    if (open_model(&t, model) || fa_read_file(&text, &n, path, (size_t)1 << 30, &err)) return fail();
+    double t1 = now(), best = 1e9, cold = 0;
+    for (int i = 0; i < 6; i++) {
+        double a = now();
+        fa_free(ids);
+        if (fa_tok_encode(t, text, n, 0, &ids, &n_ids, &err)) return fail();
+        double b = now() - a;
+        if (i == 0)
+            cold = b;
+        else if (b < best)
+            best = b;
+    }
+    fa_buf out = {0};
+    double a = now();
+    if (fa_tok_decode(t, ids, n_ids, false, &out, &err)) return fail();
+    double d = now() - a;
+    double mb = (double)n * 1e-6;
+    printf("load %.1f ms, %zu ids, first %.1f MB/s, then %.1f MB/s, decode %.1f MB/s\n", (t1 - t0) * 1e3, n_ids,
+           mb / cold, mb / best, mb / d);
+    fa_buf_free(&out);
+    fa_free(ids);
+    fa_free(text);
+    fa_tok_free(t);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 4 && strcmp(argv[1], "bench") == 0) return bench(argv[2], argv[3]);
+    if (argc != 3) return 2;
+    fa_tok *t;
+    if (open_model(&t, argv[2])) return fail();
+    uint32_t n;
+    int rc = 0;
+    while (!rc && fread(&n, 4, 1, stdin) == 1) {
+        char *data = malloc((size_t)n + 1);
+        if (!data || fread(data, 1, n, stdin) != n)
+            rc = 1;
+        else if ((rc = record(t, argv[1], data, n)) != 0)
+            fail();
+        free(data);
+        fflush(stdout);
+    }
+    fa_tok_free(t);
+    return rc != 0;
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Writes src/text/ucd_tab.c: one byte per code point, as the regex engine of HuggingFace `tokenizers` classifies it.
+
+Asking that engine itself (needs the `tokenizers` package) keeps our classes equal to the reference's Unicode version: pre-tokenizers must cut
+where it cuts. Bits: 0-4 general category (index in GC), 5 white space, 6 "normalization may touch it", 7 word character (\\w)."""
+import sys
+import unicodedata
+from pathlib import Path
+
+from tokenizers import Regex, pre_tokenizers
+
+GC = "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co".split()
+CPS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+
+
+def members(cls):
+    """The code points that the class matches: everything else is removed from a string of all of them."""
+    keep = pre_tokenizers.Split(Regex(cls), "removed", invert=True)
+    for i in range(0, len(CPS), 4096):
+        for piece, _ in keep.pre_tokenize_str("".join(map(chr, CPS[i : i + 4096]))):
+            yield from map(ord, piece)
+
+
+def touched():
+    """Code points that NFC may change or join to what stands before them; unassigned ones are taken as such."""
+    second = set(range(0x1161, 0x1176)) | set(range(0x11A8, 0x11C3))
+    for c in CPS:
+        d = unicodedata.decomposition(chr(c))
+        if d and not d.startswith("<"):
+            second.update(int(x, 16) for x in d.split()[1:])
+    for c in CPS:
+        u = chr(c)
+        if c in second or unicodedata.combining(u) or unicodedata.normalize("NFC", u) != u or unicodedata.category(u) == "Cn":
+            yield c
+
+
+def main():
+    tab = bytearray(0x110000)
+    for i, name in enumerate(GC):
+        if i:
+            for c in members(r"\p{%s}" % name):
+                tab[c] |= i
+    for bit, it in ((0x20, members(r"\s")), (0x40, touched()), (0x80, members(r"\w"))):
+        for c in it:
+            tab[c] |= bit
+    blocks, index = {}, []
+    for i in range(0, 0x110000, 256):
+        index.append(blocks.setdefault(bytes(tab[i : i + 256]), len(blocks)))
+
+    def rows(values):
+        return "\n".join("    " + ", ".join(map(str, values[i : i + 32])) + "," for i in range(0, len(values), 32))
+
+    data = [b for block in blocks for b in block]
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "src/text/ucd_tab.c")
+    out.write_text(
+        "/* Character classes in two levels: fa_ucd_block[cp >> 8] names a row of fa_ucd_data. Written by tools/make_ucd_tables.py. */\n"
+        '#include "text/ucd.h"\n\n/* clang-format off */\n'
+        f"const uint8_t fa_ucd_block[0x1100] = {{\n{rows(index)}\n}};\n\n"
+        f"const uint8_t fa_ucd_data[{len(blocks)} * 256] = {{\n{rows(data)}\n}};\n\n"
+        f"const uint32_t fa_ucd_ascii[128] = {{\n{rows([hex(1 << (b & 31) | (b & 32) << 26) for b in tab[:128]])}\n}};\n"
+    )
+
+
+main()
