@@ -376,22 +376,6 @@ static void bench_one(const fa_kernels *k, int n_q, int n_group, int d, fa_dtype
 static void bench(char part) {
     static const int dims[] = {64, 128, 256};
     fa_kernels k;
-<<<<<<< HEAD
-    for (int l = first; vec_level(l, &k); l++) {
-        static const int dims[] = {64, 128, 256};
-        for (int i = 0; i < 3; i++)
-            for (int n_group = 1; n_group <= 8; n_group *= 2) bench_one(&k, 1, n_group, dims[i], FA_BF16, 4096, 32);
-        for (int n_group = 1; n_group <= 16; n_group *= 2)
-            bench_one(&k, 1, n_group, 128, FA_BF16, 1024, 1); /* from L2 */
-        bench_one(&k, 1, 1, 128, FA_F32, 4096, 32);
-        bench_one(&k, 1, 4, 128, FA_F16, 4096, 32);
-        bench_one(&k, 1, 16, 128, FA_BF16, 4096, 32);
-        bench_one(&k, 2, 4, 128, FA_BF16, 4096, 32);
-        for (int i = 0; i < 3; i++)
-            for (int n_group = 1; n_group <= 4; n_group *= 4) {
-                bench_one(&k, 32, n_group, dims[i], FA_BF16, 512, 2);
-                bench_one(&k, 32, n_group, dims[i], FA_BF16, 2048, 2);
-=======
     for (int l = 1; vec_level(l, &k); l++) {
         for (int g = 1; g <= 16 && part == 'l'; g *= 2) bench_one(&k, 1, g, 128, FA_BF16, 1024, 1);
         for (int i = 0; i < 3; i++) {
@@ -399,7 +383,6 @@ static void bench(char part) {
             for (int g = 1; g <= 4 && part == 'p'; g *= 4) {
                 bench_one(&k, 32, g, dims[i], FA_BF16, 512, 2);
                 bench_one(&k, 32, g, dims[i], FA_BF16, 2048, 2);
->>>>>>> main
             }
         }
         for (int i = 0; i < 2 && part == 'l'; i++) bench_one(&k, 1, 4, 128, i ? FA_F16 : FA_F32, 1024, 1);
