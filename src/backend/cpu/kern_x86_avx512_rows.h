@@ -11,6 +11,10 @@
 #include "backend/cpu/kern_x86_avx512.h"
 #include "tensor/qfmt.h"
 
+#ifndef INLINE
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
 /* X(kind, super) */
 #define ROW_KINDS(X)                                                                                                   \
     X(ROW_Q8_0, 8 * 34)                                                                                                \
