@@ -8,6 +8,13 @@
 #ifndef FA_CPU_KERN_X86_AVX512_ROWS_H
 #define FA_CPU_KERN_X86_AVX512_ROWS_H
 
+#include "backend/cpu/kern_x86_avx512.h"
+#include "tensor/qfmt.h"
+
+#ifndef INLINE
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
 /* X(kind, super) */
 #define ROW_KINDS(X)                                                                                                   \
     X(ROW_Q8_0, 8 * 34)                                                                                                \
