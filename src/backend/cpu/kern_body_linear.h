@@ -54,6 +54,7 @@ INLINE vi dp(bool wide, vi acc, vi w, vi x) { return wide ? vi_dps(acc, w, x) : 
 /* --- quantization of activations
  * ------------------------------------------------------------------------------------------------- */
 
+#ifndef QUANT_ACT
 /* The C definition says why the maximum is taken on bit patterns. */
 INLINE void quant_scales(float amax, float *s, float *inv) {
     bool tiny = amax < 0x1p-118f;
@@ -76,6 +77,7 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
             a->sum16[m * 2 * G + 2 * g + 1] = s * (float)half[1];
         }
 }
+#endif
 
 /* --- int8, few input rows
  * -------------------------------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@
 #define TILES(X)   X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2)
 #define FTILES(X)  TILES(X) X(5, 1) X(6, 1) X(5, 2) X(6, 2)
 #define WIDE_CODES 0
-#define DOT_M      5
+#define DOT_M      4
 
 typedef __m256 vf;
 typedef __m256i vi;

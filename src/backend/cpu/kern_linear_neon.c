@@ -17,7 +17,7 @@
 #define TILES(X)        TILES_MR(X, 1) TILES_MR(X, 2) TILES_MR(X, 3) TILES_MR(X, 4)
 #define FTILES(X)       TILES(X)
 #define WIDE_CODES      0
-#define DOT_M           5
+#define DOT_M           4
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
