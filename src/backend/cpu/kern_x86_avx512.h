@@ -33,6 +33,11 @@ static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline vf vf_cvt(vi v) { return _mm512_cvtepi32_ps(v); }
+static inline vi vf_bits(vf v) { return _mm512_castps_si512(v); }
+static inline vf vf_from_bits(vi v) { return _mm512_castsi512_ps(v); }
+static inline vf vf_near_inverse(vf v) {
+    return _mm512_maskz_rcp14_ps(_mm512_test_epi32_mask(vf_bits(v), vf_bits(v)), v);
+}
 static inline vf vf_u8(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
