@@ -115,7 +115,7 @@ def main():
     if args.samples:
         for prompt in PROMPTS + ["It was a fine morning in May, and", "Emma"]:
             out = model.generate(torch.tensor([tok(prompt).input_ids]), max_new_tokens=120, do_sample=True,
-                                 temperature=0.8, top_p=0.95, top_k=0)
+                                 temperature=0.7, top_p=0.9, top_k=0)
             print(f"---\n{tok.decode(out[0])}")
 
 

@@ -175,50 +175,69 @@ INLINE void qrow_all(const bool wide, const int ug, const qrow *b, const fa_act 
 }
 
 #ifdef ROW_KINDS
-/* The row is decoded on the way; its scales are in b. */
-INLINE void qrow_kind_dot(const int MR, const int kind, const int super, const uint8_t *p, const qrow *b,
+/* qrow_scales for a row that is decoded on the way */
+INLINE void qrow_kind_scales(const int MR, const int kind, const fa_weight *w, int64_t r, const qrow *b,
+                             const fa_act *x, int64_t m, vf *acc) {
+    const int ug = kind == ROW_Q6_K ? 16 : 32;
+    const int64_t G = x->K / 32, U = x->K / ug;
+    for (int i = 0; i < MR; i++) acc[i] = vf_zero();
+    for (int64_t u = 0; u < U; u += 16) {
+        const int n = U - u < 16 ? (int)(U - u) : 16;
+        vf min, s = row_scales(kind, w, r, u, n, &min);
+        for (int i = 0; i < MR; i++) {
+            const float *as = x->scale + (m + i) * G,
+                        *sum = ug == 32 ? x->sum32 + (m + i) * G : x->sum16 + (m + i) * 2 * G;
+            acc[i] = vf_fma(min, vf_loadn(sum + u, n), acc[i]);
+            vf_store(b->prod + i * b->ld + u, vf_mul(s, ug == 32 ? vf_loadn(as + u, n) : vf_twice(as + u / 2, n / 2)));
+        }
+    }
+}
+
+INLINE void qrow_kind_dot(const int MR, const int kind, const int super, const fa_weight *w, int64_t r, const qrow *b,
                           const fa_act *x, int64_t m, float *out) {
     const int ug = kind == ROW_Q6_K ? 16 : 32;
-    vf acc[4];
-    qrow_scales(MR, false, ug, b, x, m, acc);
+    const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
+    vf acc[4], odd[4]; /* two chains of sums per input row */
+    qrow_kind_scales(MR, kind, w, r, b, x, m, acc);
+    for (int i = 0; i < MR; i++) odd[i] = vf_zero();
     int64_t k = 0;
     for (; k + 256 <= x->K; k += 256, p += super) {
         qrow_chunk(MR, false, ug, row_codes(kind, p, 0), b, x, m, k, CHUNK, acc);
-        qrow_chunk(MR, false, ug, row_codes(kind, p, 1), b, x, m, k + 64, CHUNK, acc);
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 1), b, x, m, k + 64, CHUNK, odd);
         qrow_chunk(MR, false, ug, row_codes(kind, p, 2), b, x, m, k + 128, CHUNK, acc);
-        qrow_chunk(MR, false, ug, row_codes(kind, p, 3), b, x, m, k + 192, CHUNK, acc);
+        qrow_chunk(MR, false, ug, row_codes(kind, p, 3), b, x, m, k + 192, CHUNK, odd);
     }
     for (int j = 0; k < x->K; k += 64, j++) qrow_chunk(MR, false, ug, row_codes(kind, p, j), b, x, m, k, CHUNK, acc);
-    for (int i = 0; i < MR; i++) out[i] = vf_sum(acc[i]);
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(acc[i], odd[i]));
 }
 
 enum { AHEAD = 4096 }; /* bytes that rows are asked for before they are needed */
 
-INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight *w, int64_t r0, int64_t r1, const qrow *b,
-                           const fa_act *x, float *y, int64_t ldy, bool add) {
+/* Weight, buffers and activations come as copies: the compiler then knows that no store changes them. */
+INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight w, int64_t r0, int64_t r1, const qrow b,
+                           const fa_act x, float *y, int64_t ldy, bool add) {
     float out[4];
     for (int64_t r = r0; r < r1; r++) {
-        const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
-        for (size_t i = 0; i < w->row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
-        row_scales(kind, w, r, b->scale, b->min);
+        const uint8_t *p = w.codes + (size_t)r * w.row_bytes;
+        for (size_t i = 0; i < w.row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
         int n = 0;
-        for (int64_t m = 0; m < x->M; m += n) {
-            n = x->M - m >= 4 ? 4 : x->M - m >= 2 ? 2 : 1;
+        for (int64_t m = 0; m < x.M; m += n) {
+            n = x.M - m >= 4 ? 4 : x.M - m >= 2 ? 2 : 1;
             if (n == 4)
-                qrow_kind_dot(4, kind, super, p, b, x, m, out);
+                qrow_kind_dot(4, kind, super, &w, r, &b, &x, m, out);
             else if (n == 2)
-                qrow_kind_dot(2, kind, super, p, b, x, m, out);
+                qrow_kind_dot(2, kind, super, &w, r, &b, &x, m, out);
             else
-                qrow_kind_dot(1, kind, super, p, b, x, m, out);
+                qrow_kind_dot(1, kind, super, &w, r, &b, &x, m, out);
             qrow_put(n, out, y + m * ldy + r, ldy, add);
         }
     }
 }
 
 #define ROWS_OF_KIND(kind, super)                                                                                      \
-    static void rows_##kind(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x, float *y,      \
-                            int64_t ldy, bool add) {                                                                   \
-        qrow_kind_rows(kind, super, w, r0, r1, b, x, y, ldy, add);                                                     \
+    static NOINLINE void rows_##kind(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x,       \
+                                     float *y, int64_t ldy, bool add) {                                                \
+        qrow_kind_rows(kind, super, *w, r0, r1, *b, *x, y, ldy, add);                                                  \
     }
 ROW_KINDS(ROWS_OF_KIND)
 
@@ -397,7 +416,7 @@ INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug,
 
 /* Every register tile as a function, so that each gets its own registers. */
 #define QTILE(mr, nv)                                                                                                  \
-    static void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                                 \
+    static NOINLINE void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                        \
         if (wide && ug == 32)                                                                                          \
             qtile_run(mr, nv, !WIDE_CODES, 32, t);                                                                     \
         else if (wide)                                                                                                 \
@@ -639,7 +658,7 @@ INLINE void ftile_run(const int MR, const int NV, const ftile *t) {
 }
 
 #define FTILE(mr, nv)                                                                                                  \
-    static void ftile_##mr##_##nv(const ftile *t) { ftile_run(mr, nv, t); }
+    static NOINLINE void ftile_##mr##_##nv(const ftile *t) { ftile_run(mr, nv, t); }
 FTILES(FTILE)
 #define FTILE_NAME(mr, nv) [nv - 1][mr - 1] = ftile_##mr##_##nv,
 static void (*const ftiles[FNV][FMR])(const ftile *t) = {FTILES(FTILE_NAME)};

@@ -2,7 +2,8 @@
  * under 2^15. */
 #include "backend/cpu/kern.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 #include "backend/cpu/kern_x86_avx512.h"
 

@@ -2,7 +2,8 @@
  * and no feature test is needed; where the build itself asks for dot product instructions, it uses those. */
 #include "backend/cpu/kern.h"
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 #include <arm_neon.h>
 
