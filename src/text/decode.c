@@ -258,7 +258,7 @@ static void push(fa_tok_stream *s, int32_t id) {
     if (!fa_strtab_has(&t->name, id) || (s->skip_special && t->special[id])) return;
     if (!t->has_decoder && s->began) fa_buf_add(s->out, " ", 1);
     s->began = true;
-    emit(s, 0, t->name.pool + t->name.off[id], t->name.len[id]);
+    emit(s, 0, t->name.pool + t->name.span[id].off, t->name.span[id].len);
 }
 
 int fa_tok_stream_push(fa_tok_stream *s, int32_t id, fa_buf *out, fa_error *err) {

@@ -332,8 +332,8 @@ static int build_cut(fa_tok *t, fa_error *err) {
     p->n_text = 3;
     if (!(p->text = fa_strdup(sign))) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
     for (size_t i = 0; i < t->name.n_id; i++) {
-        if (t->name.off[i] == UINT32_MAX || t->name.len[i] < 4) continue;
-        const char *s = t->name.pool + t->name.off[i], *end = s + t->name.len[i];
+        if (t->name.span[i].off == UINT32_MAX || t->name.span[i].len < 4) continue;
+        const char *s = t->name.pool + t->name.span[i].off, *end = s + t->name.span[i].len;
         for (const char *q = s + 1; q < end && (q = (const char *)memchr(q, sign[0], (size_t)(end - q))); q++) {
             uint32_t cp;
             if (end - q < 3 || memcmp(q, sign, 3) != 0) continue;
@@ -388,8 +388,8 @@ size_t fa_tok_size(const fa_tok *t) { return t->name.n_id; }
 const char *fa_tok_piece(const fa_tok *t, int32_t id, size_t *len) {
     if (len) *len = 0;
     if (!fa_strtab_has(&t->name, id)) return NULL;
-    if (len) *len = t->name.len[id];
-    return t->name.pool + t->name.off[id];
+    if (len) *len = t->name.span[id].len;
+    return t->name.pool + t->name.span[id].off;
 }
 
 int32_t fa_tok_id(const fa_tok *t, const char *piece, size_t len) {
@@ -406,7 +406,7 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk; 
 
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
-    for (size_t i = 0; i < t->name.n_id; i++) n += t->name.off[i] != UINT32_MAX;
+    for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
     snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added",
              t->bpe.byte_level ? "byte-level"
              : t->bpe.by_score ? "SentencePiece"

@@ -65,9 +65,12 @@ static int resolve(merges *g, fa_error *err) {
         g->m[i].s[2] = g->both.data + g->m[i].off;
         for (int k = 0; k < PARTS; k++) {
             g->m[i].hash[k] = fa_strtab_hash(g->m[i].s[k], g->m[i].len[k]);
-            fa_strtab_prefetch(&t->name, g->m[i].hash[k]);
+            fa_strtab_prefetch(&t->name, g->m[i].hash[k], 0);
         }
     }
+    for (int depth = 1; depth <= 2; depth++)
+        for (size_t i = 0; i < g->n; i++)
+            for (int k = 0; k < PARTS; k++) fa_strtab_prefetch(&t->name, g->m[i].hash[k], depth);
     int32_t id[BATCH][PARTS];
     for (size_t i = 0; i < g->n; i++) {
         for (int k = 0; k < PARTS; k++) {
@@ -163,8 +166,8 @@ static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const 
 static int build_raw(fa_tok *t, fa_error *err) {
     fa_buf b = {0};
     for (size_t i = 0; i < t->name.n_id; i++) {
-        if (t->name.off[i] == UINT32_MAX) continue;
-        if (!fa_tok_bytes_of_piece(t->name.pool + t->name.off[i], t->name.len[i], &b)) continue;
+        if (t->name.span[i].off == UINT32_MAX) continue;
+        if (!fa_tok_bytes_of_piece(t->name.pool + t->name.span[i].off, t->name.span[i].len, &b)) continue;
         if (b.failed || !fa_strtab_set(&t->raw, (uint32_t)i, b.data ? b.data : "", b.len)) break;
     }
     bool ok = !b.failed && fa_strtab_index(&t->raw, NULL);
@@ -219,8 +222,8 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
         t->n_added--;
         return FFAI_OK;
     }
-    bool there = fa_strtab_has(&t->name, a->id) && t->name.len[a->id] == a->len &&
-                 memcmp(t->name.pool + t->name.off[a->id], a->text, a->len) == 0;
+    bool there = fa_strtab_has(&t->name, a->id) && t->name.span[a->id].len == a->len &&
+                 memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
     return there || fa_strtab_set(&t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK : no_memory(t, err);
 }
 
