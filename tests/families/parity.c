@@ -47,17 +47,18 @@ static int compare(const char *out, const char *golden, long vocab, double *wors
 
 typedef struct mode {
     const char *name, *flag, *arg, *cpu; /* arg NULL: half the prompt */
-    bool small;                          /* also for fixtures that only vary the config */
+    const char *threads;
+    bool small; /* also for fixtures that only vary the config */
 } mode;
 
-static const mode modes[] = {{"full", NULL, "", NULL, true},
-                             {"chunk", "--chunk", "5", NULL, false},
-                             {"decode", "--decode-from", NULL, NULL, false},
-                             {"batch", "--batch", "3", NULL, false},
-                             {"full", NULL, "", "c", false},
-                             {"decode", "--decode-from", NULL, "c", false},
-                             {"full", NULL, "", "avx2", false},
-                             {"decode", "--decode-from", NULL, "avx2", false}};
+static const mode modes[] = {{"full", NULL, "", NULL, "2", true},
+                             {"chunk", "--chunk", "5", NULL, "3", false},
+                             {"decode", "--decode-from", NULL, NULL, "2", false},
+                             {"batch", "--batch", "3", NULL, "2", false},
+                             {"full", NULL, "", "c", "1", false},
+                             {"decode", "--decode-from", NULL, "c", "1", false},
+                             {"full", NULL, "", "avx2", "2", false},
+                             {"decode", "--decode-from", NULL, "avx2", "1", false}};
 
 static bool has_avx2(void) {
 #if defined(__x86_64__)
@@ -85,8 +86,8 @@ static bool one(const fx *f, const char *name, const mode *m, const char *ffai, 
     snprintf(log, sizeof log, "%s/stderr.txt", dir);
     snprintf(half, sizeof half, "%zu", fa_jlen(fa_jget(f->root, "ids")) / 2);
     remove(out);
-    const char *argv[] = {
-        ffai, "inspect", "-m", model, "--token-ids", ids, "--logits", out, m->flag, m->arg ? m->arg : half, NULL};
+    const char *argv[] = {ffai, "inspect",   "-m",       model,   "--token-ids",          ids, "--logits",
+                          out,  "--threads", m->threads, m->flag, m->arg ? m->arg : half, NULL};
     int status = fx_run((char *const *)(uintptr_t)argv, m->cpu, NULL, log, msg, sizeof msg);
     if (status) {
         printf("FAIL %s [%s%s%s]: exit %d: %s\n", name, m->name, m->cpu ? " cpu=" : "", m->cpu ? m->cpu : "", status,
