@@ -1,6 +1,7 @@
 # Tests, found by their names:
 #   tests/<suite>/test_*.c    one cmocka program and one CTest entry each
 #   tests/<suite>/test_*.sh   a script; FFAI (program), FFAI_SOURCE_DIR, FFAI_BUILD_DIR in its environment; exit 77 = skipped
+#   tests/<suite>/*_tool.c    a helper program of scripts in tools/
 #   tests/families/gen_*.c    the generator of tiny checkpoints: linked into that suite's tests, and a program of its own
 #   tests/families/parity.c   one CTest entry per group of fixtures
 #   tests/fuzz/fuzz_*.c       replayed over tests/fuzz/corpus/<name>; with FFAI_FUZZ a libFuzzer program too
@@ -17,6 +18,13 @@ foreach(f ${FFAI_TEST_SOURCES})
   target_compile_definitions(${name} PRIVATE FFAI_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${suite}.${name} COMMAND ${name})
   set_tests_properties(${suite}.${name} PROPERTIES LABELS ${suite} TIMEOUT 600)
+endforeach()
+
+file(GLOB FFAI_TEST_TOOLS CONFIGURE_DEPENDS tests/*/*_tool.c)
+foreach(f ${FFAI_TEST_TOOLS})
+  get_filename_component(name ${f} NAME_WE)
+  add_executable(${name} ${f})
+  target_link_libraries(${name} PRIVATE ffai_static)
 endforeach()
 
 # Parity with the official implementation on tiny checkpoints, which the generator writes into the build folder.

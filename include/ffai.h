@@ -88,7 +88,7 @@ typedef struct ffai_model ffai_model;
 
 typedef struct ffai_model_opts {
     const char *weights; /* "map" (default, "auto"): used from the file mapping; "private": copied to memory */
-    bool config_only;    /* the weights may be missing; nothing that needs them works */
+    bool config_only;    /* the weights may be missing; nothing that needs them works then */
     bool tokenizer_only; /* config.json may be missing too and the family unknown; only the functions of "tokens" below
                             work */
 } ffai_model_opts;

@@ -10,7 +10,9 @@ files() { git ls-files -z --cached --others --exclude-standard -- "$@" | sort -z
 
 format=clang-format-14
 command -v $format >/dev/null || format=clang-format
-files 'src/*.[ch]' 'src/*.cpp' 'include/*.h' 'tests/*.[ch]' | xargs -0 -r -n 40 "$format" --dry-run -Werror || fail "not formatted: make format"
+unformatted=$(files 'src/*.[ch]' 'src/*.cpp' 'include/*.h' 'tests/*.[ch]' | xargs -0 -r -n 40 "$format" --dry-run 2>&1 |
+    sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: .*/\1/p' | sort -u)
+[ -z "$unformatted" ] || fail "not formatted (make format):"$'\n'"$unformatted"
 
 tools/checkdeps.sh || fail "dependency rules"
 

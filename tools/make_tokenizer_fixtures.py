@@ -259,7 +259,33 @@ def write_gguf(path, doc, pre=None):
     w.close()
 
 
+def seeds():
+    """Corpora of the fuzz targets: each pipeline with a vocabulary of some letters, and some texts."""
+    top = OUT.parent.parent / "fuzz/corpus"
+    for d in ("tokenizer", "tok_text", "tok_gguf"):
+        (top / d).mkdir(parents=True, exist_ok=True)
+    for name, doc in fixtures():
+        letters = ["<unk>", "a", "b", "c", "1", "Ġ", "▁", "ab", "abc", "Ġa", "▁a", "##b", "c</w>", "<0xC3>", "<0xA9>"]
+        merges = [["a", "b"], ["ab", "c"], ["Ġ", "a"], ["▁", "a"]]
+        if name == "affix":
+            letters, merges = ["<unk>", "a", "##b", "ab", "##c</w>", "abc</w>"], [["a", "##b"], ["ab", "##c</w>"]]
+        doc["model"].update(vocab={t: i for i, t in enumerate(letters)}, merges=merges)
+        doc["added_tokens"] = [dict(a, id=50 + i) for i, a in enumerate(doc["added_tokens"][:2])]
+        p = doc["post_processor"]
+        if p and p["type"] != "ByteLevel":
+            doc["post_processor"] = template("b", 2)
+        text = json.dumps(doc, ensure_ascii=False, separators=(",", ":"))
+        (top / "tokenizer" / name).write_bytes(text.encode() + b"\0abc cab 1<s> a\xc3\xa9\xff")
+        if name in ("llama2", "qwen3"):
+            doc["added_tokens"] = []
+            write_gguf(top / "tok_gguf" / name, doc, None if name == "llama2" else "qwen2")
+    for i, c in enumerate(texts()):
+        if i % 7 == 0 and len(c) < 200:
+            (top / "tok_text" / f"{i:02}").write_bytes(bytes([i]) + c)
+
+
 def main():
+    seeds()
     OUT.mkdir(parents=True, exist_ok=True)
     cases = texts()
     dump(OUT / "texts.json", [packed(c) for c in cases])

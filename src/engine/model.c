@@ -144,7 +144,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
     if (!rc) read_eos(m);
-    if (!rc && !config_only) rc = bind_weights(m, private_copy, err);
+    if (!rc && (!config_only || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
     if (rc) {
         ffai_model_free(m);
         return rc;

@@ -160,8 +160,8 @@ static int check_text(const fa_tok *t, const char *name, size_t i, const fa_buf 
     fa_free(ids);
     if (fa_tok_encode(t, s, text->len, FA_TOK_SPECIAL, &ids, &n, &err)) fail_msg("%s, text %zu: %s", name, i, err.msg);
     size_t nb = fa_jlen(before), na = fa_jlen(after);
-    if (good && (n < nb + na || !same_ids(before, ids, nb) || !same_ids(want, ids + nb, n - nb - na) ||
-                 !same_ids(after, ids + n - na, na))) {
+    if (good && (n < nb + na || !same_ids(before, ids, nb) || !same_ids(want, ids ? ids + nb : NULL, n - nb - na) ||
+                 !same_ids(after, ids ? ids + n - na : NULL, na))) {
         show(name, i, text, ids, n);
         good = false;
     }

@@ -33,6 +33,7 @@ INLINE void block_row(const fa_weight *w, int64_t row, uint8_t *codes, float *sc
     const uint8_t *p = row_codes(w, row);
     int64_t n = w->cols / 32;
     for (; n >= 8; n -= 8, p += 8 * bytes, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 8 * bytes);
         block_scales8(p, bytes, factor, scale, min);
         store32(codes, block(p));
         store32(codes + 32, block(p + bytes));
@@ -69,6 +70,7 @@ INLINE __m256i move_bits(__m256i v, const int from, const int to) {
 static void unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 144, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 144);
         q45_scales(p, scale, min);
         for (int q = 0; q < 4; q++) {
             const __m256i v = load32(p + 16 + 32 * q);
@@ -81,6 +83,7 @@ static void unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
 static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 176, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 176);
         const __m256i high = load32(p + 16);
         q45_scales(p, scale, min);
 #define QUARTER(q)                                                                                                     \
@@ -101,6 +104,7 @@ static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
 static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 210, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 210);
         q6_scales(p, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m256i a = load32(p + 64 * h), c = load32(p + 64 * h + 32), high = load32(p + 128 + 32 * h);
@@ -117,6 +121,7 @@ static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
 static void unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 84, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 84);
         q2_scales(p, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m256i v = load32(p + 16 + 32 * h);
@@ -132,6 +137,7 @@ static void unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
 static void unpack_q3_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 110, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 110);
         const __m256i high = load32(p), v0 = load32(p + 32), v1 = load32(p + 64);
         q3_scales(p, scale, min);
 #define EIGHTH(i, v)                                                                                                   \
@@ -159,6 +165,7 @@ INLINE __m256i spread4(const uint8_t *p) {
 
 static void stream4(const uint8_t *p, int64_t n, uint8_t *out) {
     for (; n >= 64; n -= 64, p += 32, out += 64) {
+        prefetch_ahead(p, 32);
         store32(out, spread4(p));
         store32(out + 32, spread4(p + 16));
     }
@@ -166,12 +173,16 @@ static void stream4(const uint8_t *p, int64_t n, uint8_t *out) {
 }
 
 static void stream8(const uint8_t *p, int64_t n, uint8_t *out) {
-    for (int64_t k = 0; k < n; k += 32) store32(out + k, load32(p + k));
+    for (int64_t k = 0; k < n; k += 32) {
+        prefetch_ahead(p + k, 32);
+        store32(out + k, load32(p + k));
+    }
 }
 
 /* A byte in a 32-bit lane, copied 6, 12 and 18 bits up. */
 static void stream2(const uint8_t *p, int64_t n, uint8_t *out) {
     for (; n > 0; n -= 32, p += 8, out += 32) {
+        prefetch_ahead(p, 8);
         __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
         x = _mm256_or_si256(x, _mm256_slli_epi32(x, 12));
         x = _mm256_or_si256(x, _mm256_slli_epi32(x, 6));
@@ -203,7 +214,10 @@ INLINE __m256i spread_odd(const uint8_t *p, const int bits) {
 INLINE void stream_odd(const uint8_t *p, int64_t n, uint8_t *out, const int bits) {
     const int step = 4 * bits, reach = 2 * bits + 16;
     int64_t left = n / 32 * step;
-    for (; left >= reach; left -= step, p += step, out += 32) store32(out, spread_odd(p, bits));
+    for (; left >= reach; left -= step, p += step, out += 32) {
+        prefetch_ahead(p, (size_t)step);
+        store32(out, spread_odd(p, bits));
+    }
     uint8_t rest[64] = {0};
     if (left > 0) memcpy(rest, p, (size_t)left);
     for (int at = 0; at < left; at += step, out += 32) store32(out, spread_odd(rest + at, bits));
@@ -227,7 +241,10 @@ static void unpack_mxfp4(const fa_weight *w, int64_t row, uint8_t *codes, float 
     const __m128i code_of = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
     const __m256i table = _mm256_broadcastsi128_si256(code_of);
     const uint8_t *p = row_codes(w, row);
-    for (int64_t k = 0; k < w->cols; k += 32, p += 16) store32(codes + k, _mm256_shuffle_epi8(table, spread4(p)));
+    for (int64_t k = 0; k < w->cols; k += 32, p += 16) {
+        prefetch_ahead(p, 16);
+        store32(codes + k, _mm256_shuffle_epi8(table, spread4(p)));
+    }
     mxfp4_scales(w, row, scale, min);
 }
 

@@ -46,6 +46,7 @@ INLINE void block_row(const fa_weight *w, int64_t row, uint8_t *codes, float *sc
     const uint8_t *p = row_codes(w, row);
     int64_t n = w->cols / 32;
     for (; n >= 8; n -= 8, p += 8 * bytes, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 8 * bytes);
         block_scales8(p, bytes, factor, scale, min);
         store64(codes, pair(p, p + bytes));
         store64(codes + 64, pair(p + 2 * bytes, p + 3 * bytes));
@@ -106,6 +107,7 @@ INLINE void q2_floats(const uint8_t *p, float *scale, float *min) {
 static void unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 144, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 144);
         q45_floats(p, scale, min);
         for (int q = 0; q < 4; q++) store64(codes + 64 * q, low_nibbles(srl_halves(both32(p + 16 + 32 * q), 0, 4)));
     }
@@ -120,6 +122,7 @@ static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const uint8_t *p = row_codes(w, row);
     const __m512i sixteen = _mm512_set1_epi8(16);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 176, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 176);
         const __m512i high = both32(p + 16);
         q45_floats(p, scale, min);
 #define QUARTER(q)                                                                                                     \
@@ -146,6 +149,7 @@ static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const uint8_t *p = row_codes(w, row);
     const __m512i up = _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 210, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 210);
         signed_scales(half_all16(p + 208), load16(p + 192), -32.0f, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m512i low = _mm512_loadu_si512(p + 64 * h), high = both32(p + 128 + 32 * h);
@@ -160,6 +164,7 @@ INLINE __m512i two_bits(__m512i v) { return _mm512_and_si512(v, _mm512_set1_epi8
 static void unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 84, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 84);
         q2_floats(p, scale, min);
         for (int h = 0; h < 2; h++) {
             const __m512i v = both32(p + 16 + 32 * h);
@@ -173,6 +178,7 @@ static void unpack_q3_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const uint8_t *p = row_codes(w, row);
     const __m512i four = _mm512_set1_epi8(4);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 110, codes += 256, scale += 16, min += 16) {
+        prefetch_ahead(p, 110);
         const __m512i high = both32(p), v0 = both32(p + 32), v1 = both32(p + 64);
         signed_scales(half_all16(p + 108), q3_scale_bytes(p), -4.0f, scale, min);
 #define QUARTER(q, v, lo, hi)                                                                                          \
@@ -199,6 +205,7 @@ INLINE __m512i spread4(__m256i v) {
 
 INLINE void stream4(const uint8_t *p, int64_t n, uint8_t *out) {
     for (; n >= 128; n -= 128, p += 64, out += 128) {
+        prefetch_ahead(p, 64);
         store64(out, spread4(load32(p)));
         store64(out + 64, spread4(load32(p + 32)));
     }
@@ -207,7 +214,10 @@ INLINE void stream4(const uint8_t *p, int64_t n, uint8_t *out) {
 }
 
 static void stream8(const uint8_t *p, int64_t n, uint8_t *out) {
-    for (; n >= 64; n -= 64, p += 64, out += 64) store64(out, _mm512_loadu_si512(p));
+    for (; n >= 64; n -= 64, p += 64, out += 64) {
+        prefetch_ahead(p, 64);
+        store64(out, _mm512_loadu_si512(p));
+    }
     if (n) store64(out, _mm512_castsi256_si512(load32(p)));
 }
 
@@ -219,7 +229,10 @@ INLINE __m512i spread2(__m128i v) {
 }
 
 static void stream2(const uint8_t *p, int64_t n, uint8_t *out) {
-    for (; n >= 64; n -= 64, p += 16, out += 64) store64(out, spread2(load16(p)));
+    for (; n >= 64; n -= 64, p += 16, out += 64) {
+        prefetch_ahead(p, 16);
+        store64(out, spread2(load16(p)));
+    }
     if (n) store64(out, spread2(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
@@ -258,7 +271,10 @@ INLINE __m512i spread_odd(const uint8_t *p, __mmask64 have, const stream_tables 
 INLINE void stream_odd(const uint8_t *p, int64_t n, uint8_t *out, const int bits) {
     const stream_tables t = tables_of(bits);
     const __mmask64 full = (UINT64_C(1) << (8 * bits)) - 1, half = (UINT64_C(1) << (4 * bits)) - 1;
-    for (; n >= 64; n -= 64, p += 8 * bits, out += 64) store64(out, spread_odd(p, full, &t, bits));
+    for (; n >= 64; n -= 64, p += 8 * bits, out += 64) {
+        prefetch_ahead(p, 8 * (size_t)bits);
+        store64(out, spread_odd(p, full, &t, bits));
+    }
     if (n) store64(out, spread_odd(p, half, &t, bits));
 }
 
@@ -281,7 +297,10 @@ static void unpack_mxfp4(const fa_weight *w, int64_t row, uint8_t *codes, float 
         _mm512_broadcast_i32x4(_mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
     const uint8_t *p = row_codes(w, row);
     int64_t n = w->cols;
-    for (; n >= 64; n -= 64, p += 32, codes += 64) store64(codes, _mm512_shuffle_epi8(code_of, spread4(load32(p))));
+    for (; n >= 64; n -= 64, p += 32, codes += 64) {
+        prefetch_ahead(p, 32);
+        store64(codes, _mm512_shuffle_epi8(code_of, spread4(load32(p))));
+    }
     if (n) store64(codes, _mm512_shuffle_epi8(code_of, spread4(_mm256_castsi128_si256(load16(p)))));
     mxfp4_scales(w, row, scale, min);
 }

@@ -24,6 +24,15 @@ INLINE int load_i32(const uint8_t *p) {
     return v;
 }
 
+/* Weights stream from memory once per token. While a row is multiplied, the next ones are already coming: measured on
+ * Sapphire Rapids with a dot product after each row, one core, prefetching 4 KiB ahead streams 30 to 50 % faster than
+ * the hardware's prefetcher alone; 2 and 8 KiB are about as good. Running past the end of the mapping is harmless: a
+ * prefetch never faults. */
+INLINE void prefetch_ahead(const uint8_t *p, const size_t bytes) {
+    const uintptr_t at = (uintptr_t)p + 4096;
+    for (size_t i = 0; i < bytes; i += 64) _mm_prefetch((const char *)(at + i), _MM_HINT_T0);
+}
+
 INLINE __m128i load16(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
 INLINE __m256i load32(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 
@@ -155,6 +164,7 @@ INLINE void repeat_scales(const uint8_t *p, const fa_dtype t, int64_t n, const i
     int64_t g = 0;
     for (; g + 8 <= n; g += 8, out += 8 * rep) {
         const __m256 v = load_scales8(p + (size_t)g * size, t);
+        prefetch_ahead(p + (size_t)g * size, 8 * size);
         for (int r = 0; r < rep; r++) {
             const int b = 8 / rep * r, s = rep == 4 ? 2 : rep == 2 ? 1 : 0;
             const __m256i idx = _mm256_setr_epi32(b, b + (1 >> s), b + (2 >> s), b + (3 >> s), b + (4 >> s),
@@ -204,6 +214,7 @@ INLINE void mxfp4_scales(const fa_weight *w, int64_t row, float *scale, float *m
     const __m256 f = _mm256_set1_ps(-12.0f);
     int64_t g = 0;
     for (; g + 8 <= n; g += 8) {
+        prefetch_ahead(p + g, 8);
         const __m256 s = e8m0_half8(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p + g))));
         _mm256_storeu_ps(scale + g, s);
         _mm256_storeu_ps(min + g, _mm256_mul_ps(f, s));

@@ -8,6 +8,13 @@
 #ifndef FA_CPU_KERN_X86_AVX512_ROWS_H
 #define FA_CPU_KERN_X86_AVX512_ROWS_H
 
+#include "backend/cpu/kern_x86_avx512.h"
+#include "tensor/qfmt.h"
+
+#ifndef INLINE
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
 /* X(kind, super) */
 #define ROW_KINDS(X)                                                                                                   \
     X(ROW_Q8_0, 8 * 34)                                                                                                \
@@ -113,83 +120,95 @@ INLINE vi row_codes(const int kind, const uint8_t *p, const int j) {
 
 static inline __m512 half_words(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 
-/* Blocks of `size` bytes that begin with an f16 scale and, without an offset, an f16 min. */
-INLINE void scales_blocks(const uint8_t *p, const int size, const float offset, int64_t n, float *scale, float *min) {
-    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                          _mm512_set1_epi32(size));
-    for (int64_t g = 0; g < n; g += 16) {
-        __mmask16 have = n - g >= 16 ? 0xFFFF : first_n((int)(n - g));
-        __m512i v = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), have, at, p + g * size, 1);
-        __m512 s = half_words(v);
-        vf_store(scale + g, s);
-        vf_store(min + g, offset != 0 ? vf_mul(s, vf_set1(-offset)) : half_words(_mm512_srli_epi32(v, 16)));
-    }
-}
-
 static inline float load_half(const uint8_t *p) {
     uint16_t h;
     memcpy(&h, p, 2);
     return _cvtsh_ss(h);
 }
 
-/* Eight 6-bit scales and mins per block; see the format's definition. */
-INLINE void scales_q45_k(const uint8_t *p, const int size, int64_t n, float *scale, float *min) {
-    for (int64_t b = 0; b < n; b++, p += size) {
-        uint32_t a, m, c;
-        memcpy(&a, p + 4, 4);
-        memcpy(&m, p + 8, 4);
-        memcpy(&c, p + 12, 4);
-        uint64_t s8 = (a & 0x3F3F3F3Fu) | (uint64_t)((c & 0x0F0F0F0Fu) | (a >> 2 & 0x30303030u)) << 32;
-        uint64_t m8 = (m & 0x3F3F3F3Fu) | (uint64_t)((c >> 4 & 0x0F0F0F0Fu) | (m >> 2 & 0x30303030u)) << 32;
-        __m256 s = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)s8)));
-        __m256 mn = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)m8)));
-        _mm256_storeu_ps(scale + 8 * b, _mm256_mul_ps(s, _mm256_set1_ps(load_half(p))));
-        _mm256_storeu_ps(min + 8 * b, _mm256_mul_ps(mn, _mm256_set1_ps(-load_half(p + 2))));
+/* n <= 16 blocks of `size` bytes that begin with an f16 scale and, where there is no offset, an f16 min. */
+INLINE vf scales_blocks(const uint8_t *p, const int size, const float offset, int n, vf *min) {
+    const __m512i at = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                          _mm512_set1_epi32(size));
+    __m512i v = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), first_n(n), at, p, 1);
+    vf s = half_words(v);
+    *min = offset != 0 ? vf_mul(s, vf_set1(-offset)) : half_words(_mm512_srli_epi32(v, 16));
+    return s;
+}
+
+/* Eight 6-bit scales and mins as bytes; see the format's definition. */
+static inline void bytes_q45_k(const uint8_t *p, uint64_t *s8, uint64_t *m8) {
+    uint32_t a, b, c;
+    memcpy(&a, p + 4, 4);
+    memcpy(&b, p + 8, 4);
+    memcpy(&c, p + 12, 4);
+    *s8 = (a & 0x3F3F3F3Fu) | (uint64_t)((c & 0x0F0F0F0Fu) | (a >> 2 & 0x30303030u)) << 32;
+    *m8 = (b & 0x3F3F3F3Fu) | (uint64_t)((c >> 4 & 0x0F0F0F0Fu) | (b >> 2 & 0x30303030u)) << 32;
+}
+
+static inline vf bytes_times(uint64_t lo, uint64_t hi, float by_lo, float by_hi) {
+    __m512i v = _mm512_cvtepu8_epi32(_mm_set_epi64x((int64_t)hi, (int64_t)lo));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v),
+                         _mm512_mask_mov_ps(_mm512_set1_ps(by_lo), 0xFF00, _mm512_set1_ps(by_hi)));
+}
+
+/* One block (n = 8) or two */
+INLINE vf scales_q45_k(const uint8_t *p, const int size, int n, vf *min) {
+    uint64_t s0, s1 = 0, m0, m1 = 0;
+    float d1 = 0, dmin1 = 0;
+    bytes_q45_k(p, &s0, &m0);
+    if (n > 8) {
+        bytes_q45_k(p + size, &s1, &m1);
+        d1 = load_half(p + size);
+        dmin1 = -load_half(p + size + 2);
     }
+    *min = bytes_times(m0, m1, -load_half(p + 2), dmin1);
+    return bytes_times(s0, s1, load_half(p), d1);
 }
 
-static inline void scales_q6_k(const uint8_t *p, int64_t n, float *scale, float *min) {
-    for (int64_t b = 0; b < n; b++, p += 210) {
-        __m512i i = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 192)));
-        __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(i), _mm512_set1_ps(load_half(p + 208)));
-        vf_store(scale + 16 * b, s);
-        vf_store(min + 16 * b, vf_mul(s, vf_set1(-32.0f)));
+static inline vf scales_q6_k(const uint8_t *p, vf *min) {
+    __m512i i = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 192)));
+    vf s = vf_mul(_mm512_cvtepi32_ps(i), vf_set1(load_half(p + 208)));
+    *min = vf_mul(s, vf_set1(-32.0f));
+    return s;
+}
+
+/* n <= 16 canonical groups of 32 out of stored groups of 32, 64 or 128 */
+static inline vf scales_affine(const fa_weight *w, const uint8_t *p, int n) {
+    const int shift = w->group == 32 ? 0 : w->group == 64 ? 1 : 2;
+    const __mmask16 have = first_n(n >> shift);
+    vf v;
+    if (w->scale_dtype == FA_F32) {
+        v = _mm512_maskz_loadu_ps(have, p);
+    } else {
+        __m256i h = _mm256_maskz_loadu_epi16(have, p);
+        v = w->scale_dtype == FA_F16 ? _mm512_cvtph_ps(h)
+                                     : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
     }
+    return _mm512_permutexvar_ps(
+        _mm512_srl_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm_cvtsi32_si128(shift)),
+        v);
 }
 
-/* n <= 16 floats of a stored type */
-static inline __m512 load_scales(int dtype, const uint8_t *p, int n) {
-    if (dtype == FA_F32) return _mm512_maskz_loadu_ps(first_n(n), p);
-    __m256i v = _mm256_maskz_loadu_epi16(first_n(n), p);
-    return dtype == FA_F16 ? _mm512_cvtph_ps(v) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
-}
-
-/* n canonical groups of 32 from stored groups of 32, 64 or 128 */
-static inline void scales_affine(const fa_weight *w, const uint8_t *p, int64_t n, float *out) {
-    const int shift = w->group == 32 ? 0 : w->group == 64 ? 1 : 2, size = w->scale_dtype == FA_F32 ? 4 : 2;
-    const __m512i at = _mm512_srl_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                        _mm_cvtsi32_si128(shift));
-    for (int64_t g = 0; g < n; g += 16) {
-        int have = (int)((n - g < 16 ? n - g : 16) >> shift);
-        vf_store(out + g, _mm512_permutexvar_ps(at, load_scales(w->scale_dtype, p + (g >> shift) * size, have)));
-    }
-}
-
-INLINE void row_scales(const int kind, const fa_weight *w, int64_t r, float *scale, float *min) {
+/* Scales and mins of n <= 16 groups of row r from group u on (a multiple of 16), 0 in the lanes after them. */
+INLINE vf row_scales(const int kind, const fa_weight *w, int64_t r, int64_t u, int n, vf *min) {
     const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
-    const int64_t n = w->cols / 32;
     switch (kind) {
-    case ROW_Q8_0: scales_blocks(p, 34, 128, n, scale, min); break;
-    case ROW_Q4_0: scales_blocks(p, 18, 8, n, scale, min); break;
-    case ROW_Q4_1: scales_blocks(p, 20, 0, n, scale, min); break;
-    case ROW_Q5_0: scales_blocks(p, 22, 16, n, scale, min); break;
-    case ROW_Q5_1: scales_blocks(p, 24, 0, n, scale, min); break;
-    case ROW_Q4_K: scales_q45_k(p, 144, n / 8, scale, min); break;
-    case ROW_Q5_K: scales_q45_k(p, 176, n / 8, scale, min); break;
-    case ROW_Q6_K: scales_q6_k(p, n / 8, scale, min); break;
-    default:
-        scales_affine(w, w->scales + (size_t)r * w->scale_row_bytes, n, scale);
-        scales_affine(w, w->biases + (size_t)r * w->scale_row_bytes, n, min);
+    case ROW_Q8_0: return scales_blocks(p + u * 34, 34, 128, n, min);
+    case ROW_Q4_0: return scales_blocks(p + u * 18, 18, 8, n, min);
+    case ROW_Q4_1: return scales_blocks(p + u * 20, 20, 0, n, min);
+    case ROW_Q5_0: return scales_blocks(p + u * 22, 22, 16, n, min);
+    case ROW_Q5_1: return scales_blocks(p + u * 24, 24, 0, n, min);
+    case ROW_Q4_K: return scales_q45_k(p + u / 8 * 144, 144, n, min);
+    case ROW_Q5_K: return scales_q45_k(p + u / 8 * 176, 176, n, min);
+    case ROW_Q6_K: return scales_q6_k(p + u / 16 * 210, min);
+    default: {
+        const size_t size = w->scale_dtype == FA_F32 ? 4 : 2,
+                     at = (size_t)r * w->scale_row_bytes + (size_t)(u * 32 / w->group) * size;
+        *min = scales_affine(w, w->biases + at, n);
+        return scales_affine(w, w->scales + at, n);
+    }
     }
 }
 

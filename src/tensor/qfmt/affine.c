@@ -9,11 +9,13 @@
 
 #include <math.h>
 
-/* 8 codes from `bits` bytes. */
-static void unpack8(const uint8_t *p, int bits, uint8_t *out) {
-    uint64_t v = 0;
-    for (int b = 0; b < bits; b++) v |= (uint64_t)p[b] << (8 * b);
-    for (int i = 0; i < 8; i++) out[i] = (uint8_t)(v >> (i * bits) & ((1u << bits) - 1));
+/* n codes, 8 from `bits` bytes. */
+static inline void unstream(const uint8_t *p, const int bits, int64_t n, uint8_t *codes) {
+    for (int64_t k = 0; k < n; k += 8, p += bits) {
+        uint64_t v = 0;
+        for (int b = 0; b < bits; b++) v |= (uint64_t)p[b] << (8 * b);
+        for (int i = 0; i < 8; i++) codes[k + i] = (uint8_t)(v >> (i * bits) & ((1u << bits) - 1));
+    }
 }
 
 void fa_unpack_affine(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
@@ -23,7 +25,14 @@ void fa_unpack_affine(const fa_weight *w, int64_t row, uint8_t *codes, float *sc
     const uint8_t *s = w->scales + (size_t)row * w->scale_row_bytes;
     const uint8_t *b = w->biases + (size_t)row * w->scale_row_bytes;
     const int rep = w->group / 32;
-    for (int64_t k = 0; k < w->cols; k += 8, p += w->bits) unpack8(p, w->bits, codes + k);
+    switch (w->bits) { /* constants, so that the compiler unrolls */
+    case 2: unstream(p, 2, w->cols, codes); break;
+    case 3: unstream(p, 3, w->cols, codes); break;
+    case 4: unstream(p, 4, w->cols, codes); break;
+    case 5: unstream(p, 5, w->cols, codes); break;
+    case 6: unstream(p, 6, w->cols, codes); break;
+    default: unstream(p, 8, w->cols, codes); break;
+    }
     for (int64_t g = 0; g < w->cols / w->group; g++) {
         float fs, fb;
         fa_to_f32(t, s + (size_t)g * step, 1, &fs);

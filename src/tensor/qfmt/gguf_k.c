@@ -13,6 +13,16 @@
  * + l is bits 2j of byte l. */
 #include "tensor/qfmt/formats.h"
 
+/* 32 codes from the bits at `shift` of 32 bytes. */
+static void plane(const uint8_t *p, int shift, int mask, uint8_t *codes) {
+    for (int l = 0; l < 32; l++) codes[l] = (uint8_t)(p[l] >> shift & mask);
+}
+
+/* Their higher bits, to stand at `to`. */
+static void add_plane(const uint8_t *p, int shift, int mask, int to, uint8_t *codes) {
+    for (int l = 0; l < 32; l++) codes[l] = (uint8_t)(codes[l] | (p[l] >> shift & mask) << to);
+}
+
 void fa_unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = w->codes + (size_t)row * w->row_bytes;
     for (int64_t b = 0; b < w->cols / 256; b++, p += 84, codes += 256, scale += 16, min += 16) {
@@ -21,7 +31,7 @@ void fa_unpack_q2_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scal
             scale[g] = d * (float)(p[g] & 15);
             min[g] = -(dmin * (float)(p[g] >> 4));
         }
-        for (int k = 0; k < 256; k++) codes[k] = p[16 + k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
+        for (int i = 0; i < 8; i++) plane(p + 16 + i / 4 * 32, i % 4 * 2, 3, codes + 32 * i);
     }
 }
 
@@ -39,9 +49,9 @@ void fa_unpack_q3_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scal
             scale[g] = d * (float)q3_scale(p + 96, g);
             min[g] = -4.0f * scale[g];
         }
-        for (int k = 0; k < 256; k++) {
-            const int low = p[32 + k / 128 * 32 + k % 32] >> (k / 32 % 4 * 2) & 3;
-            codes[k] = (uint8_t)(low | (p[k % 32] >> (k / 32) & 1) << 2);
+        for (int i = 0; i < 8; i++) {
+            plane(p + 32 + i / 4 * 32, i % 4 * 2, 3, codes + 32 * i);
+            add_plane(p, i, 1, 2, codes + 32 * i);
         }
     }
 }
@@ -60,16 +70,15 @@ static void q45_scales(const uint8_t *p, float *scale, float *min) {
 }
 
 /* Byte l of quarter q holds values 64 q + l (low nibble) and 64 q + 32 + l (high nibble). */
-static uint8_t q45_nibble(const uint8_t *qs, int k) {
-    const uint8_t v = qs[k / 64 * 32 + k % 32];
-    return k & 32 ? v >> 4 : v & 15;
+static void q45_nibbles(const uint8_t *p, uint8_t *codes) {
+    for (int i = 0; i < 8; i++) plane(p + i / 2 * 32, i % 2 * 4, 15, codes + 32 * i);
 }
 
 void fa_unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = w->codes + (size_t)row * w->row_bytes;
     for (int64_t b = 0; b < w->cols / 256; b++, p += 144, codes += 256, scale += 8, min += 8) {
         q45_scales(p, scale, min);
-        for (int k = 0; k < 256; k++) codes[k] = q45_nibble(p + 16, k);
+        q45_nibbles(p + 16, codes);
     }
 }
 
@@ -77,8 +86,8 @@ void fa_unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scal
     const uint8_t *p = w->codes + (size_t)row * w->row_bytes;
     for (int64_t b = 0; b < w->cols / 256; b++, p += 176, codes += 256, scale += 8, min += 8) {
         q45_scales(p, scale, min);
-        for (int k = 0; k < 256; k++)
-            codes[k] = (uint8_t)(q45_nibble(p + 48, k) | (p[16 + k % 32] >> (k / 32) & 1) << 4);
+        q45_nibbles(p + 48, codes);
+        for (int i = 0; i < 8; i++) add_plane(p + 16, i, 1, 4, codes + 32 * i);
     }
 }
 
@@ -90,11 +99,12 @@ void fa_unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scal
             scale[g] = d * (float)(int8_t)p[192 + g];
             min[g] = -32.0f * scale[g];
         }
-        for (int k = 0; k < 256; k++) {
-            /* half h, plane j: nibbles of bytes 64 h + 32 (j & 1) + l, low for j < 2; high parts are 2-bit planes */
-            const int h = k / 128, j = k / 32 % 4, l = k % 32;
-            const int low = p[64 * h + 32 * (j & 1) + l] >> (j / 2 * 4) & 15;
-            codes[k] = (uint8_t)(low | (p[128 + 32 * h + l] >> (2 * j) & 3) << 4);
+        for (int i = 0; i < 8; i++) {
+            /* half h of 128 values, plane j: nibbles of bytes 64 h + 32 (j & 1) + l, low for j < 2; high parts are
+             * 2-bit planes */
+            const int h = i / 4, j = i % 4;
+            plane(p + 64 * h + 32 * (j & 1), j / 2 * 4, 15, codes + 32 * i);
+            add_plane(p + 128 + 32 * h, 2 * j, 3, 4, codes + 32 * i);
         }
     }
 }

@@ -21,7 +21,8 @@ static void nibbles(const uint8_t *p, uint8_t *out) {
 }
 
 static void high_bits(const uint8_t *p, uint8_t *out) {
-    for (int i = 0; i < 32; i++) out[i] = (uint8_t)(out[i] | (p[i / 8] >> (i & 7) & 1) << 4);
+    for (int b = 0; b < 4; b++)
+        for (int i = 0; i < 8; i++) out[8 * b + i] = (uint8_t)(out[8 * b + i] | (p[b] >> i & 1) << 4);
 }
 
 void fa_unpack_q4_0(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
