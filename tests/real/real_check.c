@@ -157,6 +157,7 @@ int main(int argc, char **argv) {
     fa_json *doc = NULL;
     fa_error err = {0};
     run_dir d = {.ffai = argc == 5 ? argv[1] : NULL, .model = argc == 5 ? argv[2] : NULL};
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc != 5) {
         fprintf(stderr, "usage: real_check FFAI MODEL GOLDENS.json TMP_DIR\n");
         return 2;
