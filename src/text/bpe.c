@@ -14,16 +14,23 @@ bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n) {
     size_t cap = 16;
     while (cap < n * 2) cap *= 2;
     m->pair = FA_NEWN(fa_pair, cap);
-    if (!m->pair) return false;
+    m->pair_bits = FA_NEWN(uint64_t, cap / 16);
+    if (!m->pair || !m->pair_bits) return false;
     memset(m->pair, 0xFF, cap * sizeof *m->pair);
     m->n_pair = cap;
     return true;
 }
 
+void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b) {
+    __builtin_prefetch(&m->pair[fa_pair_slot(fa_pair_hash(a, b), m->n_pair - 1)], 1);
+}
+
 void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id) {
-    size_t mask = m->n_pair - 1, i = fa_pair_slot(a, b, mask);
+    uint64_t h = fa_pair_hash(a, b);
+    size_t mask = m->n_pair - 1, i = fa_pair_slot(h, mask), bit = fa_pair_bit(h, mask);
     while (m->pair[i].id != UINT32_MAX && (m->pair[i].a != a || m->pair[i].b != b)) i = (i + 1) & mask;
     m->pair[i] = (fa_pair){a, b, rank, id};
+    m->pair_bits[bit >> 6] |= UINT64_C(1) << (bit & 63);
 }
 
 /* ---- symbols
@@ -211,36 +218,70 @@ static inline void make_key(uint64_t key[4], const char *s, size_t n, const char
     key[3] |= (uint64_t)n << 56;
 }
 
-static inline fa_cached *cache_slot(fa_cached *c, const uint64_t key[4]) {
+/* Index of the first slot of the word's pair of slots. */
+static inline size_t cache_slot(const fa_enc *e, const uint64_t key[4]) {
     uint64_t h = (key[0] ^ key[2] * UINT64_C(0xD6E8FEB86659FD93)) * UINT64_C(0x9E3779B97F4A7C15);
     h = (h ^ h >> 32 ^ key[1] ^ (key[3] << 7 | key[3] >> 57)) * UINT64_C(0xC2B2AE3D27D4EB4F);
-    return &c[h >> 40 & (FA_CACHE_SLOTS - 1)];
+    return (size_t)(h >> 40) & (e->n_cache - 1) & ~(size_t)1;
+}
+
+static inline bool same_key(const fa_cached *c, const uint64_t key[4]) {
+    return c->key[0] == key[0] && c->key[3] == key[3] && c->key[1] == key[1] && c->key[2] == key[2];
+}
+
+/* Puts a word in the first slot of its pair; what was there moves to the second. */
+static void cache_put(fa_enc *e, const fa_cached *word) {
+    fa_cached *c = &e->cache[cache_slot(e, word->key)];
+    if (c->key[3]) {
+        e->n_cached += !c[1].key[3];
+        c[1] = c[0];
+    } else {
+        e->n_cached++;
+    }
+    c[0] = *word;
+}
+
+/* A larger table when this one is half full; without memory for it the old one goes on serving. */
+static void cache_grow(fa_enc *e) {
+    size_t n = e->n_cache;
+    if (n >= FA_CACHE_MAX || e->n_cached * 2 < n) return;
+    fa_cached *old = e->cache, *more = FA_NEWN(fa_cached, n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4);
+    if (!more) return;
+    e->cache = more;
+    e->n_cache = n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4;
+    e->n_cached = 0;
+    for (size_t i = 0; i < n; i++)
+        if (old[i].key[3]) cache_put(e, &old[i]);
+    fa_free(old);
 }
 
 void fa_bpe_word(fa_enc *e, const char *s, size_t n) {
     const fa_bpe *m = &e->t->bpe;
-    uint64_t key[4];
-    fa_cached *c = NULL;
-    if (n - 1 < FA_CACHE_WORD) {
-        make_key(key, s, n, e->lim);
-        c = cache_slot(e->cache, key);
-        if (c->key[0] == key[0] && c->key[3] == key[3] && c->key[1] == key[1] && c->key[2] == key[2]) {
+    fa_cached word;
+    bool small = n - 1 < FA_CACHE_WORD;
+    if (small) {
+        make_key(word.key, s, n, e->lim);
+        const fa_cached *c = &e->cache[cache_slot(e, word.key)];
+        if (same_key(c, word.key) || same_key(++c, word.key)) {
             if (e->cap - e->n < FA_CACHE_IDS && !fa_enc_room(e, FA_CACHE_IDS)) return;
             memcpy(e->ids + e->n, c->id, sizeof c->id);
             e->n += c->n;
             return;
         }
-    } else if (n == 0 || e->rc) {
+    } else if (n == 0) {
         return;
     }
     size_t from = e->n;
     int32_t whole = m->ignore_merges ? fa_strtab_find(m->word, s, n) : -1;
+    if (e->rc) return;
     if (whole < 0)
         merge_word(e, s, n);
     else if (fa_enc_room(e, 1))
         e->ids[e->n++] = whole;
-    if (!c || e->rc || e->n - from > FA_CACHE_IDS) return;
-    memcpy(c->key, key, sizeof key);
-    c->n = (uint32_t)(e->n - from);
-    memcpy(c->id, e->ids + from, c->n * sizeof *c->id);
+    if (!small || e->rc || e->n - from > FA_CACHE_IDS) return;
+    word.n = (uint32_t)(e->n - from);
+    memset(word.id, 0, sizeof word.id);
+    memcpy(word.id, e->ids + from, word.n * sizeof *word.id);
+    cache_put(e, &word);
+    cache_grow(e);
 }

@@ -6,10 +6,14 @@
 
 enum { FA_BPE_NO_RANK = -1 };
 
-static inline size_t fa_pair_slot(uint32_t a, uint32_t b, size_t mask) {
+static inline uint64_t fa_pair_hash(uint32_t a, uint32_t b) {
     uint64_t h = ((uint64_t)a << 32 | b) * UINT64_C(0x9E3779B97F4A7C15);
-    return (size_t)(h >> 20 ^ h >> 44) & mask;
+    return h ^ h >> 29;
 }
+
+/* A pair's slot comes from the upper bits of its hash, its bit from the lower ones. */
+static inline size_t fa_pair_slot(uint64_t h, size_t mask) { return (size_t)(h >> 24) & mask; }
+static inline size_t fa_pair_bit(uint64_t h, size_t mask) { return (size_t)(h >> 8) & (mask * 4 + 3); }
 
 /* Rank of joining tokens a and b, which together spell s[0..n) (used by score only); the new token in *id. UINT32_MAX:
  * never joined. Ids below 0 are characters without a token. */
@@ -20,7 +24,10 @@ static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const 
     }
     if (a < 0 || b < 0 || !m->n_pair) return UINT32_MAX;
     size_t mask = m->n_pair - 1;
-    for (size_t i = fa_pair_slot((uint32_t)a, (uint32_t)b, mask);; i = (i + 1) & mask) {
+    uint64_t h = fa_pair_hash((uint32_t)a, (uint32_t)b);
+    size_t bit = fa_pair_bit(h, mask);
+    if (!(m->pair_bits[bit >> 6] >> (bit & 63) & 1)) return UINT32_MAX;
+    for (size_t i = fa_pair_slot(h, mask);; i = (i + 1) & mask) {
         const fa_pair *p = &m->pair[i];
         if (p->id == UINT32_MAX) return UINT32_MAX;
         if (p->a == (uint32_t)a && p->b == (uint32_t)b) {

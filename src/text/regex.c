@@ -4,10 +4,13 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/tok_int.h"
 #include "base/alloc.h"
+#include "base/clock.h"
 
 #include <pcre2.h>
 
-enum { MATCH_LIMIT = 50000000, JIT_STACK_MAX = 1 << 20 };
+/* PCRE2 limits the work of a match from one place of the text only. So a search covers WINDOW places at a time, and
+ * between the windows of one encode the clock is looked at. */
+enum { MATCH_LIMIT = 5000000, WINDOW = 64, MAX_SECONDS = 10, JIT_STACK_MAX = 8 << 20 };
 
 struct fa_regex {
     pcre2_code *code;
@@ -19,6 +22,7 @@ struct fa_regex_run {
     pcre2_match_context *mc;
     pcre2_match_data *md;
     pcre2_jit_stack *stack;
+    double from; /* when the encode that uses it began */
 };
 
 static void *take(size_t n, void *unused) {
@@ -75,8 +79,9 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
     translate(&own, pattern, len);
     int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
-        r->code = pcre2_compile((PCRE2_SPTR)pattern, len,
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, cc);
+        r->code = pcre2_compile(
+            (PCRE2_SPTR)pattern, len,
+            PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT, &code, &at, cc);
         if (!r->code) {
             pcre2_get_error_message(code, text, sizeof text);
             rc = fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu", what, pattern, (const char *)text,
@@ -112,6 +117,10 @@ void fa_regex_run_free(fa_regex_run *r) {
     fa_free(r);
 }
 
+void fa_regex_run_begin(fa_regex_run *r) {
+    if (r) r->from = fa_now();
+}
+
 static fa_regex_run *new_run(void) {
     fa_regex_run *r = FA_NEW(fa_regex_run);
     if (!r) return NULL;
@@ -124,19 +133,34 @@ static fa_regex_run *new_run(void) {
     if (!r->mc || !r->md || !r->stack) return fa_regex_run_free(r), NULL;
     pcre2_set_match_limit(r->mc, MATCH_LIMIT);
     pcre2_jit_stack_assign(r->mc, NULL, r->stack);
+    fa_regex_run_begin(r);
     return r;
+}
+
+static int match(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, size_t from) {
+    size_t last = n - from < WINDOW ? n : from + WINDOW;
+    while (last < n && ((unsigned char)s[last] & 0xC0) == 0x80) last++;
+    pcre2_set_offset_limit(run->mc, last);
+    int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, run->md, run->mc);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+        rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->md, run->mc);
+    return rc;
 }
 
 int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
                   fa_error *err) {
+    int rc = PCRE2_ERROR_NOMATCH;
     if (!*run && !(*run = new_run())) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
-    if (*pos > n) return 0;
-    int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK, (*run)->md, (*run)->mc);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, *pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, (*run)->md, (*run)->mc);
+    for (size_t at = *pos; at <= n && rc == PCRE2_ERROR_NOMATCH; at += WINDOW) {
+        while (at < n && ((unsigned char)s[at] & 0xC0) == 0x80) at++;
+        if (fa_now() - (*run)->from > MAX_SECONDS + (double)n * 1e-5)
+            rc = PCRE2_ERROR_MATCHLIMIT;
+        else
+            rc = match(r, *run, s, n, at);
+    }
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
     if (rc < 0)
-        return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text at byte %zu (PCRE2 error %d)",
+        return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text behind byte %zu (PCRE2 error %d)",
                        r->what, *pos, rc);
     const PCRE2_SIZE *v = pcre2_get_ovector_pointer((*run)->md);
     if (v[0] > v[1] || v[0] < *pos)

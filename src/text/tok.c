@@ -42,7 +42,7 @@ static fa_enc *enc_take(const fa_tok *t) {
     fa_enc *e = atomic_exchange(&((fa_tok *)t)->spare, NULL);
     if (e) return e;
     e = FA_NEW(fa_enc);
-    if (e) e->cache = FA_NEWN(fa_cached, FA_CACHE_SLOTS);
+    if (e) e->cache = FA_NEWN(fa_cached, e->n_cache = FA_CACHE_MIN);
     if (e && e->cache) return e;
     enc_free(e);
     return NULL;
@@ -222,6 +222,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     e->rc = FFAI_OK;
     e->err = err;
     e->lim = text + n;
+    fa_regex_run_begin(e->re);
     fa_enc_room(e, n / 3 + 16);
     if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.before, t->post.n_before);
     if (n && !e->rc) split_added(e, &t->trie_raw, text, n, true, flags, normalize);
@@ -263,6 +264,7 @@ void fa_tok_free(fa_tok *t) {
     fa_strtab_free(&t->name);
     fa_strtab_free(&t->raw);
     fa_free(t->bpe.pair);
+    fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.id_rank);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);

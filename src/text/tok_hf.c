@@ -52,6 +52,12 @@ typedef struct merges {
     uint32_t rank; /* of m[0] */
 } merges;
 
+static int unknown_part(const merges *g, size_t i, int k, fa_error *err) {
+    size_t n = g->m[i].len[k];
+    return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", g->t->what,
+                   (unsigned)(g->rank + i), (int)(n > 60 ? 60 : n), g->m[i].s[k]);
+}
+
 static int resolve(merges *g, fa_error *err) {
     fa_tok *t = g->t;
     if (g->both.failed) return no_memory(t, err);
@@ -62,16 +68,16 @@ static int resolve(merges *g, fa_error *err) {
             fa_strtab_prefetch(&t->name, g->m[i].hash[k]);
         }
     }
+    int32_t id[BATCH][PARTS];
     for (size_t i = 0; i < g->n; i++) {
-        int32_t id[PARTS];
         for (int k = 0; k < PARTS; k++) {
-            id[k] = fa_strtab_find_hashed(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].hash[k]);
-            if (id[k] < 0)
-                return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", t->what,
-                               (unsigned)(g->rank + i), (int)(g->m[i].len[k] > 60 ? 60 : g->m[i].len[k]), g->m[i].s[k]);
+            id[i][k] = fa_strtab_find_hashed(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].hash[k]);
+            if (id[i][k] < 0) return unknown_part(g, i, k, err);
         }
-        fa_bpe_put_pair(&t->bpe, (uint32_t)id[0], (uint32_t)id[1], g->rank + (uint32_t)i, (uint32_t)id[2]);
+        fa_bpe_prefetch_pair(&t->bpe, (uint32_t)id[i][0], (uint32_t)id[i][1]);
     }
+    for (size_t i = 0; i < g->n; i++)
+        fa_bpe_put_pair(&t->bpe, (uint32_t)id[i][0], (uint32_t)id[i][1], g->rank + (uint32_t)i, (uint32_t)id[i][2]);
     g->rank += (uint32_t)g->n;
     g->n = g->both.len = 0;
     return FFAI_OK;

@@ -66,6 +66,7 @@ typedef struct fa_bpe {
     bool all_bytes;          /* no byte_token is missing */
     fa_pair *pair;           /* open addressing */
     size_t n_pair;           /* slots, a power of two or 0 */
+    uint64_t *pair_bits;     /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
     uint32_t n_rank;
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
@@ -75,6 +76,7 @@ typedef struct fa_bpe {
 typedef struct fa_enc fa_enc;
 
 bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n);
+void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b);
 /* A pair that is there already takes the new rank, as in the reference. */
 void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id);
 /* Appends the tokens of one word to e->ids. */
@@ -114,6 +116,8 @@ typedef struct fa_regex_run fa_regex_run; /* per call: match data and JIT stack 
 int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *what, fa_error *err);
 void fa_regex_free(fa_regex *r);
 void fa_regex_run_free(fa_regex_run *r);
+/* The time that patterns may take counts from here. NULL is fine. */
+void fa_regex_run_begin(fa_regex_run *r);
 /* The next match in s[0..n) from *pos on, as an iterator over non-overlapping matches does it. 1 found (*a, *b set,
  * *pos advanced), 0 no more, <0 error. *run is made when it is NULL. */
 int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
@@ -255,7 +259,8 @@ typedef struct fa_cached {
     uint32_t n;
 } fa_cached;
 
-enum { FA_CACHE_SLOTS = 1 << 15, FA_CACHE_WORD = 31, FA_CACHE_IDS = 7 };
+/* The table begins small, so that a short prompt touches little memory, and grows to 4 MB. */
+enum { FA_CACHE_MIN = 1 << 9, FA_CACHE_MAX = 1 << 16, FA_CACHE_WORD = 31, FA_CACHE_IDS = 7 };
 
 typedef struct fa_long fa_long; /* bpe.c: scratch of long words */
 
@@ -268,6 +273,7 @@ struct fa_enc {
     size_t n, cap;
     const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
     fa_cached *cache;
+    size_t n_cache, n_cached;     /* slots (a power of two), and how many are in use */
     fa_buf norm[2];               /* normalizers write to these in turn */
     fa_buf pre[FA_TOK_MAX_STEPS]; /* a pre-tokenizer that rewrites its piece owns one */
     fa_buf word;                  /* bpe.c: first symbol with prefix or suffix */

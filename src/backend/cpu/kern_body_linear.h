@@ -54,6 +54,7 @@ INLINE vi dp(bool wide, vi acc, vi w, vi x) { return wide ? vi_dps(acc, w, x) : 
 /* --- quantization of activations
  * ------------------------------------------------------------------------------------------------- */
 
+#ifndef QUANT_ACT
 /* The C definition says why the maximum is taken on bit patterns. */
 INLINE void quant_scales(float amax, float *s, float *inv) {
     bool tiny = amax < 0x1p-118f;
@@ -76,6 +77,7 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
             a->sum16[m * 2 * G + 2 * g + 1] = s * (float)half[1];
         }
 }
+#endif
 
 /* --- int8, few input rows
  * -------------------------------------------------------------------------------------------------------- */
@@ -287,8 +289,8 @@ static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
  * ------------------------------------------------------------------------------------------------------- */
 
 typedef struct qpanel {
-    uint8_t *codes;     /* [K / 4][nr][4] */
-    float *scale, *min; /* [K / ug][nr] */
+    uint8_t *codes;           /* [K / 4][nr][4] */
+    float *scale, *low, *min; /* [K / ug][nr] */
     uint8_t *row_codes; /* LN rows of the stored order, row_ld bytes apart: an odd number of cache lines, so that they
                            do not share sets */
     float *row_scale, *row_min; /* [LN][ld] */
@@ -300,7 +302,7 @@ INLINE int64_t row_ld(int64_t K) { return round_up(K + 64, 128) + 64; }
 
 static size_t qpanel_bytes(int64_t K) {
     int64_t nr = QNV * LN, k32 = round_up(K, 32);
-    return (size_t)(nr * k32 + 2 * nr * (k32 / 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4 + MB * nr * 4);
+    return (size_t)(nr * k32 + 3 * nr * (k32 / 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4 + MB * nr * 4);
 }
 
 static qpanel qpanel_at(void *scratch, int64_t K) {
@@ -310,7 +312,8 @@ static qpanel qpanel_at(void *scratch, int64_t K) {
     p.ld = groups_ld(K);
     p.codes = (uint8_t *)scratch;
     p.scale = (float *)(p.codes + nr * K);
-    p.min = p.scale + nr * (K / 16);
+    p.low = p.scale + nr * (K / 16);
+    p.min = p.low + nr * (K / 16);
     p.acc = p.min + nr * (K / 16);
     p.row_scale = p.acc + MB * nr;
     p.row_min = p.row_scale + LN * p.ld;
@@ -322,6 +325,35 @@ static qpanel qpanel_at(void *scratch, int64_t K) {
 static void lower_row(uint8_t *codes, float *scale, float *min, int64_t K, int64_t U) {
     for (int64_t i = 0; i < K; i++) codes[i] ^= 0x80;
     for (int64_t u = 0; u < U; u++) min[u] += 128.0f * scale[u];
+}
+
+/* The offset of formats whose min is always -offset * scale, else -1. */
+static int offset_of(const fa_weight *w) {
+    switch (w->fmt) {
+    case FA_FMT_Q3_K: return 4;
+    case FA_FMT_Q4_0: return 8;
+    case FA_FMT_MXFP4: return 12;
+    case FA_FMT_Q5_0: return 16;
+    case FA_FMT_Q6_K: return 32;
+    case FA_FMT_Q8_0: return WIDE_CODES ? 128 : 0; /* lowered by 128 */
+    default: return -1;
+    }
+}
+
+/* Integer to float for nothing: sums of codes times activations start at the bit pattern of MAGIC instead of 0, so that
+ * the bits of MAGIC + sum are there when |sum| < 2^22 (at most 255 * 127 * 32), and (MAGIC + sum) * scale - MAGIC *
+ * scale is one fma. It is exact when MAGIC * scale is, that is when scale has 22 significant bits: scales made of
+ * halves have, others are rounded to that. */
+#define MAGIC 12582912.0f /* 1.5 * 2^23 */
+
+static void magic_scales(float *scale, float *low, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, scale + i, 4);
+        u = (u + 2) & ~3u;
+        memcpy(scale + i, &u, 4);
+        low[i] = -MAGIC * scale[i];
+    }
 }
 
 /* Rows [r, r + n) of w, n <= nv * LN, into a panel of nr = nv * LN rows; those past n get scale and min 0. */
@@ -343,18 +375,20 @@ static void qpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int 
         }
         transpose(p->row_codes, (size_t)p->row_ld, p->codes + v * LN * 4, (size_t)nr * 4, K / 4);
         transpose(p->row_scale, (size_t)p->ld * 4, p->scale + v * LN, (size_t)nr * 4, U);
-        transpose(p->row_min, (size_t)p->ld * 4, p->min + v * LN, (size_t)nr * 4, U);
+        if (offset_of(w) < 0) transpose(p->row_min, (size_t)p->ld * 4, p->min + v * LN, (size_t)nr * 4, U);
     }
+    magic_scales(p->scale, p->low, U * nr);
 }
 
 /* One register tile over a block of columns. */
 typedef struct qtile {
     const uint8_t *codes; /* panel at the block's first column */
-    const float *scale, *min;
+    const float *scale, *low, *min;
     int64_t n;             /* groups of 32 columns in the block */
     const int8_t *q;       /* first input row at that column; rows ldq apart */
     const float *as, *sum; /* its scales, lds apart, and group sums (of ug values), lds * 32 / ug apart */
     int64_t ldq, lds;
+    int offset; /* min = -offset * scale, or -1 */
     float *acc; /* [rows][nr] */
     bool first, last, add;
     float *y;
@@ -376,11 +410,9 @@ INLINE void put_tile(const int MR, const int NV, vf f[][TNV], float *acc, bool l
         }
 }
 
-/* c[i][v] = dot over `steps` fours of columns */
+/* c[i][v] += dot over `steps` fours of columns */
 INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int steps, const uint8_t *codes,
                        const int8_t *q, int64_t ldq, vi c[][TNV]) {
-    for (int i = 0; i < MR; i++)
-        for (int v = 0; v < NV; v++) c[i][v] = vi_zero();
     for (int s = 0; s < steps; s++) {
         vi w[TNV];
         for (int v = 0; v < NV; v++) w[v] = vi_load(codes + (s * NV + v) * CHUNK);
@@ -391,23 +423,40 @@ INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int st
     }
 }
 
-INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug, const qtile *t) {
+/* start[u] = MAGIC - offset * (sum of the activations of group u) as bits. The sum of codes comes back out of the
+ * scaled one: it is at most 32 * 127, so a reciprocal that is good to 1e-4 finds the integer. */
+INLINE void qtile_starts(const int ug, const qtile *t, int i, float *start) {
+    const int64_t U = t->n * (32 / ug);
+    const float *as = t->as + i * t->lds, *sum = t->sum + i * t->lds * (32 / ug);
+    for (int64_t u = 0; u < U; u += LN) {
+        int n = U - u < LN ? (int)(U - u) : LN;
+        vf a = ug == 32 ? vf_loadn(as + u, n) : vf_twice(as + u / 2, n / 2);
+        vf whole = vf_add(vf_fma(vf_loadn(sum + u, n), vf_near_inverse(a), vf_set1(MAGIC)), vf_set1(-MAGIC));
+        vf_store(start + u, vf_fma(whole, vf_set1((float)-t->offset), vf_set1(MAGIC)));
+    }
+}
+
+INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug, const bool even, const qtile *t) {
     const int nr = NV * LN, per = 32 / ug; /* weight groups per activation group */
     const int64_t ldq = t->ldq, lds = t->lds;
+    float start[QMR][KB / 16 + LN];
     vf f[QMR][TNV];
+    if (even)
+        for (int i = 0; i < MR; i++) qtile_starts(ug, t, i, start[i]);
     for (int i = 0; i < MR; i++)
         for (int v = 0; v < NV; v++) f[i][v] = t->first ? vf_zero() : vf_load(t->acc + i * nr + v * LN);
-    for (int64_t g = 0; g < t->n; g++) {
-        for (int h = 0; h < per; h++) {
-            vi c[QMR][TNV];
-            qtile_dots(MR, NV, wide, 8 / per, t->codes + (g * 32 + h * ug) * nr, t->q + g * 32 + h * ug, ldq, c);
-            for (int v = 0; v < NV; v++) {
-                vf s = vf_load(t->scale + (g * per + h) * nr + v * LN),
-                   mn = vf_load(t->min + (g * per + h) * nr + v * LN);
-                for (int i = 0; i < MR; i++) {
-                    f[i][v] = vf_fma(vf_mul(vf_cvt(c[i][v]), s), vf_set1(t->as[i * lds + g]), f[i][v]);
-                    f[i][v] = vf_fma(mn, vf_set1(t->sum[(i * lds + g) * per + h]), f[i][v]);
-                }
+    for (int64_t u = 0; u < t->n * per; u++) {
+        const int64_t g = u / per;
+        vi c[QMR][TNV];
+        for (int i = 0; i < MR; i++)
+            for (int v = 0; v < NV; v++) c[i][v] = vf_bits(vf_set1(even ? start[i][u] : MAGIC));
+        qtile_dots(MR, NV, wide, 8 / per, t->codes + u * ug * nr, t->q + u * ug, ldq, c);
+        for (int v = 0; v < NV; v++) {
+            vf s = vf_load(t->scale + u * nr + v * LN), low = vf_load(t->low + u * nr + v * LN);
+            vf mn = even ? vf_zero() : vf_load(t->min + u * nr + v * LN);
+            for (int i = 0; i < MR; i++) {
+                f[i][v] = vf_fma(vf_fma(vf_from_bits(c[i][v]), s, low), vf_set1(t->as[i * lds + g]), f[i][v]);
+                if (!even) f[i][v] = vf_fma(mn, vf_set1(t->sum[i * lds * per + u]), f[i][v]);
             }
         }
     }
@@ -417,14 +466,19 @@ INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug,
 /* Every register tile as a function, so that each gets its own registers. */
 #define QTILE(mr, nv)                                                                                                  \
     static NOINLINE void qtile_##mr##_##nv(const qtile *t, bool wide, int ug) {                                        \
-        if (wide && ug == 32)                                                                                          \
-            qtile_run(mr, nv, !WIDE_CODES, 32, t);                                                                     \
+        const bool even = t->offset >= 0;                                                                              \
+        if (wide && even)                                                                                              \
+            qtile_run(mr, nv, !WIDE_CODES, 32, true, t);                                                               \
         else if (wide)                                                                                                 \
-            qtile_run(mr, nv, !WIDE_CODES, 16, t);                                                                     \
+            qtile_run(mr, nv, !WIDE_CODES, 32, false, t);                                                              \
+        else if (ug == 32 && even)                                                                                     \
+            qtile_run(mr, nv, false, 32, true, t);                                                                     \
         else if (ug == 32)                                                                                             \
-            qtile_run(mr, nv, false, 32, t);                                                                           \
+            qtile_run(mr, nv, false, 32, false, t);                                                                    \
+        else if (even)                                                                                                 \
+            qtile_run(mr, nv, false, 16, true, t);                                                                     \
         else                                                                                                           \
-            qtile_run(mr, nv, false, 16, t);                                                                           \
+            qtile_run(mr, nv, false, 16, false, t);                                                                    \
     }
 TILES(QTILE)
 #define QTILE_NAME(mr, nv) [nv - 1][mr - 1] = qtile_##mr##_##nv,
@@ -439,7 +493,9 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
     for (int64_t g = 0; g < G; g += KB / 32) {
         qtile t = {.codes = p->codes + g * 32 * nr,
                    .scale = p->scale + g * per * nr,
+                   .low = p->low + g * per * nr,
                    .min = p->min + g * per * nr,
+                   .offset = offset_of(w),
                    .ldq = K,
                    .lds = G,
                    .first = g == 0,

@@ -16,7 +16,7 @@
 #define TILES(X)   X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2)
 #define FTILES(X)  TILES(X) X(5, 1) X(6, 1) X(5, 2) X(6, 2)
 #define WIDE_CODES 0
-#define DOT_M      5
+#define DOT_M      4
 
 typedef __m256 vf;
 typedef __m256i vi;
@@ -40,6 +40,13 @@ static inline float vf_sum(vf v) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 static inline vf vf_cvt(vi v) { return _mm256_cvtepi32_ps(v); }
+static inline vi vf_bits(vf v) { return _mm256_castps_si256(v); }
+static inline vf vf_from_bits(vi v) { return _mm256_castsi256_ps(v); }
+static inline vf vf_near_inverse(vf v) { /* 12 bits and a Newton step; 0 for 0 */
+    vf r = _mm256_rcp_ps(v);
+    r = _mm256_mul_ps(r, _mm256_fnmadd_ps(v, r, _mm256_set1_ps(2.0f)));
+    return _mm256_and_ps(r, _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+}
 static inline vf vf_u8(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }

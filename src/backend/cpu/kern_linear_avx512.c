@@ -8,7 +8,7 @@
 #include "backend/cpu/kern_x86_avx512.h"
 
 #define WIDE_CODES 0
-#define DOT_M      5
+#define DOT_M      4
 
 /* codes up to 127: |pair| <= 2 * 127 * 127 */
 static inline vi vi_dp(vi acc, vi w, vi x) {

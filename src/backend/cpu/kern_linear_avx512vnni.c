@@ -7,7 +7,7 @@
 #include "backend/cpu/kern_x86_avx512.h"
 
 #define WIDE_CODES 1
-#define DOT_M      5
+#define DOT_M      4
 
 static inline vi vi_dp(vi acc, vi w, vi x) { return _mm512_dpbusd_epi32(acc, w, x); }
 static inline vi vi_dps(vi acc, vi w, vi x) { return _mm512_dpbusd_epi32(acc, w, x); } /* never called: WIDE_CODES */

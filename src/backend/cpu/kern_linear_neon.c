@@ -17,7 +17,7 @@
 #define TILES(X)        TILES_MR(X, 1) TILES_MR(X, 2) TILES_MR(X, 3) TILES_MR(X, 4)
 #define FTILES(X)       TILES(X)
 #define WIDE_CODES      0
-#define DOT_M           5
+#define DOT_M           4
 
 typedef float32x4_t vf;
 typedef int32x4_t vi;
@@ -41,6 +41,14 @@ static inline vf vf_mul(vf a, vf b) { return vmulq_f32(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline float vf_sum(vf v) { return vaddvq_f32(v); }
 static inline vf vf_cvt(vi v) { return vcvtq_f32_s32(v); }
+static inline vi vf_bits(vf v) { return vreinterpretq_s32_f32(v); }
+static inline vf vf_from_bits(vi v) { return vreinterpretq_f32_s32(v); }
+static inline vf vf_near_inverse(vf v) { /* 8 bits and two Newton steps; 0 for 0 */
+    vf r = vrecpeq_f32(v);
+    r = vmulq_f32(r, vrecpsq_f32(v, r));
+    r = vmulq_f32(r, vrecpsq_f32(v, r));
+    return vbslq_f32(vceqzq_f32(v), vdupq_n_f32(0), r);
+}
 static inline vf vf_u8(const uint8_t *p) {
     uint32_t four;
     memcpy(&four, p, 4);

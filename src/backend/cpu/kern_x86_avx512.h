@@ -33,6 +33,11 @@ static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline vf vf_cvt(vi v) { return _mm512_cvtepi32_ps(v); }
+static inline vi vf_bits(vf v) { return _mm512_castps_si512(v); }
+static inline vf vf_from_bits(vi v) { return _mm512_castsi512_ps(v); }
+static inline vf vf_near_inverse(vf v) {
+    return _mm512_maskz_rcp14_ps(_mm512_test_epi32_mask(vf_bits(v), vf_bits(v)), v);
+}
 static inline vf vf_u8(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
@@ -110,23 +115,96 @@ static void transpose(const void *src, size_t src_stride, void *dst, size_t dst_
     }
 }
 
-static inline float amax32(const float *x) {
-    const __m512i mask = _mm512_set1_epi32(0x7FFFFFFF);
-    __m512i a = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x)), mask);
-    __m512i b = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + 16)), mask);
-    uint32_t top = (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
-    float f;
-    memcpy(&f, &top, 4);
-    return f;
+/* --- quantization of activations, 16 groups of 32 at a time ----------------------------------------------------------
+ */
+
+/* v[i] <- lane-wise op of all lanes of the 16 vectors: lane i of the result belongs to vector i */
+static inline __m512i max_across(__m512i v[16]) {
+    for (int i = 0; i < 8; i++)
+        v[i] = _mm512_max_epi32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                                _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm512_max_epi32(_mm512_unpacklo_epi64(v[2 * i], v[2 * i + 1]),
+                                _mm512_unpackhi_epi64(v[2 * i], v[2 * i + 1]));
+    for (int n = 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            v[i] = _mm512_max_epi32(_mm512_shuffle_i32x4(v[2 * i], v[2 * i + 1], 0x88),
+                                    _mm512_shuffle_i32x4(v[2 * i], v[2 * i + 1], 0xDD));
+    return v[0];
 }
 
-/* q = round(x * inv) and the sums of both halves */
-static inline void quant32(const float *x, float inv, int8_t *q, int half[2]) {
-    for (int h = 0; h < 2; h++) {
-        __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), _mm512_set1_ps(inv)));
-        _mm_storeu_si128((__m128i *)(void *)(q + 16 * h), _mm512_cvtsepi32_epi8(v));
-        half[h] = _mm512_reduce_add_epi32(v);
+/* Largest magnitudes of n groups, as bit patterns (a NaN wins), 0 in the other lanes */
+static inline vf amax_groups(const float *x, int n) {
+    const __m512i mask = _mm512_set1_epi32(0x7FFFFFFF);
+    __m512i v[16];
+    for (int g = 0; g < 16; g++) {
+        v[g] = _mm512_setzero_si512();
+        if (g < n)
+            v[g] = _mm512_max_epi32(_mm512_and_si512(_mm512_loadu_si512(x + 32 * g), mask),
+                                    _mm512_and_si512(_mm512_loadu_si512(x + 32 * g + 16), mask));
     }
+    return _mm512_castsi512_ps(max_across(v));
+}
+
+static inline __m512i scaled_ints(const float *x, float inv) {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inv)));
+}
+
+/* Two groups to 64 bytes at q; returns sums of four neighbours. The second group is left out where `two` is false. */
+static inline __m512i quant_pair(const float *x, const float *inv, bool two, int8_t *q) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i a = _mm512_packs_epi32(scaled_ints(x, inv[0]), scaled_ints(x + 16, inv[0])), b = _mm512_setzero_si512();
+    if (two) b = _mm512_packs_epi32(scaled_ints(x + 32, inv[1]), scaled_ints(x + 48, inv[1]));
+    __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(a, b));
+    if (two)
+        _mm512_storeu_si512(q, bytes);
+    else
+        _mm256_storeu_si256((__m256i *)(void *)q, _mm512_castsi512_si256(bytes));
+    return _mm512_madd_epi16(_mm512_maddubs_epi16(_mm512_set1_epi8(1), bytes), _mm512_set1_epi16(1));
+}
+
+/* Sums of 16 halves, in order, from the sums of fours of 8 groups */
+static inline __m512i half_sums(const __m512i *v) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    return _mm512_permutexvar_epi32(order, c);
+}
+
+/* n <= 16 groups; the outputs are those of the C definition, bit for bit */
+static inline void quant_groups(const float *x, int n, int8_t *q, float *scale, float *sum32, float *sum16) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const vf amax = amax_groups(x, n);
+    const __mmask16 live = _mm512_cmp_ps_mask(amax, _mm512_set1_ps(0x1p-118f), _CMP_NLT_UQ);
+    const vf s = _mm512_maskz_div_ps(live, amax, _mm512_set1_ps(127.0f));
+    float inv[16];
+    __m512i four[8];
+    vf_store(inv, _mm512_maskz_div_ps(live, _mm512_set1_ps(127.0f), amax));
+    for (int g = 0; g < 16; g += 2) {
+        four[g / 2] = _mm512_setzero_si512();
+        if (g < n) four[g / 2] = quant_pair(x + 32 * g, inv + g, g + 1 < n, q + 32 * g);
+    }
+    const __m512i h0 = half_sums(four), h1 = half_sums(four + 4);
+    const __m512i at0 = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                  at1 = _mm512_add_epi32(at0, _mm512_set1_epi32(8));
+    vf_storen(scale, s, n);
+    vf_storen(sum32,
+              vf_mul(s, vf_cvt(_mm512_add_epi32(_mm512_permutex2var_epi32(h0, even, h1),
+                                                _mm512_permutex2var_epi32(h0, odd, h1)))),
+              n);
+    vf_storen(sum16, vf_mul(_mm512_permutexvar_ps(at0, s), vf_cvt(h0)), n >= 8 ? 16 : 2 * n);
+    if (n > 8) vf_storen(sum16 + 16, vf_mul(_mm512_permutexvar_ps(at1, s), vf_cvt(h1)), 2 * n - 16);
+}
+
+#define QUANT_ACT quant_act
+static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_act *a) {
+    const int64_t K = a->K, G = K / 32;
+    for (int64_t m = m0; m < m1; m++)
+        for (int64_t g = 0; g < G; g += 16)
+            quant_groups(x + m * ldx + 32 * g, G - g < 16 ? (int)(G - g) : 16, a->q + m * K + 32 * g,
+                         a->scale + m * G + g, a->sum32 + m * G + g, a->sum16 + 2 * (m * G + g));
 }
 
 #endif
