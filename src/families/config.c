@@ -219,9 +219,11 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     if (strcmp(type, "linear") == 0) {
         double f = src_required(&s, type, "factor");
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (float)(inv[i] / f);
-    } else if (strcmp(type, "proportional") == 0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
+    } else if (strcmp(type, "proportional") ==
+               0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
         double f = src_num(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
-        for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
+        for (int64_t i = 0; i < r->n_pair; i++)
+            inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
     } else if (strcmp(type, "llama3") == 0) {
         scale_llama3(&s, inv, r->n_pair, ctx);
     } else if (strcmp(type, "yarn") == 0) {
@@ -234,6 +236,7 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         r->factor = (float)src_required(&s, type, "factor");
         r->original_ctx = (int64_t)max_ctx;
     } else if (strcmp(type, "default") != 0 && strcmp(type, "mrope") != 0) {
-        fa_cfg_fail(c, "rope type \"%s\" is not known (default, linear, dynamic, yarn, longrope, llama3, proportional)", type);
+        fa_cfg_fail(c, "rope type \"%s\" is not known (default, linear, dynamic, yarn, longrope, llama3, proportional)",
+                    type);
     }
 }
