@@ -2,6 +2,8 @@
 #ifndef FA_CPU_KERN_X86_AVX512_H
 #define FA_CPU_KERN_X86_AVX512_H
 
+#include "backend/cpu/kern.h"
+
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
