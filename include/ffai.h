@@ -91,11 +91,17 @@ typedef struct ffai_model_opts {
     bool config_only;    /* the weights may be missing; nothing that needs them works then */
     bool tokenizer_only; /* config.json may be missing too and the family unknown; only the functions of "tokens" below
                             work */
+    const char *synthetic; /* random weights of this format instead of the checkpoint's: "affine4g64", "bf16", "mxfp4",
+                              "q8_0", ...; NULL: no. The folder needs config.json only */
 } ffai_model_opts;
 
 /* path: a folder in HuggingFace or mlx layout, or a .gguf file. opts may be NULL. */
 FFAI_API int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err);
 FFAI_API void ffai_model_free(ffai_model *m);
+
+/* Writes a model with synthetic weights as a checkpoint: dir/model.safetensors and dir/config.json, mlx layout. dir
+ * exists. Block formats of GGUF have no safetensors type and are refused. */
+FFAI_API int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error *err);
 
 typedef struct ffai_model_info {
     const char *path, *family, *model_type, *arch;

@@ -96,7 +96,8 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
         fa_bind_linear(b, &l->down, c->dim, c->ff_dim, mlp_bias, "model.layers.%d.mlp.down_proj", i);
     }
     fa_bind_norm(b, &w->norm, c->dim, c->eps, c->norm_offset, "model.norm");
-    if (c->tied)
+    /* a head that is stored wins over tying, as in transformers */
+    if (c->tied && !fa_bind_has(b, "lm_head"))
         w->head = embed;
     else
         fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");

@@ -1,11 +1,14 @@
+#define _POSIX_C_SOURCE 200809L
 /* ffai bench: prefill and decode speed at several lengths and batches. */
 #include "cli/commands.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct limits {
     double read, int8, f32; /* bytes, operations a second */
@@ -196,14 +199,25 @@ static int run_all(bench *b) {
     return rc;
 }
 
+/* Only writes; a bench of the written checkpoint is another call. */
+static int write_synthetic(const cli_opts *o, ffai_model *m) {
+    ffai_error err;
+    const char *dir = cli_str(o, OPT_WRITE_SYNTHETIC, "");
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST) return cli_fail(o, "--write-synthetic %s: %s", dir, strerror(errno));
+    return ffai_model_write_synthetic(m, dir, &err) ? cli_fail(o, "%s", err.msg) : 0;
+}
+
 static int run_bench(const cli_opts *o) {
     static const opt_id formats[] = {OPT_JSON, OPT_CSV, OPT_END};
     bench b = {.o = o, .n_gen = cli_int(o, OPT_GEN, 128), .n_rep = cli_int(o, OPT_REPEAT, 5)};
     int rc = cli_exclusive(o, formats);
-    if (!rc && cli_has(o, OPT_SYNTHETIC)) rc = cli_fail(o, "--synthetic is not supported yet");
-    if (!rc && cli_has(o, OPT_WRITE_SYNTHETIC)) rc = cli_fail(o, "--write-synthetic is not supported yet");
     if (!rc && !cli_has(o, OPT_DEVICE_LIMITS)) rc = cli_require(o, OPT_MODEL);
     if (!rc && cli_has(o, OPT_MODEL)) rc = session_model(o, false, &b.m);
+    if (!rc && cli_has(o, OPT_WRITE_SYNTHETIC)) {
+        rc = b.m ? write_synthetic(o, b.m) : cli_require(o, OPT_MODEL);
+        ffai_model_free(b.m);
+        return rc;
+    }
     if (!rc) rc = measure_limits(o, &b.lim);
     if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
     if (!rc && b.m) rc = run_all(&b);

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/map.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -121,14 +122,17 @@ static int read_config(ffai_model *m, fa_error *err) {
     return 0;
 }
 
-static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
+static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth, fa_error *err) {
     fa_binder b;
     int rc = fa_binder_open(&b, m->ckpt, &m->mem, err);
     b.private_copy = private_copy;
+    b.synth = synth;
     if (!rc) m->family->bind(&b, m->cfg, m->w);
     if (!rc) rc = fa_binder_finish(&b, err);
     if (!rc) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i];
+        m->item = b.item;
+        m->n_item = b.n_item;
         m->n_param = b.n_param;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
@@ -160,7 +164,8 @@ static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
 
 int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
     *out = NULL;
-    bool private_copy, config_only = opts && opts->config_only;
+    const char *synthetic = opts ? opts->synthetic : NULL;
+    bool private_copy, config_only = (opts && opts->config_only) || synthetic;
     int rc = check_opts(opts, &private_copy, err);
     if (rc) return rc;
     ffai_model *m = FA_NEW(ffai_model);
@@ -181,7 +186,9 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
     if (!rc) rc = check_generation_config(m, err);
-    if (!rc && (!config_only || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
+    if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
+    if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
+        rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
     if (rc) {
         ffai_model_free(m);
         return rc;
@@ -305,6 +312,40 @@ const char *ffai_model_config_text(const ffai_model *model) {
     }
     pthread_mutex_unlock(&m->tok_lock);
     return m->config_text ? m->config_text : "";
+}
+
+/* ---- synthetic checkpoints ---- */
+
+/* config.json with the quantization section that describes the weights. */
+static int write_config(const ffai_model *m, const char *path, fa_error *err) {
+    const char *text = ffai_model_config_text(m), *end = strrchr(text, '}');
+    FILE *f = end ? fopen(path, "wb") : NULL;
+    bool ok = f && fprintf(f, "%.*s", (int)(end - text), text) >= 0;
+    if (ok && m->synth.fmt == FA_FMT_AFFINE)
+        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d}\n", m->synth.group, m->synth.bits) >
+             0;
+    if (ok && m->synth.fmt == FA_FMT_MXFP4)
+        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp4\"}\n") > 0;
+    ok = ok && fputs("}\n", f) >= 0;
+    if (f && fclose(f) != 0) ok = false;
+    return ok ? 0 : fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(errno));
+}
+
+int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error *err) {
+    if (!m->item) return fa_fail(err, FFAI_EINVAL, "%s: its weights are its own, not synthetic", fa_ckpt_path(m->ckpt));
+    if (m->synth.fmt > FA_FMT_MXFP4)
+        return fa_fail(err, FFAI_ENOTSUP, "synthetic: %s has no safetensors type, so it cannot be written",
+                       fa_qfmts[m->synth.fmt].name);
+    fa_buf path = {0};
+    fa_buf_printf(&path, "%s/config.json", dir);
+    int rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : write_config(m, path.data, err);
+    path.len = 0;
+    fa_buf_printf(&path, "%s/model.safetensors", dir);
+    if (!rc)
+        rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir)
+                         : fa_st_write(path.data, m->item, m->n_item, err);
+    fa_buf_free(&path);
+    return rc;
 }
 
 /* ---- tokens ---- */

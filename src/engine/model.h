@@ -22,6 +22,9 @@ struct ffai_model {
     const char *model_type, *arch, *format;
     char *config_text;
     bool bound;
+    fa_synth synth;         /* format of random weights */
+    const fa_st_item *item; /* [n_item] random weights, NULL: a checkpoint's own */
+    size_t n_item;
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     pthread_mutex_t tok_lock;

@@ -3,6 +3,7 @@
 #define _DEFAULT_SOURCE
 #include "families/bind.h"
 #include "base/alloc.h"
+#include "base/rng.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -220,10 +221,79 @@ static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
         bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
 }
 
+/* ---- random weights (families/synth.h) ---- */
+
+static void add_item(fa_binder *b, const char *name, const char *suffix, const void *data, fa_dtype t, int64_t d0,
+                     int64_t d1) {
+    if (b->n_item == b->cap_item) {
+        size_t cap = b->cap_item ? 2 * b->cap_item : 256;
+        fa_st_item *grown = (fa_st_item *)fa_mem_calloc(b->mem, cap, sizeof *grown);
+        if (!grown) {
+            bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %zu tensors", cap);
+            return;
+        }
+        if (b->n_item) memcpy(grown, b->item, b->n_item * sizeof *grown);
+        b->item = grown;
+        b->cap_item = cap;
+    }
+    char real[REAL_MAX_LEN];
+    real_name(b, real, name, suffix);
+    const char *kept = fa_mem_printf(b->mem, "%s", real);
+    if (!kept)
+        bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+    else
+        b->item[b->n_item++] = (fa_st_item){kept, data, {d0, d1}, d1 ? 2 : 1, t};
+    b->bytes += (int64_t)fa_dtype_size(t) * d0 * (d1 ? d1 : 1);
+}
+
+static void count_format(fa_binder *b, const fa_weight *w, int64_t bytes) {
+    b->n_param += w->rows * w->cols;
+    b->fmt_bytes[w->fmt] += bytes;
+    if (b->fmt_bytes[w->fmt] <= b->format_bytes) return;
+    b->format_bytes = b->fmt_bytes[w->fmt];
+    fa_weight_fmt_text(w, b->format);
+}
+
+static void synth_matrix(fa_binder *b, fa_weight *w, const char *name) {
+    static const fa_dtype plain[] = {FA_F32, FA_F16, FA_BF16};
+    w->name = "synthetic weight";
+    if (fa_synth_matrix(b->synth, w, fa_rng_at(0, b->n_item), b->mem, &b->err)) return;
+    bool packed = w->fmt == FA_FMT_AFFINE || w->fmt == FA_FMT_MXFP4;
+    if (packed) {
+        add_item(b, name, ".scales", w->scales, (fa_dtype)w->scale_dtype, w->rows, w->cols / w->group);
+        if (w->biases) add_item(b, name, ".biases", w->biases, (fa_dtype)w->scale_dtype, w->rows, w->cols / w->group);
+    }
+    if (packed)
+        add_item(b, name, ".weight", w->codes, FA_U32, w->rows, (int64_t)w->row_bytes / 4);
+    else if (w->fmt <= FA_FMT_BF16)
+        add_item(b, name, ".weight", w->codes, plain[w->fmt], w->rows, w->cols);
+    else
+        add_item(b, name, ".weight", w->codes, FA_U8, w->rows,
+                 (int64_t)w->row_bytes); /* block formats: no safetensors type */
+    if (b->n_item) w->name = b->item[b->n_item - 1].name;
+    count_format(b, w, w->rows * (int64_t)(w->row_bytes + (w->biases ? 2 : 1) * w->scale_row_bytes));
+}
+
+static const float *synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
+    const float *p = fa_synth_vector(n, mean, 0.1f, fa_rng_at(1, b->n_item), b->mem);
+    if (!p)
+        bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %lld floats", (long long)n);
+    else
+        add_item(b, name, suffix, p, FA_F32, n, 0);
+    b->n_param += n;
+    return p;
+}
+
+/* ---- matrices and vectors ---- */
+
 static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, const char *name) {
     memset(w, 0, sizeof *w);
     w->rows = rows;
     w->cols = cols;
+    if (b->synth) {
+        synth_matrix(b, w, name);
+        return;
+    }
     const fa_ckpt_tensor *t = find(b, name, ".weight"), *scales = find(b, name, ".scales");
     if (!t) {
         char real[REAL_MAX_LEN];
@@ -242,14 +312,7 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
         return;
     }
     int64_t bytes = (int64_t)(t->bytes + (scales ? 2 * scales->bytes : 0));
-    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) {
-        b->n_param += rows * cols;
-        b->fmt_bytes[w->fmt] += bytes;
-        if (b->fmt_bytes[w->fmt] > b->format_bytes) {
-            b->format_bytes = b->fmt_bytes[w->fmt];
-            fa_weight_fmt_text(w, b->format);
-        }
-    }
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) count_format(b, w, bytes);
     mark_used(b, t, 2);
     if (b->private_copy) copy_private(b, w, t);
 }
@@ -287,6 +350,10 @@ void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa
     memset(out, 0, sizeof *out);
     if (b->err.code) return;
     bind_matrix(b, &out->w, rows, cols, name);
+    if (b->synth) {
+        if (bias == FA_BIAS) out->bias = synth_vector(b, rows, 0, name, ".bias");
+        return;
+    }
     const fa_ckpt_tensor *t = bias == FA_NO_BIAS ? NULL : find(b, name, ".bias");
     if (t && !b->err.code) {
         out->bias = vector(b, t, rows);
@@ -301,6 +368,10 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
     FORMAT_NAME(name, fmt);
     *out = (fa_norm){NULL, dim, (float)eps, (float)offset};
     if (b->err.code) return;
+    if (b->synth) {
+        out->w = synth_vector(b, dim, 1 - (float)offset, name, ".weight");
+        return;
+    }
     const fa_ckpt_tensor *t = find(b, name, ".weight");
     if (t) {
         out->w = vector(b, t, dim);

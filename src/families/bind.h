@@ -5,7 +5,9 @@
 
 #include "base/buf.h"
 #include "families/family.h"
+#include "families/synth.h"
 #include "io/ckpt.h"
+#include "io/st_write.h"
 
 struct fa_binder {
     const fa_ckpt *ckpt;
@@ -19,7 +21,10 @@ struct fa_binder {
     int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
     int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
-    bool private_copy; /* copy matrices out of the mapping and drop its pages */
+    bool private_copy;     /* copy matrices out of the mapping and drop its pages */
+    const fa_synth *synth; /* make random weights instead of looking for tensors; NULL: no */
+    fa_st_item *item;      /* synth: every array made, [n_item], in model memory */
+    size_t n_item, cap_item;
     fa_error err;
 };
 

@@ -98,6 +98,7 @@ fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
 typedef struct rope_src {
     fa_cfg *c;
     const fa_jnode *dict;
+    bool per_layer; /* of one layer type */
 } rope_src;
 
 static double src_num(const rope_src *s, const char *key, double otherwise) {
@@ -152,8 +153,9 @@ static void scale_yarn(const rope_src *s, fa_rope *r, float *inv, double theta, 
     if (theta == 1) fa_cfg_fail(s->c, "rope: yarn cannot scale a \"rope_theta\" of 1");
     double lo = dim * log(ctx / (fast * 2 * M_PI)) / (2 * log(theta)),
            hi = dim * log(ctx / (slow * 2 * M_PI)) / (2 * log(theta));
-    const fa_jnode *trunc = present(fa_jget(s->dict, "truncate"));
-    if (fa_jbool(trunc, true)) lo = floor(lo), hi = ceil(hi);
+    if (fa_jbool(s->per_layer ? NULL : present(fa_jget(s->dict, "truncate")),
+                 true)) /* transformers looks for it at the top only */
+        lo = floor(lo), hi = ceil(hi);
     lo = lo > 0 ? lo : 0;
     hi = hi < dim - 1 ? hi : dim - 1;
     if (lo == hi) hi += 0.001;
@@ -208,7 +210,7 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
 }
 
 void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled) {
-    rope_src s = {c, rope_dict(c, layer_type, scaled)};
+    rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
     if (s.dict && fa_jtype_of(s.dict) != FA_JOBJ)
         fa_cfg_fail(c, "\"rope_scaling\" or \"rope_parameters\" is no object");
     memset(r, 0, sizeof *r);
@@ -246,8 +248,8 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     if (strcmp(type, "linear") == 0) {
         double f = src_required(&s, type, "factor");
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (float)(inv[i] / f);
-    } else if (strcmp(type, "proportional") ==
-               0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
+    } else if (strcmp(type, "proportional") == 0) {
+        /* the leading share of the pairs rotates, at the frequencies of the full width */
         double f = src_positive(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
         for (int64_t i = 0; i < r->n_pair; i++)
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;

@@ -8,8 +8,7 @@
 
 void fa_strtab_free(fa_strtab *t) {
     fa_free(t->pool);
-    fa_free(t->off);
-    fa_free(t->len);
+    fa_free(t->span);
     fa_free(t->slot);
     memset(t, 0, sizeof *t);
 }
@@ -18,17 +17,12 @@ static bool grow_ids(fa_strtab *t, size_t n) {
     if (n <= t->n_id) return true;
     if (n > t->cap_id) {
         size_t cap = t->cap_id * 2 > n ? t->cap_id * 2 : n;
-        uint32_t *off = (uint32_t *)fa_realloc(t->off, cap, sizeof *off);
-        if (off) t->off = off;
-        uint32_t *len = (uint32_t *)fa_realloc(t->len, cap, sizeof *len);
-        if (len) t->len = len;
-        if (!off || !len) return false;
+        fa_span *span = (fa_span *)fa_realloc(t->span, cap, sizeof *span);
+        if (!span) return false;
+        t->span = span;
         t->cap_id = cap;
     }
-    for (size_t i = t->n_id; i < n; i++) {
-        t->off[i] = UINT32_MAX;
-        t->len[i] = 0;
-    }
+    for (size_t i = t->n_id; i < n; i++) t->span[i] = (fa_span){UINT32_MAX, 0};
     t->n_id = n;
     return true;
 }
@@ -43,8 +37,8 @@ bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len) {
         t->pool = p;
         t->pool_cap = cap;
     }
-    t->off[id] = (uint32_t)t->pool_len;
-    t->len[id] = (uint32_t)len;
+    t->span[id].off = (uint32_t)t->pool_len;
+    t->span[id].len = (uint32_t)len;
     if (len) memcpy(t->pool + t->pool_len, s, len);
     t->pool[t->pool_len + len] = 0;
     t->pool_len = need;
@@ -54,8 +48,14 @@ bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len) {
 
 uint64_t fa_strtab_hash(const char *s, size_t len) { return fa_hash(s, len); }
 
-void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash) {
-    if (t->n_slot) __builtin_prefetch(&t->slot[hash & (t->n_slot - 1)]);
+void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash, int depth) {
+    const fa_strslot *e = &t->slot[hash & (t->n_slot - 1)];
+    if (depth == 0)
+        __builtin_prefetch(e);
+    else if (e->id1 && depth == 1)
+        __builtin_prefetch(&t->span[e->id1 - 1]);
+    else if (e->id1)
+        __builtin_prefetch(t->pool + t->span[e->id1 - 1].off);
 }
 
 /* The slot that holds the string, or the free one where it belongs. */
@@ -65,7 +65,7 @@ static fa_strslot *find_slot(const fa_strtab *t, const char *s, size_t len, uint
         fa_strslot *e = &t->slot[i];
         if (!e->id1) return e;
         uint32_t id = e->id1 - 1;
-        if (e->tag == tag && t->len[id] == len && memcmp(t->pool + t->off[id], s, len) == 0) return e;
+        if (e->tag == tag && t->span[id].len == len && memcmp(t->pool + t->span[id].off, s, len) == 0) return e;
     }
 }
 
@@ -82,13 +82,13 @@ bool fa_strtab_index(fa_strtab *t, const uint8_t *keep) {
     for (size_t i = 0; i < t->n_id; i += AHEAD) {
         size_t z = i + AHEAD < t->n_id ? i + AHEAD : t->n_id;
         for (size_t k = i; k < z; k++) {
-            if (t->off[k] == UINT32_MAX) continue;
-            hash[k - i] = fa_hash(t->pool + t->off[k], t->len[k]);
+            if (t->span[k].off == UINT32_MAX) continue;
+            hash[k - i] = fa_hash(t->pool + t->span[k].off, t->span[k].len);
             __builtin_prefetch(&t->slot[hash[k - i] & (n - 1)], 1);
         }
         for (size_t k = i; k < z; k++) {
-            if (t->off[k] == UINT32_MAX || (keep && !keep[k])) continue;
-            fa_strslot *e = find_slot(t, t->pool + t->off[k], t->len[k], hash[k - i]);
+            if (t->span[k].off == UINT32_MAX || (keep && !keep[k])) continue;
+            fa_strslot *e = find_slot(t, t->pool + t->span[k].off, t->span[k].len, hash[k - i]);
             e->tag = (uint32_t)(hash[k - i] >> 32);
             e->id1 = (uint32_t)k + 1;
         }

@@ -127,7 +127,11 @@ static int read_id(int32_t *id, const fa_gguf *g, const char *key, const fa_tok 
  * ---------------------------------------------------------------------------------------------------------------------------------
  */
 
-static int type_at(const fa_gguf_value *types, uint64_t i) { return types ? (int)fa_gguf_num_at(types, i) : NORMAL; }
+/* 0 for what is no type. */
+static int type_at(const fa_gguf_value *types, uint64_t i) {
+    double v = types ? fa_gguf_num_at(types, i) : NORMAL;
+    return v >= NORMAL && v <= BYTE ? (int)v : 0;
+}
 
 /* Converters write the spaces of user-defined SentencePiece tokens as spaces. Runs of spaces are pieces like others in
  * the original: the word sign again. */
@@ -176,9 +180,9 @@ static int read_added(fa_tok *t, const fa_gguf_value *types, fa_error *err) {
     for (uint64_t i = 0; i < types->n; i++) {
         int type = type_at(types, i);
         if (type != CONTROL && type != UNKNOWN && type != USER_DEFINED) continue;
-        fa_added a = {.id = (int32_t)i, .special = type != USER_DEFINED, .len = t->name.len[i]};
+        fa_added a = {.id = (int32_t)i, .special = type != USER_DEFINED, .len = t->name.span[i].len};
         fa_buf copy = {0}; /* the pool that the text lies in may move */
-        fa_buf_add(&copy, t->name.pool + t->name.off[i], a.len);
+        fa_buf_add(&copy, t->name.pool + t->name.span[i].off, a.len);
         a.text = copy.data;
         int rc = copy.failed ? no_memory(t, err) : fa_tok_add(t, &a, err);
         fa_buf_free(&copy);
@@ -195,7 +199,7 @@ static int read_added(fa_tok *t, const fa_gguf_value *types, fa_error *err) {
 static uint32_t score_key(const fa_tok *t, uint64_t id, int type, float score) {
     uint32_t u;
     memcpy(&u, &score, 4);
-    if (type == USER_DEFINED) return t->name.len[id] < 0xFFFF ? 0xFFFF - t->name.len[id] : 0;
+    if (type == USER_DEFINED) return t->name.span[id].len < 0xFFFF ? 0xFFFF - t->name.span[id].len : 0;
     return ~(u & 0x80000000u ? ~u : u | 0x80000000u);
 }
 

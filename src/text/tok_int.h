@@ -17,10 +17,14 @@ typedef struct fa_strslot {
     uint32_t id1; /* id + 1, 0 = free */
 } fa_strslot;
 
+typedef struct fa_span {
+    uint32_t off, len; /* in the pool; off UINT32_MAX = no string */
+} fa_span;
+
 typedef struct fa_strtab {
     char *pool; /* the strings, each NUL-terminated */
     size_t pool_len, pool_cap;
-    uint32_t *off, *len; /* by id; off UINT32_MAX = no string */
+    fa_span *span; /* by id */
     size_t n_id, cap_id;
     fa_strslot *slot;
     size_t n_slot; /* power of two or 0 */
@@ -39,10 +43,12 @@ bool fa_strtab_index(fa_strtab *t, const uint8_t *keep);
 int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len);
 /* The two halves of a look-up, so that loaders can have many in flight. */
 uint64_t fa_strtab_hash(const char *s, size_t len);
-void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash);
+/* Fetches what the look-up reads first (depth 0), then (1) and last (2); each depth reads what the one before fetched.
+ */
+void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash, int depth);
 int32_t fa_strtab_find_hashed(const fa_strtab *t, const char *s, size_t len, uint64_t hash);
 static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
-    return id >= 0 && (size_t)id < t->n_id && t->off[id] != UINT32_MAX;
+    return id >= 0 && (size_t)id < t->n_id && t->span[id].off != UINT32_MAX;
 }
 
 /* ---- bpe.c: merging
@@ -233,9 +239,10 @@ typedef struct fa_post { /* ids around a single sequence */
 enum { FA_TOK_MAX_STEPS = 16 }; /* normalizers, pre-tokenizers, decoders: more than this is refused */
 
 struct fa_tok {
-    char *what;     /* the source, for messages */
-    fa_strtab name; /* spelling by id, added tokens too; indexed: the model's vocabulary */
-    fa_strtab raw;  /* byte level with ignore_merges: the vocabulary as bytes */
+    char *what;      /* the source, for messages */
+    fa_strtab name;  /* spelling by id, added tokens too; indexed: the model's vocabulary */
+    fa_strtab shown; /* the few tokens that are spelled otherwise outwards: normalized added tokens */
+    fa_strtab raw;   /* byte level with ignore_merges: the vocabulary as bytes */
     fa_bpe bpe;
     fa_added *added;
     size_t n_added;
