@@ -19,11 +19,13 @@ static void shape_text(char *buf, size_t cap, const ffai_tensor_info *t) {
 static void print_summary(ffai_model *m) {
     ffai_model_info in;
     ffai_error err;
-    char bytes[16], params[16], tok[400];
+    char bytes[16], params[16], tok[400], type[100], arch[100];
     ffai_model_get_info(m, &in);
+    snprintf(type, sizeof type, "%s", in.model_type);
+    snprintf(arch, sizeof arch, "%s", in.arch);
     const char *b = term_sgr(stdout, TERM_BOLD), *p = term_sgr(stdout, TERM_PLAIN);
     printf("%smodel%s      %s\n", b, p, in.path);
-    printf("%sfamily%s     %s (model_type %s, %s)\n", b, p, in.family, in.model_type, in.arch);
+    printf("%sfamily%s     %s (model_type %s, %s)\n", b, p, in.family, out_plain(type), out_plain(arch));
     printf("%sfiles%s      %s, %lld tensors", b, p, in.container, (long long)in.n_tensor);
     if (in.n_unused) printf(", %lld of them not used", (long long)in.n_unused);
     printf("\n%sweights%s    %s parameters, mostly %s, %s\n", b, p, out_count(params, (double)in.n_param), in.format,
@@ -34,7 +36,7 @@ static void print_summary(ffai_model *m) {
            in.tied ? ", head tied to the embedding" : "");
     printf("%scontext%s    %lld tokens\n", b, p, (long long)in.max_ctx);
     if (ffai_tokenizer_text(m, tok, sizeof tok, &err) == 0)
-        printf("%stokenizer%s  %s\n", b, p, tok);
+        printf("%stokenizer%s  %s\n", b, p, out_plain(tok));
     else
         printf("%stokenizer%s  none: %s\n", b, p, err.msg);
 }

@@ -145,6 +145,12 @@ void out_table_begin(out_table *t, const char *const *head, const char *align) {
     t->n_col = (int)strlen(align);
 }
 
+char *out_plain(char *s) {
+    for (char *p = s; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7F) *p = '?';
+    return s;
+}
+
 void out_cell(out_table *t, int row, int col, const char *fmt, ...) {
     if (t->failed) return;
     if (row >= t->n_row) {
@@ -163,6 +169,7 @@ void out_cell(out_table *t, int row, int col, const char *fmt, ...) {
     char text[512];
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    out_plain(text);
     char **at = &t->cell[(size_t)row * (size_t)t->n_col + (size_t)col];
     free(*at);
     *at = strdup(text);

@@ -40,6 +40,8 @@ typedef struct out_table {
 } out_table;
 
 void out_table_begin(out_table *t, const char *const *head, const char *align);
+/* Control characters become '?': names out of files must not steer a terminal. Returns s. */
+char *out_plain(char *s);
 /* The next cell in reading order. */
 void out_cell(out_table *t, int row, int col, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 /* Prints and frees; false: out of memory. */

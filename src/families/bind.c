@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { NAME_MAX_LEN = 256, REAL_MAX_LEN = NAME_MAX_LEN + 64 /* with prefix and suffix */, MISSING_SHOWN = 6 };
 
@@ -201,14 +202,19 @@ static void bind_plain(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
     w->row_bytes = fa_qfmt_row_bytes((fa_fmt)t->fmt, 0, w->cols);
 }
 
-/* Moves one plane of a weight to private memory and lets the kernel drop the mapped pages. */
+/* Moves one plane of a weight to private memory, piece by piece: the kernel drops the mapped pages of a piece before
+ * the next is read, so that a large tensor is never resident twice. */
 static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t bytes) {
+    const size_t piece = (size_t)4 << 20;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uint8_t *p = (uint8_t *)fa_mem_calloc(b->mem, bytes, 1);
-    if (!p) return NULL;
-    memcpy(p, data, bytes);
-    uintptr_t page = 4096, lo = ((uintptr_t)data + page - 1) / page * page,
-              hi = ((uintptr_t)data + bytes) / page * page;
-    if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    for (size_t at = 0; p && at < bytes; at += piece) {
+        size_t n = bytes - at < piece ? bytes - at : piece;
+        memcpy(p + at, data + at, n);
+        /* the first page may hold another tensor's bytes: they come back from the file when they are read */
+        uintptr_t lo = (uintptr_t)(data + at) / page * page, hi = (uintptr_t)(data + at + n) / page * page;
+        if (hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+    }
     return p;
 }
 
