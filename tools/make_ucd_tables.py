@@ -2,7 +2,8 @@
 """Writes src/text/ucd_tab.c: one byte per code point, as the regex engine of HuggingFace `tokenizers` classifies it.
 
 Asking that engine itself (needs the `tokenizers` package) keeps our classes equal to the reference's Unicode version: pre-tokenizers must cut
-where it cuts. Bits: 0-4 general category (index in GC), 5 white space, 6 "normalization may touch it", 7 word character (\\w)."""
+where it cuts. Bits: 0-4 general category (index in GC), 5 white space, 6 "normalization may touch it", 7 word character
+as the Whitespace pre-tokenizer and single_word see it (another engine)."""
 import bisect
 import sys
 import unicodedata
@@ -71,7 +72,9 @@ def main():
         if i:
             for c in members(r"\p{%s}" % name):
                 tab[c] |= i
-    for bit, it in ((0x20, members(r"\s")), (0x40, touched()), (0x80, members(r"\w"))):
+    words = pre_tokenizers.Whitespace()
+    word = (c for c in CPS if len(words.pre_tokenize_str("a" + chr(c))) == 1 and not tab[c] & 0x20)
+    for bit, it in ((0x20, members(r"\s")), (0x40, touched()), (0x80, word)):
         for c in it:
             tab[c] |= bit
     blocks, index = {}, []

@@ -44,7 +44,7 @@ enum {
     FA_UCD_GC = 0x1F,
     FA_UCD_SPACE = 0x20,    /* \s */
     FA_UCD_UNSTABLE = 0x40, /* normalization to NFC may change it or join it to the character before */
-    FA_UCD_WORD = 0x80      /* \w */
+    FA_UCD_WORD = 0x80      /* \w of the Whitespace pre-tokenizer and of single_word */
 };
 
 extern const uint8_t fa_ucd_block[0x1100];
