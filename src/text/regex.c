@@ -83,7 +83,7 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
     int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
         r->code = pcre2_compile(
-            (PCRE2_SPTR)pattern, len,
+            (PCRE2_SPTR)(own.data ? own.data : ""), own.len,
             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT, &code, &at, cc);
         if (!r->code) {
             pcre2_get_error_message(code, text, sizeof text);
