@@ -42,6 +42,7 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
 static void stats_text(const ffai_engine_stats *s, const ffai_engine_info *in, const gen_times *t,
                        double decode_tok_s) {
     char rss[16];
+    if (!isatty(STDOUT_FILENO)) fputc('\n', stderr); /* the text ended without a line end; both may go to one log */
     fprintf(stderr, "load     %8.3f s\n", t->loaded - t->start);
     fprintf(stderr, "prompt   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->prefill_s, t->n_prompt,
             s->prefill_s > 0 ? (double)t->n_prompt / s->prefill_s : 0);

@@ -11,7 +11,9 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     *m = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (rc) return rc;
-    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL), .tokenizer_only = tokenizer_only, .synthetic = cli_str(o, OPT_SYNTHETIC, NULL)};
+    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL),
+                          .tokenizer_only = tokenizer_only,
+                          .synthetic = cli_str(o, OPT_SYNTHETIC, NULL)};
     if (ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err)) return cli_fail(o, "%s", err.msg);
     if (tokenizer_only) return 0;
     ffai_model_info in;

@@ -141,6 +141,7 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
 int main(int argc, char **argv) {
     struct dirent **list;
     int bad = 0, seen = 0;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc != 5) {
         fprintf(stderr, "usage: parity FFAI DATA_DIR OUT_DIR PREFIX\n");
         return 2;
