@@ -7,16 +7,16 @@ SECONDS_PER_FUZZ ?= 10
 MODEL   ?=
 B := build/release
 
-# configure_and_build PRESET
+# build PRESET[,TARGET]
 define build
 	@cmake --preset $(1) >build/$(1).configure.log 2>&1 || { cat build/$(1).configure.log; exit 1; }
-	@cmake --build --preset $(1) -j $(JOBS)
+	@cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 endef
 
 .PHONY: ffai demo test test-real check format install asan tsan debug clang fuzz clean help deps
 
-ffai: deps   ## build the program and leave it as ./ffai
-	$(call build,release)
+ffai: deps   ## build the program and the libraries, leave ./ffai
+	$(call build,release,product)
 	@ln -sfn $(B)/ffai ffai
 	@./ffai version
 
@@ -34,6 +34,7 @@ test: deps   ## the whole suite; needs no model hub
 
 test-real: ffai   ## compare with the official implementation on real weights (fetches about 250 MB)
 	@tools/deps.sh real
+	$(call build,release,real_check)
 	@tests/real/run.sh
 
 check: deps   ## format, dependency rules, shell scripts, file rules

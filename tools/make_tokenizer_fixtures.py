@@ -167,6 +167,10 @@ def fixtures():
         bpe(vocab, [" ".join(m) for m in merges], **spm), added(("<unk>", True), ("<s>", True), ("</s>", True)),
         {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, rep]}, None, template("<s>", 1),
         {"type": "Sequence", "decoders": sp_dec + [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]})  # fmt: skip
+    yield "prepend", document(
+        bpe(vocab, merges, **spm), added(("<s>", True, {"normalized": True}), ("the", False, {"normalized": True}), ("in", False, {"single_word": True}), ("it", False, {"normalized": True, "single_word": True, "lstrip": True}),
+                                         ("of", True, {"rstrip": True})),
+        {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, rep]}, None, None, {"type": "Sequence", "decoders": sp_dec})  # fmt: skip
     runs = ["▁" * k for k in range(2, 9)] + ["\n" * k for k in range(2, 5)]
     vocab, _, merges = spm_model(["<pad>", "<eos>", "<bos>", "<unk>", "\n"] + runs + ["<b>", "</b>", "<start_of_turn>"], 420, runs)
     yield "gemma3", document(

@@ -10,6 +10,8 @@ static _Atomic long g_fail_at; /* tests: counts down to the allocation that fail
 
 void fa_alloc_fail_at(long n) { atomic_store(&g_fail_at, n); }
 
+long fa_alloc_fail_left(void) { return atomic_load(&g_fail_at); }
+
 static int must_fail(void) {
     if (atomic_load_explicit(&g_fail_at, memory_order_relaxed) == 0) return 0;
     return atomic_fetch_sub(&g_fail_at, 1) == 1;

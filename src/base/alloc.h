@@ -17,5 +17,7 @@ void fa_free(void *p);
 
 /* Tests only: the n-th allocation from now on (1 = the next) returns NULL, once; 0 turns it off. */
 void fa_alloc_fail_at(long n);
+/* Tests only: allocations left until the one that fails; 0 when it came. */
+long fa_alloc_fail_left(void);
 
 #endif

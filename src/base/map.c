@@ -82,6 +82,11 @@ bool fa_path_is_file(const char *path) {
     return stat(path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+bool fa_path_exists(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
 bool fa_path_is_dir(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);

@@ -16,6 +16,7 @@ void fa_map_close(fa_map *m);
  * wide reads); refuses more than max bytes before allocating. */
 int fa_read_file(char **out, size_t *len, const char *path, size_t max, fa_error *err);
 bool fa_path_is_file(const char *path);
+bool fa_path_exists(const char *path); /* as anything at all, a dangling link too */
 bool fa_path_is_dir(const char *path);
 
 #endif

@@ -31,6 +31,8 @@ struct fa_pool {
     void (*fn)(void *arg, int ith, int n_thread);
     void *arg;
     bool quit;
+    int spin_barrier,
+        spin_idle; /* 0 when there are more threads than processors: who spins keeps another from working */
     int n_thread, n_started;
     pthread_t *thread; /* [n_thread - 1] */
 };
@@ -83,7 +85,7 @@ void fa_pool_barrier(fa_pool *p) {
         atomic_store_explicit(&p->next, 0, memory_order_relaxed);
         advance(&p->barrier);
     } else {
-        wait_change(&p->barrier, old, SPIN_BARRIER);
+        wait_change(&p->barrier, old, p->spin_barrier);
     }
 }
 
@@ -97,7 +99,7 @@ static void *worker_main(void *arg) {
     int ith = w->ith;
     fa_free(w);
     for (uint32_t seen = 0;; seen++) {
-        wait_change(&p->job, seen, SPIN_IDLE);
+        wait_change(&p->job, seen, p->spin_idle);
         if (p->quit) return NULL;
         p->fn(p->arg, ith, p->n_thread);
         fa_pool_barrier(p);
@@ -120,6 +122,10 @@ int fa_pool_create(fa_pool **out, int n_thread, fa_error *err) {
     fa_pool *p = (fa_pool *)fa_aligned_calloc(64, sizeof *p);
     if (!p || !(p->thread = FA_NEWN(pthread_t, (size_t)n_thread))) goto nomem;
     p->n_thread = n_thread;
+    if (n_thread <= fa_cpu_count()) {
+        p->spin_barrier = SPIN_BARRIER;
+        p->spin_idle = SPIN_IDLE;
+    }
     for (int i = 1; i < n_thread; i++) {
         worker_arg *w = FA_NEW(worker_arg);
         if (!w) goto nomem;

@@ -16,9 +16,14 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
     c->eps = fa_cfg_num(r, "rms_norm_eps", 1e-6);
+    if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
     c->act = fa_cfg_act(r, d->act_key, d->act);
     c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
     c->embed_scale = 1;
+    if (c->head_dim < 1) { /* more heads than columns, and no head_dim of its own */
+        fa_cfg_fail(r, "num_attention_heads %lld do not fit hidden_size %lld", (long long)c->n_head, (long long)c->dim);
+        c->head_dim = 1;
+    }
     c->attn_scale = 1 / sqrtf((float)c->head_dim);
     if (!r->err.code && c->n_head % c->n_kv_head)
         fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head,
@@ -26,7 +31,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
     c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
-    if (!c->layer_rope || !c->window) fa_cfg_fail(r, "no memory for %lld layers", (long long)c->n_layer);
+    if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
     *dims = (fa_lm_dims){
         c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
         c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
@@ -91,7 +96,8 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
         fa_bind_linear(b, &l->down, c->dim, c->ff_dim, mlp_bias, "model.layers.%d.mlp.down_proj", i);
     }
     fa_bind_norm(b, &w->norm, c->dim, c->eps, c->norm_offset, "model.norm");
-    if (c->tied)
+    /* a head that is stored wins over tying, as in transformers */
+    if (c->tied && !fa_bind_has(b, "lm_head"))
         w->head = embed;
     else
         fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");

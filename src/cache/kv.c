@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+enum { MAX_TABLE = 1 << 24 /* entries of one group's page tables: a thousand sequences of a million tokens */ };
+
 static int32_t pages_for(int64_t tokens) { return (int32_t)((tokens + FA_PAGE - 1) / FA_PAGE); }
 
 /* Pages that one slot of a group can hold at once. */
@@ -35,14 +37,24 @@ static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int
     *n_group = 0;
     if (o->n_ctx < 1 || o->n_ctx > (1 << 28) || o->n_slot < 1 || o->n_slot > 65536)
         return fa_fail(err, FFAI_EINVAL, "cache: context of %d tokens for %d sequences", o->n_ctx, o->n_slot);
+    if ((int64_t)pages_for(o->n_ctx) * o->n_slot > MAX_TABLE)
+        return fa_fail(err, FFAI_ELIMIT, "cache: %d sequences of %d tokens are more than the page tables hold",
+                       o->n_slot, o->n_ctx);
     for (int i = 0; i < n_layer; i++) {
         int g = group_of(group, n_group, spec[i].window);
         if (g < 0)
             return fa_fail(err, FFAI_ENOTSUP, "cache: layer %d: more than %d different attention windows", i,
                            FA_MAX_GROUP);
-        group[g].page_bytes += 2 * layer_page_bytes(&spec[i], o->dtype);
+        group[g].page_bytes += 2 * layer_page_bytes(&spec[i], o->dtype); /* < 2^50: families bound heads and layers */
     }
-    for (int g = 0; g < *n_group; g++) group[g].n_page = group_pages(group[g].window, o) * o->n_slot;
+    int64_t total = 0, bytes;
+    for (int g = 0; g < *n_group; g++) {
+        group[g].n_page = group_pages(group[g].window, o) * o->n_slot;
+        if (__builtin_mul_overflow(group[g].page_bytes, group[g].n_page, &bytes) ||
+            __builtin_add_overflow(total, bytes, &total))
+            return fa_fail(err, FFAI_ELIMIT, "cache: %d sequences of %d tokens do not fit any memory", o->n_slot,
+                           o->n_ctx);
+    }
     return 0;
 }
 

@@ -54,6 +54,7 @@ int main(int argc, char **argv) {
     cli_opts o;
     int status = cli_parse(&o, cmd, argc - 2, argv + 2);
     if (status == 0) {
+        term_catch_lost_page();
         term_init(cli_has(&o, OPT_QUIET), cli_has(&o, OPT_VERBOSE));
         if (cli_has(&o, OPT_HELP))
             help_command(stdout, cmd);

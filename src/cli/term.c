@@ -74,4 +74,22 @@ void term_catch_interrupt(void) {
     sigaction(SIGTERM, &a, NULL);
 }
 
+/* A model file that becomes shorter while it is mapped: reads behind its new end raise SIGBUS. Nothing can be saved;
+ * the message says why the program ends. */
+static void on_lost_page(int sig) {
+    static const char text[] = "ffai: a model file became shorter while it was in use\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)sig, (void)n;
+    _exit(1);
+}
+
+void term_catch_lost_page(void) {
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_lost_page;
+    sigemptyset(&a.sa_mask);
+    a.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGBUS, &a, NULL);
+}
+
 bool term_interrupted(void) { return g_interrupted != 0; }

@@ -22,6 +22,8 @@ bool term_is_quiet(void);
 /* From here on the first Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly; the second one kills as
  * usual. */
 void term_catch_interrupt(void);
+/* Makes SIGBUS (a mapped model file was truncated) end the program with a message and status 1. */
+void term_catch_lost_page(void);
 bool term_interrupted(void);
 
 #endif

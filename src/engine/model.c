@@ -27,10 +27,11 @@ static const char *str_or(const fa_jnode *n, const char *otherwise) {
 }
 
 static int unknown_family(const ffai_model *m, fa_error *err) {
+    const char *file = fa_ckpt_gguf(m->ckpt) ? "" : "/config.json";
     fa_buf names = {0};
     for (size_t i = 0; i < fa_n_family; i++) fa_buf_printf(&names, "%s%s", i ? ", " : "", fa_families[i]->name);
-    int rc = fa_fail(err, FFAI_ENOTSUP, "%s: model_type \"%s\" (%s) is not a family that ffai knows: %s",
-                     fa_ckpt_path(m->ckpt), m->model_type, m->arch, names.data ? names.data : "");
+    int rc = fa_fail(err, FFAI_ENOTSUP, "%s%s: model_type \"%s\" (%s) is not a family that ffai knows: %s",
+                     fa_ckpt_path(m->ckpt), file, m->model_type, m->arch, names.data ? names.data : "");
     fa_buf_free(&names);
     return rc;
 }
@@ -45,22 +46,57 @@ static int find_family(ffai_model *m, fa_error *err) {
     return m->family ? 0 : unknown_family(m, err);
 }
 
-static void add_eos(ffai_model *m, const fa_jnode *n) {
+/* An id or a list of ids. Ids that the model does not have (-1 in some checkpoints) can never come: left out. */
+static int add_eos(ffai_model *m, const fa_jnode *obj, const char *file, fa_error *err) {
+    const fa_jnode *n = fa_jget(obj, "eos_token_id");
     bool list = fa_jtype_of(n) == FA_JARR;
-    for (const fa_jnode *v = list ? fa_jfirst(n) : n; v && m->n_eos < FA_MAX_EOS; v = list ? fa_jnext(v) : NULL)
-        if (fa_jtype_of(v) == FA_JINT) m->eos[m->n_eos++] = (int32_t)fa_jint(v, -1);
+    for (const fa_jnode *v = list ? fa_jfirst(n) : n; v; v = list ? fa_jnext(v) : NULL) {
+        if (fa_jtype_of(v) == FA_JNULL) continue;
+        if (fa_jtype_of(v) != FA_JINT)
+            return fa_fail(err, FFAI_EFORMAT, "%s: %s: \"eos_token_id\" is neither an integer nor a list of integers",
+                           fa_ckpt_path(m->ckpt), file);
+        int64_t id = fa_jint(v, -1);
+        if (id < 0 || id >= m->dims.vocab) continue;
+        if (m->n_eos == FA_MAX_EOS)
+            return fa_fail(err, FFAI_ELIMIT, "%s: %s: \"eos_token_id\" lists more than %d ids", fa_ckpt_path(m->ckpt),
+                           file, FA_MAX_EOS);
+        m->eos[m->n_eos++] = (int32_t)id;
+    }
+    return 0;
 }
 
 /* generation_config.json, then config.json, then text_config: the first that names any. */
-static void read_eos(ffai_model *m) {
+static int read_eos(ffai_model *m, fa_error *err) {
     const fa_jnode *cfg = fa_ckpt_config(m->ckpt);
-    add_eos(m, fa_jget(fa_ckpt_generation_config(m->ckpt), "eos_token_id"));
-    if (!m->n_eos) add_eos(m, fa_jget(cfg, "eos_token_id"));
-    if (!m->n_eos) add_eos(m, fa_jget(fa_jget(cfg, "text_config"), "eos_token_id"));
+    int rc = add_eos(m, fa_ckpt_generation_config(m->ckpt), "generation_config.json", err);
+    if (!rc && !m->n_eos) rc = add_eos(m, cfg, "config.json", err);
+    if (!rc && !m->n_eos) rc = add_eos(m, fa_jget(cfg, "text_config"), "config.json", err);
+    return rc;
+}
+
+/* Sampling values must be numbers that ffai_sampling_default can hand on. */
+static int check_generation_config(const ffai_model *m, fa_error *err) {
+    static const struct {
+        const char *key;
+        double max;
+    } keys[] = {{"temperature", 1000}, {"top_k", INT32_MAX}, {"top_p", 1}, {"min_p", 1}};
+    const fa_jnode *g = fa_ckpt_generation_config(m->ckpt);
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const fa_jnode *n = fa_jget(g, keys[i].key);
+        if (!n || fa_jtype_of(n) == FA_JNULL) continue;
+        double v = fa_jnum(n, -2);
+        bool off = i == 1 && v == -1; /* a top_k of -1 is how some say "all" */
+        if ((v < 0 && !off) || v > keys[i].max)
+            return fa_fail(err, FFAI_EFORMAT, "%s: generation_config.json: \"%s\" is no number between 0 and %g",
+                           fa_ckpt_path(m->ckpt), keys[i].key, keys[i].max);
+    }
+    return 0;
 }
 
 static int read_config(ffai_model *m, fa_error *err) {
     fa_cfg r = {.root = fa_ckpt_config(m->ckpt), .path = fa_ckpt_path(m->ckpt), .mem = &m->mem};
+    if (!fa_ckpt_gguf(m->ckpt) && !(r.path = fa_mem_printf(&m->mem, "%s/config.json", fa_ckpt_path(m->ckpt))))
+        return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the config", fa_ckpt_path(m->ckpt));
     const fa_jnode *text = fa_jget(r.root, "text_config");
     if (fa_jtype_of(text) == FA_JOBJ) r.text = text;
     const fa_ckpt_tensor *factors = fa_ckpt_find(m->ckpt, "rope_freqs.weight");
@@ -148,10 +184,16 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
         rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", path, fa_ckpt_count(m->ckpt));
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
+<<<<<<< HEAD
     if (!rc) read_eos(m);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
+=======
+    if (!rc) rc = read_eos(m, err);
+    if (!rc) rc = check_generation_config(m, err);
+    if (!rc && (!config_only || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
+>>>>>>> attack
     if (rc) {
         ffai_model_free(m);
         return rc;

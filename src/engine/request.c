@@ -172,6 +172,12 @@ static bool hit_stop(ffai_request *r, size_t from) {
 
 static void accept(ffai_request *r, int32_t id) {
     fa_error err = {0};
+    if (id < 0) {
+        fa_fail(&err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
+                (long long)r->n);
+        fail(r, &err);
+        return;
+    }
     if (!r->ignore_eos && fa_model_is_eos(r->e->m, id)) {
         finish(r, FFAI_FINISH_EOS);
         return;

@@ -11,10 +11,15 @@ typedef struct cand {
     int32_t id;
 } cand;
 
+/* -1 when there is nothing to choose from: no logit is a number above minus infinity. */
 static int32_t argmax(const float *x, int64_t n) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i; /* the first of equals, as torch.argmax on the CPU */
+    int64_t best = -1;
+    float top = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        if (!(x[i] > top)) continue; /* the first of equals, as torch.argmax on the CPU; never a NaN */
+        top = x[i];
+        best = i;
+    }
     return (int32_t)best;
 }
 
@@ -78,14 +83,15 @@ static int64_t keep_top_p(cand *c, int64_t n, float top_p) {
 }
 
 int32_t fa_sample(const ffai_sampling *s, float *logits, int64_t n, float draw, void *work) {
-    if (!(s->temp > 0)) return argmax(logits, n);
+    int32_t likeliest = argmax(logits, n);
+    /* an infinite logit, and the limit of ever smaller temperatures, leave nothing to draw */
+    if (likeliest < 0 || !(s->temp > 0) || !isfinite(logits[likeliest] / s->temp)) return likeliest;
     cand *c = (cand *)work;
     int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
         if (isnan(logits[i])) continue;
         c[kept++] = (cand){logits[i] / s->temp, (int32_t)i};
     }
-    if (!kept) return 0;
     if (s->top_k > 0 && s->top_k < kept) {
         select_top(c, kept, s->top_k);
         kept = s->top_k;
@@ -117,7 +123,9 @@ void ffai_sampling_default(const ffai_model *m, ffai_sampling *s) {
     *s = (ffai_sampling){.temp = 0, .top_p = 1};
     if (!sample) return;
     s->temp = (float)fa_jnum(fa_jget(g, "temperature"), 1);
-    s->top_k = (int)fa_jint(fa_jget(g, "top_k"), 50);
+    s->top_k = (int)fa_jnum(fa_jget(g, "top_k"), 50); /* the loader checked the ranges */
+    if (s->top_k < 0) s->top_k = 0;
     s->top_p = (float)fa_jnum(fa_jget(g, "top_p"), 1);
+    if (s->top_p < 1e-9f) s->top_p = 1e-9f; /* 0: the likeliest token alone */
     s->min_p = (float)fa_jnum(fa_jget(g, "min_p"), 0);
 }

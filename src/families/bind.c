@@ -111,6 +111,30 @@ static bool check_shape(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, int
     return false;
 }
 
+/* What config.json says of a module: its own entry (an object) or the global values. Global values are not held against
+ * a model that has entries, as their names may be spelled for another wrapper. */
+static const fa_jnode *said_of(const fa_binder *b, const fa_jnode *own) {
+    if (fa_jtype_of(own) == FA_JOBJ) return own;
+    for (const fa_jnode *n = fa_jfirst(b->quant); n; n = fa_jnext(n))
+        if (fa_jtype_of(n) == FA_JOBJ || fa_jtype_of(n) == FA_JBOOL) return NULL;
+    return b->quant;
+}
+
+/* bits and group follow from the shapes; a config that says something else describes another file. */
+static bool agrees(fa_binder *b, const fa_weight *w, const fa_ckpt_tensor *t, const fa_jnode *said, const char *key,
+                   int64_t found) {
+    const fa_jnode *n = fa_jget(said, key);
+    if (!n || fa_jtype_of(n) == FA_JNULL || fa_jint(n, INT64_MIN) == found) return true;
+    if (fa_jint(n, INT64_MIN) == INT64_MIN)
+        bind_fail(b, FFAI_EFORMAT, t, "config.json: quantization: \"%s\" is not an integer", key);
+    else
+        bind_fail(b, FFAI_EFORMAT, t,
+                  "config.json: quantization: \"%s\" is %lld, but [%lld, %lld] for a matrix of [%lld, %lld] means %lld",
+                  key, (long long)fa_jint(n, 0), (long long)t->dim[0], (long long)t->dim[1], (long long)w->rows,
+                  (long long)w->cols, (long long)found);
+    return false;
+}
+
 /* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config
  * says the mode. */
 static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const fa_ckpt_tensor *t,
@@ -120,6 +144,7 @@ static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const f
     const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
     if (!mode_node) mode_node = fa_jget(b->quant, "mode");
     const char *mode = fa_jstr(mode_node, NULL);
+    if (mode_node && !mode && fa_jtype_of(mode_node) != FA_JNULL) mode = "(no string)";
     const fa_ckpt_tensor *biases = find(b, name, ".biases");
     if (!mode) mode = biases ? "affine" : "mxfp4";
     bool affine = strcmp(mode, "affine") == 0;
@@ -138,6 +163,8 @@ static void bind_quantized(fa_binder *b, fa_weight *w, const char *name, const f
     w->fmt = affine ? FA_FMT_AFFINE : FA_FMT_MXFP4;
     w->bits = (uint8_t)(t->dim[1] * 32 / w->cols);
     w->group = (uint16_t)(w->cols / scales->dim[1]);
+    const fa_jnode *said = said_of(b, own);
+    if (!agrees(b, w, t, said, "bits", w->bits) || !agrees(b, w, t, said, "group_size", w->group)) return;
     if (!affine && (w->bits != 4 || w->group != 32)) {
         bind_fail(b, FFAI_ENOTSUP, t, "%s with %d bits and groups of %d", mode, w->bits, w->group);
         return;
@@ -189,7 +216,8 @@ static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
     w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
     if (w->codes && w->scales) w->scales = private_plane(b, w->scales, (size_t)w->rows * w->scale_row_bytes);
     if (w->codes && w->biases) w->biases = private_plane(b, w->biases, (size_t)w->rows * w->scale_row_bytes);
-    if (!w->codes || (w->scale_row_bytes && !w->scales))
+    bool affine = w->fmt == FA_FMT_AFFINE;
+    if (!w->codes || (w->scale_row_bytes && !w->scales) || (affine && !w->biases))
         bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
 }
 

@@ -18,6 +18,10 @@ void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) {
     fa_fail(&c->err, FFAI_EFORMAT, "%s: %s", c->path, text);
 }
 
+void fa_cfg_no_memory(fa_cfg *c) {
+    if (!c->err.code) fa_fail(&c->err, FFAI_ENOMEM, "%s: no memory for the config", c->path);
+}
+
 static const fa_jnode *present(const fa_jnode *n) { return n && fa_jtype_of(n) != FA_JNULL ? n : NULL; }
 
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key) {
@@ -94,21 +98,34 @@ fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
 typedef struct rope_src {
     fa_cfg *c;
     const fa_jnode *dict;
+    bool per_layer; /* of one layer type */
 } rope_src;
 
 static double src_num(const rope_src *s, const char *key, double otherwise) {
     return finite_num(s->c, key, present(fa_jget(s->dict, key)), otherwise);
 }
 
+/* A number that something is divided by or whose logarithm is taken. */
+static double positive(const rope_src *s, const char *key, double v) {
+    if (v > 1e-6 && v < 1e31) return v;
+    fa_cfg_fail(s->c, "rope: \"%s\" is %g, not a usable positive number", key, v);
+    return 1;
+}
+
+static double src_positive(const rope_src *s, const char *key, double otherwise) {
+    return positive(s, key, src_num(s, key, otherwise));
+}
+
 static double src_required(const rope_src *s, const char *type, const char *key) {
     const fa_jnode *n = present(fa_jget(s->dict, key));
     if (!is_number(n)) fa_cfg_fail(s->c, "rope type \"%s\" needs \"%s\"", type, key);
-    return finite_num(s->c, key, n, 1.0);
+    return positive(s, key, finite_num(s->c, key, n, 1.0));
 }
 
 static void scale_llama3(const rope_src *s, float *inv, int64_t n, double ctx) {
     double factor = src_required(s, "llama3", "factor"), low = src_required(s, "llama3", "low_freq_factor"),
            high = src_required(s, "llama3", "high_freq_factor");
+    if (high == low) fa_cfg_fail(s->c, "rope: \"low_freq_factor\" and \"high_freq_factor\" are both %g", low);
     for (int64_t i = 0; i < n; i++) {
         double wavelen = 2 * M_PI / inv[i];
         if (wavelen > ctx / low) {
@@ -124,17 +141,21 @@ static double yarn_mscale(double scale, double m) { return scale <= 1 ? 1.0 : 0.
 
 static void scale_yarn(const rope_src *s, fa_rope *r, float *inv, double theta, double ctx, double max_ctx) {
     int64_t n = r->n_pair;
-    double dim = 2.0 * (double)n, factor = src_num(s, "factor", max_ctx / ctx);
+    double dim = 2.0 * (double)n, factor = src_positive(s, "factor", max_ctx / ctx);
     double m = src_num(s, "mscale", 0), m_all = src_num(s, "mscale_all_dim", 0);
     double def = m != 0 && m_all != 0 ? yarn_mscale(factor, m) / yarn_mscale(factor, m_all) : yarn_mscale(factor, 1);
-    r->mscale = (float)src_num(s, "attention_factor", def);
+    r->mscale = (float)positive(s, "attention_factor", src_num(s, "attention_factor", def));
     double fast = src_num(s, "beta_fast", 32), slow = src_num(s, "beta_slow", 1);
     if (fast == 0) fast = 32;
     if (slow == 0) slow = 1;
+    fast = positive(s, "beta_fast", fast);
+    slow = positive(s, "beta_slow", slow);
+    if (theta == 1) fa_cfg_fail(s->c, "rope: yarn cannot scale a \"rope_theta\" of 1");
     double lo = dim * log(ctx / (fast * 2 * M_PI)) / (2 * log(theta)),
            hi = dim * log(ctx / (slow * 2 * M_PI)) / (2 * log(theta));
-    const fa_jnode *trunc = present(fa_jget(s->dict, "truncate"));
-    if (fa_jbool(trunc, true)) lo = floor(lo), hi = ceil(hi);
+    if (fa_jbool(s->per_layer ? NULL : present(fa_jget(s->dict, "truncate")),
+                 true)) /* transformers looks for it at the top only */
+        lo = floor(lo), hi = ceil(hi);
     lo = lo > 0 ? lo : 0;
     hi = hi < dim - 1 ? hi : dim - 1;
     if (lo == hi) hi += 0.001;
@@ -154,9 +175,7 @@ static void divide_list(const rope_src *s, const char *key, float *inv, int64_t 
     }
     int64_t i = 0;
     for (const fa_jnode *v = fa_jfirst(list); v; v = fa_jnext(v)) {
-        double f = fa_jnum(v, 0);
-        if (!(f > 0)) fa_cfg_fail(s->c, "rope: \"%s\" holds a value that is not positive", key);
-        inv[i] = (float)(inv[i] / (f > 0 ? f : 1));
+        inv[i] = (float)(inv[i] / positive(s, key, fa_jnum(v, 0)));
         i++;
     }
 }
@@ -164,14 +183,15 @@ static void divide_list(const rope_src *s, const char *key, float *inv, int64_t 
 static void scale_longrope(const rope_src *s, fa_rope *r, float *inv, double ctx, double max_ctx) {
     float *longer = (float *)fa_mem_calloc(s->c->mem, (size_t)r->n_pair, sizeof *longer);
     if (!longer) {
-        fa_cfg_fail(s->c, "rope: no memory");
+        fa_cfg_no_memory(s->c);
         return;
     }
     memcpy(longer, inv, (size_t)r->n_pair * sizeof *inv);
     divide_list(s, "short_factor", inv, r->n_pair);
     divide_list(s, "long_factor", longer, r->n_pair);
-    double factor = src_num(s, "factor", max_ctx / ctx);
-    r->mscale = (float)src_num(s, "attention_factor", factor <= 1 ? 1.0 : sqrt(1 + log(factor) / log(ctx)));
+    double factor = src_positive(s, "factor", max_ctx / ctx);
+    double def = factor <= 1 || ctx <= 1 ? 1.0 : sqrt(1 + log(factor) / log(ctx));
+    r->mscale = (float)positive(s, "attention_factor", src_num(s, "attention_factor", def));
     r->inv_freq_long = longer;
     r->original_ctx = (int64_t)ctx;
 }
@@ -190,7 +210,9 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
 }
 
 void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled) {
-    rope_src s = {c, rope_dict(c, layer_type, scaled)};
+    rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
+    if (s.dict && fa_jtype_of(s.dict) != FA_JOBJ)
+        fa_cfg_fail(c, "\"rope_scaling\" or \"rope_parameters\" is no object");
     memset(r, 0, sizeof *r);
     r->n_pair = head_dim / 2;
     r->mscale = 1;
@@ -199,19 +221,26 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     double max_ctx = (double)fa_cfg_int(c, "max_position_embeddings", 2048, 1, INT32_MAX);
     double ctx = src_num(&s, "original_max_position_embeddings", max_ctx);
     const fa_jnode *outer = fa_cfg_node(c, "original_max_position_embeddings");
-    if (outer) ctx = fa_jnum(outer, ctx); /* transformers gives the config's own key priority */
-    if (!(theta > 0) || !(ctx >= 1)) fa_cfg_fail(c, "rope: theta %g, original context %g", theta, ctx);
+    if (outer) /* transformers gives the config's own key priority */
+        ctx = finite_num(c, "original_max_position_embeddings", outer, ctx);
+    if (!(theta >= 1e-3 && theta < 1e30)) fa_cfg_fail(c, "\"rope_theta\" is %g, not a usable positive number", theta);
+    if (!(ctx >= 1 && ctx <= INT32_MAX))
+        fa_cfg_fail(c, "\"original_max_position_embeddings\" is %g, not between 1 and %d", ctx, INT32_MAX);
     float *inv = (float *)fa_mem_calloc(c->mem, (size_t)r->n_pair + 1, sizeof *inv);
-    if (!inv || c->err.code) {
-        fa_cfg_fail(c, "rope: no memory");
+    if (!inv || c->err.code) { /* the first failure stays */
+        fa_cfg_no_memory(c);
         r->n_pair = 0;
         return;
     }
     r->inv_freq = inv;
     for (int64_t i = 0; i < r->n_pair; i++)
         inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * r->n_pair)); /* in f32, as torch does */
-    if (c->rope_factors && scaled && c->n_rope_factors == r->n_pair)
-        for (int64_t i = 0; i < r->n_pair; i++) inv[i] /= c->rope_factors[i];
+    if (c->rope_factors && scaled && c->n_rope_factors != r->n_pair)
+        fa_cfg_fail(c, "tensor rope_freqs.weight holds %lld factors for %lld rotated pairs",
+                    (long long)c->n_rope_factors, (long long)r->n_pair);
+    else if (c->rope_factors && scaled)
+        for (int64_t i = 0; i < r->n_pair; i++)
+            inv[i] = (float)(inv[i] / positive(&s, "rope_freqs.weight", (double)c->rope_factors[i]));
     const fa_jnode *t = present(fa_jget(s.dict, "rope_type"));
     if (!t) t = present(fa_jget(s.dict, "type"));
     const char *type = t ? fa_jstr(t, NULL) : "default";
@@ -221,7 +250,11 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (float)(inv[i] / f);
     } else if (strcmp(type, "proportional") ==
                0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
+<<<<<<< HEAD
         double f = src_num(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
+=======
+        double f = src_positive(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
+>>>>>>> attack
         for (int64_t i = 0; i < r->n_pair; i++)
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
     } else if (strcmp(type, "llama3") == 0) {

@@ -130,15 +130,25 @@ static int lone_gguf(char **found, const char *dir, fa_error *err) {
     return rc;
 }
 
+/* "org/repo" or "org/repo@revision": one slash, in the middle, and no file name's ending. */
+static bool looks_like_repo(const char *s) {
+    const char *slash = strchr(s, '/');
+    return slash && slash != s && slash[1] && !strchr(slash + 1, '/') && s[0] != '.' && !ends_in(s, ".gguf");
+}
+
 static int open_any(fa_ckpt *c, bool need_weights, fa_error *err) {
     if (!fa_path_is_dir(c->path)) {
         if (fa_path_is_file(c->path) && !ends_in(c->path, ".gguf"))
             return fa_fail(err, FFAI_EINVAL, "%s: neither a folder nor a .gguf file", c->path);
+        if (!fa_path_exists(c->path) && looks_like_repo(c->path))
+            return fa_fail(err, FFAI_EIO,
+                           "%s: no such folder or file; models are not downloaded yet, give a folder or a .gguf file",
+                           c->path);
         return fa_ckpt_open_gguf(c, c->path, err); /* a file that does not exist is reported there */
     }
     char *config = fa_path_join(c->path, "config.json"), *gguf;
     if (!config) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", c->path);
-    bool has_config = fa_path_is_file(config);
+    bool has_config = fa_path_exists(config);
     fa_free(config);
     if (has_config) return fa_ckpt_open_dir(c, need_weights, err);
     int rc = lone_gguf(&gguf, c->path, err);

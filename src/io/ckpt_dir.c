@@ -11,12 +11,13 @@
 
 static int no_memory(const fa_ckpt *c, fa_error *err) { return fa_fail(err, FFAI_ENOMEM, "%s: no memory", c->path); }
 
-/* dir/name as a JSON object; *j stays NULL when the file is missing and optional. */
+/* dir/name as a JSON object; *j stays NULL when the file is missing and optional. One that is there but cannot be read
+ * is an error. */
 static int load_json(fa_json **j, const fa_ckpt *c, const char *name, bool optional, fa_error *err) {
     char *path = fa_path_join(c->path, name);
     int rc = FFAI_OK;
     if (!path) return no_memory(c, err);
-    if (!optional || fa_path_is_file(path)) rc = fa_json_load(j, path, err);
+    if (!optional || fa_path_exists(path)) rc = fa_json_load(j, path, err);
     if (!rc && *j && fa_jtype_of(fa_json_root(*j)) != FA_JOBJ)
         rc = fa_fail(err, FFAI_EFORMAT, "%s: not a JSON object", path);
     fa_free(path);
@@ -133,7 +134,7 @@ static int open_all(fa_ckpt *c, bool need_weights, fa_error *err) {
 static int open_weights(fa_ckpt *c, bool need_weights, fa_error *err) {
     static const char single[] = "model.safetensors", index[] = "model.safetensors.index.json";
     char *a = fa_path_join(c->path, single), *b = fa_path_join(c->path, index);
-    bool has_single = a && fa_path_is_file(a), has_index = b && fa_path_is_file(b), ok = a && b;
+    bool has_single = a && fa_path_exists(a), has_index = b && fa_path_exists(b), ok = a && b;
     fa_free(a);
     fa_free(b);
     if (!ok) return no_memory(c, err);

@@ -255,10 +255,12 @@ static int check(fa_tok_stream *s, fa_error *err) {
 
 static void push(fa_tok_stream *s, int32_t id) {
     const fa_tok *t = s->t;
-    if (!fa_strtab_has(&t->name, id) || (s->skip_special && t->special[id])) return;
+    size_t len;
+    const char *text = fa_tok_piece(t, id, &len);
+    if (!text || (s->skip_special && t->special[id])) return;
     if (!t->has_decoder && s->began) fa_buf_add(s->out, " ", 1);
     s->began = true;
-    emit(s, 0, t->name.pool + t->name.span[id].off, t->name.span[id].len);
+    emit(s, 0, text, len);
 }
 
 int fa_tok_stream_push(fa_tok_stream *s, int32_t id, fa_buf *out, fa_error *err) {

@@ -208,6 +208,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     fa_buf fixed = {0};
     *ids = NULL;
     *n_ids = 0;
+    if (!n) text = "";
     if (valid_prefix(text, n) < n) {
         fa_tok_repair(&fixed, text, n);
         text = fixed.data;
@@ -263,6 +264,7 @@ void fa_tok_free(fa_tok *t) {
     enc_free(atomic_exchange(&t->spare, NULL));
     fa_strtab_free(&t->name);
     fa_strtab_free(&t->raw);
+    fa_strtab_free(&t->shown);
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.id_rank);
@@ -290,26 +292,34 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t);
 }
 
-/* The matchers. Normalized added tokens are matched in normalized text, so their content is normalized too. */
-static int build_matchers(fa_tok *t, fa_error *err) {
-    fa_enc *e = NULL;
-    int rc = FFAI_OK;
-    for (size_t i = 0; i < t->n_added && !rc; i++) {
-        const fa_added *a = &t->added[i];
-        const char *s = a->text;
-        size_t n = a->len;
-        if (a->normalized && t->n_norm) {
-            if (!e) e = FA_NEW(fa_enc);
-            if (!e) break;
-            e->t = t;
-            e->err = err;
-            rc = fa_norm_run(e, s, n, &s, &n);
-        }
-        if (!rc && !fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i)) rc = FFAI_ENOMEM;
-        t->special[a->id] |= a->special;
+/* The matcher entry of one added token. Normalized ones are matched in normalized text, so their content is normalized
+ * too; that is also how the reference spells them from then on, and a spelling that is not the content is not special
+ * to it. */
+static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
+    const fa_added *a = &t->added[i];
+    const char *s = a->text;
+    size_t n = a->len;
+    bool same = true;
+    if (a->normalized && t->n_norm) {
+        int rc = fa_norm_run(e, s, n, &s, &n);
+        if (rc) return rc;
+        same = n == a->len && memcmp(s, a->text, n) == 0;
     }
+    if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i) ||
+        (!same && !fa_strtab_set(&t->shown, (uint32_t)a->id, s, n)))
+        return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the added tokens", t->what);
+    t->special[a->id] |= a->special && same;
+    return FFAI_OK;
+}
+
+static int build_matchers(fa_tok *t, fa_error *err) {
+    fa_enc *e = FA_NEW(fa_enc);
+    int rc = e ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for the added tokens", t->what);
+    if (e) e->t = t;
+    if (e) e->err = err;
+    for (size_t i = 0; i < t->n_added && !rc; i++) rc = build_matcher(t, i, e, err);
     enc_free(e);
-    return rc ? fa_fail(err, rc, "%s: added tokens cannot be prepared", t->what) : FFAI_OK;
+    return rc;
 }
 
 static int by_value(const void *a, const void *b) {
@@ -386,10 +396,11 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
 size_t fa_tok_size(const fa_tok *t) { return t->name.n_id; }
 
 const char *fa_tok_piece(const fa_tok *t, int32_t id, size_t *len) {
+    const fa_strtab *from = fa_strtab_has(&t->shown, id) ? &t->shown : &t->name;
     if (len) *len = 0;
-    if (!fa_strtab_has(&t->name, id)) return NULL;
-    if (len) *len = t->name.span[id].len;
-    return t->name.pool + t->name.span[id].off;
+    if (!fa_strtab_has(from, id)) return NULL;
+    if (len) *len = from->span[id].len;
+    return from->pool + from->span[id].off;
 }
 
 int32_t fa_tok_id(const fa_tok *t, const char *piece, size_t len) {

@@ -14,7 +14,8 @@
 typedef struct fa_tok fa_tok;
 typedef struct fa_tok_stream fa_tok_stream;
 
-/* Reads dir/tokenizer.json, and dir/tokenizer_config.json for the names of BOS, EOS, PAD and UNK when it is there. */
+/* Reads dir/tokenizer.json, and tokenizer_config.json and special_tokens_map.json, where they are there, for the names
+ * of BOS, EOS, PAD and UNK. */
 int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err);
 /* tokenizer.json as bytes; config (tokenizer_config.json) may be NULL. Neither is kept. `what` names the source in
  * messages. */

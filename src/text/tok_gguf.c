@@ -127,7 +127,11 @@ static int read_id(int32_t *id, const fa_gguf *g, const char *key, const fa_tok 
  * ---------------------------------------------------------------------------------------------------------------------------------
  */
 
-static int type_at(const fa_gguf_value *types, uint64_t i) { return types ? (int)fa_gguf_num_at(types, i) : NORMAL; }
+/* 0 for what is no type. */
+static int type_at(const fa_gguf_value *types, uint64_t i) {
+    double v = types ? fa_gguf_num_at(types, i) : NORMAL;
+    return v >= NORMAL && v <= BYTE ? (int)v : 0;
+}
 
 /* Converters write the spaces of user-defined SentencePiece tokens as spaces. Runs of spaces are pieces like others in
  * the original: the word sign again. */

@@ -272,10 +272,10 @@ static int read_config(fa_tok *t, const char *config, size_t len, const char *wh
     int rc = fa_json_parse(&j, config, len, what, err);
     if (rc) return rc;
     const fa_jnode *c = fa_json_root(j);
-    t->bos = named(t, c, "bos_token");
-    t->eos = named(t, c, "eos_token");
-    t->pad = named(t, c, "pad_token");
-    t->unk = named(t, c, "unk_token");
+    if (t->bos < 0) t->bos = named(t, c, "bos_token");
+    if (t->eos < 0) t->eos = named(t, c, "eos_token");
+    if (t->pad < 0) t->pad = named(t, c, "pad_token");
+    if (t->unk < 0) t->unk = named(t, c, "unk_token");
     fa_json_free(j);
     return FFAI_OK;
 }
@@ -322,28 +322,38 @@ int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *con
     return rc;
 }
 
-int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
+/* dir/name, when there is such a file, for the tokens that nothing has named yet. */
+static int read_config_file(fa_tok *t, const char *dir, const char *name, fa_error *err) {
     enum { MAX_CONFIG = 64 << 20 };
-    fa_buf path = {0}, config = {0};
-    fa_json *j;
+    fa_buf path = {0};
     char *text = NULL;
     size_t len = 0;
-    *out = NULL;
-    fa_buf_printf(&path, "%s/tokenizer.json", dir);
-    fa_buf_printf(&config, "%s/tokenizer_config.json", dir);
-    int rc = path.failed || config.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir)
-                                          : fa_json_load(&j, path.data, err);
-    if (!rc) rc = from_tree(out, j, path.data, err);
-    if (!rc && fa_path_is_file(config.data)) {
-        rc = fa_read_file(&text, &len, config.data, MAX_CONFIG, err);
-        if (!rc) rc = read_config(*out, text, len, config.data, err);
-        if (rc) {
-            fa_tok_free(*out);
-            *out = NULL;
-        }
+    int rc = FFAI_OK;
+    fa_buf_printf(&path, "%s/%s", dir, name);
+    if (path.failed) {
+        rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir);
+    } else if (fa_path_is_file(path.data)) {
+        rc = fa_read_file(&text, &len, path.data, MAX_CONFIG, err);
+        if (!rc) rc = read_config(t, text, len, path.data, err);
     }
     fa_free(text);
     fa_buf_free(&path);
-    fa_buf_free(&config);
+    return rc;
+}
+
+int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
+    fa_buf path = {0};
+    fa_json *j;
+    *out = NULL;
+    fa_buf_printf(&path, "%s/tokenizer.json", dir);
+    int rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : fa_json_load(&j, path.data, err);
+    if (!rc) rc = from_tree(out, j, path.data, err);
+    if (!rc) rc = read_config_file(*out, dir, "tokenizer_config.json", err);
+    if (!rc) rc = read_config_file(*out, dir, "special_tokens_map.json", err);
+    if (rc) {
+        fa_tok_free(*out);
+        *out = NULL;
+    }
+    fa_buf_free(&path);
     return rc;
 }

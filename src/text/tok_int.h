@@ -239,9 +239,10 @@ typedef struct fa_post { /* ids around a single sequence */
 enum { FA_TOK_MAX_STEPS = 16 }; /* normalizers, pre-tokenizers, decoders: more than this is refused */
 
 struct fa_tok {
-    char *what;     /* the source, for messages */
-    fa_strtab name; /* spelling by id, added tokens too; indexed: the model's vocabulary */
-    fa_strtab raw;  /* byte level with ignore_merges: the vocabulary as bytes */
+    char *what;      /* the source, for messages */
+    fa_strtab name;  /* spelling by id, added tokens too; indexed: the model's vocabulary */
+    fa_strtab shown; /* the few tokens that are spelled otherwise outwards: normalized added tokens */
+    fa_strtab raw;   /* byte level with ignore_merges: the vocabulary as bytes */
     fa_bpe bpe;
     fa_added *added;
     size_t n_added;

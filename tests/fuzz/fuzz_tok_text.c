@@ -29,7 +29,7 @@ static const char *const json[] = {
     "\"Digits\",\"individual_digits\":true},{\"type\":\"ByteLevel\"}]},\"decoder\":{\"type\":\"ByteLevel\"}," MODEL(
         "") "}",
     "{" ADDED "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
-              "\"\xE2\x96\x81\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"}]},"
+    "\"\xE2\x96\x81\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"}]},"
     "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xE2\x96\x81\"},"
     "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" "
     "\",\"start\":1,\"stop\":1}]}," MODEL("\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,") "}",
@@ -37,8 +37,8 @@ static const char *const json[] = {
     "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"first\"},"
     "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\"}," MODEL("\"unk_token\":\"<unk>\",") "}",
     "{" ADDED "\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":"
-              "[" SPLIT("(a+)+b|[^\\\\w\\\\s]{2}") ",{\"type\":\"Punctuation\"}]}," MODEL(
-                  "\"unk_token\":\"<unk>\",\"end_of_word_suffix\":\"c\",") "}",
+    "[" SPLIT("(a+)+b|[^\\\\w\\\\s]{2}") ",{\"type\":\"Punctuation\"}]}," MODEL(
+        "\"unk_token\":\"<unk>\",\"end_of_word_suffix\":\"c\",") "}",
 };
 enum { N = sizeof json / sizeof *json };
 

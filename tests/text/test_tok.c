@@ -8,6 +8,7 @@
 #include "text/tok.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,8 +18,8 @@
 
 #define DATA FFAI_SOURCE_DIR "/tests/data/tok/"
 
-static const char *const names[] = {"llama2", "gemma3", "llama3",    "qwen3",    "gptoss",    "deepseek_v3",
-                                    "gpt2",   "tekken", "starcoder", "patterns", "metaspace", "affix"};
+static const char *const names[] = {"llama2", "gemma3",    "llama3",   "qwen3",   "gptoss",    "deepseek_v3", "gpt2",
+                                    "tekken", "starcoder", "patterns", "prepend", "metaspace", "affix"};
 static const char *const ggufs[] = {"llama2", "gemma3", "llama3", "qwen3", "gptoss", "deepseek_v3", "tekken"};
 enum { N_NAME = sizeof names / sizeof *names, N_GGUF = sizeof ggufs / sizeof *ggufs };
 
@@ -340,6 +341,35 @@ static void test_no_memory(void **state) {
     }
 }
 
+static void *encode_often(void *arg) {
+    const fa_tok *t = (const fa_tok *)arg;
+    int32_t *first, *ids;
+    size_t n_first, n;
+    static const char text[] = "don't stop 123 caf\xC3\xA9 \xE4\xB8\xAD\xE6\x96\x87 <|im_end|> the of and";
+    if (fa_tok_encode(t, text, strlen(text), 0, &first, &n_first, NULL)) return arg;
+    bool same = true;
+    for (int i = 0; i < 300; i++) {
+        if (fa_tok_encode(t, text, strlen(text), 0, &ids, &n, NULL)) return arg;
+        same = same && n == n_first && memcmp(ids, first, n * 4) == 0;
+        fa_free(ids);
+    }
+    fa_free(first);
+    return same ? NULL : arg;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    fa_tok *t = open_dir("qwen3");
+    pthread_t id[4];
+    void *bad;
+    for (int i = 0; i < 4; i++) assert_int_equal(pthread_create(&id[i], NULL, encode_often, t), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(id[i], &bad), 0);
+        assert_null(bad);
+    }
+    fa_tok_free(t);
+}
+
 /* Degenerate texts take no more than linear time; the bound is 50 times what they need, for slow machines and
  * sanitizers. */
 static void test_linear(void **state) {
@@ -367,9 +397,9 @@ static void test_linear(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference), cmocka_unit_test(test_gguf),   cmocka_unit_test(test_lookups),
-        cmocka_unit_test(test_config),    cmocka_unit_test(test_errors), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_reference), cmocka_unit_test(test_gguf),    cmocka_unit_test(test_lookups),
+        cmocka_unit_test(test_config),    cmocka_unit_test(test_errors),  cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_linear),    cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,7 +54,8 @@ static int64_t take_step(int64_t items, int n_thread) {
 static void walk_record(const walk *w, const fa_rec *r, void *scratch) {
     fa_pool *pool = w->cpu->pool;
     const cpu_op *op = ops[r->op];
-    cpu_task t = {w->cpu, &w->cpu->k, w->batch, r, w->opts, scratch};
+    bool prepared = false;
+    cpu_task t = {w->cpu, &w->cpu->k, w->batch, r, w->opts, scratch, &prepared};
     for (int phase = 0; phase < op->n_phase; phase++) {
         int64_t n = op->items(&t, phase), step = take_step(n, w->cpu->be.n_thread);
         if (n == 0 && r->op != FA_OP_NOP) continue; /* every thread sees the same n */

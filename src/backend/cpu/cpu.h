@@ -25,7 +25,8 @@ typedef struct cpu_task {
     const fa_batch *b;
     const fa_rec *r;
     const fa_run_opts *opts;
-    void *scratch; /* this thread's */
+    void *scratch;  /* this thread's */
+    bool *prepared; /* this thread's, false at the start of a record: see ops_linear.c */
 } cpu_task;
 
 typedef struct cpu_op {

@@ -30,6 +30,12 @@ enum {
 
 INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+/* Input rows of the next register tile: the largest, or a power of two of those left. */
+INLINE int tile_rows(int64_t left, int most) {
+    if (left >= most) return most;
+    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
 /* Formats whose codes surely fit 7 bits; all others are taken to be wide. */
 INLINE bool is_wide(const fa_weight *w) {
     if (WIDE_CODES) return false;
@@ -505,7 +511,7 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
                    .nr_valid = n};
         t.n = t.last ? G - g : KB / 32;
         for (int64_t m = m0; m < m1;) {
-            int mr = m1 - m >= QMR ? QMR : (int)(m1 - m);
+            int mr = tile_rows(m1 - m, QMR);
             t.q = x->q + m * K + g * 32;
             t.as = x->scale + m * G + g;
             t.sum = ug == 32 ? x->sum32 + m * G + g : x->sum16 + (m * G + g) * 2;
@@ -732,7 +738,7 @@ static void fpanel_run(const fpanel *p, int64_t K, int nv, int n, const float *x
                    .nr_valid = n};
         t.n = t.last ? K - k : KBF;
         for (int64_t m = 0; m < M;) {
-            int mr = M - m >= FMR ? FMR : (int)(M - m);
+            int mr = tile_rows(M - m, FMR);
             t.x = x + m * ldx + k;
             t.acc = p->acc + m * nr;
             t.y = y + m * ldy;

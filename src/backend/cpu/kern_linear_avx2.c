@@ -1,9 +1,7 @@
 /* Matrix products with AVX2, FMA and F16C. Byte products go through vpmaddubsw, which is exact as long as pairs stay
  * under 2^15. */
 #include "backend/cpu/kern.h"
-
-#define INLINE   static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#include "backend/cpu/kern_inline.h"
 
 #include <immintrin.h>
 
@@ -13,8 +11,8 @@
 #define FNV        2
 #define FMR        6
 #define TNV        2
-#define TILES(X)   X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(1, 2) X(2, 2) X(3, 2) X(4, 2)
-#define FTILES(X)  TILES(X) X(5, 1) X(6, 1) X(5, 2) X(6, 2)
+#define TILES(X)   X(1, 1) X(2, 1) X(4, 1) X(1, 2) X(2, 2) X(4, 2)
+#define FTILES(X)  TILES(X) X(6, 1) X(6, 2)
 #define WIDE_CODES 0
 #define DOT_M      4
 

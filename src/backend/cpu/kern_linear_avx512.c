@@ -1,9 +1,7 @@
 /* Matrix products with AVX-512 but without VNNI: byte products through vpmaddubsw, which is exact as long as pairs stay
  * under 2^15. */
 #include "backend/cpu/kern.h"
-
-#define INLINE   static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#include "backend/cpu/kern_inline.h"
 
 #include "backend/cpu/kern_x86_avx512.h"
 

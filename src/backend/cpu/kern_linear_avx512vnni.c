@@ -1,8 +1,6 @@
 /* Matrix products with AVX-512 VNNI: vpdpbusd takes the canonical u8 codes and the s8 activations as they are. */
 #include "backend/cpu/kern.h"
-
-#define INLINE   static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#include "backend/cpu/kern_inline.h"
 
 #include "backend/cpu/kern_x86_avx512.h"
 

@@ -1,9 +1,7 @@
 /* Matrix products with NEON. The byte product uses the baseline's multiply and pairwise add (vmull_s8, vpadal): exact,
  * and no feature test is needed; where the build itself asks for dot product instructions, it uses those. */
 #include "backend/cpu/kern.h"
-
-#define INLINE   static inline __attribute__((always_inline))
-#define NOINLINE __attribute__((noinline))
+#include "backend/cpu/kern_inline.h"
 
 #include <arm_neon.h>
 
@@ -13,7 +11,7 @@
 #define FNV             4
 #define FMR             4
 #define TNV             4
-#define TILES_MR(X, nv) X(1, nv) X(2, nv) X(3, nv) X(4, nv)
+#define TILES_MR(X, nv) X(1, nv) X(2, nv) X(4, nv)
 #define TILES(X)        TILES_MR(X, 1) TILES_MR(X, 2) TILES_MR(X, 3) TILES_MR(X, 4)
 #define FTILES(X)       TILES(X)
 #define WIDE_CODES      0

@@ -14,9 +14,9 @@
 #define FNV              3
 #define FMR              8
 #define TNV              3
-#define TILES_MR(X, nv)  X(1, nv) X(2, nv) X(3, nv) X(4, nv)
+#define TILES_MR(X, nv)  X(1, nv) X(2, nv) X(4, nv)
 #define TILES(X)         TILES_MR(X, 1) TILES_MR(X, 2) TILES_MR(X, 3)
-#define FTILES_MR(X, nv) TILES_MR(X, nv) X(5, nv) X(6, nv) X(7, nv) X(8, nv)
+#define FTILES_MR(X, nv) TILES_MR(X, nv) X(8, nv)
 #define FTILES(X)        FTILES_MR(X, 1) FTILES_MR(X, 2) FTILES_MR(X, 3)
 
 typedef __m512 vf;

@@ -40,9 +40,8 @@ static size_t input_bytes(int64_t M, int64_t K, bool norm, bool q8) {
     return (norm ? up64((size_t)(M * K) * 4) : 0) + (q8 ? act_bytes(M, K) : 0);
 }
 
-static input input_at(const fa_rec *r, bool norm, bool q8) {
+static input input_at(const fa_rec *r, uint8_t *mem, bool norm, bool q8) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    uint8_t *mem = (uint8_t *)r->work;
     input in = {.x = fa_f32(r->in[0])};
     if (norm) {
         in.x = in.normed = (float *)(void *)mem;
@@ -58,6 +57,30 @@ static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_
     if (norm)
         for (int64_t m = m0; m < m1; m++) cpu_norm_row(t->k, norm, fa_f32(t->r->in[0]) + m * K, in->normed + m * K);
     if (in->act.q) t->k->quant_act(in->x, K, m0, m1, &in->act);
+}
+
+/* A single row is so little work that every thread prepares it for itself, in its scratch, instead of waiting for the
+ * one that would do it for all. */
+static int64_t input_items(int64_t M) { return M == 1 ? 0 : cpu_row_items(M); }
+
+static size_t linear_scratch(const fa_kernels *k, int64_t K, int64_t M, size_t in_bytes) {
+    return up64(k->linear_scratch(K, M)) + (M == 1 ? in_bytes : 0);
+}
+
+/* The input as the multiplying phase finds it. */
+static input input_ready(const cpu_task *t, const fa_norm *norm, bool q8) {
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1];
+    if (M != 1) return input_at(t->r, (uint8_t *)t->r->work, norm != NULL, q8);
+    input in = input_at(t->r, (uint8_t *)t->scratch + up64(t->k->linear_scratch(K, M)), norm != NULL, q8);
+    if (!*t->prepared) input_rows(t, &in, norm, 0);
+    *t->prepared = true;
+    return in;
+}
+
+/* One item of the preparing phase. */
+static void input_prepare(const cpu_task *t, const fa_norm *norm, bool q8, int64_t item) {
+    input in = input_at(t->r, (uint8_t *)t->r->work, norm != NULL, q8);
+    input_rows(t, &in, norm, item);
 }
 
 /* ---- row ranges of a weight as work items ---- */
@@ -104,20 +127,21 @@ static bool linear_q8_in(const cpu_task *t) { return uses_q8(t->cpu, &t->r->p.li
 
 static int64_t linear_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    if (phase == 0) return linear_q8_in(t) ? cpu_row_items(M) : 0;
+    if (phase == 0) return linear_q8_in(t) ? input_items(M) : 0;
     return M ? weight_items(t->k, &t->r->p.linear->w, M) : 0;
 }
 static void linear_run(const cpu_task *t, int phase, int64_t item) {
-    input in = input_at(t->r, false, linear_q8_in(t));
-    if (phase == 0)
-        input_rows(t, &in, NULL, item);
-    else
-        linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
+    if (phase == 0) {
+        input_prepare(t, NULL, linear_q8_in(t), item);
+        return;
+    }
+    input in = input_ready(t, NULL, linear_q8_in(t));
+    linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
 }
 static void linear_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear->w));
-    *scratch = cpu->k.linear_scratch(K, M);
+    *scratch = linear_scratch(&cpu->k, K, M, *work);
 }
 const cpu_op cpu_linear = {2, linear_items, linear_run, linear_needs};
 
@@ -130,7 +154,7 @@ static float *post_rows(const cpu_task *t, bool q8) {
 static int64_t linear_add_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     const fa_weight *w = &t->r->p.linear_add.lin->w;
-    if (phase == 0) return uses_q8(t->cpu, w) ? cpu_row_items(M) : 0;
+    if (phase == 0) return uses_q8(t->cpu, w) ? input_items(M) : 0;
     if (phase == 1) return weight_items(t->k, w, M);
     return t->r->p.linear_add.post ? cpu_row_items(M) : 0;
 }
@@ -139,10 +163,10 @@ static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
     const fa_norm *post = t->r->p.linear_add.post;
     bool q8 = uses_q8(t->cpu, &lin->w);
     int64_t M = t->r->in[0].dim[0], N = t->r->out.dim[1];
-    input in = input_at(t->r, false, q8);
     if (phase == 0) {
-        input_rows(t, &in, NULL, item);
+        input_prepare(t, NULL, q8, item);
     } else if (phase == 1) {
+        input in = input_ready(t, NULL, q8);
         linear_item(t, &in, lin, item, M, post ? post_rows(t, q8) : fa_f32(t->r->out), N, !post);
     } else {
         float *y = post_rows(t, q8);
@@ -155,8 +179,8 @@ static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
 static void linear_add_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear_add.lin->w));
+    *scratch = linear_scratch(&cpu->k, K, M, *work);
     if (r->p.linear_add.post) *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
-    *scratch = cpu->k.linear_scratch(K, M);
 }
 const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_needs};
 
@@ -169,7 +193,8 @@ static bool qkv_q8(const fa_cpu *cpu, const fa_qkv_param *p) {
 static int64_t qkv_items(const cpu_task *t, int phase) {
     const fa_qkv_param *p = &t->r->p.qkv;
     int64_t M = t->r->in[0].dim[0];
-    if (phase != 1) return cpu_row_items(M);
+    if (phase == 0) return input_items(M);
+    if (phase == 2) return cpu_row_items(M);
     return weight_items(t->k, &p->q->w, M) + weight_items(t->k, &p->k->w, M) + weight_items(t->k, &p->v->w, M);
 }
 
@@ -193,11 +218,11 @@ static void qkv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
     int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k->w.rows;
     bool q8 = qkv_q8(t->cpu, p);
-    input in = input_at(t->r, true, q8);
     float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, q8)), *v = k + M * nk;
     if (phase == 0) {
-        input_rows(t, &in, p->norm, item);
+        input_prepare(t, p->norm, q8, item);
     } else if (phase == 1) {
+        input in = input_ready(t, p->norm, q8);
         int64_t n_q = weight_items(t->k, &p->q->w, M), n_k = weight_items(t->k, &p->k->w, M);
         if (item < n_q)
             linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
@@ -211,8 +236,9 @@ static void qkv_run(const cpu_task *t, int phase, int64_t item) {
 }
 static void qkv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, true, qkv_q8(cpu, &r->p.qkv)) + 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
-    *scratch = cpu->k.linear_scratch(K, M);
+    *work = input_bytes(M, K, true, qkv_q8(cpu, &r->p.qkv));
+    *scratch = linear_scratch(&cpu->k, K, M, *work);
+    *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
 }
 const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
@@ -224,17 +250,17 @@ static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) {
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    return phase == 0 ? cpu_row_items(M) : weight_items(t->k, &t->r->p.mlp_up.gate->w, M);
+    return phase == 0 ? input_items(M) : weight_items(t->k, &t->r->p.mlp_up.gate->w, M);
 }
 static void mlp_run(const cpu_task *t, int phase, int64_t item) {
     const fa_rec *r = t->r;
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1], N = r->out.dim[1];
     bool q8 = mlp_q8(t->cpu, r);
-    input in = input_at(r, true, q8);
     if (phase == 0) {
-        input_rows(t, &in, r->p.mlp_up.norm, item);
+        input_prepare(t, r->p.mlp_up.norm, q8, item);
         return;
     }
+    input in = input_ready(t, r->p.mlp_up.norm, q8);
     float *up = (float *)(void *)((uint8_t *)r->work + input_bytes(M, K, true, q8)), *gate = fa_f32(r->out);
     int64_t n = item_rows(t->k, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
     linear_range(t, &in, r->p.mlp_up.gate, r0, r1, M, gate, N, false);
@@ -244,7 +270,8 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
 }
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, true, mlp_q8(cpu, r)) + (size_t)(M * r->out.dim[1]) * sizeof(float);
-    *scratch = cpu->k.linear_scratch(K, M);
+    *work = input_bytes(M, K, true, mlp_q8(cpu, r));
+    *scratch = linear_scratch(&cpu->k, K, M, *work);
+    *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
 }
 const cpu_op cpu_norm_mlp_up = {2, mlp_items, mlp_run, mlp_needs};

@@ -29,7 +29,9 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_read(r, c, dims, &defaults);
     c->norm_offset = fa_cfg_bool(r, "ffai_norm_offset_applied", false) ? 0.0f : 1.0f;
     c->embed_scale = sqrtf((float)c->dim);
-    c->attn_scale = (float)(1 / sqrt(fa_cfg_num(r, "query_pre_attn_scalar", 256)));
+    double scalar = fa_cfg_num(r, "query_pre_attn_scalar", 256);
+    if (!(scalar > 0)) fa_cfg_fail(r, "\"query_pre_attn_scalar\" is %g, not positive", scalar);
+    c->attn_scale = (float)(1 / sqrt(scalar));
     /* as transformers 5 runs them: attn_logit_softcapping never, final_logit_softcapping only in the text class */
     c->final_softcap = r->text ? 0 : (float)fa_cfg_num(r, "final_logit_softcapping", 0);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
