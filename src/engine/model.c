@@ -184,16 +184,11 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
         rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", path, fa_ckpt_count(m->ckpt));
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
-<<<<<<< HEAD
-    if (!rc) read_eos(m);
+    if (!rc) rc = read_eos(m, err);
+    if (!rc) rc = check_generation_config(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
-=======
-    if (!rc) rc = read_eos(m, err);
-    if (!rc) rc = check_generation_config(m, err);
-    if (!rc && (!config_only || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
->>>>>>> attack
     if (rc) {
         ffai_model_free(m);
         return rc;

@@ -250,11 +250,7 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (float)(inv[i] / f);
     } else if (strcmp(type, "proportional") ==
                0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
-<<<<<<< HEAD
-        double f = src_num(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
-=======
         double f = src_positive(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
->>>>>>> attack
         for (int64_t i = 0; i < r->n_pair; i++)
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
     } else if (strcmp(type, "llama3") == 0) {
