@@ -248,8 +248,8 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     if (strcmp(type, "linear") == 0) {
         double f = src_required(&s, type, "factor");
         for (int64_t i = 0; i < r->n_pair; i++) inv[i] = (float)(inv[i] / f);
-    } else if (strcmp(type, "proportional") ==
-               0) { /* the leading share of the pairs rotates, at the frequencies of the full width */
+    } else if (strcmp(type, "proportional") == 0) {
+        /* the leading share of the pairs rotates, at the frequencies of the full width */
         double f = src_positive(&s, "factor", 1), share = src_num(&s, "partial_rotary_factor", 1);
         for (int64_t i = 0; i < r->n_pair; i++)
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
