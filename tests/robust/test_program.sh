@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# The program under bad circumstances: closed and full outputs, signals, limits, odd paths, two at a time. Looks at exit
+# statuses and at what was written.
+set -uo pipefail
+[ -n "${FFAI:-}" ] || { echo "FFAI is not set"; exit 77; }
+model=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}/models/ffai-demo-6m
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+fails=0
+export NO_COLOR=1
+
+fail() {
+    echo "FAIL $*"
+    fails=$((fails + 1))
+}
+
+# check NAME STATUS WORDS COMMAND...: the command ends with STATUS, its stderr is at most one line and says WORDS
+check() {
+    local name=$1 want=$2 words=$3 rc lines
+    shift 3
+    timeout 100 bash -c "$*" >"$tmp/out" 2>"$tmp/err" </dev/null
+    rc=$?
+    lines=$(wc -l <"$tmp/err")
+    [ "$rc" = "$want" ] && grep -qF -- "$words" "$tmp/err" && [ "$lines" -le 1 ] && return
+    [ -z "$words" ] && [ "$rc" = "$want" ] && [ ! -s "$tmp/err" ] && return
+    fail "$name: status $rc (expected $want), stderr: $(head -c 600 "$tmp/err")"
+}
+run="$FFAI generate -m $model -p 'The old house' --greedy -n 8"
+export FFAI
+
+check 'a full disk' 1 'standard output' "$run >/dev/full"
+check 'a closed standard output' 1 'standard output' "$run >&-"
+check 'a full disk behind inspect' 1 'standard output' "$FFAI inspect -m $model >/dev/full"
+check 'a full disk behind --json' 1 'standard output' "$FFAI inspect -m $model --json >/dev/full"
+check 'a full disk for logits' 1 '/dev/full' "$FFAI inspect -m $model --token-ids 1,2,3 --logits /dev/full"
+check 'a full disk for taps' 1 '/dev/full' "$FFAI inspect -m $model --token-ids 1,2,3 --taps /dev/full"
+check 'a folder for logits' 1 'no/such' "$FFAI inspect -m $model --token-ids 1 --logits $tmp/no/such"
+check 'a closed standard input' 1 '-' "$FFAI generate -m $model -n 2 -p - <&-"
+check 'an empty standard input' 0 '' "$FFAI generate -m $model --greedy -n 2 -p - </dev/null"
+check 'a reader that leaves' 0 '' "{ $run -n 400 --ignore-eos || [ \$? = 141 ]; } | head -c 1 >/dev/null"
+check 'ids out of range' 1 'token id 4096' "$FFAI inspect -m $model --token-ids 1,4096"
+check 'a negative id' 1 'token id -1' "$FFAI inspect -m $model --token-ids=-1"
+check 'no ids' 2 '--token-ids' "$FFAI inspect -m $model --token-ids ''"
+check 'words as ids' 2 'token-ids' "$FFAI inspect -m $model --token-ids 1,two"
+check 'decoding from behind the end' 1 '--decode-from 4' "$FFAI inspect -m $model --token-ids 1,2,3 --decode-from 4"
+check 'more ids than context' 1 '--ctx 2' "$FFAI inspect -m $model --token-ids 1,2,3 --ctx 2"
+check 'a prompt as long as the context' 1 'context' "$FFAI generate -m $model -p 'The old house' --ctx 4 -n 1"
+check 'no context' 2 '--ctx' "$FFAI generate -m $model -p a --ctx 0"
+check 'a context without end' 2 '--ctx' "$FFAI generate -m $model -p a --ctx 1000000000"
+check 'no threads' 2 '--threads' "$FFAI generate -m $model -p a --threads 0"
+check 'too many threads' 2 '--threads' "$FFAI generate -m $model -p a --threads 1000000"
+check 'a temperature that is no number' 2 '--temp' "$FFAI generate -m $model -p a --temp nan"
+check 'a temperature near zero' 0 '' "$FFAI generate -m $model -p a -n 2 --temp 1e-38 --min-p 0.5 --seed 1"
+check 'top-p of nothing' 1 'top-p' "$FFAI generate -m $model -p a -n 2 --temp 1 --top-p 0"
+check 'a seed that overflows' 2 '--seed' "$FFAI generate -m $model -p a --seed 99999999999999999999"
+check 'a negative count' 2 '-n' "$FFAI generate -m $model -p a -n -1"
+check 'a repo id' 1 'org/repo' "$FFAI generate -m org/repo -p a"
+check 'a folder as prompt' 1 'directory' "$FFAI generate -m $model --prompt-file /"
+
+printf 'a\0b\xff\xfe\xc3(' >"$tmp/binary"
+check 'a binary prompt' 0 '' "$FFAI generate -m $model --prompt-file $tmp/binary -n 2 --greedy"
+odd=$tmp/$'with space\nand newline \xff'
+cp -r "$model" "$odd"
+check 'an odd path' 0 '' "$(printf '%q generate -m %q -p a -n 2 --greedy' "$FFAI" "$odd")"
+head -c 1000 "$model/model.safetensors" >"$odd/model.safetensors"
+check 'damage under an odd path' 1 'model.safetensors' "$(printf '%q generate -m %q -p a -n 2' "$FFAI" "$odd")"
+cp "$model/model.safetensors" "$odd/"
+printf '{"model":' >"$odd/tokenizer.json"
+check 'no tokenizer' 1 'tokenizer.json' "$(printf '%q generate -m %q -p a -n 2' "$FFAI" "$odd")"
+check 'ids without a tokenizer' 0 '' "$(printf '%q inspect -m %q --token-ids 1,2,3' "$FFAI" "$odd")"
+
+# signal NAME: starts an endless text, sends the signal once there is some of it
+signal() {
+    "$FFAI" generate -m "${2:-$model}" -p 'The old house' -n 0 --ctx 100000 --ignore-eos --greedy >"$tmp/out" 2>"$tmp/err" &
+    pid=$!
+    for _ in $(seq 300); do
+        [ -s "$tmp/out" ] && break
+        sleep 0.05
+    done
+    if [ "$1" = truncate ]; then truncate -s 1000 "$2/model.safetensors"; else kill -s "$1" $pid; fi
+    wait $pid
+}
+# what was made so far, and status 0
+for s in INT TERM; do
+    signal $s || fail "SIG$s: status $?, $(head -c 300 "$tmp/err")"
+    [ -s "$tmp/out" ] || fail "SIG$s: no text"
+done
+# a mapped file that becomes shorter cannot be survived, but it can be said
+cp -r "$model" "$tmp/shrinks"
+signal truncate "$tmp/shrinks"
+rc=$?
+{ [ $rc = 1 ] && grep -q shorter "$tmp/err"; } || fail "a file that shrinks: status $rc, $(head -c 300 "$tmp/err")"
+
+# two at a time in one folder give the same text
+bash -c "$run" >"$tmp/a" 2>"$tmp/err" &
+bash -c "$run" >"$tmp/b"
+wait
+{ [ -s "$tmp/a" ] && cmp -s "$tmp/a" "$tmp/b"; } || fail 'two at a time'
+
+# little address space: a line, not a crash (sanitizers need terabytes of it)
+if [ -z "${FFAI_SANITIZE:-}" ]; then
+    for kib in 20000 40000 80000 200000; do
+        (ulimit -v $kib && exec timeout 100 "$FFAI" generate -m "$model" -p 'The old house' --greedy -n 4) >"$tmp/out" 2>"$tmp/err"
+        rc=$?
+        [ "$rc" = 0 ] || [ "$rc" = 1 ] || [ "$rc" = 127 ] || fail "ulimit -v $kib: status $rc"
+    done
+    # peak <= weights + caches + arena + 64 MB
+    bash -c "$run --stats=json" >/dev/null 2>"$tmp/err"
+    peak=$(sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p' "$tmp/err") need=$(sed -n 's/.*"device_bytes": \([0-9]*\).*/\1/p' "$tmp/err")
+    { [ "${peak:-0}" -gt 0 ] && [ "$peak" -le $((need + (64 << 20))) ]; } || fail "peak memory ${peak:-?}, planned ${need:-?}"
+fi
+[ $fails = 0 ] && echo "all well"
+exit $((fails > 0))
