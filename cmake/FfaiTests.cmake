@@ -5,6 +5,9 @@
 #   tests/families/gen_*.c    the generator of tiny checkpoints: linked into that suite's tests, and a program of its own
 #   tests/families/parity.c   one CTest entry per group of fixtures
 #   tests/fuzz/fuzz_*.c       replayed over tests/fuzz/corpus/<name>; with FFAI_FUZZ a libFuzzer program too
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-fno-tree-loop-vectorize) # gcc 12 for aarch64 dies on a reduction in tests/engine (vect_transform_reduction)
+endif()
 ffai_package_find(CMOCKA cmocka libcmocka-dev "unit tests")
 file(GLOB FFAI_TEST_SOURCES CONFIGURE_DEPENDS tests/*/test_*.c)
 

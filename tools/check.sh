@@ -18,6 +18,9 @@ tools/checkdeps.sh || fail "dependency rules"
 
 files '*.sh' '.ci/run' | xargs -0 -r shellcheck || fail "shellcheck"
 
+hits=$(files 'src/*' 'tests/*.[ch]' 'include/*' 'tools/*' 'cmake/*' '*.txt' '*.md' '*.sh' | xargs -0 -r grep -nIE '^(<<<<<<< |>>>>>>> )' --)
+[ -z "$hits" ] || fail "a merge left open:"$'\n'"$hits"
+
 # Absolute paths of somebody's machine do not belong into the repository.
 hits=$(files . | xargs -0 -r grep -nIE '(^|[^A-Za-z0-9_./-])/(work|home/[a-z]|root|Users)/[A-Za-z]' -- 2>/dev/null | grep -v '^tools/check.sh:')
 [ -z "$hits" ] || fail "absolute paths:"$'\n'"$hits"

@@ -197,6 +197,8 @@ def fixtures():
                                {"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}, {"type": "Replace", "pattern": {"Regex": "b+"}, "content": "B"}, {"type": "Strip", "strip_left": True, "strip_right": True}]},
                                seq(split(r"[aeiou]{2,}|(?=z)", "MergedWithNext"), split(r"\d+", "MergedWithPrevious"), split(r"\s+", "Removed"), split("[a-m]+", "Contiguous", True), split("th", "Isolated", False, "String"), {"type": "Digits", "individual_digits": False}, {"type": "Punctuation", "behavior": "Isolated"}, byte_level()),
                                None, byte_level())  # fmt: skip
+    regex = r"[\w']+|\h{2}\W|[^\s\p{L}]+|\S"
+    yield "words", document(byte_model(330, bl_pre(regex)), [], None, seq(split(regex), byte_level()), None, byte_level())
     meta = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}
     vocab, _, merges = spm_model(["<unk>", "<s>", "</s>"], 420)
     yield "metaspace", document(bpe(vocab[:3] + vocab[259:], merges, unk_token="<unk>", fuse_unk=True), added(("<s>", True), ("</s>", True)), None, meta, template("<s>", 1, [("</s>", 2)]), meta)

@@ -141,8 +141,24 @@ static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     return FFAI_OK;
 }
 
+/* Normalizers of the reference follow an older Unicode version than libutf8proc; what is newer stands by itself. */
+static bool newer(uint32_t cp) {
+    size_t lo = 0, hi = fa_ucd_n_newer;
+    if (cp < fa_ucd_newer[0][0]) return false;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (cp > fa_ucd_newer[mid][1])
+            lo = mid + 1;
+        else if (cp < fa_ucd_newer[mid][0])
+            hi = mid;
+        else
+            return true;
+    }
+    return false;
+}
+
 static bool touched(const fa_norm *m, uint32_t cp) {
-    return m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80;
+    return (m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80) && !newer(cp);
 }
 
 /* Finds the segments that the form may change: a touched character, those that follow, and the untouched one before,
@@ -157,7 +173,7 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
         uint32_t cp;
         size_t len = (size_t)fa_utf8_decode(s + at, n - at, &cp);
         if (!touched(m, cp)) {
-            prev = at;
+            prev = newer(cp) ? at + len : at;
             at += len;
             continue;
         }

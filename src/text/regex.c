@@ -35,10 +35,13 @@ static void give(void *p, void *unused) {
     fa_free(p);
 }
 
-/* Writes the pattern in PCRE2's terms: there \w has no marks and \s has U+180E, unlike in the reference, and \h is no
- * hexadecimal digit. */
+/* Writes the pattern in PCRE2's terms: there \w has no marks and \s (White_Space too) has U+180E, unlike in the
+ * reference, and \h is no hexadecimal digit. */
 static void translate(fa_buf *b, const char *p, size_t n) {
     static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+    static const char space[] =
+        "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
+        "\\x{205f}\\x{3000}";
     bool in_class = false;
     for (size_t i = 0; i < n; i++) {
         if (p[i] != '\\' || i + 1 == n) {
@@ -49,9 +52,9 @@ static void translate(fa_buf *b, const char *p, size_t n) {
         }
         char c = p[++i];
         if (c == 's')
-            fa_buf_puts(b, "\\p{White_Space}");
-        else if (c == 'S')
-            fa_buf_puts(b, "\\P{White_Space}");
+            fa_buf_printf(b, in_class ? "%s" : "[%s]", space);
+        else if (c == 'S' && !in_class)
+            fa_buf_printf(b, "[^%s]", space);
         else if (c == 'w')
             fa_buf_printf(b, in_class ? "%s" : "[%s]", word);
         else if (c == 'W' && !in_class)
@@ -80,7 +83,7 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
     int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
         r->code = pcre2_compile(
-            (PCRE2_SPTR)pattern, len,
+            (PCRE2_SPTR)(own.data ? own.data : ""), own.len,
             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT, &code, &at, cc);
         if (!r->code) {
             pcre2_get_error_message(code, text, sizeof text);

@@ -206,8 +206,7 @@ static const char *scan_cjk(const char *p, const char *end) {
     return p;
 }
 
-/* \w+|[^\w\s]+, with joiners as word characters: the Whitespace pre-tokenizer, whose engine is another than that of
- * patterns. */
+/* \w+|[^\w\s]+: the Whitespace pre-tokenizer, whose engine is another than that of patterns. */
 const char *fa_scan_words(const char *p, const char *end) {
     const char *at = p, *next;
     int first = -1;
@@ -215,7 +214,7 @@ const char *fa_scan_words(const char *p, const char *end) {
         unsigned char c = (unsigned char)*at;
         uint32_t cp = c < 0x80 ? (next = at + 1, c) : wide(at, &next);
         unsigned u = fa_ucd(cp);
-        int kind = u & FA_UCD_WORD || cp == 0x200C || cp == 0x200D ? 1 : u & FA_UCD_SPACE ? 0 : 2;
+        int kind = u & FA_UCD_WORD ? 1 : u & FA_UCD_SPACE ? 0 : 2;
         if (first < 0) first = kind;
         if (kind != first || kind == 0) break;
     }

@@ -4,6 +4,7 @@
 #define FA_TEXT_UCD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* General categories, the low 5 bits of an entry. */
@@ -43,12 +44,17 @@ enum {
     FA_UCD_GC = 0x1F,
     FA_UCD_SPACE = 0x20,    /* \s */
     FA_UCD_UNSTABLE = 0x40, /* normalization to NFC may change it or join it to the character before */
-    FA_UCD_WORD = 0x80      /* \w */
+    FA_UCD_WORD = 0x80      /* \w of the Whitespace pre-tokenizer and of single_word */
 };
 
 extern const uint8_t fa_ucd_block[0x1100];
 extern const uint8_t fa_ucd_data[];
 extern const uint32_t fa_ucd_ascii[128]; /* fa_ucd_set() of ASCII */
+
+/* Ranges, first and last, of code points that the normalizers of the reference do not know yet: they leave them as they
+ * are. */
+extern const uint32_t fa_ucd_newer[][2];
+extern const size_t fa_ucd_n_newer;
 
 static inline unsigned fa_ucd(uint32_t cp) {
     return cp < 0x110000 ? fa_ucd_data[fa_ucd_block[cp >> 8] * 256u + (cp & 255)] : 0;

@@ -64,11 +64,13 @@ static void check_greedy(const fa_jnode *c) {
     size_t n = read_ids(fa_jget(c, "prompt_ids"), prompt), n_want = read_ids(fa_jget(c, "greedy_ids"), want);
     assert_true(n > 0 && n_want > 0);
     check_prompt(c, prompt, n);
-    ffai_request_opts o = {.ids = prompt, .n_ids = n, .max_new = (int64_t)n_want, .sampling = {.top_p = 1}, .ignore_eos = true};
+    ffai_request_opts o = {
+        .ids = prompt, .n_ids = n, .max_new = (int64_t)n_want, .sampling = {.top_p = 1}, .ignore_eos = true};
     ffai_request *r;
     ffai_event ev;
     assert_int_equal(ffai_submit(engine, &o, &r, &err), 0);
-    while (ffai_engine_step(engine, &err) > 0) {}
+    while (ffai_engine_step(engine, &err) > 0) {
+    }
     ffai_request_poll(r, &ev);
     assert_int_equal(ev.n_ids, n_want);
     const fa_jnode *gap = fa_jfirst(fa_jget(c, "top2_gap"));
@@ -89,7 +91,8 @@ static void check_greedy(const fa_jnode *c) {
 static void test_greedy(void **state) {
     (void)state;
     int n = 0;
-    for (const fa_jnode *c = fa_jfirst(fa_jget(fa_json_root(golden), "cases")); c; c = fa_jnext(c), n++) check_greedy(c);
+    for (const fa_jnode *c = fa_jfirst(fa_jget(fa_json_root(golden), "cases")); c; c = fa_jnext(c), n++)
+        check_greedy(c);
     assert_true(n >= 3);
 }
 

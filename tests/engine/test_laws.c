@@ -1,6 +1,6 @@
-/* Laws of the engine, on the carried model: however a sequence is fed (whole, in chunks, token by token, in a batch, through a slot that was
- * used before, on any number of threads, by fused or composed operations), its logits are the same; and requests give the same tokens alone
- * and together. No golden values: the parity suite has those. */
+/* Laws of the engine, on the carried model: however a sequence is fed (whole, in chunks, token by token, in a batch,
+ * through a slot that was used before, on any number of threads, by fused or composed operations), its logits are the
+ * same; and requests give the same tokens alone and together. No golden values: the parity suite has those. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,7 +64,8 @@ static float *eval(ffai_engine *e, int chunk, int decode_from, int batch) {
     ffai_error err = {0};
     rows r = {malloc((size_t)N * (size_t)vocab * sizeof(float)), 0};
     assert_non_null(r.x);
-    ffai_eval_opts o = {.ids = ids, .n_ids = N, .chunk = chunk, .decode_from = decode_from, .batch = batch, .logits = keep, .user = &r};
+    ffai_eval_opts o = {
+        .ids = ids, .n_ids = N, .chunk = chunk, .decode_from = decode_from, .batch = batch, .logits = keep, .user = &r};
     if (ffai_eval(e, &o, &err)) fail_msg("%s", err.msg);
     assert_int_equal(r.n, N);
     return r.x;
@@ -151,7 +152,8 @@ enum { GEN = 40 };
 static ffai_request *submit(ffai_engine *e, int first, int n, int max_new, ffai_sampling s) {
     ffai_error err = {0};
     ffai_request *r = NULL;
-    ffai_request_opts o = {.ids = ids + first, .n_ids = (size_t)n, .max_new = max_new, .sampling = s, .ignore_eos = true};
+    ffai_request_opts o = {
+        .ids = ids + first, .n_ids = (size_t)n, .max_new = max_new, .sampling = s, .ignore_eos = true};
     if (ffai_submit(e, &o, &r, &err)) fail_msg("%s", err.msg);
     return r;
 }
@@ -159,7 +161,8 @@ static ffai_request *submit(ffai_engine *e, int first, int n, int max_new, ffai_
 static void run_out(ffai_engine *e) {
     ffai_error err = {0};
     int rc;
-    while ((rc = ffai_engine_step(e, &err)) > 0) {}
+    while ((rc = ffai_engine_step(e, &err)) > 0) {
+    }
     if (rc < 0) fail_msg("%s", err.msg);
 }
 
@@ -168,7 +171,9 @@ static void test_together(void **state) {
     (void)state;
     static const int first[5] = {0, 10, 31, 50, 90}, len[5] = {40, 1, 90, 25, 60};
     ffai_sampling s[5];
-    for (int i = 0; i < 5; i++) s[i] = (ffai_sampling){.temp = i % 2 ? 0.9f : 0, .top_k = i == 3 ? 20 : 0, .top_p = 0.95f, .seed = 7u + (unsigned)i};
+    for (int i = 0; i < 5; i++)
+        s[i] = (ffai_sampling){
+            .temp = i % 2 ? 0.9f : 0, .top_k = i == 3 ? 20 : 0, .top_p = 0.95f, .seed = 7u + (unsigned)i};
     int32_t alone[5][GEN];
     for (int i = 0; i < 5; i++) {
         ffai_engine *e = engine((ffai_engine_opts){.precision = "exact"});
@@ -208,7 +213,11 @@ static void test_streaming(void **state) {
     size_t n, n_all = 0, len;
     char *text, joined[4096] = "";
     assert_int_equal(ffai_tokenize(model, "It was", 6, FFAI_TOK_SPECIAL, &prompt, &n, &err), 0);
-    ffai_request_opts o = {.ids = prompt, .n_ids = n, .max_new = 100, .sampling = {.temp = 1.5f, .top_p = 1, .seed = 3}, .ignore_eos = true};
+    ffai_request_opts o = {.ids = prompt,
+                           .n_ids = n,
+                           .max_new = 100,
+                           .sampling = {.temp = 1.5f, .top_p = 1, .seed = 3},
+                           .ignore_eos = true};
     ffai_request *r = NULL;
     assert_int_equal(ffai_submit(e, &o, &r, &err), 0);
     for (int more = 1; more;) {
@@ -255,7 +264,8 @@ static void test_cancel(void **state) {
     ffai_error err = {0};
     ffai_engine *e = engine((ffai_engine_opts){.precision = "exact"});
     ffai_sampling greedy = {.top_p = 1};
-    ffai_request *a = submit(e, 0, 20, GEN, greedy), *b = submit(e, 20, 20, GEN, greedy), *c = submit(e, 40, 20, GEN, greedy);
+    ffai_request *a = submit(e, 0, 20, GEN, greedy), *b = submit(e, 20, 20, GEN, greedy),
+                 *c = submit(e, 40, 20, GEN, greedy);
     ffai_event ev;
     for (int i = 0; i < 5; i++) assert_int_equal(ffai_engine_step(e, &err), 1);
     ffai_request_cancel(a);
@@ -305,8 +315,9 @@ static void test_refusals(void **state) {
     o = (ffai_eval_opts){.ids = ids, .n_ids = 4, .batch = 2};
     assert_true(ffai_eval(e, &o, &err) < 0);
     ffai_engine_free(e);
-    static const ffai_engine_opts wrong[] = {{.precision = "exakt"}, {.kv_cache = "q3"}, {.device = "cuda"}, {.cpu = "sse9"},
-                                             {.n_thread = -1},       {.n_ctx = -5},      {.n_slot = -1},     {.n_chunk = -2}};
+    static const ffai_engine_opts wrong[] = {{.precision = "exakt"}, {.kv_cache = "q3"}, {.device = "cuda"},
+                                             {.cpu = "sse9"},        {.n_thread = -1},   {.n_ctx = -5},
+                                             {.n_slot = -1},         {.n_chunk = -2}};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         ffai_engine *none = (ffai_engine *)&err;
         assert_true(ffai_engine_create(&none, model, &wrong[i], &err) < 0);
@@ -331,8 +342,9 @@ static void test_length(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_feeding), cmocka_unit_test(test_fast),     cmocka_unit_test(test_together), cmocka_unit_test(test_streaming),
-        cmocka_unit_test(test_cancel),  cmocka_unit_test(test_refusals), cmocka_unit_test(test_length),
+        cmocka_unit_test(test_feeding),   cmocka_unit_test(test_fast),   cmocka_unit_test(test_together),
+        cmocka_unit_test(test_streaming), cmocka_unit_test(test_cancel), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_length),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,4 +1,5 @@
-/* Recording: shape rules and the sticky error; walking a program: what an empty record costs; the page tables of the cache. */
+/* Recording: shape rules and the sticky error; walking a program: what an empty record costs; the page tables of the
+ * cache. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,7 +41,11 @@ static void end(fixture *f) {
 
 static float weights[96 * DIM];
 static fa_weight matrix(int64_t rows, int64_t cols) {
-    return (fa_weight){.rows = rows, .cols = cols, .codes = (const uint8_t *)weights, .row_bytes = (size_t)cols * 4, .name = "test.weight"};
+    return (fa_weight){.rows = rows,
+                       .cols = cols,
+                       .codes = (const uint8_t *)weights,
+                       .row_bytes = (size_t)cols * 4,
+                       .name = "test.weight"};
 }
 
 /* The first failure stays, names layer and operation, and nothing is recorded after it. */
@@ -95,7 +100,8 @@ static void test_addresses(void **state) {
     end(&f);
 }
 
-/* A decode step of a 28-layer model without its work: 140 records. The limit is for idle cores; a loaded machine only gets a message. */
+/* A decode step of a 28-layer model without its work: 140 records. The limit is for idle cores; a loaded machine only
+ * gets a message. */
 static void test_empty_program(void **state) {
     (void)state;
     fixture f;
@@ -154,7 +160,7 @@ static void test_pages(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sticky), cmocka_unit_test(test_addresses), cmocka_unit_test(test_empty_program),
-                                       cmocka_unit_test(test_pages)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sticky), cmocka_unit_test(test_addresses),
+                                       cmocka_unit_test(test_empty_program), cmocka_unit_test(test_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,8 +18,8 @@
 
 #define DATA FFAI_SOURCE_DIR "/tests/data/tok/"
 
-static const char *const names[] = {"llama2", "gemma3",    "llama3",   "qwen3",   "gptoss",    "deepseek_v3", "gpt2",
-                                    "tekken", "starcoder", "patterns", "prepend", "metaspace", "affix"};
+static const char *const names[] = {"llama2", "gemma3",    "llama3",   "qwen3",   "gptoss", "deepseek_v3", "gpt2",
+                                    "tekken", "starcoder", "patterns", "prepend", "words",  "metaspace",   "affix"};
 static const char *const ggufs[] = {"llama2", "gemma3", "llama3", "qwen3", "gptoss", "deepseek_v3", "tekken"};
 enum { N_NAME = sizeof names / sizeof *names, N_GGUF = sizeof ggufs / sizeof *ggufs };
 
