@@ -255,6 +255,20 @@ static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     return phase == 0 ? input_items(M) : weight_items(t->cpu, &t->r->p.mlp_up.gate->w, M);
 }
+
+/* Rows [r0, r1) of a layer as a layer of its own. */
+static fa_linear row_slice(const fa_linear *lin, int64_t r0, int64_t r1) {
+    fa_linear part = *lin;
+    part.w.rows = r1 - r0;
+    part.w.codes += (size_t)r0 * lin->w.row_bytes;
+    if (part.w.scales) part.w.scales += (size_t)r0 * lin->w.scale_row_bytes;
+    if (part.w.biases) part.w.biases += (size_t)r0 * lin->w.scale_row_bytes;
+    if (part.bias) part.bias += r0;
+    return part;
+}
+
+/* gate and up go to compact tiles [M, n] in scratch, which stay in the thread's cache until the activation has read
+ * them. */
 static void mlp_run(const cpu_task *t, int phase, int64_t item) {
     const fa_rec *r = t->r;
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1], N = r->out.dim[1];
@@ -264,17 +278,20 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
         return;
     }
     input in = input_ready(t, r->p.mlp_up.norm, q8);
-    float *up = (float *)(void *)((uint8_t *)r->work + input_bytes(M, K, true, q8)), *gate = fa_f32(r->out);
     int64_t n = item_rows(t->cpu, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
-    linear_range(t, &in, r->p.mlp_up.gate, r0, r1, M, gate, N, false);
-    linear_range(t, &in, r->p.mlp_up.up, r0, r1, M, up, N, false);
+    float *gate =
+              (float *)(void *)((uint8_t *)t->scratch + up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, q8)))),
+          *up = gate + M * n;
+    fa_linear gate_part = row_slice(r->p.mlp_up.gate, r0, r1), up_part = row_slice(r->p.mlp_up.up, r0, r1);
+    linear_range(t, &in, &gate_part, 0, r1 - r0, M, gate, n, false);
+    linear_range(t, &in, &up_part, 0, r1 - r0, M, up, n, false);
     for (int64_t m = 0; m < M; m++)
-        cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * N + r0, up + m * N + r0, r1 - r0, gate + m * N + r0);
+        cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * n, up + m * n, r1 - r0, fa_f32(r->out) + m * N + r0);
 }
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, true, mlp_q8(cpu, r));
-    *scratch = linear_scratch(&cpu->k, K, M, *work);
-    *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
+    *scratch = up64(linear_scratch(&cpu->k, K, M, *work)) +
+               2 * (size_t)(M * item_rows(cpu, &r->p.mlp_up.gate->w, M)) * sizeof(float);
 }
 const cpu_op cpu_norm_mlp_up = {2, mlp_items, mlp_run, mlp_needs};
