@@ -1,9 +1,9 @@
 /* ffai tokenize: text to token ids and back. */
 #include "cli/commands.h"
-#include "cli/json_in.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/text_in.h"
+#include "io/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -51,26 +51,34 @@ static int print_text(const cli_opts *o, ffai_model *m, const char *where, const
     return 0;
 }
 
-static int run_line(const cli_opts *o, ffai_model *m, const char *where, char *line, size_t len) {
-    char *text;
-    size_t text_len;
+/* at: "FILE:LINE" */
+static int run_line(const cli_opts *o, ffai_model *m, const char *at, const char *line, size_t len) {
+    char where[610];
+    ffai_error err;
+    fa_json *j;
+    size_t n;
+    snprintf(where, sizeof where, "%s: ", at);
     if (cli_has(o, OPT_DECODE)) return print_text(o, m, where, line, len, true);
-    if (!json_in_string(line, len, &text, &text_len)) return cli_fail(o, "%snot a JSON string", where);
-    return print_ids(o, m, where, text, text_len);
+    if (fa_json_parse(&j, line, len, at, &err)) return cli_fail(o, "%s", err.msg);
+    const char *text = fa_jstr(fa_json_root(j), &n);
+    int rc = text ? print_ids(o, m, where, text, n) : cli_fail(o, "%snot a JSON string", where);
+    fa_json_free(j);
+    return rc;
 }
 
 /* Empty lines are skipped, a line end at the end of the file is no line. */
-static int run_jsonl(const cli_opts *o, ffai_model *m, char *text, size_t len) {
+static int run_jsonl(const cli_opts *o, ffai_model *m, const char *text, size_t len) {
     const char *path = cli_str(o, OPT_JSONL, "");
     int rc = 0;
     size_t line = 1;
-    for (char *p = text, *end = text + len; p < end && rc == 0; line++) {
-        char *stop = (char *)memchr(p, '\n', (size_t)(end - p)), where[600];
+    for (const char *p = text, *end = text + len; p < end && rc == 0; line++) {
+        const char *stop = (const char *)memchr(p, '\n', (size_t)(end - p));
+        char at[600];
         if (!stop) stop = end;
         size_t n = (size_t)(stop - p);
         if (n && p[n - 1] == '\r') n--;
-        snprintf(where, sizeof where, "%s:%zu: ", path, line);
-        if (n) rc = run_line(o, m, where, p, n);
+        snprintf(at, sizeof at, "%s:%zu", path, line);
+        if (n) rc = run_line(o, m, at, p, n);
         p = stop + 1;
     }
     return rc;

@@ -5,23 +5,20 @@
  * first axis, so that the file holds what one whole prefill would have given. In a batch (--batch B) the rows of all
  * copies come together, the first copy first; its share is kept. */
 #include "cli/inspect_run.h"
-#include "cli/npy.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/text_in.h"
+#include "io/npy.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_DIM = 8 };
 
 typedef struct tap {
     char name[100]; /* "layer_out.3"; without ".N" outside layers */
     float *data;
     size_t n;
-    int64_t dim[MAX_DIM];
+    int64_t dim[FA_NPY_MAX_DIM];
     int n_dim;
 } tap;
 
@@ -72,8 +69,8 @@ static tap *find_tap(taps *t, const char *name, const int64_t *dim, int n_dim) {
 
 static void on_tap(void *user, const char *name, int layer, const float *data, const int64_t *dim_in, int n_dim) {
     taps *t = (taps *)user;
-    int64_t dim[MAX_DIM];
-    if (n_dim < 1 || n_dim > MAX_DIM || t->failed) return;
+    int64_t dim[FA_NPY_MAX_DIM];
+    if (n_dim < 1 || n_dim > FA_NPY_MAX_DIM || t->failed) return;
     memcpy(dim, dim_in, (size_t)n_dim * sizeof *dim);
     if (t->batch > 1 && dim[0] % t->batch == 0) dim[0] /= t->batch;
     size_t row = 1;
@@ -106,10 +103,13 @@ static int write_taps(const cli_opts *o, taps *t) {
     if (t->mismatch)
         return cli_fail(o, "--taps: the pieces of %s have different shapes; run it without --chunk and --decode-from",
                         t->mismatch);
-    npz_file z;
-    if (!npz_open(&z, path)) return cli_fail(o, "--taps %s: %s", path, strerror(errno));
-    for (size_t i = 0; i < t->n; i++) npz_add(&z, t->at[i].name, t->at[i].data, t->at[i].dim, t->at[i].n_dim);
-    return npz_close(&z) ? 0 : cli_fail(o, "--taps %s: cannot be written: %s", path, strerror(errno));
+    fa_npz *z;
+    ffai_error err;
+    int rc = fa_npz_begin(&z, path, &err);
+    for (size_t i = 0; i < t->n && !rc; i++)
+        rc = fa_npz_add(z, t->at[i].name, FA_F32, t->at[i].n_dim, t->at[i].dim, t->at[i].data, &err);
+    if (!rc) rc = fa_npz_end(z, &err);
+    return rc ? cli_fail(o, "--taps %s", err.msg) : 0;
 }
 
 static void free_taps(taps *t) {
@@ -162,16 +162,16 @@ static int read_ids(const cli_opts *o, int32_t **ids, size_t *n) {
 /* What one run writes: ffai_eval gives one user pointer for rows and taps. */
 typedef struct run {
     taps taps;
-    FILE *npy;   /* --logits, or NULL */
-    float *last; /* [vocab], the logits of the last row seen */
-    bool write_failed;
+    fa_npy_writer *npy;   /* --logits; NULL without it and after a row could not be written */
+    ffai_error write_err; /* why not; code 0: all rows so far are written */
+    float *last;          /* [vocab], the logits of the last row seen */
 } run;
 
 static void on_row(void *user, int64_t row, const float *logits, int64_t vocab) {
     run *r = (run *)user;
     (void)row; /* rows come in order */
     memcpy(r->last, logits, (size_t)vocab * sizeof *logits);
-    if (r->npy && fwrite(logits, sizeof *logits, (size_t)vocab, r->npy) != (size_t)vocab) r->write_failed = true;
+    if (r->npy && fa_npy_put(r->npy, logits, vocab, &r->write_err)) r->npy = NULL; /* the writer is gone */
 }
 
 static void on_run_tap(void *user, const char *name, int layer, const float *data, const int64_t *dim, int n_dim) {
@@ -184,15 +184,14 @@ static int open_logits(const cli_opts *o, run *r, size_t n, int64_t vocab) {
     r->last = (float *)malloc((size_t)vocab * sizeof *r->last + 1);
     if (!r->last) return cli_fail(o, "out of memory for %lld logits", (long long)vocab);
     if (!path) return 0;
-    r->npy = npy_create(path, dim, 2);
-    return r->npy ? 0 : cli_fail(o, "--logits %s: %s", path, strerror(errno));
+    ffai_error err;
+    return fa_npy_begin(&r->npy, path, FA_F32, 2, dim, &err) ? cli_fail(o, "--logits %s", err.msg) : 0;
 }
 
 static int close_logits(const cli_opts *o, run *r) {
-    if (!r->npy) return 0;
-    bool ok = fclose(r->npy) == 0 && !r->write_failed;
+    if (r->npy) fa_npy_end(r->npy, &r->write_err);
     r->npy = NULL;
-    return ok ? 0 : cli_fail(o, "--logits %s: cannot be written: %s", cli_str(o, OPT_LOGITS, ""), strerror(errno));
+    return r->write_err.code ? cli_fail(o, "--logits %s", r->write_err.msg) : 0;
 }
 
 static int eval(const cli_opts *o, ffai_model *m, const int32_t *ids, size_t n, run *r) {
@@ -222,7 +221,7 @@ static int eval(const cli_opts *o, ffai_model *m, const int32_t *ids, size_t n, 
     if (!rc && !cli_has(o, OPT_LOGITS) && !taps_on) print_top(m, r->last, in.vocab);
     if (e) session_profile(o, e);
     ffai_engine_free(e);
-    if (r->npy) fclose(r->npy);
+    fa_npy_abort(r->npy);
     free(r->last);
     return rc;
 }

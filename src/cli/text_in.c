@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/text_in.h"
 #include "cli/term.h"
+#include "io/npy.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -97,32 +98,24 @@ int text_ids_parse(const cli_opts *o, const char *what, const char *text, size_t
     return 0;
 }
 
-/* A .npy of one dimension: magic, version, header text, data. */
 static int ids_npy(const cli_opts *o, const char *what, const char *data, size_t len, int32_t **ids, size_t *n) {
-    const unsigned char *u = (const unsigned char *)data;
-    size_t head = len < 12    ? 0
-                  : u[6] == 1 ? (size_t)(u[8] | u[9] << 8)
-                              : (size_t)u[8] | (size_t)u[9] << 8 | (size_t)u[10] << 16 | (size_t)u[11] << 24;
-    size_t at = u[6] == 1 ? 10 : 12;
-    if (len < at || head > len - at) return cli_fail(o, "%s: damaged .npy header", what);
-    char *text = strndup(data + at, head);
-    if (!text) return cli_fail(o, "%s: out of memory", what);
-    size_t size = strstr(text, "'<i4'") ? 4 : strstr(text, "'<i8'") ? 8 : 0;
-    free(text);
-    if (!size) return cli_fail(o, "%s: a .npy of token ids must be int32 or int64", what);
-    at += head;
-    *n = (len - at) / size;
-    *ids = (int32_t *)malloc((*n + 1) * sizeof **ids);
+    fa_npy a;
+    ffai_error err;
+    if (fa_npy_parse(&a, (const uint8_t *)data, len, what, &err)) return cli_fail(o, "%s", err.msg);
+    if (a.dtype != FA_I32 && a.dtype != FA_I64)
+        return cli_fail(o, "%s: a .npy of token ids must be int32 or int64", what);
+    *ids = (int32_t *)malloc(((size_t)a.n + 1) * sizeof **ids);
     if (!*ids) return cli_fail(o, "%s: out of memory", what);
-    for (size_t i = 0; i < *n; i++) {
-        int64_t v = 0;
-        if (size == 4) memcpy(&(*ids)[i], data + at + 4 * i, 4);
-        if (size == 8) {
-            memcpy(&v, data + at + 8 * i, 8);
-            (*ids)[i] =
-                v < INT32_MIN || v > INT32_MAX ? -1 : (int32_t)v; /* out of range either way, and refused as such */
+    for (int64_t i = 0; i < a.n; i++) {
+        int64_t v = fa_npy_int(&a, i);
+        if (v < INT32_MIN || v > INT32_MAX) {
+            free(*ids);
+            *ids = NULL;
+            return cli_fail(o, "%s: value %lld is %lld, not a token id", what, (long long)i, (long long)v);
         }
+        (*ids)[i] = (int32_t)v;
     }
+    *n = (size_t)a.n;
     return 0;
 }
 
@@ -134,8 +127,8 @@ int text_ids_file(const cli_opts *o, opt_id id, const char *path, int32_t **ids,
     int rc = text_read(o, id, path, &data, &len);
     if (rc) return rc;
     snprintf(what, sizeof what, "--%s %s", cli_options[id].name, path);
-    rc = len >= 10 && !memcmp(data, "\x93NUMPY", 6) ? ids_npy(o, what, data, len, ids, n)
-                                                    : text_ids_parse(o, what, data, len, ids, n);
+    rc = len >= 6 && !memcmp(data, "\x93NUMPY", 6) ? ids_npy(o, what, data, len, ids, n)
+                                                   : text_ids_parse(o, what, data, len, ids, n);
     free(data);
     return rc;
 }

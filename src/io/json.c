@@ -82,7 +82,10 @@ static int parse_padded(fa_json **out, const char *text, size_t len, const char 
             fa_fail(err, rc, "%s: %s", what, why);
         } else {
             line_col(text, a + at, &line, &col);
-            fa_fail(err, rc, "%s: %s (near line %zu, column %zu)", what, why, line, col);
+            if (memchr(text, '\n', z))
+                fa_fail(err, rc, "%s: %s (near line %zu, column %zu)", what, why, line, col);
+            else /* a line out of a file: `what` says which one */
+                fa_fail(err, rc, "%s: %s (near column %zu)", what, why, col);
         }
     }
     if (rc) {

@@ -64,6 +64,11 @@ printf '"Hello"\n"naïve 😀\\n"\n' | cmp -s - lines.back || fail "tokenize --d
 printf '"good"\nbad\n' >broken
 "$FFAI" tokenize -m "$model" --jsonl broken >/dev/null 2>err && fail "a line that is no JSON string passed"
 grep -q 'broken:2: ' err || fail "the line is not named: $(cat err)"
+for line in '"\ud800"' '7' '"open' '"a" "b"'; do # a lone surrogate is no text
+    printf '"good"\n\n%s\n' "$line" >broken
+    "$FFAI" tokenize -m "$model" --jsonl broken >/dev/null 2>err && fail "$line passed as a JSON string"
+    [ "$(wc -l <err)" = 1 ] && grep -q 'broken:3: ' err || fail "--jsonl $line: $(cat err)"
+done
 
 # Inspect: the ways of feeding give the same logits; files have the right size.
 ids=1,5,9,13,17,21,25,29
@@ -79,6 +84,19 @@ for f in chunked decoded batched; do [ "$(wc -c <$f.npy)" = "$(wc -c <whole.npy)
 echo "$ids" | tr , '\n' >ids.txt
 "$FFAI" inspect -m "$model" --token-ids-file ids.txt --logits file.npy || fail "--token-ids-file"
 same whole.npy file.npy "--token-ids-file"
+npy() { # TYPE DATA: a .npy of eight values, data as printf writes them
+    local head="{'descr': '$1', 'fortran_order': False, 'shape': (8,), }"
+    printf '\223NUMPY\001\000%b\000%s\n' "\\x$(printf %x $((${#head} + 1)))" "$head"
+    printf '%b' "$2"
+}
+npy '<i4' "$(for i in ${ids//,/ }; do printf '\\x%02x\\0\\0\\0' "$i"; done)" >ids4.npy
+npy '<i8' "$(for i in ${ids//,/ }; do printf '\\x%02x\\0\\0\\0\\0\\0\\0\\0' "$i"; done)" >ids8.npy
+npy '<i8' "$(for i in ${ids//,/ }; do printf '\\x%02x\\0\\0\\0\\0\\0\\0\\x40' "$i"; done)" >far.npy
+npy '<i4' '\x01\0\0\0' >short.npy
+for f in ids4 ids8; do
+    "$FFAI" inspect -m "$model" --token-ids-file $f.npy --logits file.npy || fail "--token-ids-file $f.npy"
+    same whole.npy file.npy "--token-ids-file $f.npy"
+done
 eval_ids --layer-trace --taps taps.npz >trace
 grep -q 'rms' trace || fail "--layer-trace"
 head -c 2 taps.npz | grep -q PK || fail "taps.npz is no zip"
@@ -101,6 +119,9 @@ refused() { # PATTERN ARGUMENTS...
 }
 refused '1000000' inspect -m "$model" --token-ids 1,1000000
 refused '-1' inspect -m "$model" --token-ids=-1
+refused 'far.npy: .*4611686018427387905' inspect -m "$model" --token-ids-file far.npy
+refused 'short.npy: .*4 bytes' inspect -m "$model" --token-ids-file short.npy
+refused 'whole.npy: .*int32' inspect -m "$model" --token-ids-file whole.npy
 refused 'nowhere' inspect -m "$model" --token-ids 1 --logits /nowhere/x.npy
 refused '.' generate -m "$model" -p "The old house in the old town" --ctx 3
 refused 'cuda' generate -m "$model" -p x --device cuda
