@@ -52,7 +52,7 @@ const fa_family fa_family_gemma3 = {
     .archs = "Gemma3ForCausalLM,Gemma3ForConditionalGeneration",
     .modality = "text",
     .task = "generate",
-    .repos = "",
+    .repos = "google/gemma-3-270m",
     .parity = true,
     .config = config,
     FA_DENSE_FORWARD,
