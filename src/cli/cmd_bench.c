@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 /* ffai bench: prefill and decode speed at several lengths and batches. */
 #include "cli/commands.h"
+#include "cli/limits.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
@@ -9,10 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-typedef struct limits {
-    double read, int8, f32; /* bytes, operations a second */
-} limits;
 
 typedef struct result {
     const char *phase;
@@ -23,32 +20,22 @@ typedef struct result {
 typedef struct bench {
     const cli_opts *o;
     ffai_model *m;
-    limits lim;
+    device_limits lim;
     int64_t n_gen, n_rep;
     result *row;
     int n_row;
 } bench;
 
-static int measure_limits(const cli_opts *o, limits *l) {
-    ffai_error err;
-    if (ffai_device_limits((int)cli_int(o, OPT_THREADS, 0), &l->read, &l->int8, &l->f32, &err))
-        return cli_fail(o, "%s", err.msg);
-    return 0;
-}
-
-static void print_limits(const cli_opts *o, const limits *l) {
-    if (cli_has(o, OPT_JSON)) {
-        out_json j;
-        out_json_begin(&j, stdout, true);
-        out_json_open(&j, NULL, '{');
-        out_json_num(&j, "read_bytes_s", l->read);
-        out_json_num(&j, "int8_ops_s", l->int8);
-        out_json_num(&j, "f32_ops_s", l->f32);
-        out_json_close(&j, '}');
-    } else {
-        printf("read       %8.1f GB/s\nint8       %8.1f Gop/s\nf32        %8.1f Gop/s\n", l->read * 1e-9,
-               l->int8 * 1e-9, l->f32 * 1e-9);
+static void print_limits(const cli_opts *o, const device_limits *l) {
+    out_json j;
+    if (!cli_has(o, OPT_JSON)) {
+        device_limits_text(l, "", 11);
+        return;
     }
+    out_json_begin(&j, stdout, true);
+    out_json_open(&j, NULL, '{');
+    device_limits_json(&j, l);
+    out_json_close(&j, '}');
 }
 
 static int by_value(const void *a, const void *b) {
@@ -218,7 +205,7 @@ static int run_bench(const cli_opts *o) {
         ffai_model_free(b.m);
         return rc;
     }
-    if (!rc) rc = measure_limits(o, &b.lim);
+    if (!rc) rc = device_limits_measure(o, &b.lim);
     if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
     if (!rc && b.m) rc = run_all(&b);
     ffai_model_free(b.m);
