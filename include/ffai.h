@@ -171,7 +171,7 @@ typedef struct ffai_engine_opts {
 
 /* The model must outlive the engine. */
 FFAI_API int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts *opts, ffai_error *err);
-FFAI_API void ffai_engine_free(ffai_engine *e);
+FFAI_API void ffai_engine_free(ffai_engine *e); /* frees its requests too: none may be used afterwards */
 
 /* What an engine with these options needs, without creating it. */
 typedef struct ffai_plan {

@@ -279,7 +279,11 @@ static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
     case FA_JNULL: fa_buf_puts(b, "null"); return;
     case FA_JBOOL: fa_buf_puts(b, fa_jbool(n, false) ? "true" : "false"); return;
     case FA_JINT: fa_buf_printf(b, "%lld", (long long)fa_jint(n, 0)); return;
-    case FA_JNUM: fa_buf_printf(b, "%.17g", fa_jnum(n, 0)); return;
+    case FA_JNUM:
+        len = b->len;
+        fa_buf_printf(b, "%.17g", fa_jnum(n, 0));
+        for (char *p = b->data ? strchr(b->data + len, ',') : NULL; p; p = NULL) *p = '.'; /* the host's locale */
+        return;
     case FA_JSTR:
         s = fa_jstr(n, &len);
         add_quoted(b, s, len);

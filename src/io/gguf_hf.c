@@ -170,6 +170,8 @@ static void put_num(const maker *m, const char *key, double v) {
         double back = strtod(text, NULL);
         if (back == v || ((double)(float)v == v && (float)back == (float)v)) break;
     }
+    for (char *p = text; *p; p++) /* a host may have set a locale that writes 0,5 */
+        if (*p == ',') *p = '.';
     fa_buf_printf(m->json, ",\"%s\":%s", key, text);
 }
 

@@ -85,17 +85,20 @@ static void input_prepare(const cpu_task *t, const fa_norm *norm, bool q8, int64
 
 /* ---- row ranges of a weight as work items ---- */
 
-/* Rows per item: a few rows make about 64 KiB of weights in decode; enough arithmetic per item in prefill. A multiple
- * of the kernels' tile. */
-static int64_t item_rows(const fa_kernels *k, const fa_weight *w, int64_t M) {
+enum { FEW_ROWS = 4 /* input rows up to which the kernels go weight row by weight row */ };
+
+/* Weight rows per item. Every thread should get several items, so that none waits long for the last one. Few input
+ * rows: about 64 KiB of weights at most. Many: one or two of the kernels' tiles. */
+static int64_t item_rows(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
+    int64_t share = w->rows / (8 * cpu->be.n_thread), tile = cpu->k.row_tile;
+    if (M > FEW_ROWS) return share >= 2 * tile ? 2 * tile : tile;
     int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)64 << 10) / (bytes ? bytes : 1);
-    if (M > 8 && rows > 64) rows = 64;
-    if (rows < 16) rows = 16;
-    return (rows + k->row_tile - 1) / k->row_tile * k->row_tile;
+    if (rows > share) rows = share;
+    return rows < 8 ? 8 : rows;
 }
 
-static int64_t weight_items(const fa_kernels *k, const fa_weight *w, int64_t M) {
-    int64_t n = item_rows(k, w, M);
+static int64_t weight_items(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
+    int64_t n = item_rows(cpu, w, M);
     return (w->rows + n - 1) / n;
 }
 
@@ -117,7 +120,7 @@ static void linear_range(const cpu_task *t, const input *in, const fa_linear *li
 
 static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin, int64_t item, int64_t M, float *y,
                         int64_t ldy, bool add) {
-    int64_t n = item_rows(t->k, &lin->w, M), r0 = item * n;
+    int64_t n = item_rows(t->cpu, &lin->w, M), r0 = item * n;
     linear_range(t, in, lin, r0, cpu_min(r0 + n, lin->w.rows), M, y, ldy, add);
 }
 
@@ -128,7 +131,7 @@ static bool linear_q8_in(const cpu_task *t) { return uses_q8(t->cpu, &t->r->p.li
 static int64_t linear_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     if (phase == 0) return linear_q8_in(t) ? input_items(M) : 0;
-    return M ? weight_items(t->k, &t->r->p.linear->w, M) : 0;
+    return M ? weight_items(t->cpu, &t->r->p.linear->w, M) : 0;
 }
 static void linear_run(const cpu_task *t, int phase, int64_t item) {
     if (phase == 0) {
@@ -155,7 +158,7 @@ static int64_t linear_add_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     const fa_weight *w = &t->r->p.linear_add.lin->w;
     if (phase == 0) return uses_q8(t->cpu, w) ? input_items(M) : 0;
-    if (phase == 1) return weight_items(t->k, w, M);
+    if (phase == 1) return weight_items(t->cpu, w, M);
     return t->r->p.linear_add.post ? cpu_row_items(M) : 0;
 }
 static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
@@ -195,7 +198,7 @@ static int64_t qkv_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     if (phase == 0) return input_items(M);
     if (phase == 2) return cpu_row_items(M);
-    return weight_items(t->k, &p->q->w, M) + weight_items(t->k, &p->k->w, M) + weight_items(t->k, &p->v->w, M);
+    return weight_items(t->cpu, &p->q->w, M) + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M);
 }
 
 static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
@@ -223,7 +226,7 @@ static void qkv_run(const cpu_task *t, int phase, int64_t item) {
         input_prepare(t, p->norm, q8, item);
     } else if (phase == 1) {
         input in = input_ready(t, p->norm, q8);
-        int64_t n_q = weight_items(t->k, &p->q->w, M), n_k = weight_items(t->k, &p->k->w, M);
+        int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = weight_items(t->cpu, &p->k->w, M);
         if (item < n_q)
             linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
         else if (item < n_q + n_k)
@@ -250,8 +253,22 @@ static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) {
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    return phase == 0 ? input_items(M) : weight_items(t->k, &t->r->p.mlp_up.gate->w, M);
+    return phase == 0 ? input_items(M) : weight_items(t->cpu, &t->r->p.mlp_up.gate->w, M);
 }
+
+/* Rows [r0, r1) of a layer as a layer of its own. */
+static fa_linear row_slice(const fa_linear *lin, int64_t r0, int64_t r1) {
+    fa_linear part = *lin;
+    part.w.rows = r1 - r0;
+    part.w.codes += (size_t)r0 * lin->w.row_bytes;
+    if (part.w.scales) part.w.scales += (size_t)r0 * lin->w.scale_row_bytes;
+    if (part.w.biases) part.w.biases += (size_t)r0 * lin->w.scale_row_bytes;
+    if (part.bias) part.bias += r0;
+    return part;
+}
+
+/* gate and up go to compact tiles [M, n] in scratch, which stay in the thread's cache until the activation has read
+ * them. */
 static void mlp_run(const cpu_task *t, int phase, int64_t item) {
     const fa_rec *r = t->r;
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1], N = r->out.dim[1];
@@ -261,17 +278,20 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
         return;
     }
     input in = input_ready(t, r->p.mlp_up.norm, q8);
-    float *up = (float *)(void *)((uint8_t *)r->work + input_bytes(M, K, true, q8)), *gate = fa_f32(r->out);
-    int64_t n = item_rows(t->k, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
-    linear_range(t, &in, r->p.mlp_up.gate, r0, r1, M, gate, N, false);
-    linear_range(t, &in, r->p.mlp_up.up, r0, r1, M, up, N, false);
+    int64_t n = item_rows(t->cpu, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
+    float *gate =
+              (float *)(void *)((uint8_t *)t->scratch + up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, q8)))),
+          *up = gate + M * n;
+    fa_linear gate_part = row_slice(r->p.mlp_up.gate, r0, r1), up_part = row_slice(r->p.mlp_up.up, r0, r1);
+    linear_range(t, &in, &gate_part, 0, r1 - r0, M, gate, n, false);
+    linear_range(t, &in, &up_part, 0, r1 - r0, M, up, n, false);
     for (int64_t m = 0; m < M; m++)
-        cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * N + r0, up + m * N + r0, r1 - r0, gate + m * N + r0);
+        cpu_glu_row(t->k, r->p.mlp_up.act, gate + m * n, up + m * n, r1 - r0, fa_f32(r->out) + m * N + r0);
 }
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, true, mlp_q8(cpu, r));
-    *scratch = linear_scratch(&cpu->k, K, M, *work);
-    *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
+    *scratch = up64(linear_scratch(&cpu->k, K, M, *work)) +
+               2 * (size_t)(M * item_rows(cpu, &r->p.mlp_up.gate->w, M)) * sizeof(float);
 }
 const cpu_op cpu_norm_mlp_up = {2, mlp_items, mlp_run, mlp_needs};
