@@ -226,9 +226,15 @@ const cli_command cmd_bench = {
         "times, and prints the median, "
         "the slowest and the fastest in tokens per second over all sequences of the batch. Two shares say how close "
         "that is to the machine: of "
-        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured first.",
+        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured "
+        "first.\n\n"
+        "--synthetic measures a shape whose weights are not at hand: the folder needs config.json only, and the "
+        "matrices "
+        "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, f32, f16, bf16, q4_0, q4_1, "
+        "q5_0, q5_1 or q8_0. With --write-synthetic they are written as a checkpoint and nothing is measured; the q "
+        "formats have no safetensors type and cannot be written.",
     .examples = "bench -m models/gemma-3-270m -p 512,2048 -n 128 -b 1,8\nbench -m model.gguf --json > "
-                "speed.json\nbench --device-limits",
+                "speed.json\nbench -m DIR --synthetic affine4g64 -p 512\nbench --device-limits",
     .options = bench_options,
     .run = run_bench,
 };

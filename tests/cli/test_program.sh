@@ -67,7 +67,7 @@ grep -q 'broken:2: ' err || fail "the line is not named: $(cat err)"
 for line in '"\ud800"' '7' '"open' '"a" "b"'; do # a lone surrogate is no text
     printf '"good"\n\n%s\n' "$line" >broken
     "$FFAI" tokenize -m "$model" --jsonl broken >/dev/null 2>err && fail "$line passed as a JSON string"
-    [ "$(wc -l <err)" = 1 ] && grep -q 'broken:3: ' err || fail "--jsonl $line: $(cat err)"
+    { [ "$(wc -l <err)" = 1 ] && grep -q 'broken:3: ' err; } || fail "--jsonl $line: $(cat err)"
 done
 
 # Inspect: the ways of feeding give the same logits; files have the right size.
@@ -156,6 +156,9 @@ done
 "$FFAI" inspect -m written --token-ids 1,2,3 --logits written.npy || fail "a written checkpoint does not run"
 "$FFAI" inspect -m written --json >written.json
 grep -q '"format": "affine 4-bit g64"' written.json || fail "a written checkpoint has another format"
+[ "$(grep -c '"quantization' written/config.json)" = 1 ] || fail "--write-synthetic: $(cat written/config.json)"
+"$FFAI" bench -m shape --synthetic bf16 --write-synthetic plain || fail "--write-synthetic of bf16"
+grep -q '"quantization' plain/config.json && fail "bf16 weights with the quantization of the shape's source"
 refused 'affine4g33' bench -m shape --synthetic affine4g33
 refused 'q9_9.*bf16' bench -m shape --synthetic q9_9
 refused 'shape: .*safetensors' bench -m shape
