@@ -292,6 +292,24 @@ FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, ffai_error *e
  * caller, [n_step]. */
 FFAI_API int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err);
 
+/* ---- devices
+ * ---------------------------------------------------------------------------------------------------------------------
+ */
+
+typedef struct ffai_device_info {
+    const char *name;       /* as in ffai_engine_opts.device: "cpu" */
+    const char *isa;        /* instruction set level that the kernels use: "avx512vnni" */
+    const char *driver;     /* "" where there is none */
+    char model[128];        /* "AMD EPYC 9654", "" when it is unknown */
+    int n_thread;           /* processors that this process may use */
+    int64_t mem_bytes;      /* memory of the machine, 0 when it is unknown */
+    int64_t mem_free_bytes; /* of that, what can be had without swapping; 0 when it is unknown */
+} ffai_device_info;
+
+/* Describes device i; measures nothing. cpu: as in ffai_engine_opts. 1: *info is filled; 0: i is past the last one; <
+ * 0: error. */
+FFAI_API int ffai_device_at(size_t i, const char *cpu, ffai_device_info *info, ffai_error *err);
+
 /* Measured limits of this machine with n_thread threads: bytes per second of a read stream, int8 and f32 multiply-add
  * operations (2 per multiply-add) per second of the matrix kernels. Takes about a second. */
 FFAI_API int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, double *f32_ops_s,

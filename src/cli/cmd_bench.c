@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 /* ffai bench: prefill and decode speed at several lengths and batches. */
 #include "cli/commands.h"
+#include "cli/limits.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
@@ -9,10 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-typedef struct limits {
-    double read, int8, f32; /* bytes, operations a second */
-} limits;
 
 typedef struct result {
     const char *phase;
@@ -23,32 +20,22 @@ typedef struct result {
 typedef struct bench {
     const cli_opts *o;
     ffai_model *m;
-    limits lim;
+    device_limits lim;
     int64_t n_gen, n_rep;
     result *row;
     int n_row;
 } bench;
 
-static int measure_limits(const cli_opts *o, limits *l) {
-    ffai_error err;
-    if (ffai_device_limits((int)cli_int(o, OPT_THREADS, 0), &l->read, &l->int8, &l->f32, &err))
-        return cli_fail(o, "%s", err.msg);
-    return 0;
-}
-
-static void print_limits(const cli_opts *o, const limits *l) {
-    if (cli_has(o, OPT_JSON)) {
-        out_json j;
-        out_json_begin(&j, stdout, true);
-        out_json_open(&j, NULL, '{');
-        out_json_num(&j, "read_bytes_s", l->read);
-        out_json_num(&j, "int8_ops_s", l->int8);
-        out_json_num(&j, "f32_ops_s", l->f32);
-        out_json_close(&j, '}');
-    } else {
-        printf("read       %8.1f GB/s\nint8       %8.1f Gop/s\nf32        %8.1f Gop/s\n", l->read * 1e-9,
-               l->int8 * 1e-9, l->f32 * 1e-9);
+static void print_limits(const cli_opts *o, const device_limits *l) {
+    out_json j;
+    if (!cli_has(o, OPT_JSON)) {
+        device_limits_text(l, "", 11);
+        return;
     }
+    out_json_begin(&j, stdout, true);
+    out_json_open(&j, NULL, '{');
+    device_limits_json(&j, l);
+    out_json_close(&j, '}');
 }
 
 static int by_value(const void *a, const void *b) {
@@ -218,7 +205,7 @@ static int run_bench(const cli_opts *o) {
         ffai_model_free(b.m);
         return rc;
     }
-    if (!rc) rc = measure_limits(o, &b.lim);
+    if (!rc) rc = device_limits_measure(o, &b.lim);
     if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
     if (!rc && b.m) rc = run_all(&b);
     ffai_model_free(b.m);
@@ -239,9 +226,15 @@ const cli_command cmd_bench = {
         "times, and prints the median, "
         "the slowest and the fastest in tokens per second over all sequences of the batch. Two shares say how close "
         "that is to the machine: of "
-        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured first.",
+        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured "
+        "first.\n\n"
+        "--synthetic measures a shape whose weights are not at hand: the folder needs config.json only, and the "
+        "matrices "
+        "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, f32, f16, bf16, q4_0, q4_1, "
+        "q5_0, q5_1 or q8_0. With --write-synthetic they are written as a checkpoint and nothing is measured; the q "
+        "formats have no safetensors type and cannot be written.",
     .examples = "bench -m models/gemma-3-270m -p 512,2048 -n 128 -b 1,8\nbench -m model.gguf --json > "
-                "speed.json\nbench --device-limits",
+                "speed.json\nbench -m DIR --synthetic affine4g64 -p 512\nbench --device-limits",
     .options = bench_options,
     .run = run_bench,
 };

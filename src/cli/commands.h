@@ -10,6 +10,7 @@
     X(inspect)                                                                                                         \
     X(tokenize)                                                                                                        \
     X(models)                                                                                                          \
+    X(devices)                                                                                                         \
     X(bench)                                                                                                           \
     X(help)                                                                                                            \
     X(version)

@@ -320,11 +320,32 @@ const char *ffai_model_config_text(const ffai_model *model) {
 
 /* ---- synthetic checkpoints ---- */
 
+/* The members of config.json that do not describe how weights are stored. */
+static void print_unquantized(fa_buf *b, const fa_jnode *config) {
+    bool any = false;
+    for (const fa_jnode *v = fa_jfirst(config); v; v = fa_jnext(v)) {
+        size_t len;
+        const char *key = fa_jkey(v, &len);
+        if (!strcmp(key, "quantization") || !strcmp(key, "quantization_config")) continue;
+        fa_buf_puts(b, any ? ",\n  " : "{\n  ");
+        add_quoted(b, key, len);
+        fa_buf_puts(b, ": ");
+        print_node(b, v, 2);
+        any = true;
+    }
+}
+
 /* config.json with the quantization section that describes the weights. */
 static int write_config(const ffai_model *m, const char *path, fa_error *err) {
-    const char *text = ffai_model_config_text(m), *end = strrchr(text, '}');
-    FILE *f = end ? fopen(path, "wb") : NULL;
-    bool ok = f && fprintf(f, "%.*s", (int)(end - text), text) >= 0;
+    fa_buf text = {0};
+    print_unquantized(&text, fa_ckpt_config(m->ckpt));
+    if (text.failed) {
+        fa_buf_free(&text);
+        return fa_fail(err, FFAI_ENOMEM, "%s: no memory", path);
+    }
+    FILE *f = fopen(path, "wb");
+    bool ok = f && fwrite(text.data, 1, text.len, f) == text.len;
+    fa_buf_free(&text);
     if (ok && m->synth.fmt == FA_FMT_AFFINE)
         ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d}\n", m->synth.group, m->synth.bits) >
              0;

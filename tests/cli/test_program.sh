@@ -67,7 +67,7 @@ grep -q 'broken:2: ' err || fail "the line is not named: $(cat err)"
 for line in '"\ud800"' '7' '"open' '"a" "b"'; do # a lone surrogate is no text
     printf '"good"\n\n%s\n' "$line" >broken
     "$FFAI" tokenize -m "$model" --jsonl broken >/dev/null 2>err && fail "$line passed as a JSON string"
-    [ "$(wc -l <err)" = 1 ] && grep -q 'broken:3: ' err || fail "--jsonl $line: $(cat err)"
+    { [ "$(wc -l <err)" = 1 ] && grep -q 'broken:3: ' err; } || fail "--jsonl $line: $(cat err)"
 done
 
 # Inspect: the ways of feeding give the same logits; files have the right size.
@@ -145,4 +145,24 @@ tail -1 long.err | grep -q '"gen_tokens"' || fail "interrupted: no stats"
 
 "$FFAI" bench -m "$model" -p 16 -n 4 -r 2 -b 1,2 --json >bench.json || fail "bench"
 [ "$(grep -c '"phase"' bench.json)" = 4 ] || fail "bench --json: $(cat bench.json)"
+
+# Random weights: config.json is all that is needed, or written as a checkpoint that is read like any other.
+mkdir shape && cp "$model/config.json" shape
+for format in affine4g64 mxfp4 q8_0; do
+    "$FFAI" bench -m shape --synthetic $format -p 8 -n 2 -r 1 --csv >synthetic.csv || fail "bench --synthetic $format"
+    [ "$(grep -cE '^(prefill|decode),8,1,' synthetic.csv)" = 2 ] || fail "bench --synthetic $format: $(cat synthetic.csv)"
+done
+"$FFAI" bench -m shape --synthetic affine4g64 --write-synthetic written || fail "--write-synthetic"
+"$FFAI" inspect -m written --token-ids 1,2,3 --logits written.npy || fail "a written checkpoint does not run"
+"$FFAI" inspect -m written --json >written.json
+grep -q '"format": "affine 4-bit g64"' written.json || fail "a written checkpoint has another format"
+[ "$(grep -c '"quantization' written/config.json)" = 1 ] || fail "--write-synthetic: $(cat written/config.json)"
+"$FFAI" bench -m shape --synthetic bf16 --write-synthetic plain || fail "--write-synthetic of bf16"
+grep -q '"quantization' plain/config.json && fail "bf16 weights with the quantization of the shape's source"
+refused 'affine4g33' bench -m shape --synthetic affine4g33
+refused 'q9_9.*bf16' bench -m shape --synthetic q9_9
+refused 'shape: .*safetensors' bench -m shape
+refused 'q8_0.*safetensors' bench -m shape --synthetic q8_0 --write-synthetic written-too
+refused 'synthetic' bench -m "$model" --write-synthetic written-too
+refused 'nowhere' bench -m shape --synthetic bf16 --write-synthetic /nowhere/x
 exit $status

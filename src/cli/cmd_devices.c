@@ -1,0 +1,83 @@
+/* ffai devices: where models can run here. */
+#include "cli/commands.h"
+#include "cli/limits.h"
+#include "cli/out.h"
+#include "cli/session.h"
+
+#include <string.h>
+
+static void json_device(out_json *j, const ffai_device_info *d, const device_limits *l) {
+    out_json_open(j, NULL, '{');
+    out_json_str(j, "device", d->name);
+    out_json_str(j, "model", d->model);
+    out_json_str(j, "instructions", d->isa);
+    out_json_str(j, "driver", *d->driver ? d->driver : NULL);
+    out_json_int(j, "processors", d->n_thread);
+    out_json_int(j, "memory_bytes", d->mem_bytes);
+    out_json_int(j, "memory_available_bytes", d->mem_free_bytes);
+    if (l) device_limits_json(j, l);
+    out_json_close(j, '}');
+}
+
+static void text_device(const ffai_device_info *d, const device_limits *l) {
+    char all[16], avail[16];
+    printf("%s\n", d->name);
+    printf("  model         %s\n", *d->model ? d->model : "unknown");
+    printf("  instructions  %s\n", d->isa);
+    if (*d->driver) printf("  driver        %s\n", d->driver);
+    printf("  processors    %d\n", d->n_thread);
+    if (!d->mem_bytes)
+        puts("  memory        unknown");
+    else if (!d->mem_free_bytes)
+        printf("  memory        %s\n", out_bytes(all, (double)d->mem_bytes));
+    else
+        printf("  memory        %s, %s available\n", out_bytes(all, (double)d->mem_bytes),
+               out_bytes(avail, (double)d->mem_free_bytes));
+    if (l) device_limits_text(l, "  ", 14);
+}
+
+static int run_devices(const cli_opts *o) {
+    ffai_device_info d;
+    ffai_error err;
+    device_limits l;
+    out_json j;
+    ffai_engine_opts eo = session_engine_opts(o);
+    bool json = cli_has(o, OPT_JSON), measure = cli_has(o, OPT_DEVICE_LIMITS);
+    if (cli_has(o, OPT_THREADS) && !measure) return cli_usage(o, "--threads needs --device-limits");
+    int more = ffai_device_at(0, eo.cpu, &d, &err);
+    if (more < 0) return cli_fail(o, "%s", err.msg);
+    int rc = measure ? device_limits_measure(o, &l) : 0;
+    if (rc) return rc;
+    if (json) {
+        out_json_begin(&j, stdout, true);
+        out_json_open(&j, NULL, '[');
+    }
+    for (size_t i = 1; more > 0; i++) {
+        out_plain(d.model);
+        const device_limits *its = measure && !strcmp(d.name, "cpu") ? &l : NULL; /* others are not measured yet */
+        if (json)
+            json_device(&j, &d, its);
+        else
+            text_device(&d, its);
+        more = ffai_device_at(i, eo.cpu, &d, &err);
+    }
+    if (json) out_json_close(&j, ']');
+    return more < 0 ? cli_fail(o, "%s", err.msg) : 0;
+}
+
+static const opt_id devices_options[] = {OPT_DEVICE_LIMITS, OPT_THREADS, OPT_JSON, OPT_END};
+
+const cli_command cmd_devices = {
+    .name = "devices",
+    .summary = "list the devices that models run on",
+    .usage = "[--device-limits [--threads N]] [--json]",
+    .text = "For each device: its model, the instruction set that the kernels use, the processors that the program may "
+            "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
+            "avx512, avx512vnni, neon.\n\n"
+            "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
+            "operations per second of the int8 and f32 matrix kernels with all that the machine has. That takes about "
+            "a second.",
+    .examples = "devices\ndevices --device-limits --json",
+    .options = devices_options,
+    .run = run_devices,
+};

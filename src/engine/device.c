@@ -1,0 +1,69 @@
+/* The devices of this machine, as far as they can be described without using them. */
+#define _POSIX_C_SOURCE 200809L
+#include "backend/cpu/kern.h"
+#include "base/alloc.h"
+#include "base/pool.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* The value of the first line "KEY <blanks>: VALUE" of a file under /proc; false when there is none. */
+static bool proc_value(const char *path, const char *key, char *value, size_t cap) {
+    char line[512];
+    size_t n = strlen(key);
+    bool found = false;
+    FILE *f = fopen(path, "r");
+    while (f && !found && fgets(line, sizeof line, f)) {
+        const char *p = line + n;
+        if (strncmp(line, key, n) != 0) continue;
+        p += strspn(p, " \t");
+        if (*p != ':') continue;
+        p++;
+        p += strspn(p, " \t");
+        snprintf(value, cap, "%.*s", (int)strcspn(p, "\n"), p);
+        found = *value != 0;
+    }
+    if (f) fclose(f);
+    return found;
+}
+
+/* A value of /proc/meminfo, which counts in KiB; 0 when it is unknown. */
+static int64_t mem_bytes(const char *key) {
+    char text[64];
+    long long kib;
+    if (!proc_value("/proc/meminfo", key, text, sizeof text) || sscanf(text, "%lld", &kib) != 1) return 0;
+    return kib > 0 && kib < INT64_MAX / 1024 ? kib * 1024 : 0;
+}
+
+static void cpu_model(char *name, size_t cap) {
+    struct utsname u;
+    if (proc_value("/proc/cpuinfo", "model name", name, cap)) return;
+    snprintf(name, cap, "%s", uname(&u) == 0 ? u.machine : ""); /* arm kernels give no name */
+}
+
+static int describe_cpu(const char *cpu, ffai_device_info *info, ffai_error *err) {
+    fa_kernels *k = FA_NEW(fa_kernels);
+    int rc = k ? fa_kernels_init(k, cpu, err) : fa_fail(err, FFAI_ENOMEM, "no memory to describe the processor");
+    if (!rc) {
+        info->name = "cpu";
+        info->isa = k->isa;
+        info->driver = "";
+        info->n_thread = fa_cpu_count();
+        cpu_model(info->model, sizeof info->model);
+        info->mem_bytes = mem_bytes("MemTotal");
+        info->mem_free_bytes = mem_bytes("MemAvailable");
+        if (!info->mem_bytes) { /* no /proc */
+            long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+            if (pages > 0 && page > 0) info->mem_bytes = (int64_t)pages * page;
+        }
+    }
+    fa_free(k);
+    return rc ? rc : 1;
+}
+
+int ffai_device_at(size_t i, const char *cpu, ffai_device_info *info, ffai_error *err) {
+    memset(info, 0, sizeof *info);
+    return i == 0 ? describe_cpu(cpu, info, err) : 0;
+}
