@@ -84,6 +84,9 @@ typedef struct fa_batch {
     int32_t page_stride;
     int32_t *out_row;             /* [n_out] rows whose logits are wanted */
     int32_t *tile_seq, *tile_row; /* [n_tile] query tiles of attention: sequence and first row within the batch */
+    /* optional: rows that come from elsewhere (images, audio) instead of the embedding table; NULL: none */
+    const float *embd;       /* [n, dim] */
+    const int32_t *embd_row; /* [n_tok] row of embd, -1: the token's own */
 } fa_batch;
 
 /* X(id, text): the operations. */

@@ -27,7 +27,8 @@ void fa_layer_end(fa_cx *cx, size_t mark);
 void fa_tap(fa_cx *cx, const char *name, fa_tensor t);
 
 /* ---- primitives ---- */
-/* [n_tok, cols] rows of table w [vocab, cols] for batch->tok, times scale. */
+/* [n_tok, cols] rows of table w [vocab, cols] for batch->tok, times scale; rows that batch->embd_row names are copied
+ * from batch->embd as they are. */
 fa_tensor fa_embed(fa_cx *cx, const fa_weight *w, float scale);
 /* cos and sin of every row's position: [n_tok, 2 * n_pair], a row's cosines before its sines; empty when r->n_pair is
  * 0. Angles are formed as float(pos) * inv_freq in f32. */

@@ -100,6 +100,30 @@ static void test_addresses(void **state) {
     end(&f);
 }
 
+/* Rows given by the batch take the place of the table's. */
+static void test_embedding_rows(void **state) {
+    (void)state;
+    fixture f;
+    fa_error err;
+    begin(&f, 1);
+    int32_t tok[ROWS] = {5, 6, 7}, from[ROWS] = {-1, 1, -1};
+    static float given[2 * DIM];
+    for (int i = 0; i < 96 * DIM; i++) weights[i] = (float)i;
+    for (int i = 0; i < 2 * DIM; i++) given[i] = -(float)i;
+    f.batch.tok = tok;
+    f.batch.embd = given;
+    f.batch.embd_row = from;
+    fa_weight table = matrix(96, DIM);
+    fa_tensor h = fa_embed(&f.cx, &table, 2);
+    assert_int_equal(f.be->run(f.be, &f.prog, &f.batch, NULL, &err), 0);
+    for (int i = 0; i < DIM; i++) {
+        assert_true(fa_f32(h)[i] == 2 * (float)(5 * DIM + i));
+        assert_true(fa_f32(h)[DIM + i] == -(float)(DIM + i));
+        assert_true(fa_f32(h)[2 * DIM + i] == 2 * (float)(7 * DIM + i));
+    }
+    end(&f);
+}
+
 /* A decode step of a 28-layer model without its work: 140 records. The limit is for idle cores; a loaded machine only
  * gets a message. */
 static void test_empty_program(void **state) {
@@ -161,6 +185,7 @@ static void test_pages(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sticky), cmocka_unit_test(test_addresses),
-                                       cmocka_unit_test(test_empty_program), cmocka_unit_test(test_pages)};
+                                       cmocka_unit_test(test_embedding_rows), cmocka_unit_test(test_empty_program),
+                                       cmocka_unit_test(test_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,6 +89,10 @@ static void embed_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
     FOR_ROWS(i, item, r->out.dim[0]) {
         float *out = row_out(r, i);
+        if (t->b->embd_row && t->b->embd_row[i] >= 0) {
+            memcpy(out, t->b->embd + t->b->embd_row[i] * r->out.dim[1], (size_t)r->out.dim[1] * sizeof(float));
+            continue;
+        }
         fa_dequant_row(r->p.embed.w, t->b->tok[i], out, t->scratch);
         if (scale != 1.0f)
             for (int64_t j = 0; j < r->out.dim[1]; j++) out[j] *= scale;
