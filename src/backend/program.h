@@ -87,6 +87,13 @@ typedef struct fa_batch {
     /* optional: rows that come from elsewhere (images, audio) instead of the embedding table; NULL: none */
     const float *embd;       /* [n, dim] */
     const int32_t *embd_row; /* [n_tok] row of embd, -1: the token's own */
+    /* optional: speculation trees. Bit j: the row sees new row j of its sequence (at most 64 new rows each), besides
+     * everything before them; NULL: causal */
+    const uint64_t *tree; /* [n_tok] */
+    /* optional: recurrent states to keep, honoured inside scans: the state after row save_row[i] goes to slot
+     * save_slot[i] */
+    int n_save;
+    const int32_t *save_row, *save_slot; /* [n_save] */
 } fa_batch;
 
 /* X(id, text): the operations. */

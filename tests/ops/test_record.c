@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/rng.h"
 #include "cache/kv.h"
 #include "ops/internal.h"
 
@@ -124,6 +125,86 @@ static void test_embedding_rows(void **state) {
     end(&f);
 }
 
+/* ---- speculation trees ---- */
+
+enum { HEADS = 4, KV_HEADS = 2, HEAD = 32, PAST = 70, NEW = 5, Q_DIM = HEADS * HEAD, KV_DIM = KV_HEADS * HEAD };
+
+typedef struct tree_case {
+    fa_kv_cache *kv;
+    float q[(PAST + NEW) * Q_DIM], k[(PAST + NEW) * KV_DIM], v[(PAST + NEW) * KV_DIM];
+} tree_case;
+
+/* Appends rows row[0..n) of the case to slot 0 and attends; tree NULL: causal. out [n, Q_DIM]. */
+static void attend_rows(tree_case *c, const int *row, int n, const uint64_t *tree, float *out) {
+    fixture f;
+    fa_error err;
+    static int32_t hi[PAST + NEW], lo[PAST + NEW], tile_seq[PAST + NEW], tile_row[PAST + NEW];
+    int32_t start[2] = {0, n}, from = c->kv->len[0];
+    const fa_attn attn = {HEADS, KV_HEADS, HEAD, 0.3f, 0, NULL};
+    begin(&f, 2);
+    assert_int_equal(fa_kv_extend(c->kv, 0, from, from + n, &err), 0);
+    f.be->max_pages = c->kv->page_stride;
+    f.batch = (fa_batch){.n_tok = n,
+                         .n_seq = 1,
+                         .max_q = n > 1 ? n : 2 /* no split */,
+                         .n_group = 1,
+                         .row_start = start,
+                         .kv_hi = hi,
+                         .kv_lo = {lo},
+                         .page = {c->kv->group[0].table},
+                         .page_stride = c->kv->page_stride,
+                         .tile_seq = tile_seq,
+                         .tile_row = tile_row,
+                         .tree = tree};
+    for (int i = 0; i < n; i++) hi[i] = from + i + 1;
+    for (int i = 0; i < n; i += f.be->attend_tile) tile_row[f.batch.n_tile++] = i;
+    fa_tensor q = fa_cx_tensor(&f.cx, FA_OP_NOP, n, Q_DIM), k = fa_cx_tensor(&f.cx, FA_OP_NOP, n, KV_DIM),
+              v = fa_cx_tensor(&f.cx, FA_OP_NOP, n, KV_DIM);
+    for (int i = 0; i < n; i++) {
+        memcpy(fa_f32(q) + i * Q_DIM, c->q + row[i] * Q_DIM, Q_DIM * sizeof(float));
+        memcpy(fa_f32(k) + i * KV_DIM, c->k + row[i] * KV_DIM, KV_DIM * sizeof(float));
+        memcpy(fa_f32(v) + i * KV_DIM, c->v + row[i] * KV_DIM, KV_DIM * sizeof(float));
+    }
+    fa_append(&f.cx, k, v, &c->kv->layer[0]);
+    fa_tensor a = fa_attend(&f.cx, q, &c->kv->layer[0], &attn);
+    assert_int_equal(f.cx.err.code, 0);
+    assert_int_equal(f.be->run(f.be, &f.prog, &f.batch, NULL, &err), 0);
+    memcpy(out, a.data, (size_t)n * Q_DIM * sizeof(float));
+    end(&f);
+}
+
+/* Every node of a tree attends as if its branch were the sequence. */
+static void test_tree(void **state) {
+    (void)state;
+    static tree_case c;
+    fa_error err;
+    const fa_kv_spec spec = {KV_HEADS, HEAD, 0};
+    const fa_kv_opts o = {.n_slot = 1, .n_ctx = 128, .n_chunk = 128, .dtype = FA_F32};
+    for (size_t i = 0; i < sizeof c.q / sizeof *c.q; i++) c.q[i] = (float)(fa_rng_at(1, i) >> 40) * 0x1p-23f - 1;
+    for (size_t i = 0; i < sizeof c.k / sizeof *c.k; i++) c.k[i] = (float)(fa_rng_at(2, i) >> 40) * 0x1p-23f - 1;
+    for (size_t i = 0; i < sizeof c.v / sizeof *c.v; i++) c.v[i] = (float)(fa_rng_at(3, i) >> 40) * 0x1p-23f - 1;
+    assert_int_equal(fa_kv_create(&c.kv, &spec, 1, &o, &err), 0);
+    static float past[PAST * Q_DIM], tree[NEW * Q_DIM], branch[NEW * Q_DIM];
+    int row[PAST];
+    for (int i = 0; i < PAST; i++) row[i] = i;
+    attend_rows(&c, row, PAST, NULL, past);
+    /* 0 is the root; 1 and 2 are its children; 3 follows 1; 4 follows 2 */
+    const uint64_t sees[NEW] = {1, 3, 5, 11, 21};
+    const int path[NEW][3] = {{0}, {0, 1}, {0, 2}, {0, 1, 3}, {0, 2, 4}}, depth[NEW] = {1, 2, 2, 3, 3};
+    for (int i = 0; i < NEW; i++) row[i] = PAST + i;
+    attend_rows(&c, row, NEW, sees, tree);
+    for (int node = 0; node < NEW; node++) {
+        assert_int_equal(fa_kv_truncate(c.kv, 0, PAST, &err), 0);
+        for (int i = 0; i < depth[node]; i++) row[i] = PAST + path[node][i];
+        attend_rows(&c, row, depth[node], NULL, branch);
+        for (int i = 0; i < Q_DIM; i++) {
+            double d = (double)tree[node * Q_DIM + i] - (double)branch[(depth[node] - 1) * Q_DIM + i];
+            if (!(d < 1e-5 && d > -1e-5)) fail_msg("node %d, value %d: differs by %g", node, i, d);
+        }
+    }
+    fa_kv_free(c.kv);
+}
+
 /* A decode step of a 28-layer model without its work: 140 records. The limit is for idle cores; a loaded machine only
  * gets a message. */
 static void test_empty_program(void **state) {
@@ -184,8 +265,8 @@ static void test_pages(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sticky), cmocka_unit_test(test_addresses),
-                                       cmocka_unit_test(test_embedding_rows), cmocka_unit_test(test_empty_program),
-                                       cmocka_unit_test(test_pages)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sticky),         cmocka_unit_test(test_addresses),
+                                       cmocka_unit_test(test_embedding_rows), cmocka_unit_test(test_tree),
+                                       cmocka_unit_test(test_empty_program),  cmocka_unit_test(test_pages)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * less work than threads cut the keys into splits whose partial results a second phase merges. */
 #include "backend/cpu/cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MIN_SPLIT_PAGES = 2 /* fewer pages than this are not worth a split of their own */ };
@@ -38,6 +39,52 @@ static void page_pointers(const fa_kv *kv, const int32_t *pages, int head, int32
         k[p] = kv->k + at;
         v[p] = kv->v + at;
     }
+}
+
+/* acc = acc and part merged: both [group, 2 + head_dim] as fa_attend_args.partial */
+static void merge_partial(float *acc, const float *part, int group, int head_dim) {
+    for (int g = 0; g < group; g++, acc += head_dim + 2, part += head_dim + 2) {
+        if (part[1] == 0) continue; /* nothing was visible */
+        float m = acc[1] == 0 || part[0] > acc[0] ? part[0] : acc[0];
+        float wa = acc[1] == 0 ? 0 : expf(acc[0] - m), wp = expf(part[0] - m);
+        acc[0] = m;
+        acc[1] = wa * acc[1] + wp * part[1];
+        for (int i = 2; i < head_dim + 2; i++) acc[i] = wa * acc[i] + wp * part[i];
+    }
+}
+
+/* Adds what row i of the tile sees of positions [lo, hi) to acc. acc: room for two partials, then the kernel's scratch.
+ */
+static void add_visible(const cpu_task *t, const fa_attend_args *a, int i, int32_t lo, int32_t hi, float *acc) {
+    if (lo >= hi) return;
+    size_t len = partial_len(&t->r->p.attend);
+    float *part = acc + len, *scratch = part + len;
+    fa_attend_args run = *a;
+    run.q = a->q + i * a->q_stride;
+    run.n_q = 1;
+    run.kv_lo = &lo;
+    run.kv_hi = &hi;
+    run.pos0 = lo / FA_PAGE * FA_PAGE;
+    run.pos1 = hi;
+    run.partial = part;
+    t->k->attend(&run, (uint8_t *)scratch + (64 - (uintptr_t)scratch % 64) % 64);
+    merge_partial(acc, part, a->n_group, a->head_dim);
+}
+
+/* A row of a speculation tree: what came before the new rows (positions below base), then each run of new rows that it
+ * sees. */
+static void attend_tree_row(const cpu_task *t, const fa_attend_args *a, int i, int32_t base, uint64_t sees,
+                            float *acc) {
+    memset(acc, 0, partial_len(&t->r->p.attend) * sizeof *acc);
+    add_visible(t, a, i, a->kv_lo[i], base, acc);
+    for (int j = 0; j < 64; j++) {
+        int first = j;
+        while (j < 64 && (sees >> j & 1)) j++;
+        add_visible(t, a, i, base + first, base + j, acc);
+    }
+    const float *all = acc;
+    t->k->attend_combine(&all, 1, a->n_group, a->n_group, a->head_dim, a->sink, a->out + i * a->out_stride,
+                         a->out_stride);
 }
 
 static void attend_tile(const cpu_task *t, int tile, int head, int split) {
@@ -82,7 +129,13 @@ static void attend_tile(const cpu_task *t, int tile, int head, int split) {
                         .sink = p->sink ? p->sink + head * group : NULL,
                         .partial = partial};
     uint8_t *rest = (uint8_t *)(v + b->page_stride);
-    t->k->attend(&a, rest + (64 - (uintptr_t)rest % 64) % 64);
+    rest += (64 - (uintptr_t)rest % 64) % 64;
+    if (!b->tree || p->n_split > 1) { /* a split step has one new row per sequence: nothing to branch */
+        t->k->attend(&a, rest);
+        return;
+    }
+    int32_t base = b->kv_hi[b->row_start[seq]] - 1;
+    for (int i = 0; i < n_q; i++) attend_tree_row(t, &a, i, base, b->tree[row + i], (float *)(void *)rest);
 }
 
 static void combine(const cpu_task *t, int tile, int head) {
@@ -114,7 +167,7 @@ static void attend_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_
     int group = p->n_head / (int)p->kv->n_head;
     if (p->n_split > 1)
         *work = (size_t)r->in[0].dim[0] * (size_t)p->kv->n_head * (size_t)p->n_split * partial_len(p) * sizeof(float);
-    *scratch = 2 * sizeof(void *) * (size_t)cpu->be.max_pages + 64 +
+    *scratch = 2 * sizeof(void *) * (size_t)cpu->be.max_pages + 128 + 2 * partial_len(p) * sizeof(float) +
                cpu->k.attend_scratch(cpu->be.attend_tile, group, p->head_dim);
 }
 
