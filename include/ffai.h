@@ -160,7 +160,8 @@ typedef struct ffai_engine_opts {
     const char *device;    /* "cpu", "auto" */
     const char *precision; /* "fast" (default), "exact" */
     const char *kv_cache;  /* "f32", "f16", "bf16"; default f16 for fast, f32 for exact */
-    const char *cpu; /* highest instruction set: "c", "avx2", "avx512", "avx512vnni"; NULL: all that the machine has */
+    const char *cpu; /* highest instruction set: "c", "avx2", "avx512", "avx512vnni", "avx512bf16"; NULL: all that the
+                        machine has and that pays (avx512bf16 must be named) */
     int n_thread;    /* default: the processors that this process may use */
     int n_ctx;       /* tokens per sequence; default: the model's maximum, at most 4096 */
     int n_slot;      /* sequences at a time; default 1 */

@@ -73,7 +73,7 @@ const cli_command cmd_devices = {
     .usage = "[--device-limits [--threads N]] [--json]",
     .text = "For each device: its model, the instruction set that the kernels use, the processors that the program may "
             "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
-            "avx512, avx512vnni, neon.\n\n"
+            "avx512, avx512vnni, avx512bf16 (only used when named), neon.\n\n"
             "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
             "operations per second of the int8 and f32 matrix kernels with all that the machine has. That takes about "
             "a second.",

@@ -137,8 +137,19 @@ static void check_range(const fa_kernels *k, const fa_weight *w, const shape *s,
     free(size);
 }
 
-static void run_shape(const fa_kernels *k, const fa_weight *w, const shape *s, const float *x, const fa_act *a, bool q8,
-                      bool add) {
+/* Input rows in one of three forms, the others NULL: f32 rows K + 3 apart, int8, bf16 rows K + 1 apart. */
+typedef struct input {
+    const float *f32;
+    const fa_act *q8;
+    const uint16_t *bf16;
+} input;
+
+static double input_value(const input *x, const shape *s, int64_t m, int64_t i) {
+    if (x->q8) return (double)x->q8->q[m * s->K + i] * x->q8->scale[m * (s->K / 32) + i / 32];
+    return x->bf16 ? fa_bf16_to_f32(x->bf16[m * (s->K + 1) + i]) : x->f32[m * (s->K + 3) + i];
+}
+
+static void run_shape(const fa_kernels *k, const fa_weight *w, const shape *s, const input *x, bool add) {
     const int64_t ldy = s->rows + PAD;
     size_t need = k->linear_scratch(s->K, s->M), room = (need + CANARY + 63) / 64 * 64;
     uint8_t *scratch = aligned_alloc(64, room);
@@ -147,20 +158,34 @@ static void run_shape(const fa_kernels *k, const fa_weight *w, const shape *s, c
     float *out = (float *)(void *)y.p;
     for (int64_t m = 0; m < s->M; m++)
         for (int64_t r = 0; r < ldy; r++) out[m * ldy + r] = (float)(0.25 * (double)(m + r));
-    if (q8)
-        k->linear_q8(k, w, s->r0, s->rows, a, out, ldy, add, scratch);
+    if (x->q8)
+        k->linear_q8(k, w, s->r0, s->rows, x->q8, out, ldy, add, scratch);
+    else if (x->bf16)
+        k->linear_bf16(k, w, s->r0, s->rows, x->bf16, s->K + 1, s->M, out, ldy, add, scratch);
     else
-        k->linear_f32(k, w, s->r0, s->rows, x, s->K + 3, s->M, out, ldy, add, scratch);
+        k->linear_f32(k, w, s->r0, s->rows, x->f32, s->K + 3, s->M, out, ldy, add, scratch);
     for (size_t i = need; i < room; i++) assert_int_equal(scratch[i], 0xFF);
     double *xd = malloc((size_t)(s->M * s->K) * 8);
     for (int64_t m = 0; m < s->M; m++)
-        for (int64_t i = 0; i < s->K; i++)
-            xd[m * s->K + i] =
-                q8 ? (double)a->q[m * s->K + i] * a->scale[m * (s->K / 32) + i / 32] : (double)x[m * (s->K + 3) + i];
-    check_range(k, w, s, xd, out, ldy, add, q8 ? "q8" : "f32");
+        for (int64_t i = 0; i < s->K; i++) xd[m * s->K + i] = input_value(x, s, m, i);
+    check_range(k, w, s, xd, out, ldy, add, x->q8 ? "q8" : x->bf16 ? "bf16" : "f32");
     free(xd);
     free(scratch);
     edge_free(&y);
+}
+
+/* bf16 rows as the engine makes them; between the rows lies NaN. */
+static void check_bf16(const fa_kernels *k, const fa_weight *w, const shape *s, const float *x) {
+    edge e = edge_new((size_t)(s->M * (s->K + 1) - 1) * 2);
+    uint16_t *rows = (uint16_t *)(void *)e.p;
+    for (int64_t m = 0; m < s->M; m++) {
+        k->convert(x + m * (s->K + 3), FA_BF16, s->K, rows + m * (s->K + 1));
+        for (int64_t i = 0; i < s->K; i++)
+            assert_int_equal(rows[m * (s->K + 1) + i], fa_f32_to_bf16(x[m * (s->K + 3) + i]));
+        if (m + 1 < s->M) rows[m * (s->K + 1) + s->K] = 0xFFFF;
+    }
+    for (int add = 0; add < 2; add++) run_shape(k, w, s, &(input){.bf16 = rows}, add);
+    edge_free(&e);
 }
 
 static void check_weight(const fa_kernels *k, const fa_weight *kind, shape s) {
@@ -183,11 +208,12 @@ static void check_weight(const fa_kernels *k, const fa_weight *kind, shape s) {
     if (fa_weight_check(&w, &err)) fail_msg("%s", err.msg);
     edge x = edge_floats(s.M * (s.K + 3) - 3, &r);
     const float *xf = (const float *)(const void *)x.p;
-    for (int add = 0; add < 2; add++) run_shape(k, &w, &s, xf, NULL, false, add);
+    for (int add = 0; add < 2; add++) run_shape(k, &w, &s, &(input){.f32 = xf}, add);
+    if (w.fmt == FA_FMT_BF16 && k->linear_bf16 && s.M > 4) check_bf16(k, &w, &s, xf);
     if (s.K % 32 == 0 && fa_qfmts[w.fmt].ugroup) {
         act_mem a = act_new(s.M, s.K);
         quantize(k, xf, s.K + 3, &a.a);
-        for (int add = 0; add < 2; add++) run_shape(k, &w, &s, xf, &a.a, true, add);
+        for (int add = 0; add < 2; add++) run_shape(k, &w, &s, &(input){.q8 = &a.a}, add);
         act_free(&a);
     }
     edge_free(&x);

@@ -44,7 +44,7 @@ typedef struct fa_attend_args {
 
 typedef struct fa_kernels fa_kernels;
 struct fa_kernels {
-    const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "neon", ...: the highest that was applied */
+    const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", ...: the highest that was applied */
 
     /* Canonical unpack of one whole row (tensor/qfmt.h), per format. NULL for float formats. */
     void (*unpack[FA_FMT_COUNT])(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min);
@@ -60,7 +60,11 @@ struct fa_kernels {
     /* The same in f32 for every format: weights are widened (never rounded) and sums are f32. */
     void (*linear_f32)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
                        int64_t M, float *y, int64_t ldy, bool add, void *scratch);
-    /* Bytes of scratch that either linear kernel needs for rows of `cols` values and M input rows. */
+    /* bf16 weights times bf16 activations (what `convert` makes of them), f32 sums. NULL where the machine has no such
+     * product. M > 4 only: fewer rows wait for memory in any form. */
+    void (*linear_bf16)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const uint16_t *x, int64_t ldx,
+                        int64_t M, float *y, int64_t ldy, bool add, void *scratch);
+    /* Bytes of scratch that any linear kernel needs for rows of `cols` values and M input rows. */
     size_t (*linear_scratch)(int64_t cols, int64_t M);
     int row_tile; /* row ranges given to linear_* should be multiples of this (except at the end of the matrix) */
 
@@ -85,8 +89,8 @@ struct fa_kernels {
                            const float *sink, float *out, int64_t out_stride);
 };
 
-/* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has. Unknown names fail with the
- * list of names. */
+/* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has and that pays (avx512bf16 must
+ * be named). Unknown names fail with the list of names. */
 int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);
 
 /* Overlays: three groups of slots (unpack; linear = quant_act, linear_*; vec = everything else), each ISA of a group in
@@ -102,6 +106,7 @@ int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);
 FA_KERN_ISAS(FA_X, unpack)
 FA_KERN_ISAS(FA_X, linear)
 FA_KERN_ISAS(FA_X, vec)
+FA_X(linear, avx512bf16) /* has only this group */
 #undef FA_X
 
 #endif

@@ -104,7 +104,7 @@ static inline void transpose16(__m512i r[16]) {
     for (int i = 0; i < 16; i++) r[i] = t[i];
 }
 
-static void transpose(const void *src, size_t src_stride, void *dst, size_t dst_stride, int64_t n) {
+static inline void transpose(const void *src, size_t src_stride, void *dst, size_t dst_stride, int64_t n) {
     for (int64_t k = 0; k < n; k += 16) {
         __m512i r[16];
         for (size_t i = 0; i < 16; i++) r[i] = _mm512_loadu_si512((const char *)src + i * src_stride + 4 * k);
@@ -201,7 +201,7 @@ static inline void quant_groups(const float *x, int n, int8_t *q, float *scale, 
 }
 
 #define QUANT_ACT quant_act
-static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_act *a) {
+static inline void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_act *a) {
     const int64_t K = a->K, G = K / 32;
     for (int64_t m = m0; m < m1; m++)
         for (int64_t g = 0; g < G; g += 16)

@@ -1,12 +1,20 @@
 /* Matrix operations on the CPU: linear layers and the fused records around them. Precision is decided here, per weight:
- * exact mode and float formats multiply in f32; otherwise the input rows are quantized to int8 once per record and
- * shared by all weights that read them. */
+ * exact mode multiplies in f32; otherwise a weight may want its input in another form (int8, bf16), which is prepared
+ * once per record and shared by all weights that read it. */
 #include "backend/cpu/cpu.h"
 
 #include <string.h>
 
-static bool uses_q8(const fa_cpu *cpu, const fa_weight *w) {
-    return !cpu->be.exact && fa_qfmts[w->fmt].unpack != NULL && w->cols % 32 == 0;
+enum { FEW_ROWS = 4 /* input rows up to which the kernels go weight row by weight row */ };
+
+/* Forms of the input besides f32; a record's are a set. */
+enum { IN_Q8 = 1, IN_BF16 = 2 };
+
+/* The form that w multiplies M input rows in: 0 is f32. */
+static unsigned form_of(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
+    if (cpu->be.exact) return 0;
+    if (fa_qfmts[w->fmt].unpack) return w->cols % 32 == 0 ? IN_Q8 : 0;
+    return w->fmt == FA_FMT_BF16 && cpu->k.linear_bf16 && M > FEW_ROWS ? IN_BF16 : 0;
 }
 
 /* ---- work memory: planes one after the other, each 64-byte aligned ---- */
@@ -28,26 +36,31 @@ static fa_act act_at(uint8_t *mem, int64_t M, int64_t K) {
                     K};
 }
 
-/* The input of a record's projections: normalised f32 rows (when there is a norm) and the int8 form (when a weight
- * wants it). */
+/* The input of a record's projections: normalised f32 rows (when there is a norm) and the forms that a weight wants. */
 typedef struct input {
     const float *x; /* [M, K] */
     float *normed;  /* where the normalised rows go, = x then; NULL without norm */
     fa_act act;     /* q NULL: not needed */
+    uint16_t *bf16; /* [M, K]; NULL: not needed */
 } input;
 
-static size_t input_bytes(int64_t M, int64_t K, bool norm, bool q8) {
-    return (norm ? up64((size_t)(M * K) * 4) : 0) + (q8 ? act_bytes(M, K) : 0);
+static size_t input_bytes(int64_t M, int64_t K, bool norm, unsigned forms) {
+    return (norm ? up64((size_t)(M * K) * 4) : 0) + (forms & IN_Q8 ? act_bytes(M, K) : 0) +
+           (forms & IN_BF16 ? up64((size_t)(M * K) * 2) : 0);
 }
 
-static input input_at(const fa_rec *r, uint8_t *mem, bool norm, bool q8) {
+static input input_at(const fa_rec *r, uint8_t *mem, bool norm, unsigned forms) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     input in = {.x = fa_f32(r->in[0])};
     if (norm) {
         in.x = in.normed = (float *)(void *)mem;
         mem += up64((size_t)(M * K) * 4);
     }
-    if (q8) in.act = act_at(mem, M, K);
+    if (forms & IN_Q8) {
+        in.act = act_at(mem, M, K);
+        mem += act_bytes(M, K);
+    }
+    if (forms & IN_BF16) in.bf16 = (uint16_t *)(void *)mem;
     return in;
 }
 
@@ -57,6 +70,7 @@ static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_
     if (norm)
         for (int64_t m = m0; m < m1; m++) cpu_norm_row(t->k, norm, fa_f32(t->r->in[0]) + m * K, in->normed + m * K);
     if (in->act.q) t->k->quant_act(in->x, K, m0, m1, &in->act);
+    if (in->bf16) t->k->convert(in->x + m0 * K, FA_BF16, (m1 - m0) * K, in->bf16 + m0 * K);
 }
 
 /* A single row is so little work that every thread prepares it for itself, in its scratch, instead of waiting for the
@@ -68,24 +82,22 @@ static size_t linear_scratch(const fa_kernels *k, int64_t K, int64_t M, size_t i
 }
 
 /* The input as the multiplying phase finds it. */
-static input input_ready(const cpu_task *t, const fa_norm *norm, bool q8) {
+static input input_ready(const cpu_task *t, const fa_norm *norm, unsigned forms) {
     int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1];
-    if (M != 1) return input_at(t->r, (uint8_t *)t->r->work, norm != NULL, q8);
-    input in = input_at(t->r, (uint8_t *)t->scratch + up64(t->k->linear_scratch(K, M)), norm != NULL, q8);
+    if (M != 1) return input_at(t->r, (uint8_t *)t->r->work, norm != NULL, forms);
+    input in = input_at(t->r, (uint8_t *)t->scratch + up64(t->k->linear_scratch(K, M)), norm != NULL, forms);
     if (!*t->prepared) input_rows(t, &in, norm, 0);
     *t->prepared = true;
     return in;
 }
 
 /* One item of the preparing phase. */
-static void input_prepare(const cpu_task *t, const fa_norm *norm, bool q8, int64_t item) {
-    input in = input_at(t->r, (uint8_t *)t->r->work, norm != NULL, q8);
+static void input_prepare(const cpu_task *t, const fa_norm *norm, unsigned forms, int64_t item) {
+    input in = input_at(t->r, (uint8_t *)t->r->work, norm != NULL, forms);
     input_rows(t, &in, norm, item);
 }
 
 /* ---- row ranges of a weight as work items ---- */
-
-enum { FEW_ROWS = 4 /* input rows up to which the kernels go weight row by weight row */ };
 
 /* Weight rows per item. Every thread should get several items, so that none waits long for the last one. Few input
  * rows: about 64 KiB of weights at most. Many: one or two of the kernels' tiles. */
@@ -111,8 +123,11 @@ static void add_bias(const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, fl
 /* y[:, r0:r1] (+)= input x lin */
 static void linear_range(const cpu_task *t, const input *in, const fa_linear *lin, int64_t r0, int64_t r1, int64_t M,
                          float *y, int64_t ldy, bool add) {
-    if (uses_q8(t->cpu, &lin->w))
+    unsigned form = form_of(t->cpu, &lin->w, M);
+    if (form == IN_Q8)
         t->k->linear_q8(t->k, &lin->w, r0, r1, &in->act, y, ldy, add, t->scratch);
+    else if (form == IN_BF16)
+        t->k->linear_bf16(t->k, &lin->w, r0, r1, in->bf16, lin->w.cols, M, y, ldy, add, t->scratch);
     else
         t->k->linear_f32(t->k, &lin->w, r0, r1, in->x, lin->w.cols, M, y, ldy, add, t->scratch);
     add_bias(lin, r0, r1, M, y, ldy);
@@ -126,53 +141,58 @@ static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin
 
 /* ---- linear: prepare, multiply ---- */
 
-static bool linear_q8_in(const cpu_task *t) { return uses_q8(t->cpu, &t->r->p.linear->w); }
+static unsigned linear_forms(const fa_cpu *cpu, const fa_rec *r) {
+    return form_of(cpu, &r->p.linear->w, r->in[0].dim[0]);
+}
 
 static int64_t linear_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    if (phase == 0) return linear_q8_in(t) ? input_items(M) : 0;
+    if (phase == 0) return linear_forms(t->cpu, t->r) ? input_items(M) : 0;
     return M ? weight_items(t->cpu, &t->r->p.linear->w, M) : 0;
 }
 static void linear_run(const cpu_task *t, int phase, int64_t item) {
+    unsigned forms = linear_forms(t->cpu, t->r);
     if (phase == 0) {
-        input_prepare(t, NULL, linear_q8_in(t), item);
+        input_prepare(t, NULL, forms, item);
         return;
     }
-    input in = input_ready(t, NULL, linear_q8_in(t));
+    input in = input_ready(t, NULL, forms);
     linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
 }
 static void linear_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear->w));
+    *work = input_bytes(M, K, false, linear_forms(cpu, r));
     *scratch = linear_scratch(&cpu->k, K, M, *work);
 }
 const cpu_op cpu_linear = {2, linear_items, linear_run, linear_needs};
 
 /* ---- linear_add: prepare, multiply into out or work, [normalise and add] ---- */
 
+static unsigned linear_add_forms(const fa_cpu *cpu, const fa_rec *r) {
+    return form_of(cpu, &r->p.linear_add.lin->w, r->in[0].dim[0]);
+}
 /* Where the product goes before the post norm: behind the input in work. */
-static float *post_rows(const cpu_task *t, bool q8) {
-    return (float *)(void *)((uint8_t *)t->r->work + input_bytes(t->r->in[0].dim[0], t->r->in[0].dim[1], false, q8));
+static float *post_rows(const cpu_task *t, unsigned forms) {
+    return (float *)(void *)((uint8_t *)t->r->work + input_bytes(t->r->in[0].dim[0], t->r->in[0].dim[1], false, forms));
 }
 static int64_t linear_add_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    const fa_weight *w = &t->r->p.linear_add.lin->w;
-    if (phase == 0) return uses_q8(t->cpu, w) ? input_items(M) : 0;
-    if (phase == 1) return weight_items(t->cpu, w, M);
+    if (phase == 0) return linear_add_forms(t->cpu, t->r) ? input_items(M) : 0;
+    if (phase == 1) return weight_items(t->cpu, &t->r->p.linear_add.lin->w, M);
     return t->r->p.linear_add.post ? cpu_row_items(M) : 0;
 }
 static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
     const fa_linear *lin = t->r->p.linear_add.lin;
     const fa_norm *post = t->r->p.linear_add.post;
-    bool q8 = uses_q8(t->cpu, &lin->w);
+    unsigned forms = linear_add_forms(t->cpu, t->r);
     int64_t M = t->r->in[0].dim[0], N = t->r->out.dim[1];
     if (phase == 0) {
-        input_prepare(t, NULL, q8, item);
+        input_prepare(t, NULL, forms, item);
     } else if (phase == 1) {
-        input in = input_ready(t, NULL, q8);
-        linear_item(t, &in, lin, item, M, post ? post_rows(t, q8) : fa_f32(t->r->out), N, !post);
+        input in = input_ready(t, NULL, forms);
+        linear_item(t, &in, lin, item, M, post ? post_rows(t, forms) : fa_f32(t->r->out), N, !post);
     } else {
-        float *y = post_rows(t, q8);
+        float *y = post_rows(t, forms);
         for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
             cpu_norm_row(t->k, post, y + m * N, y + m * N);
             t->k->add(fa_f32(t->r->out) + m * N, y + m * N, N);
@@ -181,7 +201,7 @@ static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
 }
 static void linear_add_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, false, uses_q8(cpu, &r->p.linear_add.lin->w));
+    *work = input_bytes(M, K, false, linear_add_forms(cpu, r));
     *scratch = linear_scratch(&cpu->k, K, M, *work);
     if (r->p.linear_add.post) *work += (size_t)(M * r->out.dim[1]) * sizeof(float);
 }
@@ -189,8 +209,8 @@ const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_n
 
 /* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
 
-static bool qkv_q8(const fa_cpu *cpu, const fa_qkv_param *p) {
-    return uses_q8(cpu, &p->q->w) || uses_q8(cpu, &p->k->w) || uses_q8(cpu, &p->v->w);
+static unsigned qkv_forms(const fa_cpu *cpu, const fa_qkv_param *p, int64_t M) {
+    return form_of(cpu, &p->q->w, M) | form_of(cpu, &p->k->w, M) | form_of(cpu, &p->v->w, M);
 }
 
 static int64_t qkv_items(const cpu_task *t, int phase) {
@@ -220,12 +240,12 @@ static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
 static void qkv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
     int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k->w.rows;
-    bool q8 = qkv_q8(t->cpu, p);
-    float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, q8)), *v = k + M * nk;
+    unsigned forms = qkv_forms(t->cpu, p, M);
+    float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, forms)), *v = k + M * nk;
     if (phase == 0) {
-        input_prepare(t, p->norm, q8, item);
+        input_prepare(t, p->norm, forms, item);
     } else if (phase == 1) {
-        input in = input_ready(t, p->norm, q8);
+        input in = input_ready(t, p->norm, forms);
         int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = weight_items(t->cpu, &p->k->w, M);
         if (item < n_q)
             linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
@@ -239,7 +259,7 @@ static void qkv_run(const cpu_task *t, int phase, int64_t item) {
 }
 static void qkv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, true, qkv_q8(cpu, &r->p.qkv));
+    *work = input_bytes(M, K, true, qkv_forms(cpu, &r->p.qkv, M));
     *scratch = linear_scratch(&cpu->k, K, M, *work);
     *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
 }
@@ -247,8 +267,9 @@ const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
 /* ---- norm_mlp_up: normalise, then per row range gate, up and activation ---- */
 
-static bool mlp_q8(const fa_cpu *cpu, const fa_rec *r) {
-    return uses_q8(cpu, &r->p.mlp_up.gate->w) || uses_q8(cpu, &r->p.mlp_up.up->w);
+static unsigned mlp_forms(const fa_cpu *cpu, const fa_rec *r) {
+    int64_t M = r->in[0].dim[0];
+    return form_of(cpu, &r->p.mlp_up.gate->w, M) | form_of(cpu, &r->p.mlp_up.up->w, M);
 }
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
@@ -272,15 +293,15 @@ static fa_linear row_slice(const fa_linear *lin, int64_t r0, int64_t r1) {
 static void mlp_run(const cpu_task *t, int phase, int64_t item) {
     const fa_rec *r = t->r;
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1], N = r->out.dim[1];
-    bool q8 = mlp_q8(t->cpu, r);
+    unsigned forms = mlp_forms(t->cpu, r);
     if (phase == 0) {
-        input_prepare(t, r->p.mlp_up.norm, q8, item);
+        input_prepare(t, r->p.mlp_up.norm, forms, item);
         return;
     }
-    input in = input_ready(t, r->p.mlp_up.norm, q8);
+    input in = input_ready(t, r->p.mlp_up.norm, forms);
     int64_t n = item_rows(t->cpu, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
-    float *gate =
-              (float *)(void *)((uint8_t *)t->scratch + up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, q8)))),
+    float *gate = (float *)(void *)((uint8_t *)t->scratch +
+                                    up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, forms)))),
           *up = gate + M * n;
     fa_linear gate_part = row_slice(r->p.mlp_up.gate, r0, r1), up_part = row_slice(r->p.mlp_up.up, r0, r1);
     linear_range(t, &in, &gate_part, 0, r1 - r0, M, gate, n, false);
@@ -290,7 +311,7 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
 }
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    *work = input_bytes(M, K, true, mlp_q8(cpu, r));
+    *work = input_bytes(M, K, true, mlp_forms(cpu, r));
     *scratch = up64(linear_scratch(&cpu->k, K, M, *work)) +
                2 * (size_t)(M * item_rows(cpu, &r->p.mlp_up.gate->w, M)) * sizeof(float);
 }
