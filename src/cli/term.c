@@ -6,6 +6,7 @@
 
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -75,9 +76,11 @@ void term_catch_interrupt(void) {
 }
 
 /* A model file that becomes shorter while it is mapped: reads behind its new end raise SIGBUS. Nothing can be saved;
- * the message says why the program ends. */
+ * the message says why the program ends. Several threads may fault at once: one speaks, the others wait for the end. */
 static void on_lost_page(int sig) {
     static const char text[] = "ffai: a model file became shorter while it was in use\n";
+    static atomic_flag spoken = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&spoken)) pause();
     ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
     (void)sig, (void)n;
     _exit(1);
@@ -88,7 +91,6 @@ void term_catch_lost_page(void) {
     memset(&a, 0, sizeof a);
     a.sa_handler = on_lost_page;
     sigemptyset(&a.sa_mask);
-    a.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGBUS, &a, NULL);
 }
 
