@@ -57,6 +57,14 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
     }
 }
 
+static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
+
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c) {
+    bool slides = fa_cfg_bool(r, "use_sliding_window", false);
+    int64_t first = fa_cfg_int(r, "max_window_layers", 28, 0, INT32_MAX);
+    fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
+}
+
 void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     fa_dense *w = (fa_dense *)weights;

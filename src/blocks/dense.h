@@ -59,6 +59,9 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user);
 
+/* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers on, or those of layer_types. */
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c);
+
 void fa_dense_bind(fa_binder *b, const void *cfg, void *w);
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec);
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m);

@@ -114,6 +114,12 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
         e->lm = (fa_lm){m->cfg, m->w, e->kv->layer};
         rc = make_batch(e, s.n_chunk + s.n_slot, s.n_slot, e->kv->page_stride, e->kv->n_group, err);
     }
+    if (!rc) {
+        e->step_seq = (fa_seq_rows *)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_seq);
+        e->step_who = (ffai_request **)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_who);
+        if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, 8)))
+            rc = fa_fail(err, FFAI_ENOMEM, "no memory for the steps of %d sequences", s.n_slot);
+    }
     if (!rc && !(e->slot = FA_NEWN(ffai_request *, (size_t)s.n_slot)))
         rc = fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", s.n_slot);
     if (!rc && s.profile && !(e->times = FA_NEWN(fa_op_time, FA_OP_COUNT)))
@@ -135,6 +141,7 @@ void ffai_engine_free(ffai_engine *e) {
     fa_arena_destroy(&e->arena);
     fa_mem_free(&e->mem);
     fa_free(e->slot);
+    fa_free(e->sample_work);
     fa_free(e->times);
     fa_free(e);
 }

@@ -19,6 +19,15 @@ typedef struct fa_program_slot {
     int64_t used; /* step number of the last use; 0: free */
 } fa_program_slot;
 
+/* Rows that one sequence adds in a step. */
+typedef struct fa_seq_rows {
+    int slot;
+    const int32_t *ids; /* [n] */
+    int n;
+    int n_out;         /* the last n_out rows give logits */
+    int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
+} fa_seq_rows;
+
 struct ffai_engine {
     ffai_model *m;
     fa_backend *be;
@@ -35,19 +44,13 @@ struct ffai_engine {
     bool composed;
     ffai_request **req; /* [n_req] all that are not freed */
     int n_req, cap_req;
-    ffai_request **slot; /* [n_slot] who holds a slot, or NULL */
+    ffai_request **slot;     /* [n_slot] who holds a slot, or NULL */
+    fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
+    ffai_request **step_who; /* [n_slot] and for whom */
+    void *sample_work;       /* [vocab] candidates of the sampler, touched only when it samples */
     ffai_engine_stats stats;
     fa_op_time *times; /* [FA_OP_COUNT] or NULL */
 };
-
-/* Rows that one sequence adds in a step. */
-typedef struct fa_seq_rows {
-    int slot;
-    const int32_t *ids; /* [n] */
-    int n;
-    int n_out;         /* the last n_out rows give logits */
-    int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
-} fa_seq_rows;
 
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */
 int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,

@@ -11,13 +11,8 @@
 
 enum { LOGITS_MAX = 128 << 20 /* bytes of logits in one step of an evaluation */ };
 
-typedef struct tap_user {
-    const ffai_eval_opts *o;
-    int n_batch;
-} tap_user;
-
 static void forward_tap(void *user, const char *name, int layer, fa_tensor t) {
-    const ffai_eval_opts *o = ((const tap_user *)user)->o;
+    const ffai_eval_opts *o = (const ffai_eval_opts *)user;
     o->tap(o->user, name, layer, fa_f32(t), t.dim, t.n_dim);
 }
 
@@ -30,8 +25,7 @@ static int idle(const ffai_engine *e, fa_error *err) {
 /* Feeds n more ids to `batch` sequences at once, in one step, and reports the logits of sequence 0. */
 static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int batch, int64_t from, int n,
                 fa_error *err) {
-    tap_user tu = {o, batch};
-    fa_run_opts ro = {.tap = o->tap ? forward_tap : NULL, .tap_user = &tu};
+    fa_run_opts ro = {.tap = o->tap ? forward_tap : NULL, .tap_user = (void *)(uintptr_t)o};
     fa_tensor logits = {0};
     for (int i = 0; i < batch; i++)
         seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids};

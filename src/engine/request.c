@@ -291,12 +291,5 @@ static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *
 
 int ffai_engine_step(ffai_engine *e, ffai_error *err) {
     admit(e);
-    fa_seq_rows *seq = FA_NEWN(fa_seq_rows, (size_t)e->n_slot);
-    ffai_request **who = FA_NEWN(ffai_request *, (size_t)e->n_slot);
-    void *work = fa_calloc((size_t)e->m->dims.vocab, 8);
-    int rc = seq && who && work ? run_step(e, seq, who, work, err) : fa_fail(err, FFAI_ENOMEM, "no memory for a step");
-    fa_free(seq);
-    fa_free(who);
-    fa_free(work);
-    return rc;
+    return run_step(e, e->step_seq, e->step_who, e->sample_work, err);
 }

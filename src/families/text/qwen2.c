@@ -5,8 +5,6 @@
  * table has more rows than the tokenizer has tokens. */
 #include "blocks/dense.h"
 
-static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
-
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
     static const fa_dense_defaults defaults = {.vocab = 151936,
@@ -20,9 +18,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = true;
-    bool slides = fa_cfg_bool(r, "use_sliding_window", false);
-    int64_t first = fa_cfg_int(r, "max_window_layers", 28, 0, INT32_MAX);
-    fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
+    fa_dense_late_windows(r, c);
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
