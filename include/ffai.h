@@ -27,9 +27,7 @@ extern "C" {
 #define FFAI_VERSION_MINOR 1
 #define FFAI_VERSION_PATCH 0
 
-/* ---- errors
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ---- */
 
 /* X(name, value, text) */
 #define FFAI_CODES(X)                                                                                                  \
@@ -61,9 +59,7 @@ FFAI_API const char *ffai_version(void); /* "0.1.0" */
 /* Frees strings and arrays that functions below hand over. */
 FFAI_API void ffai_free(void *p);
 
-/* ---- families
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- families ---- */
 
 typedef struct ffai_family_info {
     const char *name;        /* "llama" */
@@ -80,9 +76,7 @@ typedef struct ffai_family_info {
 /* Fills info for family i; false past the last one. */
 FFAI_API bool ffai_family_at(size_t i, ffai_family_info *info);
 
-/* ---- models
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- models ---- */
 
 typedef struct ffai_model ffai_model;
 
@@ -130,9 +124,7 @@ FFAI_API bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_in
 /* config.json's text (for GGUF: the equivalent that was synthesised); lives as long as the model. */
 FFAI_API const char *ffai_model_config_text(const ffai_model *m);
 
-/* ---- tokens
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tokens ---- */
 
 enum {
     FFAI_TOK_SPECIAL = 1,         /* add BOS / EOS as the checkpoint says */
@@ -149,9 +141,7 @@ FFAI_API int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned
 FFAI_API int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len,
                              ffai_error *err);
 
-/* ---- engines
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- engines ---- */
 
 typedef struct ffai_engine ffai_engine;
 
@@ -211,9 +201,7 @@ typedef struct ffai_profile_row {
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
 
-/* ---- requests
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- requests ---- */
 
 typedef struct ffai_sampling {
     float temp;    /* 0: greedy */
@@ -266,8 +254,7 @@ FFAI_API const ffai_error *ffai_request_error(const ffai_request *r); /* why fin
 FFAI_API void ffai_request_cancel(ffai_request *r);
 FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
 
-/* ---- evaluation: logits and taps of a known sequence
- * ------------------------------------------------------------------------------- */
+/* ---- evaluation: logits and taps of a known sequence ---- */
 
 /* A tap: a named intermediate array of one step, f32, row-major. rows are the step's tokens. */
 typedef void ffai_logits_fn(void *user, int64_t row, const float *logits, int64_t vocab);
@@ -293,9 +280,7 @@ FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, ffai_error *e
  * caller, [n_step]. */
 FFAI_API int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err);
 
-/* ---- devices
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- devices ---- */
 
 typedef struct ffai_device_info {
     const char *name;       /* as in ffai_engine_opts.device: "cpu" */

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- names and folders
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- names and folders ---- */
 
 char *fa_path_join(const char *dir, const char *name) {
     size_t a = strlen(dir), b = strlen(name);
@@ -87,9 +86,7 @@ bool fa_split_name(const char *name, const char *suffix, size_t *stem, unsigned 
            *part >= 1 && *part <= *parts;
 }
 
-/* ---- the handle
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the handle ---- */
 
 int fa_ckpt_add(fa_ckpt *c, const fa_ckpt_tensor *t, fa_error *err) {
     int put = fa_smap_put(&c->by_name, t->name, strlen(t->name), (uint32_t)c->n_tensor);

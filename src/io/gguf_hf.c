@@ -33,9 +33,7 @@ static const arch_row *find_arch(const char *arch) {
     return NULL;
 }
 
-/* ---- tensor names
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tensor names ---- */
 
 typedef struct rename_row {
     const char *gguf, *hf;
@@ -94,9 +92,7 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
     return apply(ROWS(in_layer), name, prefix, buf, size);
 }
 
-/* ---- metadata
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- metadata ---- */
 
 typedef struct maker {
     fa_buf *json;

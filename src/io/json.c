@@ -128,9 +128,7 @@ void fa_json_free(fa_json *j) {
 
 const fa_jnode *fa_json_root(const fa_json *j) { return j ? fa_json_node(j, 0) : NULL; }
 
-/* ---- getters
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- getters ---- */
 
 fa_jtype fa_jtype_of(const fa_jnode *n) { return n ? (fa_jtype)(n->next_type & 7) : FA_JNULL; }
 

@@ -17,9 +17,7 @@ static const struct {
 
 static int value_bytes(fa_dtype t) { return t == FA_F32 || t == FA_I32 ? 4 : 8; }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 typedef struct scan {
     const char *p, *end;
@@ -177,9 +175,7 @@ int64_t fa_npy_int(const fa_npy *a, int64_t i) {
     return d >= 0x1p63 ? INT64_MAX : d < -0x1p63 ? INT64_MIN : (int64_t)d;
 }
 
-/* ---- writing
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 int fa_npy_header(fa_buf *b, fa_dtype dtype, int n_dim, const int64_t *dim, int64_t *bytes) {
     size_t begin = b->len;

@@ -33,9 +33,7 @@ void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t 
     m->pair_bits[bit >> 6] |= UINT64_C(1) << (bit & 63);
 }
 
-/* ---- symbols
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- symbols ---- */
 
 typedef struct symbols {
     int32_t *id;   /* -1: a character without a token (by score only) */
@@ -118,9 +116,7 @@ static void begin_symbols(fa_enc *e, symbols *y, const char *s, size_t n) {
     y->beg[y->n] = (uint32_t)n;
 }
 
-/* ---- merging
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ---- */
 
 static size_t merge_short(const fa_bpe *m, const char *s, int32_t *id, uint32_t *beg, size_t n) {
     uint32_t rank[SHORT];
@@ -194,9 +190,7 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
     }
 }
 
-/* ---- the word cache
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the word cache ---- */
 
 static inline uint64_t load8(const char *s) {
     uint64_t v;

@@ -69,9 +69,7 @@ bool fa_bpe_long_room(fa_enc *e, size_t n, int32_t **id, uint32_t **beg) {
     return true;
 }
 
-/* ---- the heap
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the heap ---- */
 
 static void sift_down(fa_long *w, uint64_t key) {
     size_t at = 0, n = w->n_heap;
@@ -101,9 +99,7 @@ static void heap_drop(fa_long *w) {
     if (--w->n_heap) sift_down(w, w->heap[w->n_heap]);
 }
 
-/* ---- queues
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- queues ---- */
 
 static bool new_entry(fa_long *w, uint32_t pos, uint32_t *index1) {
     if (w->free_entry) {
@@ -154,9 +150,7 @@ static uint64_t pop(fa_long *w) {
     return key;
 }
 
-/* ---- merging
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ---- */
 
 /* Ranks the pair that begins at symbol i and queues it. `end` is the byte behind the word. */
 static bool rank_pair(fa_enc *e, const char *s, int32_t i, uint32_t end) {

@@ -12,8 +12,7 @@ static int no_memory(fa_enc *e) {
     return e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory to normalize the text");
 }
 
-/* ---- literal and pattern replacement
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- literal and pattern replacement ---- */
 
 static const char *find(const char *s, const char *end, const char *what, size_t n) {
     while (s < end) {
@@ -66,8 +65,7 @@ static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_b
     return FFAI_OK;
 }
 
-/* ---- Unicode normalization forms
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Unicode normalization forms ---- */
 
 static inline uint32_t ccc(uint32_t cp) {
     return cp < 0x300 ? 0 : (uint32_t)utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
@@ -191,9 +189,7 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     return FFAI_OK;
 }
 
-/* ---- the rest
- * -------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the rest ---- */
 
 static void lower(const char *s, size_t n, fa_buf *out) {
     for (size_t i = 0; i < n;) {

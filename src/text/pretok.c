@@ -9,8 +9,7 @@
 
 static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first);
 
-/* ---- patterns with a behaviour
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- patterns with a behaviour ---- */
 
 /* What split_next() walks: matches and the gaps between them, in order. */
 typedef struct splitter {
@@ -138,9 +137,7 @@ static void scan(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     if (gap < end) step(e, k + 1, gap, (size_t)(end - gap), first && gap == s);
 }
 
-/* ---- the other steps
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the other steps ---- */
 
 static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
     size_t from = 0;

@@ -221,8 +221,7 @@ const char *fa_scan_words(const char *p, const char *end) {
     return at;
 }
 
-/* ---- which scanner stands for which pattern
- * ------------------------------------------------------------------------------------------------ */
+/* ---- which scanner stands for which pattern ---- */
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define SPACE_TAIL  "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"

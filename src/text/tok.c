@@ -10,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- one call
- * -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- one call ---- */
 
 bool fa_enc_room(fa_enc *e, size_t k) {
     if (e->cap - e->n >= k) return true;
@@ -68,8 +66,7 @@ static void enc_give(const fa_tok *t, fa_enc *e) {
     enc_free(atomic_exchange(&((fa_tok *)t)->spare, e));
 }
 
-/* ---- added tokens in the text
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens in the text ---- */
 
 /* Longest added token at s: its index, or -1; *len its length. */
 static int64_t match_at(const fa_trie *t, const char *s, const char *end, size_t *len) {
@@ -156,9 +153,7 @@ static void normalize(fa_enc *e, const char *s, size_t n, bool first, unsigned f
     e->lim = lim;
 }
 
-/* ---- encode
- * ---------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- encode ---- */
 
 static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
     if (!n || e->rc || !fa_enc_room(e, n)) return;
@@ -243,9 +238,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     return rc;
 }
 
-/* ---- what loaders share
- * -----------------------------------------------------------------------------------------------------------------------
- */
+/* ---- what loaders share ---- */
 
 fa_tok *fa_tok_alloc(const char *what) {
     fa_tok *t = FA_NEW(fa_tok);
@@ -389,9 +382,7 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
     return rc ? rc : build_cut(t, err);
 }
 
-/* ---- look-ups
- * ---------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- look-ups ---- */
 
 size_t fa_tok_size(const fa_tok *t) { return t->name.n_id; }
 

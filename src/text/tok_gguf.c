@@ -14,8 +14,7 @@ static int no_memory(const fa_tok *t, fa_error *err) {
     return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
 }
 
-/* ---- pre-tokenizers by name
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pre-tokenizers by name ---- */
 
 #define GPT2      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define TAIL      "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -86,9 +85,7 @@ static const struct pre_row *find_pre(const char *name, size_t n) {
     return NULL;
 }
 
-/* ---- metadata
- * -------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- metadata ---- */
 
 static int find_array(const fa_gguf_value **out, const fa_gguf *g, const char *key, bool text, uint64_t n,
                       const fa_tok *t, fa_error *err) {
@@ -123,9 +120,7 @@ static int read_id(int32_t *id, const fa_gguf *g, const char *key, const fa_tok 
     return FFAI_OK;
 }
 
-/* ---- tokens
- * ---------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tokens ---- */
 
 /* 0 for what is no type. */
 static int type_at(const fa_gguf_value *types, uint64_t i) {
@@ -191,9 +186,7 @@ static int read_added(fa_tok *t, const fa_gguf_value *types, fa_error *err) {
     return FFAI_OK;
 }
 
-/* ---- scores
- * ---------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- scores ---- */
 
 /* Sort key of a token: smaller merges first. User-defined tokens come before all others, longer ones first. */
 static uint32_t score_key(const fa_tok *t, uint64_t id, int type, float score) {
@@ -243,9 +236,7 @@ static int read_scores(fa_tok *t, const fa_gguf_value *scores, const fa_gguf_val
     return FFAI_OK;
 }
 
-/* ---- the two kinds
- * --------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the two kinds ---- */
 
 static int load_spm(fa_tok *t, const fa_gguf *g, const fa_gguf_value *types, fa_error *err) {
     const fa_gguf_value *scores;

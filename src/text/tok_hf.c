@@ -12,9 +12,7 @@ static int no_memory(const fa_tok *t, fa_error *err) {
     return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", t->what);
 }
 
-/* ---- vocabulary
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- vocabulary ---- */
 
 static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error *err) {
     if (fa_jtype_of(vocab) != FA_JOBJ || !fa_jlen(vocab))
@@ -31,9 +29,7 @@ static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error
     return fa_strtab_index(&t->name, NULL) ? FFAI_OK : no_memory(t, err);
 }
 
-/* ---- merges
- * -------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- merges ---- */
 
 /* A batch of merges: their three look-ups are hashed and prefetched first, resolved after, because each is a cache
  * miss. */
@@ -149,9 +145,7 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
     return fa_tok_merges_end(g, rc, err);
 }
 
-/* ---- model
- * ----------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- model ---- */
 
 /* A string that is not empty, or NULL. */
 static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const char *key, fa_error *err) {
@@ -203,9 +197,7 @@ static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error
     return rc;
 }
 
-/* ---- added tokens
- * -----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- added tokens ---- */
 
 int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
     fa_added *p = &t->added[t->n_added];
@@ -255,9 +247,7 @@ static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
     return FFAI_OK;
 }
 
-/* ---- tokenizer_config.json
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tokenizer_config.json ---- */
 
 /* A token name: a string, or an object with `content`. */
 static int32_t named(const fa_tok *t, const fa_jnode *config, const char *key) {
@@ -280,9 +270,7 @@ static int read_config(fa_tok *t, const char *config, size_t len, const char *wh
     return FFAI_OK;
 }
 
-/* ---- the whole file
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the whole file ---- */
 
 static int read_root(fa_tok *t, const fa_jnode *r, fa_error *err) {
     if (fa_jtype_of(r) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: not a JSON object", t->what);

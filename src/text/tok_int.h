@@ -9,8 +9,7 @@
 
 #include <stdatomic.h>
 
-/* ---- strtab.c: strings with ids, both ways
- * --------------------------------------------------------------------------------------------- */
+/* ---- strtab.c: strings with ids, both ways ---- */
 
 typedef struct fa_strslot {
     uint32_t tag; /* upper half of the hash */
@@ -51,9 +50,7 @@ static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
     return id >= 0 && (size_t)id < t->n_id && t->span[id].off != UINT32_MAX;
 }
 
-/* ---- bpe.c: merging
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* ---- bpe.c: merging ---- */
 
 typedef struct fa_pair {
     uint32_t a, b, rank, id; /* tokens a, b merge into id; id UINT32_MAX = free slot */
@@ -88,8 +85,7 @@ void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t 
 /* Appends the tokens of one word to e->ids. */
 void fa_bpe_word(fa_enc *e, const char *s, size_t n);
 
-/* ---- added.c: tokens that are cut out of the text before anything else
- * ------------------------------------------------------------------ */
+/* ---- added.c: tokens that are cut out of the text before anything else ---- */
 
 typedef struct fa_added {
     char *text; /* as the file has it; the matcher of normalized tokens holds the normalized form */
@@ -113,8 +109,7 @@ typedef struct fa_trie {
 bool fa_trie_put(fa_trie *t, const char *s, size_t len, uint32_t index);
 void fa_trie_free(fa_trie *t);
 
-/* ---- regex.c: PCRE2 for patterns that have no scanner
- * ------------------------------------------------------------------------------------ */
+/* ---- regex.c: PCRE2 for patterns that have no scanner ---- */
 
 typedef struct fa_regex fa_regex;
 typedef struct fa_regex_run fa_regex_run; /* per call: match data and JIT stack */
@@ -129,8 +124,7 @@ void fa_regex_run_begin(fa_regex_run *r);
 int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
                   fa_error *err);
 
-/* ---- scan.c: hand-written forms of the pre-tokenizer patterns that published models use
- * -------------------------------------------------- */
+/* ---- scan.c: hand-written forms of the pre-tokenizer patterns that published models use ---- */
 
 /* End of the match that begins at p (p < end, valid UTF-8), or p when none begins there. */
 typedef const char *fa_scan(const char *p, const char *end);
@@ -140,9 +134,7 @@ const char *fa_scan_gpt2(const char *p, const char *end);
 /* fa_scan of the Whitespace pre-tokenizer. */
 const char *fa_scan_words(const char *p, const char *end);
 
-/* ---- norm.c
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- norm.c ---- */
 
 typedef enum fa_norm_kind {
     FA_NORM_PREPEND,
@@ -165,9 +157,7 @@ typedef struct fa_norm {
 /* Runs all normalizers over s[0..n). *out points to s or to a buffer of e that lives until the next call. */
 int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out);
 
-/* ---- pretok.c
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- pretok.c ---- */
 
 typedef enum fa_pre_kind {
     FA_PRE_SCAN,  /* isolated matches of a scanner */
@@ -201,9 +191,7 @@ typedef struct fa_pre {
 /* Cuts a normalized piece into words and encodes each. first: the piece begins the text. */
 void fa_pre_run(fa_enc *e, const char *s, size_t n, bool first);
 
-/* ---- decode.c
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- decode.c ---- */
 
 typedef enum fa_dec_kind {
     FA_DEC_BYTE_LEVEL,
@@ -227,9 +215,7 @@ typedef struct fa_dec {
 int fa_byte_of_char(uint32_t cp);
 int fa_char_of_byte(unsigned byte, char *out);
 
-/* ---- the whole
- * ---------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 typedef struct fa_post { /* ids around a single sequence */
     int32_t *before, *after;

@@ -34,9 +34,7 @@ static const char *pattern_of(const fa_jnode *n, size_t *len, bool *regex) {
     return s;
 }
 
-/* ---- normalizer
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- normalizer ---- */
 
 static fa_norm *new_norm(fa_tok *t, fa_norm_kind kind) {
     if (t->n_norm == FA_TOK_MAX_STEPS) return NULL;
@@ -109,9 +107,7 @@ int fa_tok_read_normalizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "normalizer", "type", type, err);
 }
 
-/* ---- pre_tokenizer
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- pre_tokenizer ---- */
 
 static fa_pre *new_pre(fa_tok *t, fa_pre_kind kind) {
     if (t->n_pre == FA_TOK_MAX_STEPS) return NULL;
@@ -253,9 +249,7 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "pre_tokenizer", "type", type, err);
 }
 
-/* ---- post_processor
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- post_processor ---- */
 
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after,
                 fa_error *err) {
@@ -343,9 +337,7 @@ int fa_tok_read_post_processor(fa_tok *t, const fa_jnode *n, fa_error *err) {
     return unsupported(t, "post_processor", "type", type, err);
 }
 
-/* ---- decoder
- * --------------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- decoder ---- */
 
 int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to,
                        size_t start, size_t stop, fa_error *err) {

@@ -155,9 +155,7 @@ static void without_index(void **state) {
     remove_dir(dir);
 }
 
-/* ---- GGUF
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- GGUF ---- */
 
 static void common_keys(gguf_make *m, const char *arch) {
     char key[100];

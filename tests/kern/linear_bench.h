@@ -89,9 +89,7 @@ static void bench_weight_fill(const fa_weight *w, uint8_t *codes, uint8_t *scale
     }
 }
 
-/* --- speed
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- speed ---- */
 
 typedef struct bench_job {
     const fa_kernels *k;

@@ -23,8 +23,7 @@ static uint64_t seed = 20240601;
 static const char *const levels[] = {"c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot"};
 enum { N_LEVEL = sizeof levels / sizeof levels[0] };
 
-/* --- memory that ends where the process may no longer read
- * ------------------------------------------------------------------------ */
+/* ---- memory that ends where the process may no longer read ---- */
 
 typedef struct edge {
     uint8_t *base, *p;
@@ -49,9 +48,7 @@ static edge edge_floats(int64_t n, fa_rng *r) {
     return e;
 }
 
-/* --- the truth
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the truth ---- */
 
 /* value of the canonical form in double, and the magnitude that bounds rounding errors */
 static void row_values(const fa_weight *w, int64_t r, double *value, double *size) {
@@ -102,9 +99,7 @@ static void act_free(act_mem *m) {
     edge_free(&m->sum16);
 }
 
-/* --- one product
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* ---- one product ---- */
 
 typedef struct shape {
     int64_t rows, r0, M, K;
@@ -224,9 +219,7 @@ static void check_weight(const fa_kernels *k, const fa_weight *kind, shape s) {
     }
 }
 
-/* --- tests
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ---- */
 
 static const shape shapes[] = {{1, 0, 1, 32},    {3, 0, 2, 96},    {17, 0, 3, 640},  {33, 16, 4, 32},  {17, 1, 5, 2048},
                                {49, 0, 6, 96},   {33, 0, 7, 640},  {130, 48, 9, 96}, {48, 0, 31, 640}, {20, 0, 65, 32},

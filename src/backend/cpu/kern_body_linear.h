@@ -57,8 +57,7 @@ INLINE bool is_wide(const fa_weight *w) {
 
 INLINE vi dp(bool wide, vi acc, vi w, vi x) { return wide ? vi_dps(acc, w, x) : vi_dp(acc, w, x); }
 
-/* --- quantization of activations
- * ------------------------------------------------------------------------------------------------- */
+/* ---- quantization of activations ---- */
 
 #ifndef QUANT_ACT
 /* The C definition says why the maximum is taken on bit patterns. */
@@ -85,8 +84,7 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
 }
 #endif
 
-/* --- int8, few input rows
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- int8, few input rows ---- */
 
 /* One unpacked weight row; buffers are padded so that a whole vector may be read at any group and chunk. */
 typedef struct qrow {
@@ -291,8 +289,7 @@ static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
     }
 }
 
-/* --- int8, many input rows
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- int8, many input rows ---- */
 
 typedef struct qpanel {
     uint8_t *codes;           /* [K / 4][nr][4] */
@@ -538,9 +535,7 @@ static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64
     }
 }
 
-/* --- f32
- * -------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- f32 ---- */
 
 /* LN stored values from any address as floats */
 INLINE vf vf_stored(const int fmt, const uint8_t *p, int64_t i) {

@@ -117,8 +117,7 @@ static inline void transpose(const void *src, size_t src_stride, void *dst, size
     }
 }
 
-/* --- quantization of activations, 16 groups of 32 at a time ----------------------------------------------------------
- */
+/* ---- quantization of activations, 16 groups of 32 at a time ---- */
 
 /* v[i] <- lane-wise op of all lanes of the 16 vectors: lane i of the result belongs to vector i */
 static inline __m512i max_across(__m512i v[16]) {

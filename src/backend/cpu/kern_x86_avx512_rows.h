@@ -51,8 +51,7 @@ static inline int row_kind(const fa_weight *w) {
     }
 }
 
-/* --- codes ---------------------------------------------------------------------------------------------------------
- */
+/* ---- codes ---- */
 
 static inline __m256i load32(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline __m512i twice32(const uint8_t *p) { return _mm512_broadcast_i64x4(load32(p)); }
@@ -115,8 +114,7 @@ INLINE vi row_codes(const int kind, const uint8_t *p, const int j) {
     }
 }
 
-/* --- scales --------------------------------------------------------------------------------------------------------
- */
+/* ---- scales ---- */
 
 static inline __m512 half_words(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 
