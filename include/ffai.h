@@ -141,6 +141,83 @@ FFAI_API int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned
 FFAI_API int ffai_detokenize(ffai_model *m, const int32_t *ids, size_t n, bool skip_special, char **text, size_t *len,
                              ffai_error *err);
 
+/* ---- chat templates ---- */
+
+/* A chat template: the Jinja dialect of HuggingFace checkpoints, rendered as transformers' apply_chat_template does.
+ * Immutable. */
+typedef struct ffai_template ffai_template;
+
+/* source: the template's text, not kept; what: names it in messages. Syntax errors name line and column. */
+FFAI_API int ffai_template_parse(ffai_template **out, const char *source, size_t len, const char *what,
+                                 ffai_error *err);
+FFAI_API void ffai_template_free(ffai_template *t);
+/* json: an object; "messages", "tools", "documents", "add_generation_prompt" and every other key are the template's
+ * variables. *text: NUL-terminated, free with ffai_free. Time, memory and depth are bounded. */
+FFAI_API int ffai_template_render(const ffai_template *t, const char *json, size_t len, char **text, size_t *n,
+                                  ffai_error *err);
+
+/* Template i of the checkpoint: *name ("default", "tool_use", ...), *source; both live as long as the model. 1: filled;
+ * 0: i is past the last one; < 0: error. */
+FFAI_API int ffai_model_template_at(ffai_model *m, size_t i, const char **name, const char **source, ffai_error *err);
+/* Renders the checkpoint's template `name`; NULL: as transformers picks it ("tool_use" when there are tools and such a
+ * template, else "default"). The tokenizer's special tokens (bos_token, ...) are variables too, those of json win. */
+FFAI_API int ffai_chat_render(ffai_model *m, const char *name, const char *json, size_t len, char **text, size_t *n,
+                              ffai_error *err);
+
+/* ---- answers: text, reasoning and tool calls out of a model's output ---- */
+
+/* Splits one answer as it streams in; no part ever holds a piece of a tag. */
+typedef struct ffai_parser ffai_parser;
+
+typedef enum ffai_part_kind {
+    FFAI_PART_TEXT,      /* more of the answer */
+    FFAI_PART_REASONING, /* more of the reasoning */
+    FFAI_PART_TOOL_CALL  /* one whole call */
+} ffai_part_kind;
+
+typedef struct ffai_part {
+    ffai_part_kind kind;
+    const char *text; /* TEXT, REASONING: UTF-8; TOOL_CALL: its arguments, a JSON object */
+    size_t len;
+    const char *name; /* TOOL_CALL: the function; else NULL */
+    const char *id;   /* TOOL_CALL: the model's id of the call, NULL when its format has none */
+} ffai_part;
+
+typedef struct ffai_parser_opts {
+    const char
+        *format; /* NULL or "auto": from the checkpoint's chat template; "none"; or a name of ffai_parser_format_at */
+    const char *prompt; /* the rendered prompt (what precedes the answer), to know whether reasoning is already open;
+                           may be NULL */
+    size_t prompt_len;
+    const char *tools; /* JSON array of the tools that were offered, as in the template's input; may be NULL. Formats
+                          whose arguments are text (XML) take the types from it */
+} ffai_parser_opts;
+
+/* m may be NULL when a format is named. */
+FFAI_API int ffai_parser_create(ffai_parser **out, ffai_model *m, const ffai_parser_opts *opts, ffai_error *err);
+FFAI_API void ffai_parser_free(ffai_parser *p);
+/* More of the output, with the text of special tokens (ffai_request_opts.keep_special); any cut, also inside a
+ * character. Never fails on what a model may write: what is no valid call comes out as text. */
+FFAI_API int ffai_parser_push(ffai_parser *p, const char *text, size_t len, ffai_error *err);
+/* The output has ended: what was held back comes out. */
+FFAI_API int ffai_parser_finish(ffai_parser *p, ffai_error *err);
+/* The next part; false when there is none now. Strings are valid until the next call on this parser. */
+FFAI_API bool ffai_parser_next(ffai_parser *p, ffai_part *part);
+FFAI_API const char *ffai_parser_format(const ffai_parser *p); /* the format in use */
+/* Names of formats; NULL past the last one. */
+FFAI_API const char *ffai_parser_format_at(size_t i);
+
+/* ---- grammars: output that cannot break a rule ---- */
+
+/* What a model may write, compiled for its vocabulary. Immutable. */
+typedef struct ffai_grammar ffai_grammar;
+
+/* kind: "gbnf" (llama.cpp's grammar notation, root rule "root"), "json-schema" (JSON Schema; "{}" or "true": any JSON),
+ * "regex". Errors name line and column. The model must outlive the grammar. */
+FFAI_API int ffai_grammar_compile(ffai_grammar **out, ffai_model *m, const char *kind, const char *text, size_t len,
+                                  ffai_error *err);
+FFAI_API void ffai_grammar_free(ffai_grammar *g);
+
 /* ---- engines ---- */
 
 typedef struct ffai_engine ffai_engine;
@@ -203,18 +280,54 @@ FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_r
 
 /* ---- requests ---- */
 
+/* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. Samplers work in the order of
+ * `samplers`; penalties and logit_bias also shape greedy decoding. */
 typedef struct ffai_sampling {
-    float temp;    /* 0: greedy */
-    int top_k;     /* 0: off */
-    float top_p;   /* 1: off */
-    float min_p;   /* 0: off */
-    uint64_t seed; /* same seed, same tokens */
+    float temp;           /* temperature; 0: greedy */
+    float temp_range;     /* dynamic temperature: temp +- range by the entropy of the distribution */
+    float temp_exponent;  /* of the entropy in dynamic temperature; 0: 1 */
+    int top_k;            /* the k likeliest */
+    float top_p;          /* nucleus; 0 or 1: off */
+    float min_p;          /* at least min_p times as likely as the likeliest */
+    float typical;        /* locally typical sampling, https://arxiv.org/abs/2202.00666; 0 or 1: off */
+    float top_n_sigma;    /* logits within n standard deviations of the greatest, https://arxiv.org/abs/2411.07641 */
+    float xtc_prob;       /* exclude top choices: how often */
+    float xtc_threshold;  /* and which: those at least this likely, but for the last of them */
+    float repeat_penalty; /* divides positive and multiplies negative logits of tokens seen; 0 or 1: off */
+    float presence_penalty, frequency_penalty; /* subtracted once, and per occurrence */
+    int repeat_last;                           /* tokens that the penalties look back; 0: all, with the prompt */
+    float dry_multiplier;   /* "don't repeat yourself": penalty multiplier * base ^ (length - allowed_length) */
+    float dry_base;         /* 0: 1.75 */
+    int dry_allowed_length; /* 0: 2 */
+    int dry_last;           /* tokens that DRY looks back; 0: all */
+    const char *const *dry_breakers; /* strings that end a repetition; NULL: newline, ":", '"', "*" */
+    size_t n_dry_breaker;
+    float mirostat_tau; /* > 0: mirostat 2 with this target surprise, https://arxiv.org/abs/2007.14966, after temp alone
+                         */
+    float mirostat_eta; /* its learning rate; 0: 0.1 */
+    const struct ffai_logit_bias *bias; /* added to logits first; -INFINITY forbids a token */
+    size_t n_bias;
+    const char *samplers; /* order, e.g. "penalties,dry,top_n_sigma,temp,top_k,top_p,min_p,typical,xtc" (the default: as
+                             transformers, temperature before the cuts); what is not named is off */
+    uint64_t seed;        /* same seed, same tokens, whatever the number of threads */
 } ffai_sampling;
+
+typedef struct ffai_logit_bias {
+    int32_t id;
+    float bias;
+} ffai_logit_bias;
 
 /* generation_config.json's values, else greedy. */
 FFAI_API void ffai_sampling_default(const ffai_model *m, ffai_sampling *s);
 
 typedef struct ffai_request ffai_request;
+
+struct ffai_event;
+
+/* Clears bits of tokens that must not come next: bit id % 32 of bits[id / 32], all set before the call. ids [n]: the
+ * prompt and what was generated. */
+typedef void ffai_mask_fn(void *user, const int32_t *ids, size_t n, uint32_t *bits);
+typedef void ffai_event_fn(void *user, ffai_request *r, const struct ffai_event *ev);
 
 typedef struct ffai_request_opts {
     const int32_t *ids; /* the prompt, copied; at least one token */
@@ -224,6 +337,12 @@ typedef struct ffai_request_opts {
     const char *const *stop; /* strings that end generation and are not part of the output */
     size_t n_stop;
     bool ignore_eos;
+    bool keep_special; /* special tokens are part of the text, as a parser needs them */
+    int n_logprob;     /* likeliest tokens that events report for each token; 0: none, -1: only the token's own */
+    const ffai_grammar *grammar; /* NULL: none; must outlive the request */
+    ffai_mask_fn *mask;          /* NULL: none */
+    ffai_event_fn *event; /* called by ffai_engine_step when there is something new, instead of polling; may be NULL */
+    void *user;           /* for both */
 } ffai_request_opts;
 
 typedef enum ffai_finish {
@@ -240,12 +359,21 @@ FFAI_API int ffai_submit(ffai_engine *e, const ffai_request_opts *opts, ffai_req
 /* Runs one step for all requests that can run. Returns 1 while there is work left, 0 when idle, < 0 on error. */
 FFAI_API int ffai_engine_step(ffai_engine *e, ffai_error *err);
 
+/* Natural logarithms of the model's own distribution, before any sampler. */
+typedef struct ffai_logprob {
+    int32_t id;
+    float logprob;
+} ffai_logprob;
+
 typedef struct ffai_event {
     const char *text; /* text that became final since the last poll: whole characters; valid until the next call on this
                          request */
     size_t text_len;
     const int32_t *ids; /* tokens since the last poll, same lifetime */
     size_t n_ids;
+    const ffai_logprob
+        *logprobs; /* [n_ids, 1 + n_top]: the token, then the likeliest, falling; NULL unless asked for */
+    size_t n_top;
     ffai_finish finish;
 } ffai_event;
 
@@ -253,6 +381,31 @@ FFAI_API void ffai_request_poll(ffai_request *r, ffai_event *ev);
 FFAI_API const ffai_error *ffai_request_error(const ffai_request *r); /* why finish is FFAI_FINISH_ERROR */
 FFAI_API void ffai_request_cancel(ffai_request *r);
 FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
+/* All tokens, prompt first, and how many of the prompt were found in the cache (0 until the request has begun). */
+FFAI_API void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, size_t *n_prompt,
+                               size_t *n_reused);
+
+/* The cache of a finished request stays in its slot until another one needs it: a prompt that begins with the same
+ * tokens goes on from there. A session is such a prefix in a file. */
+
+/* Writes tokens and cache of a request that has no step in progress (running or finished and its slot not reused). */
+FFAI_API int ffai_session_save(ffai_request *r, const char *path, ffai_error *err);
+/* Puts a session into a free slot; *ids (free with ffai_free): its tokens. A file of another model, cache type or with
+ * more tokens than the context is refused. */
+FFAI_API int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n, ffai_error *err);
+
+/* ---- embeddings ---- */
+
+typedef struct ffai_embed_opts {
+    const char *pooling; /* NULL: as the checkpoint's sentence-transformers modules say, else "mean"; "mean", "last",
+                            "cls", "max" */
+    int normalize;       /* 1: to length 1, -1: not, 0: as the modules say, else not */
+} ffai_embed_opts;
+
+/* The pooled hidden state (after the final norm) of one sequence: out [dim]. The engine must have no running requests.
+ */
+FFAI_API int ffai_embed(ffai_engine *e, const int32_t *ids, size_t n, const ffai_embed_opts *opts, float *out,
+                        ffai_error *err);
 
 /* ---- evaluation: logits and taps of a known sequence ---- */
 

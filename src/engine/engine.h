@@ -61,9 +61,4 @@ int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_e
 /* ---- requests (request.c) ---- */
 void fa_requests_free(ffai_engine *e);
 
-/* ---- sampling (sampler.c) ---- */
-/* Picks a token from logits [n]; -1 when none of them is a number above minus infinity. work: n * 8 bytes. draw:
- * uniform in [0, 1). */
-int32_t fa_sample(const ffai_sampling *s, float *logits, int64_t n, float draw, void *work);
-
 #endif

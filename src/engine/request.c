@@ -2,7 +2,7 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/rng.h"
+#include "engine/sampler.h"
 
 #include <string.h>
 
@@ -12,8 +12,7 @@ struct ffai_request {
     int64_t n, cap, n_prompt;
     int64_t n_fed; /* tokens whose keys are in the cache */
     int64_t max_new;
-    ffai_sampling sampling;
-    fa_rng rng;
+    fa_sampler *sampler;
     char **stop;
     size_t n_stop, max_stop; /* max_stop: bytes of the longest */
     bool ignore_eos;
@@ -43,35 +42,21 @@ static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err
     return 0;
 }
 
-static int check_sampling(const ffai_sampling *s, fa_error *err) {
-    if (!(s->temp >= 0 && s->temp <= 1000))
-        return fa_fail(err, FFAI_EINVAL, "temp: %g is not between 0 and 1000", (double)s->temp);
-    if (s->top_k < 0) return fa_fail(err, FFAI_EINVAL, "top-k: %d is negative", s->top_k);
-    if (!(s->top_p > 0 && s->top_p <= 1))
-        return fa_fail(err, FFAI_EINVAL, "top-p: %g is not above 0 and at most 1", (double)s->top_p);
-    if (!(s->min_p >= 0 && s->min_p <= 1))
-        return fa_fail(err, FFAI_EINVAL, "min-p: %g is not between 0 and 1", (double)s->min_p);
-    return 0;
-}
-
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
     ffai_engine *e = r->e;
     int64_t room = e->n_ctx - (int64_t)o->n_ids;
     r->max_new = o->max_new > 0 && o->max_new < room ? o->max_new : room;
     r->n = r->n_prompt = (int64_t)o->n_ids;
     r->cap = r->n + r->max_new + 1;
-    r->sampling = o->sampling;
-    r->rng.seed = o->sampling.seed;
     r->ignore_eos = o->ignore_eos;
     r->slot = -1;
     if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
-    if (tok) {
-        int rc = fa_tok_stream_new(&r->stream, tok, true, err);
-        if (rc) return rc;
-    }
+    int rc = fa_sampler_new(&r->sampler, &o->sampling, e->m->dims.vocab, tok, err);
+    if (!rc && tok) rc = fa_tok_stream_new(&r->stream, tok, !o->keep_special, err);
+    if (rc) return rc;
     return copy_stops(r, o, err);
 }
 
@@ -83,7 +68,6 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
                        "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
                        e->n_ctx);
     int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
-    if (!rc) rc = check_sampling(&o->sampling, err);
     if (rc) return rc;
     if (e->n_req == e->cap_req) {
         int cap = e->cap_req ? 2 * e->cap_req : 8;
@@ -117,6 +101,7 @@ static void free_request(ffai_request *r) {
     for (size_t i = 0; i < r->n_stop; i++) fa_free(r->stop[i]);
     fa_free(r->stop);
     fa_free(r->ids);
+    fa_sampler_free(r->sampler);
     fa_tok_stream_free(r->stream);
     fa_buf_free(&r->text);
     fa_free(r);
@@ -207,13 +192,23 @@ static size_t held_back(const ffai_request *r) {
 void ffai_request_poll(ffai_request *r, ffai_event *ev) {
     size_t end = r->text.len - held_back(r);
     int64_t n_gen = r->n - r->n_prompt;
-    *ev = (ffai_event){"", 0, r->ids + r->n_prompt + r->ids_given, (size_t)(n_gen - r->ids_given), r->finish};
+    *ev = (ffai_event){.text = "",
+                       .ids = r->ids + r->n_prompt + r->ids_given,
+                       .n_ids = (size_t)(n_gen - r->ids_given),
+                       .finish = r->finish};
     if (end > r->text_given) {
         ev->text = r->text.data + r->text_given;
         ev->text_len = end - r->text_given;
         r->text_given = end;
     }
     r->ids_given = n_gen;
+}
+
+void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, size_t *n_prompt, size_t *n_reused) {
+    *ids = r->ids;
+    *n = (size_t)r->n;
+    *n_prompt = (size_t)r->n_prompt;
+    *n_reused = 0;
 }
 
 const ffai_error *ffai_request_error(const ffai_request *r) { return &r->err; }
@@ -261,7 +256,7 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
         if (!seq[i].n_out) continue;
-        accept(r, fa_sample(&r->sampling, row, e->m->dims.vocab, fa_rng_f32(&r->rng), work));
+        accept(r, fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, NULL, work));
         row += e->m->dims.vocab;
     }
 }

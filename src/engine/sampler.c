@@ -1,7 +1,10 @@
 /* Sampling: temperature, top-k, top-p, min-p, in transformers' order, over a candidate list that is never sorted
  * further than needed. */
 #define _GNU_SOURCE
-#include "engine/engine.h"
+#include "engine/sampler.h"
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "engine/model.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -82,7 +85,46 @@ static int64_t keep_top_p(cand *c, int64_t n, float top_p) {
     return n;
 }
 
-int32_t fa_sample(const ffai_sampling *s, float *logits, int64_t n, float draw, void *work) {
+struct fa_sampler {
+    ffai_sampling opts;
+    int64_t vocab;
+    fa_rng rng;
+};
+
+static int check_sampling(const ffai_sampling *s, fa_error *err) {
+    if (!(s->temp >= 0 && s->temp <= 1000))
+        return fa_fail(err, FFAI_EINVAL, "temp: %g is not between 0 and 1000", (double)s->temp);
+    if (s->top_k < 0) return fa_fail(err, FFAI_EINVAL, "top-k: %d is negative", s->top_k);
+    if (!(s->top_p >= 0 && s->top_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "top-p: %g is not between 0 and 1", (double)s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return fa_fail(err, FFAI_EINVAL, "min-p: %g is not between 0 and 1", (double)s->min_p);
+    return 0;
+}
+
+int fa_sampler_new(fa_sampler **out, const ffai_sampling *s, int64_t vocab, const fa_tok *tok, fa_error *err) {
+    *out = NULL;
+    (void)tok;
+    int rc = check_sampling(s, err);
+    if (rc) return rc;
+    fa_sampler *n = FA_NEW(fa_sampler);
+    if (!n) return fa_fail(err, FFAI_ENOMEM, "no memory for a sampler");
+    n->opts = *s;
+    if (n->opts.top_p <= 0) n->opts.top_p = 1;
+    n->vocab = vocab;
+    n->rng.seed = s->seed;
+    *out = n;
+    return 0;
+}
+
+void fa_sampler_free(fa_sampler *s) { fa_free(s); }
+
+int32_t fa_sampler_pick(fa_sampler *sampler, float *logits, const int32_t *ids, size_t n_ids, const uint32_t *mask,
+                        void *work) {
+    const ffai_sampling *s = &sampler->opts;
+    int64_t n = sampler->vocab;
+    float draw = fa_rng_f32(&sampler->rng);
+    (void)ids, (void)n_ids, (void)mask;
     int32_t likeliest = argmax(logits, n);
     /* an infinite logit, and the limit of ever smaller temperatures, leave nothing to draw */
     if (likeliest < 0 || !(s->temp > 0) || !isfinite(logits[likeliest] / s->temp)) return likeliest;

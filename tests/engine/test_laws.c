@@ -307,7 +307,7 @@ static void test_refusals(void **state) {
     refused(e, (ffai_request_opts){.ids = negative, .n_ids = 1, .sampling = greedy}, "-1");
     refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = {.temp = -1, .top_p = 1}}, "temp");
     refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = {.temp = NAN, .top_p = 1}}, "temp");
-    refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = {.top_p = 0}}, "top-p");
+    refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = {.top_p = -0.5f}}, "top-p");
     refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = {.top_p = 1, .top_k = -1}}, "top-k");
     refused(e, (ffai_request_opts){.ids = ids, .n_ids = 1, .sampling = greedy, .stop = &empty, .n_stop = 1}, "stop");
     ffai_eval_opts o = {.ids = ids, .n_ids = 33};
