@@ -167,6 +167,9 @@ FFAI_API int ffai_chat_render(ffai_model *m, const char *name, const char *json,
 /* Whether the checkpoint was made for conversations: it has a chat template that ends turns with a token that ends
  * generation. Base models often carry a template too, but end texts with another token. */
 FFAI_API bool ffai_model_is_chat(ffai_model *m);
+/* The text that ends an answer in the template `name` of a checkpoint whose EOS does not, for use as a stop string;
+ * *text NULL: there is none. Free with ffai_free. */
+FFAI_API int ffai_chat_stop(ffai_model *m, const char *name, char **text, ffai_error *err);
 
 /* ---- answers: text, reasoning and tool calls out of a model's output ---- */
 

@@ -93,6 +93,26 @@ static int check_generation_config(const ffai_model *m, fa_error *err) {
     return 0;
 }
 
+const fa_jnode *fa_model_stop_strings(const ffai_model *m) {
+    const fa_jnode *n = fa_jget(fa_ckpt_generation_config(m->ckpt), "stop_strings");
+    return fa_jtype_of(n) == FA_JNULL ? NULL : n;
+}
+
+static bool is_text(const fa_jnode *n) {
+    const char *s = fa_jstr(n, NULL);
+    return s && *s;
+}
+
+static int check_stop_strings(const ffai_model *m, fa_error *err) {
+    const fa_jnode *n = fa_model_stop_strings(m);
+    bool ok = !n || fa_jtype_of(n) == FA_JARR || is_text(n);
+    for (const fa_jnode *s = fa_jtype_of(n) == FA_JARR ? fa_jfirst(n) : NULL; s; s = fa_jnext(s)) ok = ok && is_text(s);
+    return ok ? 0
+              : fa_fail(err, FFAI_EFORMAT,
+                        "%s: generation_config.json: \"stop_strings\" is no text and no list of texts",
+                        fa_ckpt_path(m->ckpt));
+}
+
 static int read_config(ffai_model *m, fa_error *err) {
     fa_cfg r = {.root = fa_ckpt_config(m->ckpt), .path = fa_ckpt_path(m->ckpt), .mem = &m->mem};
     if (!fa_ckpt_gguf(m->ckpt) && !(r.path = fa_mem_printf(&m->mem, "%s/config.json", fa_ckpt_path(m->ckpt))))
@@ -186,6 +206,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
     if (!rc) rc = check_generation_config(m, err);
+    if (!rc) rc = check_stop_strings(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);

@@ -36,6 +36,8 @@ struct ffai_model {
 
 /* The tokenizer, loaded on first use; NULL with the reason. */
 const fa_tok *fa_model_tok(ffai_model *m, fa_error *err);
+/* generation_config.json's stop_strings, a string or an array of non-empty strings (the loader checked), or NULL. */
+const fa_jnode *fa_model_stop_strings(const ffai_model *m);
 bool fa_model_is_eos(const ffai_model *m, int32_t id);
 
 #endif

@@ -27,19 +27,29 @@ struct ffai_request {
 
 /* ---- making and freeing ---- */
 
-static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
-    r->stop = FA_NEWN(char *, o->n_stop + 1);
-    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-    for (size_t i = 0; i < o->n_stop; i++) {
-        size_t len = strlen(o->stop[i]);
-        if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
-        if (!(r->stop[i] = fa_strdup(o->stop[i]))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-        r->n_stop = i + 1;
-        if (len > r->max_stop) r->max_stop = len;
-    }
-    if (o->n_stop && !r->stream)
-        return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+static int copy_stop(ffai_request *r, const char *text, fa_error *err) {
+    size_t len = strlen(text);
+    if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
+    if (!(r->stop[r->n_stop] = fa_strdup(text))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    r->n_stop++;
+    if (len > r->max_stop) r->max_stop = len;
     return 0;
+}
+
+/* Those of the request, and those that the checkpoint names beside its EOS. */
+static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    const fa_jnode *own = o->ignore_eos || !r->stream ? NULL : fa_model_stop_strings(r->e->m);
+    size_t n_own = fa_jtype_of(own) == FA_JSTR ? 1 : fa_jlen(own);
+    int rc = 0;
+    r->stop = FA_NEWN(char *, o->n_stop + n_own + 1);
+    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    for (size_t i = 0; i < o->n_stop && !rc; i++) rc = copy_stop(r, o->stop[i], err);
+    if (fa_jtype_of(own) == FA_JSTR && !rc) rc = copy_stop(r, fa_jstr(own, NULL), err);
+    for (const fa_jnode *s = fa_jtype_of(own) == FA_JARR ? fa_jfirst(own) : NULL; s && !rc; s = fa_jnext(s))
+        rc = copy_stop(r, fa_jstr(s, NULL), err);
+    if (!rc && o->n_stop && !r->stream)
+        rc = fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+    return rc;
 }
 
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
