@@ -120,8 +120,7 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
         if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, 8)))
             rc = fa_fail(err, FFAI_ENOMEM, "no memory for the steps of %d sequences", s.n_slot);
     }
-    if (!rc && !(e->slot = FA_NEWN(ffai_request *, (size_t)s.n_slot)))
-        rc = fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", s.n_slot);
+    if (!rc) rc = fa_slots_create(e, err);
     if (!rc && s.profile && !(e->times = FA_NEWN(fa_op_time, FA_OP_COUNT)))
         rc = fa_fail(err, FFAI_ENOMEM, "no memory for a profile");
     if (rc) {
@@ -140,7 +139,7 @@ void ffai_engine_free(ffai_engine *e) {
     fa_kv_free(e->kv);
     fa_arena_destroy(&e->arena);
     fa_mem_free(&e->mem);
-    fa_free(e->slot);
+    fa_slots_free(e);
     fa_free(e->sample_work);
     fa_free(e->times);
     fa_free(e);
@@ -184,6 +183,7 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
         b->slot[i] = s->slot;
         b->len[i] = from + s->n;
         b->rope_len[i] = s->final_len > b->len[i] ? s->final_len : b->len[i];
+        fa_slot_append(e, s->slot, s->ids, s->n, b->rope_len[i]);
         if (s->n == 1 && b->n_dec == i) b->n_dec++;
         if (s->n > b->max_q) b->max_q = s->n;
         fill_rows(e, s, i, from);
@@ -247,7 +247,15 @@ int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_ru
     if (!rc) rc = find_program(e, o.tap != NULL, &prog, err);
     if (!rc) rc = e->be->run(e->be, prog, &e->batch, &o, err);
     if (!rc) *logits = prog->out;
+    for (int i = 0; rc && i < n_seq; i++) fa_kv_reset(e->kv, seq[i].slot); /* nobody knows what is in them */
     return rc;
+}
+
+int fa_engine_take_slots(ffai_engine *e, int n, fa_error *err) {
+    for (int i = 0; i < e->n_slot; i++)
+        if (e->slot[i]) return fa_fail(err, FFAI_EINVAL, "the engine has running requests");
+    for (int i = 0; i < n && i < e->n_slot; i++) fa_kv_reset(e->kv, i);
+    return 0;
 }
 
 int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_error *err) {

@@ -312,6 +312,7 @@ const char *ffai_model_config_text(const ffai_model *model) {
     if (!m->config_text) {
         fa_buf b = {0};
         print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        if (b.failed) fa_buf_free(&b); /* tried again next time */
         m->config_text = b.data;
     }
     pthread_mutex_unlock(&m->tok_lock);
