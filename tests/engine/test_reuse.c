@@ -492,7 +492,7 @@ static void test_hostile(void **state) {
         ffai_engine *e = engine(m, (ffai_engine_opts){.n_ctx = 300});
         ffai_error err = {0};
         int32_t ids[MAX_IDS];
-        any_ids(ids, 200, 1);
+        any_ids(ids, 210, 1);
         ffai_request *r = submit(e, ids, 200, 3);
         run_out(e);
         assert_int_equal(ffai_session_save(r, file, &err), 0);
