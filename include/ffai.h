@@ -410,10 +410,16 @@ typedef struct ffai_embed_opts {
     int normalize;       /* 1: to length 1, -1: not, 0: as the modules say, else not */
 } ffai_embed_opts;
 
-/* The pooled hidden state (after the final norm) of one sequence: out [dim]. The engine must have no running requests.
- */
+/* Values of an embedding: the model's dim, unless the checkpoint's modules end in another. */
+FFAI_API int ffai_embed_dim(ffai_model *m, int64_t *dim, ffai_error *err);
+/* The pooled hidden state (after the final norm, then what the checkpoint's modules do to it) of one sequence of n
+ * tokens: out [ffai_embed_dim]. The engine must have no running requests. A model without output head will do. */
 FFAI_API int ffai_embed(ffai_engine *e, const int32_t *ids, size_t n, const ffai_embed_opts *opts, float *out,
                         ffai_error *err);
+/* The same for n_seq sequences, as many at a time as the engine has slots: ids[i] has n[i] tokens, out [n_seq,
+ * ffai_embed_dim]. */
+FFAI_API int ffai_embed_batch(ffai_engine *e, const int32_t *const *ids, const size_t *n, size_t n_seq,
+                              const ffai_embed_opts *opts, float *out, ffai_error *err);
 
 /* ---- evaluation: logits and taps of a known sequence ---- */
 

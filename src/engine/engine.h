@@ -10,7 +10,7 @@ enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
 /* What a program's shape depends on. */
 typedef struct fa_program_key {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile;
-    bool taps;
+    bool taps, hidden;
 } fa_program_key;
 
 typedef struct fa_program_slot {
@@ -24,7 +24,7 @@ typedef struct fa_seq_rows {
     int slot;
     const int32_t *ids; /* [n] */
     int n;
-    int n_out;         /* the last n_out rows give logits */
+    int n_out;         /* the last n_out rows give logits (or hidden states) */
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
@@ -59,6 +59,10 @@ struct ffai_engine {
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */
 int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
                   fa_error *err);
+/* The same with hidden states after the final norm instead of logits: *rows [sum of n_out, dim]. */
+int fa_engine_hidden(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_tensor *rows, fa_error *err);
+/* The model's logits can be had, or the reason why not. */
+int fa_engine_has_head(const ffai_engine *e, fa_error *err);
 /* Are there running requests? Then whoever wants slots 0..n of its own is refused; else they are emptied. */
 int fa_engine_take_slots(ffai_engine *e, int n, fa_error *err);
 /* Rejects ids that the embedding table does not have. */

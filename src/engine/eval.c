@@ -38,6 +38,7 @@ int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
     if (!rc && batch > e->n_slot)
         rc = fa_fail(err, FFAI_ELIMIT, "a batch of %d does not fit %d slots", batch, e->n_slot);
     if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    if (!rc && o->logits) rc = fa_engine_has_head(e, err);
     if (rc) return rc;
     int64_t chunk = o->chunk > 0 && o->chunk < e->n_chunk ? o->chunk : e->n_chunk,
             single = o->decode_from > 0 && o->decode_from < n ? o->decode_from : n;

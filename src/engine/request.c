@@ -76,7 +76,8 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
         return fa_fail(err, FFAI_ELIMIT,
                        "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
                        e->n_ctx);
-    int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    int rc = fa_engine_has_head(e, err);
+    if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
     if (rc) return rc;
     if (e->n_req == e->cap_req) {
         int cap = e->cap_req ? 2 * e->cap_req : 8;
