@@ -157,6 +157,7 @@ static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth,
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
         m->bound = true;
+        m->headless = b.headless;
     }
     fa_binder_close(&b);
     return rc;
@@ -221,6 +222,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
     fa_tok_free(m->tok);
+    fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
@@ -333,6 +335,7 @@ const char *ffai_model_config_text(const ffai_model *model) {
     if (!m->config_text) {
         fa_buf b = {0};
         print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        if (b.failed) fa_buf_free(&b); /* tried again next time */
         m->config_text = b.data;
     }
     pthread_mutex_unlock(&m->tok_lock);
@@ -409,6 +412,13 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
     pthread_mutex_unlock(&m->tok_lock);
     if (!m->tok && err) *err = m->tok_err;
     return m->tok;
+}
+
+const fa_pooling *fa_model_pooling(ffai_model *m, fa_error *err) {
+    pthread_mutex_lock(&m->tok_lock);
+    if (!m->pooling) fa_pooling_load(&m->pooling, m->ckpt, m->dims.dim, err);
+    pthread_mutex_unlock(&m->tok_lock);
+    return m->pooling;
 }
 
 bool fa_model_is_eos(const ffai_model *m, int32_t id) {
