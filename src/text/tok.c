@@ -260,6 +260,7 @@ void fa_tok_free(fa_tok *t) {
     fa_strtab_free(&t->shown);
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
+    fa_free(t->bpe.rank_to);
     fa_free(t->bpe.id_rank);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);

@@ -12,8 +12,10 @@
 /* ---- strtab.c: strings with ids, both ways ---- */
 
 typedef struct fa_strslot {
-    uint32_t tag; /* upper half of the hash */
-    uint32_t id1; /* id + 1, 0 = free */
+    uint64_t head; /* the first 8 bytes, zero padded: most strings are compared without a look at the pool */
+    uint32_t id1;  /* id + 1, 0 = free */
+    uint16_t len;  /* at most UINT16_MAX */
+    uint16_t tag;  /* of the hash */
 } fa_strslot;
 
 typedef struct fa_span {
@@ -28,6 +30,7 @@ typedef struct fa_strtab {
     fa_strslot *slot;
     size_t n_slot; /* power of two or 0 */
     uint32_t max_len;
+    bool doubles; /* some string has two ids */
 } fa_strtab;
 
 /* The largest id a file may use is bounded by what it holds, so that one lying number does not become gigabytes. */
@@ -40,21 +43,21 @@ bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len);
  * the highest id wins. */
 bool fa_strtab_index(fa_strtab *t, const uint8_t *keep);
 int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len);
-/* The two halves of a look-up, so that loaders can have many in flight. */
-uint64_t fa_strtab_hash(const char *s, size_t len);
-/* Fetches what the look-up reads first (depth 0), then (1) and last (2); each depth reads what the one before fetched.
- */
-void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash, int depth);
-int32_t fa_strtab_find_hashed(const fa_strtab *t, const char *s, size_t len, uint64_t hash);
+typedef struct fa_strkey {
+    uint64_t head, hash;
+} fa_strkey;
+
+/* The two halves of a look-up, so that loaders can have many in flight: the first fetches what the second reads. Up to
+ * lim bytes may be read; lim may be s + len. */
+fa_strkey fa_strtab_begin(const fa_strtab *t, const char *s, size_t len, const char *lim);
+int32_t fa_strtab_end(const fa_strtab *t, const char *s, size_t len, fa_strkey key);
+/* Whether the string of an id is a followed by b. */
+bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, const char *b, size_t nb);
 static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
     return id >= 0 && (size_t)id < t->n_id && t->span[id].off != UINT32_MAX;
 }
 
 /* ---- bpe.c: merging ---- */
-
-typedef struct fa_pair {
-    uint32_t a, b, rank, id; /* tokens a, b merge into id; id UINT32_MAX = free slot */
-} fa_pair;
 
 typedef struct fa_bpe {
     bool by_score; /* merge what spells a token, best score first (SentencePiece); otherwise the pairs of a merge list,
@@ -67,9 +70,11 @@ typedef struct fa_bpe {
     int32_t first[256];      /* byte level: token of a byte; otherwise of an ASCII character; -1 none */
     int32_t byte_token[256]; /* "<0x41>"; -1 none */
     bool all_bytes;          /* no byte_token is missing */
-    fa_pair *pair;           /* open addressing */
+    uint64_t *pair;          /* open addressing; a << id_bits | b, then rank + 1 in the low rank_bits; 0 = free */
     size_t n_pair;           /* slots, a power of two or 0 */
-    uint64_t *pair_bits;     /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    unsigned id_bits, rank_bits;
+    uint64_t *pair_bits; /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    uint32_t *rank_to;   /* the token that the pair of a rank becomes */
     uint32_t n_rank;
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
@@ -78,10 +83,12 @@ typedef struct fa_bpe {
 
 typedef struct fa_enc fa_enc;
 
-bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n);
+/* Room for n pairs with ranks below n, which become to[rank]; takes `to` over. */
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to);
 void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b);
-/* A pair that is there already takes the new rank, as in the reference. */
-void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id);
+/* A pair that is there already takes the new rank, as in the reference. False: more tokens than the table can tell
+ * apart (with a million merges: four million). */
+bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank);
 /* Appends the tokens of one word to e->ids. */
 void fa_bpe_word(fa_enc *e, const char *s, size_t n);
 

@@ -21,10 +21,17 @@ int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_f
 /* ids before and after the sequence, put around what is there. */
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
 
-/* tok_hf.c. Merges: begin (n of them), each "a b" with its index, end; end frees and takes the result so far. */
+/* tok_hf.c. Merges: begin (about n of them), each "a b" with its index or as two strings, end; end frees and takes the
+ * result so far. The strings must live until the next flush; up to lim (or NULL) bytes may be read behind
+ * them. */
 int fa_tok_merges_begin(void **out, fa_tok *t, size_t n, fa_error *err);
 int fa_tok_merge_text(void *merges, const char *s, size_t n, size_t i, fa_error *err);
+int fa_tok_merge_pair(void *merges, const char *a, size_t na, const char *b, size_t nb, const char *lim, fa_error *err);
+int fa_tok_merges_flush(void *merges, fa_error *err);
 int fa_tok_merges_end(void *merges, int rc, fa_error *err);
+/* tok_fast.c: reads vocabulary and merges of a BPE tokenizer.json into a new *t, and the rest of the file into *rest.
+ * Both stay NULL, with FFAI_OK, when the file has to be read in the common way. */
+int fa_tok_fast(fa_tok **t, fa_json **rest, const char *json, size_t len, const char *what, fa_error *err);
 /* After the vocabulary and the pre-tokenizers: chooses and builds the table of words. */
 int fa_tok_prepare_words(fa_tok *t, fa_error *err);
 /* Appends an added token; t->added has room. The text is copied. */
