@@ -220,6 +220,7 @@ static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         break;
     case FA_DEC_REPLACE: replace(s, k, p, n); break;
     case FA_DEC_METASPACE: metaspace(s, k, p, n); break;
+    default: emit(s, k + 1, p, n); break;
     }
 }
 
