@@ -214,6 +214,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
         fa_buf_free(&fixed);
         return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory to encode %zu bytes", n);
     }
+    if (t->plain_special && !(flags & FA_TOK_PARSE_SPECIAL)) flags |= FA_TOK_NO_PARSE_SPECIAL;
     e->t = t;
     e->rc = FFAI_OK;
     e->err = err;
@@ -410,7 +411,8 @@ void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
     snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added",
-             t->bpe.byte_level ? "byte-level"
+             t->bpe.byte_level && t->bpe.by_score ? "tiktoken"
+             : t->bpe.byte_level ? "byte-level"
              : t->bpe.by_score ? "SentencePiece"
                                : "character",
              n, t->n_added);
