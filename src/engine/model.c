@@ -174,7 +174,7 @@ static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *er
 static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
     int rc = 0;
     fa_error e = {0};
-    if (!fa_path_is_dir(path))
+    if (!fa_path_is_dir(path) && !fa_tok_is_file(path))
         rc = fa_ckpt_open(&m->ckpt, path, false, &e);
     else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
         rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
@@ -399,6 +399,14 @@ int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error 
 
 /* ---- tokens ---- */
 
+/* A folder, or one tokenizer file by itself. */
+static void open_tok(fa_tok **out, const char *path, fa_error *err) {
+    if (fa_tok_is_file(path))
+        fa_tok_from_file(out, path, err);
+    else
+        fa_tok_from_dir(out, path, err);
+}
+
 const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
     pthread_mutex_lock(&m->tok_lock);
     if (!m->tok_tried) {
@@ -406,7 +414,7 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
         if (fa_ckpt_gguf(m->ckpt))
             fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
         else
-            fa_tok_from_dir(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
+            open_tok(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
         if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
     }
     pthread_mutex_unlock(&m->tok_lock);

@@ -223,6 +223,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
         fa_buf_free(&fixed);
         return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory to encode %zu bytes", n);
     }
+    if (t->plain_special && !(flags & FA_TOK_PARSE_SPECIAL)) flags |= FA_TOK_NO_PARSE_SPECIAL;
     e->t = t;
     e->rc = FFAI_OK;
     e->err = err;
@@ -428,9 +429,10 @@ void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
     static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
-             t->kind != FA_MODEL_BPE ? ""
-             : t->bpe.byte_level     ? "byte-level "
-             : t->bpe.by_score       ? "SentencePiece "
-                                     : "character ",
+             t->kind != FA_MODEL_BPE                ? ""
+             : t->bpe.byte_level && t->bpe.by_score ? "tiktoken "
+             : t->bpe.byte_level                    ? "byte-level "
+             : t->bpe.by_score                      ? "SentencePiece "
+                                                    : "character ",
              kind[t->kind], n, t->n_added);
 }

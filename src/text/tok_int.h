@@ -282,7 +282,9 @@ struct fa_tok {
     fa_pre pre[FA_TOK_MAX_STEPS];
     fa_dec dec[FA_TOK_MAX_STEPS];
     size_t n_norm, n_pre, n_dec;
-    bool has_decoder; /* without one the reference joins tokens by a space */
+    bool has_decoder;    /* without one the reference joins tokens by a space */
+    bool plain_special;  /* special tokens written out in the text are plain text unless the caller asks for them */
+    bool special_breaks; /* decoding: a special token, shown or not, ends the text before it */
     fa_post post;
     int32_t bos, eos, pad, unk;
     _Atomic(fa_enc *) spare; /* one idle fa_enc with its word cache, taken and given back by encode */
