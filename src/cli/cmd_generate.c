@@ -1,6 +1,7 @@
 /* ffai generate: continues a text and streams the continuation. */
 #include "cli/commands.h"
 #include "cli/out.h"
+#include "cli/sampling.h"
 #include "cli/session.h"
 #include "cli/term.h"
 #include "cli/text_in.h"
@@ -69,26 +70,13 @@ static void print_stats(const cli_opts *o, const ffai_engine *e, const ffai_mode
         stats_text(&s, &in, t, decode_tok_s);
 }
 
-static ffai_sampling sampling(const cli_opts *o, const ffai_model *m) {
-    ffai_sampling s;
-    ffai_sampling_default(m, &s);
-    s.temp = (float)cli_num(o, OPT_TEMP, s.temp);
-    s.top_k = (int)cli_int(o, OPT_TOP_K, s.top_k);
-    s.top_p = (float)cli_num(o, OPT_TOP_P, s.top_p);
-    s.min_p = (float)cli_num(o, OPT_MIN_P, s.min_p);
-    if (cli_has(o, OPT_GREEDY)) s.temp = 0;
-    /* Without --seed every run is another one. */
-    s.seed = cli_has(o, OPT_SEED) ? (uint64_t)cli_int(o, OPT_SEED, 0) : (uint64_t)(out_now() * 1e9);
-    return s;
-}
-
 /* Writes what became final; returns how the request stands. */
-static ffai_finish drain(ffai_request *r, gen_times *t) {
+static ffai_finish drain(ffai_request *r, gen_times *t, cli_logprobs *lp) {
     ffai_event ev;
     ffai_request_poll(r, &ev);
     if (ev.n_ids && t->first <= 0) t->first = out_now();
     t->n_gen += ev.n_ids;
-    if (ev.text_len) {
+    if (!logprobs_event(lp, &ev) && ev.text_len) {
         fwrite(ev.text, 1, ev.text_len, stdout);
         fflush(stdout);
     }
@@ -96,18 +84,18 @@ static ffai_finish drain(ffai_request *r, gen_times *t) {
 }
 
 /* Steps until the request ends. A closed or full standard output ends it too. */
-static int stream(const cli_opts *o, ffai_engine *e, ffai_request *r, gen_times *t) {
+static int stream(const cli_opts *o, ffai_engine *e, ffai_request *r, gen_times *t, cli_logprobs *lp) {
     ffai_error err;
     int rc = 1;
     while (rc > 0) {
         rc = ffai_engine_step(e, &err);
         if (rc < 0) return cli_fail(o, "%s", err.msg);
-        ffai_finish f = drain(r, t);
+        ffai_finish f = drain(r, t, lp);
         if (f == FFAI_FINISH_ERROR) return cli_fail(o, "%s", ffai_request_error(r)->msg);
         if (f != FFAI_RUNNING) return 0;
         if (term_interrupted() || ferror(stdout)) {
             ffai_request_cancel(r);
-            drain(r, t);
+            drain(r, t, lp);
             return 0;
         }
     }
@@ -123,30 +111,41 @@ static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, const char
         return cli_fail(o, "the prompt is empty, and this model puts no token in front of a text");
     }
     const cli_value *stop = &o->v[OPT_STOP];
+    cli_sampling sampling;
+    cli_logprobs lp;
+    int rc = sampling_from_flags(o, m, &sampling);
+    if (rc) {
+        ffai_free(ids);
+        return rc;
+    }
     ffai_request_opts ro = {.ids = ids,
                             .n_ids = t->n_prompt,
                             .max_new = cli_int(o, OPT_N, 256),
-                            .sampling = sampling(o, m),
+                            .sampling = sampling.s,
+                            .n_logprob = sampling_n_logprob(o),
                             .stop = stop->strs,
                             .n_stop = stop->n,
                             .ignore_eos = cli_has(o, OPT_IGNORE_EOS)};
     ffai_request *r = NULL;
-    int rc = ffai_submit(e, &ro, &r, &err);
+    rc = ffai_submit(e, &ro, &r, &err);
     ffai_free(ids);
+    sampling_free(&sampling);
     if (rc) return cli_fail(o, "%s", err.msg);
     t->loaded = out_now();
-    if (cli_has(o, OPT_ECHO)) fwrite(text, 1, len, stdout);
-    rc = stream(o, e, r, t);
+    logprobs_begin(&lp, o, m);
+    if (cli_has(o, OPT_ECHO) && !lp.json) fwrite(text, 1, len, stdout);
+    rc = stream(o, e, r, t, &lp);
     t->end = out_now();
     ffai_request_free(r);
-    if (isatty(STDOUT_FILENO)) fputc('\n', stdout); /* a file or a pipe gets exactly the text */
+    if (isatty(STDOUT_FILENO) && !lp.json) fputc('\n', stdout); /* a file or a pipe gets exactly the text */
+    logprobs_end(&lp);
     session_profile(o, e);
     if (rc == 0) print_stats(o, e, m, t); /* last: its JSON is the last line of stderr */
     return rc;
 }
 
 static int run_generate(const cli_opts *o) {
-    static const opt_id modes[] = {OPT_RAW, OPT_CHAT, OPT_END}, heat[] = {OPT_GREEDY, OPT_TEMP, OPT_END};
+    static const opt_id modes[] = {OPT_RAW, OPT_CHAT, OPT_END};
     gen_times t = {.start = out_now()};
     ffai_model *m = NULL;
     ffai_engine *e = NULL;
@@ -154,7 +153,7 @@ static int run_generate(const cli_opts *o) {
     size_t len = 0;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_exclusive(o, modes);
-    if (!rc) rc = cli_exclusive(o, heat);
+    if (!rc) rc = sampling_check_flags(o);
     if (!rc && cli_has(o, OPT_CHAT))
         rc = cli_fail(o,
                       "--chat: chat templates are not supported yet; without it the prompt goes to the model as it is");
@@ -180,6 +179,8 @@ static const opt_id generate_options[] = {OPT_MODEL,
                                           OPT_STOP,
                                           OPT_IGNORE_EOS,
                                           OPT_ECHO,
+                                          OPT_LOGPROBS,
+                                          OPT_JSON,
                                           CLI_SAMPLING_OPTIONS,
                                           CLI_MACHINE_OPTIONS,
                                           OPT_STATS,
@@ -196,7 +197,7 @@ const cli_command cmd_generate = {
             "that the checkpoint puts in front of a text are added.\n\n"
             "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
             "likeliest token is taken. "
-            "Samplers work in the order temperature, top-k, top-p, min-p.\n\n"
+            "Samplers work in the order that --samplers names; what is off there or has no value does nothing.\n\n"
             "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
             "is 0. A second Ctrl-C "
             "kills the program.",
