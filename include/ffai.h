@@ -164,6 +164,10 @@ FFAI_API int ffai_model_template_at(ffai_model *m, size_t i, const char **name, 
 FFAI_API int ffai_chat_render(ffai_model *m, const char *name, const char *json, size_t len, char **text, size_t *n,
                               ffai_error *err);
 
+/* Whether the checkpoint was made for conversations: it has a chat template that ends turns with a token that ends
+ * generation. Base models often carry a template too, but end texts with another token. */
+FFAI_API bool ffai_model_is_chat(ffai_model *m);
+
 /* ---- answers: text, reasoning and tool calls out of a model's output ---- */
 
 /* Splits one answer as it streams in; no part ever holds a piece of a tag. */

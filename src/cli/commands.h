@@ -7,6 +7,7 @@
 
 #define CLI_COMMANDS(X)                                                                                                \
     X(generate)                                                                                                        \
+    X(chat)                                                                                                            \
     X(inspect)                                                                                                         \
     X(tokenize)                                                                                                        \
     X(models)                                                                                                          \
@@ -28,5 +29,9 @@ CLI_COMMANDS(X)
         OPT_XTC_THRESHOLD, OPT_REPEAT_PENALTY, OPT_PRESENCE_PENALTY, OPT_FREQUENCY_PENALTY, OPT_REPEAT_LAST,           \
         OPT_DRY_MULTIPLIER, OPT_DRY_BASE, OPT_DRY_ALLOWED_LENGTH, OPT_DRY_LAST, OPT_DRY_BREAKER, OPT_DYNATEMP_RANGE,   \
         OPT_DYNATEMP_EXP, OPT_MIROSTAT_TAU, OPT_MIROSTAT_ETA, OPT_LOGIT_BIAS, OPT_SAMPLERS, OPT_SEED
+
+/* Options of a conversation. */
+#define CLI_CHAT_OPTIONS                                                                                               \
+    OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT, OPT_REASONING
 
 #endif

@@ -27,7 +27,7 @@ static int parse_bias(const cli_opts *o, const char *text, ffai_logit_bias *b, s
 }
 
 /* The checkpoint's biases, then those of the flags. */
-static int set_bias(const cli_opts *o, cli_sampling *out) {
+static int set_bias(const cli_opts *o, sampling_flags *out) {
     const cli_value *v = &o->v[OPT_LOGIT_BIAS];
     size_t n = out->s.n_bias;
     if (!v->n) return 0;
@@ -46,7 +46,7 @@ static int set_bias(const cli_opts *o, cli_sampling *out) {
     return rc;
 }
 
-static int set_breakers(const cli_opts *o, cli_sampling *out) {
+static int set_breakers(const cli_opts *o, sampling_flags *out) {
     const cli_value *v = &o->v[OPT_DRY_BREAKER];
     if (!v->n) return 0;
     out->breakers = (const char **)calloc(v->n, sizeof *out->breakers);
@@ -106,14 +106,14 @@ static void set_numbers(const cli_opts *o, ffai_sampling *s) {
     s->dry_last = (int)cli_int(o, OPT_DRY_LAST, s->dry_last);
 }
 
-int sampling_check_flags(const cli_opts *o) {
+int cli_sampling_check(const cli_opts *o) {
     static const opt_id heat[] = {OPT_GREEDY, OPT_TEMP, OPT_END};
     if (cli_has(o, OPT_JSON) && !cli_has(o, OPT_LOGPROBS))
         return cli_usage(o, "--json says how --logprobs K reports; without that it has nothing to do");
     return cli_exclusive(o, heat);
 }
 
-int sampling_from_flags(const cli_opts *o, const ffai_model *m, cli_sampling *out) {
+int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out) {
     memset(out, 0, sizeof *out);
     ffai_sampling_default(m, &out->s);
     set_numbers(o, &out->s);
@@ -124,11 +124,11 @@ int sampling_from_flags(const cli_opts *o, const ffai_model *m, cli_sampling *ou
     int rc = set_bias(o, out);
     if (!rc) rc = set_breakers(o, out);
     if (!rc && !(out->s.temp > 0)) note_greedy(o);
-    if (rc) sampling_free(out);
+    if (rc) cli_sampling_free(out);
     return rc;
 }
 
-void sampling_free(cli_sampling *s) {
+void cli_sampling_free(sampling_flags *s) {
     free(s->bias);
     free((void *)s->breakers);
     memset(s, 0, sizeof *s);
@@ -136,7 +136,7 @@ void sampling_free(cli_sampling *s) {
 
 /* ---- --logprobs ---- */
 
-int sampling_n_logprob(const cli_opts *o) {
+int cli_n_logprob(const cli_opts *o) {
     if (!cli_has(o, OPT_LOGPROBS)) return 0;
     int k = (int)cli_int(o, OPT_LOGPROBS, 0);
     return k ? k : -1;
@@ -236,6 +236,7 @@ static void print_table(const cli_logprobs *l) {
         for (int k = 1; k <= n_top; k++) text_cell(l, &t, (int)i, 3 + k, row[k], true);
     }
     fflush(stdout);
+    fputc('\n', stderr); /* the text ended without a line end */
     out_table_end(&t, stderr);
 }
 

@@ -6,22 +6,22 @@
 
 #include <ffai.h>
 
-typedef struct cli_sampling {
+typedef struct sampling_flags {
     ffai_sampling s;
     ffai_logit_bias *bias; /* what s.bias points to when there were flags for it */
     const char **breakers;
-} cli_sampling;
+} sampling_flags;
 
 /* Flags that contradict each other: 2 after a message, before a model is loaded. */
-int sampling_check_flags(const cli_opts *o);
+int cli_sampling_check(const cli_opts *o);
 /* The checkpoint's defaults with the flags over them. 0, or 1/2 after a message. */
-int sampling_from_flags(const cli_opts *o, const ffai_model *m, cli_sampling *out);
-void sampling_free(cli_sampling *s);
+int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out);
+void cli_sampling_free(sampling_flags *s);
 
 /* ---- --logprobs ---- */
 
 /* ffai_request_opts.n_logprob as --logprobs says. */
-int sampling_n_logprob(const cli_opts *o);
+int cli_n_logprob(const cli_opts *o);
 
 /* Collects the events of a request. With --json each token is a line of JSON on standard output at once; else
  * logprobs_end prints a table on standard error. */
