@@ -31,6 +31,16 @@ static void trim(const char *s, size_t *from, size_t *to) {
     while (*to > *from && fa_ans_is_space(s[*to - 1])) --*to;
 }
 
+/* A JSON string that holds an object. */
+static bool object_in_string(const char *s, size_t n, size_t *i, fa_buf *args) {
+    fa_buf text = {0};
+    bool good = fa_ans_string(&fa_ans_json, s, n, i, &text) && text.data &&
+                fa_ans_whole(&fa_ans_json, text.data, text.len, args) && args->data[0] == '{';
+    args->failed |= text.failed;
+    fa_buf_free(&text);
+    return good;
+}
+
 /* One object at s[*i] as the arguments of a new call; nothing at all is {}. */
 static bool object(fa_ans_cx *cx, const char *name, size_t len, const char *id, size_t id_len, const char *s, size_t n,
                    size_t *i) {
@@ -38,6 +48,7 @@ static bool object(fa_ans_cx *cx, const char *name, size_t len, const char *id, 
     if (!c) return false;
     *i = fa_ans_space(s, n, *i);
     if (*i == n) return fa_buf_puts(&c->args, "{}"), true;
+    if (s[*i] == '"') return object_in_string(s, n, i, &c->args);
     return s[*i] == '{' && fa_ans_value(&fa_ans_json, s, n, i, &c->args);
 }
 
@@ -76,16 +87,8 @@ static bool members(fields *f, const char *s, size_t n, size_t *i, bool inner);
 static bool arguments(fields *f, const char *s, size_t n, size_t *i) {
     f->args.len = 0;
     f->has_args = true;
-    if (*i < n && s[*i] == '"') {
-        fa_buf text = {0};
-        bool good = fa_ans_string(&fa_ans_json, s, n, i, &text) && text.data &&
-                    fa_ans_whole(&fa_ans_json, text.data, text.len, &f->args);
-        if (text.failed) f->args.failed = true;
-        fa_buf_free(&text);
-        if (!good) return false;
-    } else if (!fa_ans_value(&fa_ans_json, s, n, i, &f->args)) {
-        return false;
-    }
+    if (*i < n && s[*i] == '"') return object_in_string(s, n, i, &f->args);
+    if (!fa_ans_value(&fa_ans_json, s, n, i, &f->args)) return false;
     if (f->args.len == 4 && memcmp(f->args.data, "null", 4) == 0) {
         f->args.len = 0;
         fa_buf_puts(&f->args, "{}");

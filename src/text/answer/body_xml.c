@@ -59,7 +59,8 @@ typedef struct style {
     const char *tag_end;                   /* of opening tags with attributes, NULL: the name's end is the tag's */
     const char *param, *param_end, *close; /* around the key, and behind the value */
     const char *fn_close;
-    const char *text, *other; /* attributes that say: a string, JSON */
+    const char *text, *other;        /* attributes that say: a string, JSON */
+    const char *whole, *whole_close; /* around all arguments as one object, another way to write them */
     bool cdata;
     newlines nl;
 } style;
@@ -99,9 +100,10 @@ static bool param(reader *r, const style *st, const fa_jnode *props, fa_buf *arg
     fa_ans_quoted(args, key, key_n);
     fa_buf_puts(args, ": ");
     size_t mark = args->len;
-    bool json = contains(attr, attr_n, st->other) && fa_ans_whole(&fa_ans_json, val, val_n, args);
+    bool is_text = contains(attr, attr_n, st->text);
+    bool json = !is_text && contains(attr, attr_n, st->other) && fa_ans_whole(&fa_ans_json, val, val_n, args);
     if (!json && !args->failed) args->len = mark;
-    if (!json && contains(attr, attr_n, st->text))
+    if (is_text)
         fa_ans_quoted(args, val, val_n);
     else if (!json)
         fa_ans_typed(props, name.data, val, val_n, args);
@@ -121,8 +123,15 @@ static bool function(fa_ans_cx *cx, reader *r, const style *st) {
     fa_ans_call *c = fa_ans_add(cx, name + from, name_n - from, NULL, 0);
     if (!c) return false;
     const fa_jnode *props = fa_ans_props(cx, c->name);
+    space(r);
+    if (st->whole && skip(r, st->whole)) {
+        if (!until(r, st->whole_close, &rest, &rest_n)) return false;
+        if (!fa_ans_whole(&fa_ans_json, rest, rest_n, &c->args) || c->args.data[0] != '{') return false;
+        space(r);
+        return skip(r, st->fn_close) || r->i == r->n;
+    }
     fa_buf_puts(&c->args, "{");
-    for (space(r); skip(r, st->param); space(r))
+    for (; skip(r, st->param); space(r))
         if (!param(r, st, props, &c->args)) return cx->oom |= c->args.failed, false;
     fa_buf_puts(&c->args, "}");
     if (!skip(r, st->fn_close) && r->i < r->n) return false;
@@ -206,7 +215,9 @@ bool fa_ans_body_kimi3(fa_ans_cx *cx, const char *s, size_t n) {
                              .close = "<|close|>argument<|sep|>",
                              .fn_close = "<|close|>call<|sep|>",
                              .text = "type=\"string\"",
-                             .other = "type=\""};
+                             .other = "type=\"",
+                             .whole = "<|open|>json type=\"object\"<|sep|>",
+                             .whole_close = "<|close|>json<|sep|>"};
     return functions(cx, &st, s, n);
 }
 
@@ -288,7 +299,7 @@ static bool m3_members(reader *r, const fa_jnode *props, fa_buf *out, int depth,
     const char *name;
     size_t n;
     fa_buf_puts(out, array ? "[" : "{");
-    for (bool first = true; space(r), !at(r, M3 "</"); first = false) {
+    for (bool first = true; space(r), !at(r, M3 "</") && (depth || r->i < r->n); first = false) {
         if (!m3_tag(r, &name, &n)) return false;
         if (!first) fa_buf_puts(out, ", ");
         if (array != (n == 4 && memcmp(name, "item", 4) == 0)) return false;

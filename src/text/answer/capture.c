@@ -126,7 +126,8 @@ static look tag_at(const fa_answer *a, const char *s, size_t n, bool final) {
     if (tag == FA_ANS_SPECIAL) return HERE;
     switch (a->fmt->tags[tag].kind) {
     case FA_ANS_CALL:
-    case FA_ANS_SECTION_CALL:
+    case FA_ANS_SECTION_CALL: /* the next call; others are tags within this one */
+        return !a->open.len || (a->open.len == k && memcmp(a->open.data, s, k) == 0) ? HERE : NOTHING;
     case FA_ANS_SECTION_END:
     case FA_ANS_MESSAGE_END:
     case FA_ANS_HEADER: return HERE;
