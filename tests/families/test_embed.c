@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/map.h"
 
 #define DATA FFAI_SOURCE_DIR "/tests/data/embed"
@@ -324,8 +325,43 @@ static void test_broken(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) broken(cases[i].file, cases[i].text, cases[i].word);
 }
 
+/* The n-th allocation fails: reported, and gone the next time. */
+static void test_fault(void **state) {
+    (void)state;
+    data d;
+    static float x[MAX_DIM], y[MAX_DIM];
+    ffai_error err = {0};
+    open_fixture(&d, "gemma3_mean_dense");
+    ffai_engine *e = engine(d.m, 2, 0);
+    assert_int_equal(ffai_embed(e, d.ids[2], d.n[2], NULL, x, &err), 0);
+    long n = 1;
+    for (int rc = 1; rc; n++) {
+        char path[300];
+        snprintf(path, sizeof path, "%s/gemma3_mean_dense", root);
+        ffai_engine_free(e);
+        ffai_model_free(d.m);
+        assert_int_equal(ffai_model_open(&d.m, path, NULL, &err), 0);
+        e = engine(d.m, 2, 0);
+        fa_alloc_fail_at(n);
+        rc = ffai_embed(e, d.ids[2], d.n[2], NULL, y, &err);
+        bool over = fa_alloc_fail_left() > 0;
+        fa_alloc_fail_at(0);
+        if (rc) assert_int_equal(rc, FFAI_ENOMEM);
+        if (rc && !err.msg[0]) fail_msg("allocation %ld: no message", n);
+        if (!rc) assert_memory_equal(x, y, (size_t)d.dim * sizeof *x);
+        if (!over) rc = 1;
+        assert_int_equal(ffai_embed(e, d.ids[2], d.n[2], NULL, y, &err), 0);
+        assert_memory_equal(x, y, (size_t)d.dim * sizeof *x);
+    }
+    print_message("%ld allocations\n", n);
+    assert_true(n > 30 && n < 10000);
+    ffai_engine_free(e);
+    close_fixture(&d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity), cmocka_unit_test(test_options),
-                                       cmocka_unit_test(test_headless), cmocka_unit_test(test_broken)};
+                                       cmocka_unit_test(test_headless), cmocka_unit_test(test_broken),
+                                       cmocka_unit_test(test_fault)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
