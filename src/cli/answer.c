@@ -2,24 +2,47 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/answer.h"
 #include "cli/out.h"
-#include "cli/sampling.h"
 #include "cli/term.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+/* The stop strings of the command line; in a conversation with a model whose EOS does not end turns, the template's
+ * mark too. */
+static int collect_stops(answer_env *env) {
+    const cli_value *v = &env->o->v[OPT_STOP];
+    ffai_error err;
+    if (env->as_chat && !cli_has(env->o, OPT_IGNORE_EOS) &&
+        ffai_chat_stop(env->m, cli_str(env->o, OPT_TEMPLATE_NAME, NULL), &env->end, &err))
+        return cli_fail(env->o, "%s", err.msg);
+    env->stop = (const char **)calloc(v->n + 1, sizeof *env->stop);
+    if (!env->stop) return cli_fail(env->o, "out of memory");
+    for (size_t i = 0; i < v->n; i++) env->stop[i] = v->strs[i];
+    env->stop[v->n] = env->end;
+    env->request.stop = env->stop;
+    env->request.n_stop = v->n + (env->end != NULL);
+    return 0;
+}
+
 int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat) {
     const char *reasoning = cli_str(o, OPT_REASONING, "auto");
-    const cli_value *stop = &o->v[OPT_STOP];
     *env = (answer_env){.o = o, .m = m, .e = e, .as_chat = as_chat};
     env->show_reasoning = !strcmp(reasoning, "show") || (!strcmp(reasoning, "auto") && isatty(STDOUT_FILENO));
     env->request = (ffai_request_opts){.max_new = cli_int(o, OPT_N, as_chat ? 0 : 256),
-                                       .stop = stop->strs,
-                                       .n_stop = stop->n,
                                        .ignore_eos = cli_has(o, OPT_IGNORE_EOS),
                                        .keep_special = as_chat};
-    return cli_sampling(o, m, &env->request.sampling);
+    env->request.n_logprob = cli_n_logprob(o);
+    int rc = collect_stops(env);
+    if (!rc) rc = cli_sampling(o, m, &env->sampling);
+    env->request.sampling = env->sampling.s;
+    return rc;
+}
+
+void answer_env_free(answer_env *env) {
+    free(env->stop);
+    ffai_free(env->end);
+    cli_sampling_free(&env->sampling);
 }
 
 /* ---- parts of an answer ---- */
@@ -32,12 +55,13 @@ typedef struct sink {
     FILE *text, *reasoning, *calls;
     char *text_data, *reasoning_data, *calls_data;
     size_t text_len, reasoning_len, calls_len, n_call;
-
+    cli_logprobs logprobs;
 } sink;
 
 static bool sink_open(sink *s, const answer_env *env) {
     memset(s, 0, sizeof *s);
     s->env = env;
+    logprobs_begin(&s->logprobs, env->o, env->m);
     s->text = open_memstream(&s->text_data, &s->text_len);
     s->reasoning = open_memstream(&s->reasoning_data, &s->reasoning_len);
     s->calls = open_memstream(&s->calls_data, &s->calls_len);
@@ -45,6 +69,7 @@ static bool sink_open(sink *s, const answer_env *env) {
 }
 
 static void sink_close(sink *s) {
+    logprobs_end(&s->logprobs);
     if (s->text) fclose(s->text);
     if (s->reasoning) fclose(s->reasoning);
     if (s->calls) fclose(s->calls);
@@ -168,6 +193,7 @@ static int drain(const answer_env *env, ffai_request *r, ffai_parser *p, sink *s
     if (ev.n_ids && a->t.first <= 0) a->t.first = out_now();
     a->t.n_gen += ev.n_ids;
     a->finish = ev.finish;
+    if (logprobs_event(&s->logprobs, &ev)) return 0;
     return ev.text_len ? push(env, p, s, ev.text, ev.text_len) : 0;
 }
 

@@ -4,6 +4,7 @@
 #define FFAI_CLI_ANSWER_H
 
 #include "cli/dialog.h"
+#include "cli/sampling.h"
 
 #include <ffai.h>
 
@@ -19,6 +20,9 @@ typedef struct answer_env {
     ffai_model *m;
     ffai_engine *e;
     ffai_request_opts request; /* ids are filled in per answer */
+    const char **stop;         /* --stop, and what ends an answer in the template */
+    char *end;
+    sampling_flags sampling; /* owns what request.sampling points to */
     bool show_reasoning, as_chat;
 } answer_env;
 
@@ -30,6 +34,7 @@ typedef struct answer {
 
 /* Sets up *env from the command line: stop strings, length, sampling, what is shown. */
 int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat);
+void answer_env_free(answer_env *env);
 /* Continues plain text. */
 int answer_text(answer_env *env, const char *text, size_t len, answer *a);
 /* Answers a conversation; messages from `from` on (see dialog_json) are shown to the model. */

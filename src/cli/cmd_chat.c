@@ -269,6 +269,7 @@ static int run_chat(const cli_opts *o) {
     if (!rc) rc = begin(&c, args);
     if (!rc) rc = converse(&c);
     line_close(c.lines);
+    answer_env_free(&c.env);
     dialog_free(&c.d);
     free(args);
     ffai_engine_free(c.e);

@@ -37,12 +37,13 @@ static int first_dialog(const cli_opts *o, dialog *d, const char *text, size_t l
 
 static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat, const char *text, size_t len,
                     answer *a) {
-    answer_env env;
+    answer_env env = {0};
     dialog d = {0};
     char *args = NULL;
     int rc = answer_env_init(&env, o, m, e, as_chat);
     if (!rc && as_chat) rc = first_dialog(o, &d, text, len, &args);
     if (!rc) rc = as_chat ? answer_dialog(&env, &d, 0, a) : answer_text(&env, text, len, a);
+    answer_env_free(&env);
     dialog_free(&d);
     free(args);
     free(a->message);
@@ -78,27 +79,44 @@ static int run_generate(const cli_opts *o) {
     return rc;
 }
 
-static const opt_id generate_options[] = {
-    OPT_MODEL,           OPT_CTX,   OPT_PROMPT,  OPT_PROMPT_FILE,    OPT_CHAT, OPT_RAW,
-    CLI_CHAT_OPTIONS,    OPT_N,     OPT_STOP,    OPT_IGNORE_EOS,     OPT_ECHO, CLI_SAMPLING_OPTIONS,
-    CLI_MACHINE_OPTIONS, OPT_STATS, OPT_PROFILE, CLI_REPORT_OPTIONS, OPT_END};
+static const opt_id generate_options[] = {OPT_MODEL,
+                                          OPT_CTX,
+                                          OPT_PROMPT,
+                                          OPT_PROMPT_FILE,
+                                          OPT_CHAT,
+                                          OPT_RAW,
+                                          CLI_CHAT_OPTIONS,
+                                          OPT_N,
+                                          OPT_STOP,
+                                          OPT_IGNORE_EOS,
+                                          OPT_ECHO,
+                                          OPT_LOGPROBS,
+                                          OPT_JSON,
+                                          CLI_SAMPLING_OPTIONS,
+                                          CLI_MACHINE_OPTIONS,
+                                          OPT_STATS,
+                                          OPT_PROFILE,
+                                          CLI_REPORT_OPTIONS,
+                                          OPT_END};
 
 const cli_command cmd_generate = {
     .name = "generate",
     .summary = "continue a text or answer a message",
     .usage = "-m MODEL (-p TEXT | --prompt-file FILE | --messages FILE) [options]",
-    .text = "Gives the text to the model and writes what the model makes of it to standard output as it is made, never "
-            "a part of a character.\n\n"
-            "With --chat the text is a user's message: it goes through the checkpoint's chat template, and the answer "
-            "comes without the model's marks. Reasoning is shown on a terminal and left out of files and pipes "
-            "(--reasoning), a tool call is one line of JSON. With --raw the model continues the text as it is; tokens "
-            "that the checkpoint puts in front of a text are added. Without either, checkpoints whose chat template "
-            "ends turns with a token that ends generation (instruction-tuned ones) chat, all others continue.\n\n"
-            "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
-            "likeliest token is taken.\n\n"
-            "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
-            "is 0. A second Ctrl-C "
-            "kills the program.",
+    .text =
+        "Gives the text to the model and writes what the model makes of it to standard output as it is made, never "
+        "a part of a character.\n\n"
+        "With --chat the text is a user's message: it goes through the checkpoint's chat template, and the answer "
+        "comes without the model's marks. Reasoning is shown on a terminal and left out of files and pipes "
+        "(--reasoning), a tool call is one line of JSON. With --raw the model continues the text as it is; tokens "
+        "that the checkpoint puts in front of a text are added. Without either, checkpoints whose chat template "
+        "ends turns with a token that ends generation (instruction-tuned ones) chat, all others continue.\n\n"
+        "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
+        "likeliest token is taken. Samplers work in the order of --samplers; one that is not named there, or has no "
+        "value, does nothing.\n\n"
+        "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
+        "is 0. A second Ctrl-C "
+        "kills the program.",
     .examples = "generate -m models/gemma-3-270m-it -p \"Why is the sea salt?\" --system \"Answer in one sentence.\"\n"
                 "generate -m models/gemma-3-270m --raw -p \"The sea was\" -n 40 --greedy\n"
                 "generate -m model.gguf --prompt-file story.txt --temp 0.8 --top-p 0.95 --seed 7\n"
