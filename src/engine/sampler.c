@@ -208,6 +208,11 @@ int32_t fa_sampler_pick(fa_sampler *s, float *logits, const int32_t *ids, size_t
     return fa_pick_draw(p, u, &prob);
 }
 
+void fa_sampler_reseed(fa_sampler *s, uint64_t seed) {
+    s->opts.seed = seed;
+    s->mirostat.mu = 2 * s->mirostat.tau;
+}
+
 size_t fa_sampler_last(const fa_sampler *s, const int32_t **ids, const float **prob) {
     fa_pick *p = (fa_pick *)(uintptr_t)&s->last;
     fa_pick_softmax(p);

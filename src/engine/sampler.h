@@ -42,6 +42,8 @@ float *fa_sampler_raw(void *work, int64_t vocab);
 /* Whether options of this sampler forbid tokens. */
 bool fa_sampler_forbids(const fa_sampler *s);
 
+/* Tests: begins anew with another seed. */
+void fa_sampler_reseed(fa_sampler *s, uint64_t seed);
 /* Tests: the distribution that the last pick drew from. Candidates in rising id order. */
 size_t fa_sampler_last(const fa_sampler *s, const int32_t **ids, const float **p);
 
