@@ -12,7 +12,7 @@ enum { SHORT = 64 };
 
 bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to) {
     size_t cap = 16;
-    while (cap < n * 2) cap *= 2;
+    while (cap * 3 < n * 4) cap *= 2;
     m->rank_bits = 1;
     while (n >> m->rank_bits) m->rank_bits++;
     m->id_bits = (64 - m->rank_bits) / 2 < 31 ? (64 - m->rank_bits) / 2 : 31;

@@ -12,10 +12,9 @@
 /* ---- strtab.c: strings with ids, both ways ---- */
 
 typedef struct fa_strslot {
-    uint64_t head; /* the first 8 bytes, zero padded: most strings are compared without a look at the pool */
+    uint64_t head; /* up to 8 bytes: the string, zero padded; longer: upper half of the hash, then place in the pool */
     uint32_t id1;  /* id + 1, 0 = free */
-    uint16_t len;  /* at most UINT16_MAX */
-    uint16_t tag;  /* of the hash */
+    uint32_t len;
 } fa_strslot;
 
 typedef struct fa_span {
@@ -37,6 +36,9 @@ typedef struct fa_strtab {
 enum { FA_TOK_ID_SLACK = 1 << 20 };
 
 void fa_strtab_free(fa_strtab *t);
+/* Room for so many ids and bytes in all (never an error: they are only expected), and giving back what was not used. */
+void fa_strtab_reserve(fa_strtab *t, size_t n_id, size_t bytes);
+void fa_strtab_shrink(fa_strtab *t);
 /* Sets the string of an id (the last call for an id wins); ids may come in any order. False: out of memory. */
 bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len);
 /* Builds the way back, string to id, over all ids for which keep[id] is set (all when keep is NULL). Of equal strings
@@ -44,15 +46,18 @@ bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len);
 bool fa_strtab_index(fa_strtab *t, const uint8_t *keep);
 int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len);
 typedef struct fa_strkey {
-    uint64_t head, hash;
+    uint64_t head, hash; /* head: the first 8 bytes, zero padded */
 } fa_strkey;
 
 /* The two halves of a look-up, so that loaders can have many in flight: the first fetches what the second reads. Up to
  * lim bytes may be read; lim may be s + len. */
 fa_strkey fa_strtab_begin(const fa_strtab *t, const char *s, size_t len, const char *lim);
 int32_t fa_strtab_end(const fa_strtab *t, const char *s, size_t len, fa_strkey key);
-/* Whether the string of an id is a followed by b. */
-bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, const char *b, size_t nb);
+/* Between the two, where there is time: fetches the pool for a string of more than 8 bytes. */
+void fa_strtab_fetch_long(const fa_strtab *t, fa_strkey key);
+/* Whether the string of an id is a followed by b, which have these keys. */
+bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, fa_strkey ka, const char *b, size_t nb,
+                  fa_strkey kb);
 static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
     return id >= 0 && (size_t)id < t->n_id && t->span[id].off != UINT32_MAX;
 }
