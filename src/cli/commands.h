@@ -7,6 +7,7 @@
 
 #define CLI_COMMANDS(X)                                                                                                \
     X(generate)                                                                                                        \
+    X(chat)                                                                                                            \
     X(inspect)                                                                                                         \
     X(tokenize)                                                                                                        \
     X(models)                                                                                                          \
@@ -23,5 +24,9 @@ CLI_COMMANDS(X)
 #define CLI_MACHINE_OPTIONS  OPT_DEVICE, OPT_THREADS, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS
 #define CLI_REPORT_OPTIONS   OPT_QUIET, OPT_VERBOSE
 #define CLI_SAMPLING_OPTIONS OPT_GREEDY, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED
+
+/* Options of a conversation. */
+#define CLI_CHAT_OPTIONS                                                                                               \
+    OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT, OPT_REASONING
 
 #endif

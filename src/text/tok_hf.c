@@ -384,7 +384,7 @@ static int read_config_file(fa_tok *t, const char *dir, const char *name, fa_err
     return rc;
 }
 
-int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
+int fa_tok_from_hf_dir(fa_tok **out, const char *dir, fa_error *err) {
     fa_buf path = {0};
     fa_map m = {0};
     *out = NULL;

@@ -24,6 +24,7 @@ static int fail(void) {
 
 static int open_model(fa_tok **t, const char *path) {
     size_t n = strlen(path);
+    if (fa_tok_is_file(path)) return fa_tok_from_file(t, path, &err);
     if (n < 5 || strcmp(path + n - 5, ".gguf") != 0) return fa_tok_from_dir(t, path, &err);
     fa_gguf *g;
     int rc = fa_gguf_open(&g, path, &err);
