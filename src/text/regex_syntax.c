@@ -1,6 +1,6 @@
-/* Patterns in Oniguruma's syntax, written in PCRE2's. What differs: classes nest and intersect ([a[bc]], [a&&[^b]]), \w,
- * \s, \h, \b and the POSIX classes mean other sets, (?m) is "dot matches a newline", {n}? and {n,m}+ are a quantifier of
- * a quantifier. General categories get the code points that are younger than PCRE2's table. */
+/* Patterns in Oniguruma's syntax, written in PCRE2's. What differs: classes nest and intersect ([a[bc]], [a&&[^b]]),
+ * \w, \s, \h, \b and the POSIX classes mean other sets, (?m) is "dot matches a newline", {n}? and {n,m}+ are a
+ * quantifier of a quantifier. General categories get the code points that are younger than PCRE2's table. */
 #include "text/tok_int.h"
 #include "text/ucd.h"
 #include "base/alloc.h"

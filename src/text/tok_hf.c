@@ -62,10 +62,11 @@ static int joined(merges *g, size_t i, int32_t *id, fa_error *err) {
     const fa_strtab *names = &g->t->name;
     const char *a = g->m[i].s[0], *b = g->m[i].s[1];
     size_t na = g->m[i].len[0], nb = g->m[i].len[1], skip = g->skip < nb ? g->skip : nb;
+    for (uint32_t k = g->last; k - g->last < 2 && !names->doubles && !skip; k++)
+        if (fa_strtab_is(names, k, a, na, g->m[i].key[0], b, nb, g->m[i].key[1]))
+            return *id = (int32_t)(g->last = k), FFAI_OK;
     b += skip;
     nb -= skip;
-    for (uint32_t k = g->last; k - g->last < 2 && !names->doubles; k++)
-        if (fa_strtab_is(names, k, a, na, b, nb)) return *id = (int32_t)(g->last = k), FFAI_OK;
     g->joined.len = 0;
     fa_buf_add(&g->joined, a, na);
     fa_buf_add(&g->joined, b, nb);
@@ -92,6 +93,9 @@ int fa_tok_merges_flush(void *merges_, fa_error *err) {
     merges *g = (merges *)merges_;
     fa_tok *t = g->t;
     if (!room(g, g->n)) return no_memory(t, err);
+    for (size_t i = 0; i < g->n; i++)
+        for (int k = 0; k < 2; k++)
+            if (g->m[i].len[k] > 8) fa_strtab_fetch_long(&t->name, g->m[i].key[k]);
     for (size_t i = 0; i < g->n; i++) {
         int32_t id[3] = {-1, -1, -1};
         for (int k = 0; k < 2; k++) {
@@ -148,6 +152,8 @@ static int put_pairs(merges *g, fa_error *err) {
     fa_bpe *m = &g->t->bpe;
     if (g->rank >= UINT32_MAX || !fa_bpe_reserve_pairs(m, g->rank, g->to)) return no_memory(g->t, err);
     g->to = NULL;
+    uint32_t *less = (uint32_t *)fa_realloc(m->rank_to, g->rank, sizeof *less);
+    if (less) m->rank_to = less;
     for (size_t i = 0; i < g->rank; i++) {
         if (i + AHEAD < g->rank)
             fa_bpe_prefetch_pair(m, (uint32_t)(g->ab[i + AHEAD] >> 32), (uint32_t)g->ab[i + AHEAD]);
