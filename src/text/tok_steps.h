@@ -3,6 +3,7 @@
 #define FA_TEXT_TOK_STEPS_H
 
 #include "io/json.h"
+#include "text/charsmap.h"
 #include "text/tok_int.h"
 
 /* tok_steps.c: each fills its part of t from a section, which may be NULL or null. */
@@ -16,6 +17,19 @@ int fa_tok_put_replace(fa_tok *t, const char *from, size_t n_from, const char *t
 int fa_tok_put_prepend(fa_tok *t, const char *text, size_t n, fa_error *err);
 int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err);
 int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, bool invert, fa_error *err);
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err);
+/* SentencePiece's normalizer, as t->spm has it. */
+int fa_tok_put_spm(fa_tok *t, fa_error *err);
+int fa_tok_put_lower(fa_tok *t, fa_error *err);
+int fa_tok_put_strip(fa_tok *t, bool left, bool right, fa_error *err);
+/* BertNormalizer, its four parts. */
+int fa_tok_put_bert(fa_tok *t, bool clean_text, bool chinese_chars, bool strip_accents, bool lowercase, fa_error *err);
+/* Takes the map, also when it fails: `tokenizers`' way of applying a charsmap (by grapheme). */
+int fa_tok_put_precompiled(fa_tok *t, fa_charsmap *map, fa_error *err);
+/* Pre-tokenizers: BertPreTokenizer; Metaspace with scheme 0 never, 1 first, 2 always. */
+int fa_tok_put_bert_words(fa_tok *t, fa_error *err);
+int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err);
+/* from: WordPiece's prefix; start: cleanup (FA_DEC_WORDPIECE). Others as their step has it. */
 int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_from, const char *to, size_t n_to,
                        size_t start, size_t stop, fa_error *err);
 /* ids before and after the sequence, put around what is there. */
