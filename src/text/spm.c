@@ -184,9 +184,7 @@ void fa_spm_dec_flush(const fa_tok *t, fa_spm_dec *d, fa_buf *out) {
     put_bytes(t, d, true, out);
     if (t->spm->denorm.map && !d->text.failed) {
         static const fa_spm plain = {0}; /* user-defined pieces mean nothing here */
-        fa_spm m = plain;
-        m.suffix = t->spm->suffix;
-        if (d->text.len) normalize(&m, &t->spm->denorm, d->text.data, d->text.len, true, out);
+        if (d->text.len) normalize(&plain, &t->spm->denorm, d->text.data, d->text.len, true, out);
         d->text.len = 0;
     }
     d->any = d->seen = false;

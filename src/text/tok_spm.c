@@ -11,6 +11,7 @@
 
 #define WORD_SIGN "\xE2\x96\x81"
 
+enum { MAX_PIECE = 8000 };
 enum { UNIGRAM = 1, BPE = 2, WORD = 3, CHAR = 4 }; /* trainer_spec.model_type */
 
 /* ---- protocol buffers ---- */
@@ -131,6 +132,9 @@ static int read_piece(model *m, pb sub, fa_error *err) {
         if (f.number == 3 && f.wire == 0) type = f.value;
     }
     if (sub.bad) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is broken", what, m->n);
+    if (text.end - text.p >= MAX_PIECE)
+        return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is %zu bytes long", what, m->n,
+                       (size_t)(text.end - text.p));
     if (text.p == text.end) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is empty", what, m->n);
     if (!good_text(&text)) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is not UTF-8", what, m->n);
     if (type < FA_PIECE_NORMAL || type > FA_PIECE_BYTE)
@@ -227,7 +231,7 @@ static int check_pieces(model *m, fa_error *err) {
         n_byte += !have[byte];
         have[byte] = true;
     }
-    if (m->unk < 0) return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
+    if (m->unk < 0 && !m->byte_fallback) return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
     if (m->byte_fallback && n_byte < 256)
         return fa_fail(err, FFAI_EFORMAT, "%s: byte_fallback is on, but there are %zu byte pieces, not 256", m->t->what,
                        n_byte);
