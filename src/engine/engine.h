@@ -47,7 +47,7 @@ struct ffai_engine {
     ffai_request **slot;     /* [n_slot] who holds a slot, or NULL */
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
-    void *sample_work;       /* [vocab] candidates of the sampler, touched only when it samples */
+    void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
     ffai_engine_stats stats;
     fa_op_time *times; /* [FA_OP_COUNT] or NULL */
 };

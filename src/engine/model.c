@@ -74,25 +74,6 @@ static int read_eos(ffai_model *m, fa_error *err) {
     return rc;
 }
 
-/* Sampling values must be numbers that ffai_sampling_default can hand on. */
-static int check_generation_config(const ffai_model *m, fa_error *err) {
-    static const struct {
-        const char *key;
-        double max;
-    } keys[] = {{"temperature", 1000}, {"top_k", INT32_MAX}, {"top_p", 1}, {"min_p", 1}};
-    const fa_jnode *g = fa_ckpt_generation_config(m->ckpt);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const fa_jnode *n = fa_jget(g, keys[i].key);
-        if (!n || fa_jtype_of(n) == FA_JNULL) continue;
-        double v = fa_jnum(n, -2);
-        bool off = i == 1 && v == -1; /* a top_k of -1 is how some say "all" */
-        if ((v < 0 && !off) || v > keys[i].max)
-            return fa_fail(err, FFAI_EFORMAT, "%s: generation_config.json: \"%s\" is no number between 0 and %g",
-                           fa_ckpt_path(m->ckpt), keys[i].key, keys[i].max);
-    }
-    return 0;
-}
-
 static int read_config(ffai_model *m, fa_error *err) {
     fa_cfg r = {.root = fa_ckpt_config(m->ckpt), .path = fa_ckpt_path(m->ckpt), .mem = &m->mem};
     if (!fa_ckpt_gguf(m->ckpt) && !(r.path = fa_mem_printf(&m->mem, "%s/config.json", fa_ckpt_path(m->ckpt))))
@@ -185,7 +166,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
-    if (!rc) rc = check_generation_config(m, err);
+    if (!rc) rc = fa_model_read_sampling(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);

@@ -27,6 +27,7 @@ struct ffai_model {
     size_t n_item;
     int32_t eos[FA_MAX_EOS];
     int n_eos;
+    ffai_sampling sampling; /* what ffai_sampling_default hands on */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
@@ -37,5 +38,7 @@ struct ffai_model {
 /* The tokenizer, loaded on first use; NULL with the reason. */
 const fa_tok *fa_model_tok(ffai_model *m, fa_error *err);
 bool fa_model_is_eos(const ffai_model *m, int32_t id);
+/* Fills m->sampling from generation_config.json; a value out of range is an error that names it (sample_config.c). */
+int fa_model_read_sampling(ffai_model *m, fa_error *err);
 
 #endif

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { FA_MAX_LOGPROB = 1000 /* likeliest tokens reported for each */ };
+
 struct ffai_request {
     ffai_engine *e;
     int32_t *ids; /* prompt, then what was generated */
@@ -23,6 +25,11 @@ struct ffai_request {
     fa_buf text;           /* everything decoded so far, stop string cut off */
     size_t text_given;     /* bytes that a poll has handed out */
     int64_t ids_given;     /* generated tokens that a poll has handed out */
+    ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
+    void *user;
+    uint32_t *allowed;
+    int n_logprob; /* entries per token of logprob: the token and the likeliest; 0: none */
+    ffai_logprob *logprob;
 };
 
 /* ---- making and freeing ---- */
@@ -42,6 +49,30 @@ static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err
     return 0;
 }
 
+/* Room for what is kept per token (logprobs) and made anew for each (allowed). */
+static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    int64_t vocab = r->e->m->dims.vocab;
+    if (o->n_logprob < -1) return fa_fail(err, FFAI_EINVAL, "logprobs: %d is negative", o->n_logprob);
+    if (o->n_logprob > FA_MAX_LOGPROB)
+        return fa_fail(err, FFAI_ELIMIT, "logprobs: %d, at most %d are possible", o->n_logprob, FA_MAX_LOGPROB);
+    int n_top = o->n_logprob > vocab ? (int)vocab : o->n_logprob > 0 ? o->n_logprob : 0;
+    if (o->n_logprob) r->n_logprob = 1 + n_top;
+    if (r->n_logprob && !(r->logprob = FA_NEWN(ffai_logprob, (size_t)r->max_new * (size_t)r->n_logprob)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for the logprobs of %lld tokens", (long long)r->max_new);
+    r->mask = o->mask;
+    r->user = o->user;
+    if (r->mask && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for a token mask");
+    fa_sampler_env env = {.vocab = vocab,
+                          .n_prompt = r->n_prompt,
+                          .max_ids = r->cap,
+                          .tok = fa_model_tok(r->e->m, NULL),
+                          .eos = r->e->m->eos,
+                          .n_eos = r->e->m->n_eos,
+                          .isa = r->e->be->isa};
+    return fa_sampler_new(&r->sampler, &o->sampling, &env, err);
+}
+
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
     ffai_engine *e = r->e;
     int64_t room = e->n_ctx - (int64_t)o->n_ids;
@@ -54,7 +85,7 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
-    int rc = fa_sampler_new(&r->sampler, &o->sampling, e->m->dims.vocab, tok, err);
+    int rc = fill_sampling(r, o, err);
     if (!rc && tok) rc = fa_tok_stream_new(&r->stream, tok, !o->keep_special, err);
     if (rc) return rc;
     return copy_stops(r, o, err);
@@ -102,6 +133,8 @@ static void free_request(ffai_request *r) {
     fa_free(r->stop);
     fa_free(r->ids);
     fa_sampler_free(r->sampler);
+    fa_free(r->allowed);
+    fa_free(r->logprob);
     fa_tok_stream_free(r->stream);
     fa_buf_free(&r->text);
     fa_free(r);
@@ -155,11 +188,26 @@ static bool hit_stop(ffai_request *r, size_t from) {
     return true;
 }
 
+static void why_none(ffai_request *r, int32_t why, fa_error *err) {
+    long long at = (long long)r->n;
+    bool any = !r->allowed;
+    for (int64_t i = 0; !any && i < r->e->m->dims.vocab; i++) any = r->allowed[i / 32] >> (i % 32) & 1;
+    if (why == FA_PICK_NOMEM)
+        fa_fail(err, FFAI_ENOMEM, "token %lld: no memory to sample", at);
+    else if (!any)
+        fa_fail(err, FFAI_EINVAL, "token %lld: the token mask allows none", at);
+    else if (fa_sampler_forbids(r->sampler) || r->allowed)
+        fa_fail(err, FFAI_EINVAL,
+                "token %lld: none is left: all have usable logits no more or are forbidden by mask, bias or bans", at);
+    else
+        fa_fail(err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
+                at);
+}
+
 static void accept(ffai_request *r, int32_t id) {
     fa_error err = {0};
     if (id < 0) {
-        fa_fail(&err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
-                (long long)r->n);
+        why_none(r, id, &err);
         fail(r, &err);
         return;
     }
@@ -176,6 +224,30 @@ static void accept(ffai_request *r, int32_t id) {
         finish(r, FFAI_FINISH_STOP);
     else if (r->n - r->n_prompt >= r->max_new)
         finish(r, FFAI_FINISH_LENGTH);
+}
+
+/* ---- the next token ---- */
+
+/* The tokens that may come next, NULL: all. Every source clears bits of what the one before it has left. */
+static const uint32_t *allowed_tokens(ffai_request *r) {
+    if (!r->allowed) return NULL;
+    memset(r->allowed, 0xff, (size_t)(r->e->m->dims.vocab + 31) / 32 * sizeof *r->allowed);
+    if (r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
+    return r->allowed;
+}
+
+/* From a row of logits to the next token, and its log-probabilities; < 0: FA_PICK_*. */
+static int32_t next_token(ffai_request *r, float *row, void *work) {
+    int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
+    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed_tokens(r), work);
+    double lse;
+    float *raw = fa_sampler_raw(work, vocab);
+    ffai_logprob *lp = r->logprob + i * r->n_logprob;
+    fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
+    memcpy(raw, row, (size_t)vocab * sizeof *raw); /* the sampler changes the row */
+    int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed_tokens(r), work);
+    if (id >= 0) lp[0] = (ffai_logprob){id, (float)((double)raw[id] - lse)};
+    return id;
 }
 
 /* Bytes at the end of the text that may still turn out to be the beginning of a stop string. */
@@ -195,6 +267,8 @@ void ffai_request_poll(ffai_request *r, ffai_event *ev) {
     *ev = (ffai_event){.text = "",
                        .ids = r->ids + r->n_prompt + r->ids_given,
                        .n_ids = (size_t)(n_gen - r->ids_given),
+                       .logprobs = r->logprob ? r->logprob + r->ids_given * r->n_logprob : NULL,
+                       .n_top = r->logprob ? (size_t)r->n_logprob - 1 : 0,
                        .finish = r->finish};
     if (end > r->text_given) {
         ev->text = r->text.data + r->text_given;
@@ -256,7 +330,7 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
         if (!seq[i].n_out) continue;
-        accept(r, fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, NULL, work));
+        accept(r, next_token(r, row, work));
         row += e->m->dims.vocab;
     }
 }
