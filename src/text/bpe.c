@@ -10,13 +10,17 @@
 
 enum { SHORT = 64 };
 
-bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n) {
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to) {
     size_t cap = 16;
     while (cap < n * 2) cap *= 2;
-    m->pair = FA_NEWN(fa_pair, cap);
+    m->rank_bits = 1;
+    while (n >> m->rank_bits) m->rank_bits++;
+    m->id_bits = (64 - m->rank_bits) / 2 < 31 ? (64 - m->rank_bits) / 2 : 31;
+    m->pair = (uint64_t *)fa_table_calloc(cap, sizeof *m->pair);
     m->pair_bits = FA_NEWN(uint64_t, cap / 16);
     if (!m->pair || !m->pair_bits) return false;
-    memset(m->pair, 0xFF, cap * sizeof *m->pair);
+    m->rank_to = to;
+    m->n_rank = (uint32_t)n;
     m->n_pair = cap;
     return true;
 }
@@ -25,12 +29,14 @@ void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b) {
     __builtin_prefetch(&m->pair[fa_pair_slot(fa_pair_hash(a, b), m->n_pair - 1)], 1);
 }
 
-void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id) {
-    uint64_t h = fa_pair_hash(a, b);
+bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank) {
+    if ((a | b) >> m->id_bits) return false;
+    uint64_t h = fa_pair_hash(a, b), key = (uint64_t)a << m->id_bits | b;
     size_t mask = m->n_pair - 1, i = fa_pair_slot(h, mask), bit = fa_pair_bit(h, mask);
-    while (m->pair[i].id != UINT32_MAX && (m->pair[i].a != a || m->pair[i].b != b)) i = (i + 1) & mask;
-    m->pair[i] = (fa_pair){a, b, rank, id};
+    while (m->pair[i] && m->pair[i] >> m->rank_bits != key) i = (i + 1) & mask;
+    m->pair[i] = key << m->rank_bits | (rank + 1);
     m->pair_bits[bit >> 6] |= UINT64_C(1) << (bit & 63);
+    return true;
 }
 
 /* ---- symbols ---- */

@@ -30,6 +30,7 @@ static void enc_free(fa_enc *e) {
     for (size_t i = 0; i < 2; i++) fa_buf_free(&e->norm[i]);
     for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) fa_buf_free(&e->pre[i]);
     fa_buf_free(&e->word);
+    fa_buf_free(&e->path);
     fa_regex_run_free(e->re);
     fa_bpe_long_free(e->lw);
     fa_free(e);
@@ -56,6 +57,7 @@ static void enc_give(const fa_tok *t, fa_enc *e) {
         if (e->norm[i].cap > KEEP) fa_buf_free(&e->norm[i]);
     for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++)
         if (e->pre[i].cap > KEEP) fa_buf_free(&e->pre[i]);
+    if (e->path.cap > KEEP) fa_buf_free(&e->path);
     if (e->n_cps > KEEP) {
         fa_free(e->cps);
         e->cps = NULL;
@@ -115,10 +117,12 @@ static void take_space(const fa_added *a, const char *s, size_t n, size_t from, 
     }
 }
 
-typedef void on_gap(fa_enc *e, const char *s, size_t n, bool first, unsigned flags);
+typedef void on_gap(fa_enc *e, const char *s, size_t n, size_t zero, unsigned flags);
+
+static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero - at : 0; }
 
 /* Puts the ids of the added tokens of one matcher and hands the text between them on. */
-static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, bool first, unsigned flags,
+static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
     for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
@@ -131,29 +135,34 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         if (a->special && (flags & FA_TOK_NO_PARSE_SPECIAL)) continue;
         if (a->single_word && (word_before(s, start) || word_at(s, n, stop))) continue;
         take_space(a, s, n, from, &start, &stop);
-        if (from < start) gap(e, s + from, start - from, first && from == 0, flags);
+        if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
         e->ids[e->n++] = a->id;
         if (stop > from) from = stop;
     }
-    if (from < n && !e->rc) gap(e, s + from, n - from, first && from == 0, flags);
+    if (from < n && !e->rc) gap(e, s + from, n - from, zero_at(zero, from), flags);
 }
 
-static void cut_words(fa_enc *e, const char *s, size_t n, bool first, unsigned flags) {
+static void cut_words(fa_enc *e, const char *s, size_t n, size_t zero, unsigned flags) {
     (void)flags;
-    fa_pre_run(e, s, n, first);
+    fa_pre_run(e, s, n, zero);
 }
 
-static void normalize(fa_enc *e, const char *s, size_t n, bool first, unsigned flags) {
+static void normalize(fa_enc *e, const char *s, size_t n, size_t zero, unsigned flags) {
     const char *out, *lim = e->lim;
     size_t n_out;
-    if (fa_norm_run(e, s, n, &out, &n_out) || !n_out) return;
+    if (fa_norm_run(e, s, n, &out, &n_out, &zero) || !n_out) return;
     if (out < s || out > s + n) e->lim = out + n_out;
-    split_added(e, &e->t->trie_norm, out, n_out, first, flags, cut_words);
+    split_added(e, &e->t->trie_norm, out, n_out, zero, flags, cut_words);
     e->lim = lim;
 }
 
 /* ---- encode ---- */
+
+static size_t first_char(const char *s, size_t n) {
+    uint32_t cp;
+    return (size_t)fa_utf8_decode(s, n, &cp);
+}
 
 static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
     if (!n || e->rc || !fa_enc_room(e, n)) return;
@@ -214,6 +223,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
         fa_buf_free(&fixed);
         return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory to encode %zu bytes", n);
     }
+    if (t->plain_special && !(flags & FA_TOK_PARSE_SPECIAL)) flags |= FA_TOK_NO_PARSE_SPECIAL;
     e->t = t;
     e->rc = FFAI_OK;
     e->err = err;
@@ -221,7 +231,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     fa_regex_run_begin(e->re);
     fa_enc_room(e, n / 3 + 16);
     if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.before, t->post.n_before);
-    if (n && !e->rc) split_added(e, &t->trie_raw, text, n, true, flags, normalize);
+    if (n && !e->rc) split_added(e, &t->trie_raw, text, n, first_char(text, n), flags, normalize);
     if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.after, t->post.n_after);
     int rc = e->rc;
     if (!rc && e->n) {
@@ -243,7 +253,7 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
 fa_tok *fa_tok_alloc(const char *what) {
     fa_tok *t = FA_NEW(fa_tok);
     if (!t) return NULL;
-    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = -1;
+    t->bos = t->eos = t->pad = t->unk = t->bpe.unk = t->uni.unk = t->wp.unk = t->model_unk = -1;
     memset(t->bpe.first, 0xFF, sizeof t->bpe.first);
     memset(t->bpe.byte_token, 0xFF, sizeof t->bpe.byte_token);
     t->what = fa_strdup(what);
@@ -258,8 +268,11 @@ void fa_tok_free(fa_tok *t) {
     fa_strtab_free(&t->name);
     fa_strtab_free(&t->raw);
     fa_strtab_free(&t->shown);
+    fa_unigram_free(&t->uni);
+    fa_wordpiece_free(&t->wp);
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
+    fa_free(t->bpe.rank_to);
     fa_free(t->bpe.id_rank);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
@@ -273,14 +286,17 @@ void fa_tok_free(fa_tok *t) {
         fa_free(t->norm[i].from);
         fa_free(t->norm[i].to);
         fa_regex_free(t->norm[i].re);
+        fa_charsmap_free(t->norm[i].map);
         fa_free(t->pre[i].text);
         fa_free(t->pre[i].joins);
         fa_regex_free(t->pre[i].re);
         fa_free(t->dec[i].from);
         fa_free(t->dec[i].to);
+        fa_regex_free(t->dec[i].re);
     }
     fa_free(t->post.before);
     fa_free(t->post.after);
+    fa_free(t->post.again);
     fa_free(t->what);
     fa_free(t);
 }
@@ -294,7 +310,8 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     size_t n = a->len;
     bool same = true;
     if (a->normalized && t->n_norm) {
-        int rc = fa_norm_run(e, s, n, &s, &n);
+        size_t zero = 0;
+        int rc = fa_norm_run(e, s, n, &s, &n, &zero);
         if (rc) return rc;
         same = n == a->len && memcmp(s, a->text, n) == 0;
     }
@@ -328,6 +345,7 @@ static int build_cut(fa_tok *t, fa_error *err) {
     const fa_bpe *m = &t->bpe;
     fa_pre *p = &t->pre[t->n_pre];
     size_t cap = 0;
+    if (t->kind != FA_MODEL_BPE) return FFAI_OK;
     if (m->byte_level || m->ignore_merges || m->prefix || m->suffix || fa_strtab_find(&t->name, sign, 3) < 0)
         return FFAI_OK;
     if (t->n_pre == FA_TOK_MAX_STEPS || (m->unk >= 0 && m->byte_fallback && !m->all_bytes)) return FFAI_OK;
@@ -404,14 +422,17 @@ bool fa_tok_is_special(const fa_tok *t, int32_t id) { return id >= 0 && (size_t)
 int32_t fa_tok_bos(const fa_tok *t) { return t->bos; }
 int32_t fa_tok_eos(const fa_tok *t) { return t->eos; }
 int32_t fa_tok_pad(const fa_tok *t) { return t->pad; }
-int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk; }
+int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk >= 0 ? t->bpe.unk : t->model_unk; }
 
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
-    snprintf(text, cap, "%s BPE, %zu tokens, %zu of them added",
-             t->bpe.byte_level ? "byte-level"
-             : t->bpe.by_score ? "SentencePiece"
-                               : "character",
-             n, t->n_added);
+    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
+             t->kind != FA_MODEL_BPE                ? ""
+             : t->bpe.byte_level && t->bpe.by_score ? "tiktoken "
+             : t->bpe.byte_level                    ? "byte-level "
+             : t->bpe.by_score                      ? "SentencePiece "
+                                                    : "character ",
+             kind[t->kind], n, t->n_added);
 }
