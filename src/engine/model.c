@@ -4,6 +4,7 @@
 #include "engine/model.h"
 #include "base/alloc.h"
 #include "base/map.h"
+#include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -202,6 +203,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
+    fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
     fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);

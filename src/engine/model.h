@@ -36,6 +36,7 @@ struct ffai_model {
     fa_tok *tok;
     fa_error tok_err; /* why tok is NULL after it was tried */
     bool tok_tried;
+    struct fa_vocab *vocab; /* for grammars (grammar.c), made on first use */
 };
 
 /* The tokenizer, loaded on first use; NULL with the reason. */
