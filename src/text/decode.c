@@ -220,6 +220,7 @@ static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         break;
     case FA_DEC_REPLACE: replace(s, k, p, n); break;
     case FA_DEC_METASPACE: metaspace(s, k, p, n); break;
+    default: emit(s, k + 1, p, n); break;
     }
 }
 
@@ -253,10 +254,20 @@ static int check(fa_tok_stream *s, fa_error *err) {
     return failed ? fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory for decoded text") : FFAI_OK;
 }
 
+/* Bytes of a byte-level decoder that wait for more get none. */
+static void end_text(fa_tok_stream *s) {
+    for (size_t k = 0; k < s->t->n_dec; k++) {
+        if (s->t->dec[k].kind != FA_DEC_BYTE_LEVEL) continue;
+        emit_lossy(s, k + 1, s->pend[k].data, s->pend[k].len);
+        s->pend[k].len = 0;
+    }
+}
+
 static void push(fa_tok_stream *s, int32_t id) {
     const fa_tok *t = s->t;
     size_t len;
     const char *text = fa_tok_piece(t, id, &len);
+    if (t->special_breaks && text && t->special[id]) end_text(s);
     if (!text || (s->skip_special && t->special[id])) return;
     if (!t->has_decoder && s->began) fa_buf_add(s->out, " ", 1);
     s->began = true;
