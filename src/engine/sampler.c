@@ -114,7 +114,7 @@ static void prepare(fa_sampler *s, float *x, const int32_t *ids, int64_t n, cons
     for (size_t i = 0; i < o->n_bias; i++) x[o->bias[i].id] += o->bias[i].bias;
     if (mask) apply_mask(x, s->vocab, mask);
     for (size_t i = 0; n_new == 0 && i < o->n_begin_suppress; i++) x[o->begin_suppress[i]] = -INFINITY;
-    for (int i = 0; n_new < o->min_new && i < s->n_eos; i++)
+    for (int i = 0; (n_new < o->min_new || n < o->min_length) && i < s->n_eos; i++)
         if (s->eos[i] >= 0 && s->eos[i] < s->vocab) x[s->eos[i]] = -INFINITY;
     ban_words(s, x, ids, (size_t)n);
     if (o->no_repeat_ngram > 0) fa_ban_ngrams(x, s->vocab, ids, n, o->no_repeat_ngram, s->z);
@@ -228,7 +228,8 @@ bool fa_sampler_forbids(const fa_sampler *s) {
     const ffai_sampling *o = &s->opts;
     bool bias = false;
     for (size_t i = 0; i < o->n_bias; i++) bias |= o->bias[i].bias == -INFINITY;
-    return bias || o->n_begin_suppress || o->min_new > 0 || o->n_bad_word || o->no_repeat_ngram > 0;
+    return bias || o->n_begin_suppress || o->min_new > 0 || o->min_length > 0 || o->n_bad_word ||
+           o->no_repeat_ngram > 0;
 }
 
 /* ---- log-probabilities ---- */
