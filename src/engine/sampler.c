@@ -91,11 +91,21 @@ void fa_sampler_free(fa_sampler *s) {
 /* ---- bans and bias ---- */
 
 static void apply_mask(float *x, int64_t vocab, const uint32_t *mask) {
+    uint32_t bit[32];
+    for (int i = 0; i < 32; i++) bit[i] = UINT32_C(1) << i;
     for (int64_t w = 0; w * 32 < vocab; w++) {
-        uint32_t bits = mask[w];
+        const uint32_t bits = mask[w];
+        const int64_t n = vocab - w * 32 < 32 ? vocab - w * 32 : 32;
+        float *at = x + w * 32;
         if (bits == UINT32_MAX) continue;
-        int64_t n = vocab - w * 32 < 32 ? vocab - w * 32 : 32;
-        for (int64_t i = 0; i < n; i++) x[w * 32 + i] = bits >> i & 1 ? x[w * 32 + i] : -INFINITY;
+        if (n < 32) {
+            for (int64_t i = 0; i < n; i++)
+                if (!(bits & bit[i])) at[i] = -INFINITY;
+        } else if (!bits) {
+            for (int i = 0; i < 32; i++) at[i] = -INFINITY;
+        } else { /* no shift by the lane, which few machines have for vectors */
+            for (int i = 0; i < 32; i++) at[i] = bits & bit[i] ? at[i] : -INFINITY;
+        }
     }
 }
 
