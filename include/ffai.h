@@ -169,6 +169,9 @@ FFAI_API int ffai_chat_render(ffai_model *m, const char *name, const char *json,
 /* Whether the checkpoint was made for conversations: it has a chat template that ends turns with a token that ends
  * generation. Base models often carry a template too, but end texts with another token. */
 FFAI_API bool ffai_model_is_chat(ffai_model *m);
+/* The text that ends an answer in the template `name` of a checkpoint whose EOS does not, for use as a stop string;
+ * *text NULL: there is none. Free with ffai_free. */
+FFAI_API int ffai_chat_stop(ffai_model *m, const char *name, char **text, ffai_error *err);
 
 /* ---- answers: text, reasoning and tool calls out of a model's output ---- */
 
@@ -271,6 +274,7 @@ FFAI_API void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info)
 typedef struct ffai_engine_stats {
     int64_t prompt_tokens, gen_tokens;
     double prefill_s, decode_s;
+    int64_t reused_tokens; /* of prompts, found in the cache: not part of prompt_tokens */
 } ffai_engine_stats;
 
 FFAI_API void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats);
@@ -366,7 +370,9 @@ typedef struct ffai_request_opts {
     int n_logprob;     /* likeliest tokens that events report for each token; 0: none, -1: only the token's own */
     const ffai_grammar *grammar; /* NULL: none; must outlive the request */
     ffai_mask_fn *mask;          /* NULL: none */
-    ffai_event_fn *event; /* called by ffai_engine_step when there is something new, instead of polling; may be NULL */
+    ffai_event_fn *event; /* called by ffai_engine_step, at its end, when there is something new, and exactly once with
+                             the finish; instead of polling. It may submit, cancel and free requests, this one too, and
+                             save its session; not step or free the engine. NULL: none */
     void *user;           /* for both */
 } ffai_request_opts;
 
@@ -381,7 +387,8 @@ typedef enum ffai_finish {
 
 /* Puts a request in the queue. A prompt that does not fit the context or has ids out of range is refused here. */
 FFAI_API int ffai_submit(ffai_engine *e, const ffai_request_opts *opts, ffai_request **out, ffai_error *err);
-/* Runs one step for all requests that can run. Returns 1 while there is work left, 0 when idle, < 0 on error. */
+/* Runs one step for all requests that can run. Returns 1 while there is work left, 0 when idle, < 0 on error: then the
+ * requests of this step have finished with FFAI_FINISH_ERROR, and the others go on with the next step. */
 FFAI_API int ffai_engine_step(ffai_engine *e, ffai_error *err);
 
 /* Natural logarithms of the model's own distribution, before any sampler. */
@@ -405,18 +412,22 @@ typedef struct ffai_event {
 FFAI_API void ffai_request_poll(ffai_request *r, ffai_event *ev);
 FFAI_API const ffai_error *ffai_request_error(const ffai_request *r); /* why finish is FFAI_FINISH_ERROR */
 FFAI_API void ffai_request_cancel(ffai_request *r);
-FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
+FFAI_API void ffai_request_free(ffai_request *r); /* cancels first; inside an event: at the end of the step */
 /* All tokens, prompt first, and how many of the prompt were found in the cache (0 until the request has begun). */
 FFAI_API void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, size_t *n_prompt,
                                size_t *n_reused);
 
-/* The cache of a finished request stays in its slot until another one needs it: a prompt that begins with the same
- * tokens goes on from there. A session is such a prefix in a file. */
+/* The cache of a finished (cancelled, freed) request stays in its slot until another one needs it: a prompt that begins
+ * with the same tokens goes on from there, with the same result as if it were fed from the start. A session is such a
+ * prefix in a file. */
 
-/* Writes tokens and cache of a request that has no step in progress (running or finished and its slot not reused). */
+/* Writes tokens and cache of a request between steps: running, or finished while its slot was not used again. The file
+ * appears whole under its name or not at all (written next to it, synced, renamed); it is readable by its owner only.
+ */
 FFAI_API int ffai_session_save(ffai_request *r, const char *path, ffai_error *err);
-/* Puts a session into a free slot; *ids (free with ffai_free): its tokens. A file of another model, cache type or with
- * more tokens than the context is refused. */
+/* Puts a session into a free slot, as if its request had just finished there; *ids (free with ffai_free): its tokens,
+ * which the next prompt begins with. A file that is damaged, of another model or cache type, or with more tokens than
+ * the context is refused, and the engine stays as it was. */
 FFAI_API int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n, ffai_error *err);
 
 /* ---- embeddings ---- */
@@ -427,10 +438,16 @@ typedef struct ffai_embed_opts {
     int normalize;       /* 1: to length 1, -1: not, 0: as the modules say, else not */
 } ffai_embed_opts;
 
-/* The pooled hidden state (after the final norm) of one sequence: out [dim]. The engine must have no running requests.
- */
+/* Values of an embedding: the model's dim, unless the checkpoint's modules end in another. */
+FFAI_API int ffai_embed_dim(ffai_model *m, int64_t *dim, ffai_error *err);
+/* The pooled hidden state (after the final norm, then what the checkpoint's modules do to it) of one sequence of n
+ * tokens: out [ffai_embed_dim]. The engine must have no running requests. A model without output head will do. */
 FFAI_API int ffai_embed(ffai_engine *e, const int32_t *ids, size_t n, const ffai_embed_opts *opts, float *out,
                         ffai_error *err);
+/* The same for n_seq sequences, as many at a time as the engine has slots: ids[i] has n[i] tokens, out [n_seq,
+ * ffai_embed_dim]. */
+FFAI_API int ffai_embed_batch(ffai_engine *e, const int32_t *const *ids, const size_t *n, size_t n_seq,
+                              const ffai_embed_opts *opts, float *out, ffai_error *err);
 
 /* ---- evaluation: logits and taps of a known sequence ---- */
 

@@ -8,23 +8,42 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The stop strings of the command line; in a conversation with a model whose EOS does not end turns, the template's
+ * mark too. */
+static int collect_stops(answer_env *env) {
+    const cli_value *v = &env->o->v[OPT_STOP];
+    ffai_error err;
+    if (env->as_chat && !cli_has(env->o, OPT_IGNORE_EOS) &&
+        ffai_chat_stop(env->m, cli_str(env->o, OPT_TEMPLATE_NAME, NULL), &env->end, &err))
+        return cli_fail(env->o, "%s", err.msg);
+    env->stop = (const char **)calloc(v->n + 1, sizeof *env->stop);
+    if (!env->stop) return cli_fail(env->o, "out of memory");
+    for (size_t i = 0; i < v->n; i++) env->stop[i] = v->strs[i];
+    env->stop[v->n] = env->end;
+    env->request.stop = env->stop;
+    env->request.n_stop = v->n + (env->end != NULL);
+    return 0;
+}
+
 int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat) {
     const char *reasoning = cli_str(o, OPT_REASONING, "auto");
-    const cli_value *stop = &o->v[OPT_STOP];
     *env = (answer_env){.o = o, .m = m, .e = e, .as_chat = as_chat};
     env->show_reasoning = !strcmp(reasoning, "show") || (!strcmp(reasoning, "auto") && isatty(STDOUT_FILENO));
     env->request = (ffai_request_opts){.max_new = cli_int(o, OPT_N, as_chat ? 0 : 256),
-                                       .stop = stop->strs,
-                                       .n_stop = stop->n,
                                        .ignore_eos = cli_has(o, OPT_IGNORE_EOS),
                                        .keep_special = as_chat};
     env->request.n_logprob = cli_n_logprob(o);
-    int rc = cli_sampling(o, m, &env->sampling);
+    int rc = collect_stops(env);
+    if (!rc) rc = cli_sampling(o, m, &env->sampling);
     env->request.sampling = env->sampling.s;
     return rc;
 }
 
-void answer_env_free(answer_env *env) { cli_sampling_free(&env->sampling); }
+void answer_env_free(answer_env *env) {
+    free(env->stop);
+    ffai_free(env->end);
+    cli_sampling_free(&env->sampling);
+}
 
 /* ---- parts of an answer ---- */
 

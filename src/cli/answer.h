@@ -20,7 +20,9 @@ typedef struct answer_env {
     ffai_model *m;
     ffai_engine *e;
     ffai_request_opts request; /* ids are filled in per answer */
-    sampling_flags sampling;   /* owns what request.sampling points to */
+    const char **stop;         /* --stop, and what ends an answer in the template */
+    char *end;
+    sampling_flags sampling; /* owns what request.sampling points to */
     bool show_reasoning, as_chat;
 } answer_env;
 

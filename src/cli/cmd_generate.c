@@ -37,7 +37,7 @@ static int first_dialog(const cli_opts *o, dialog *d, const char *text, size_t l
 
 static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat, const char *text, size_t len,
                     answer *a) {
-    answer_env env;
+    answer_env env = {0};
     dialog d = {0};
     char *args = NULL;
     int rc = answer_env_init(&env, o, m, e, as_chat);

@@ -9,6 +9,7 @@
     X(generate)                                                                                                        \
     X(chat)                                                                                                            \
     X(inspect)                                                                                                         \
+    X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \

@@ -74,6 +74,26 @@ static int read_eos(ffai_model *m, fa_error *err) {
     return rc;
 }
 
+const fa_jnode *fa_model_stop_strings(const ffai_model *m) {
+    const fa_jnode *n = fa_jget(fa_ckpt_generation_config(m->ckpt), "stop_strings");
+    return fa_jtype_of(n) == FA_JNULL ? NULL : n;
+}
+
+static bool is_text(const fa_jnode *n) {
+    const char *s = fa_jstr(n, NULL);
+    return s && *s;
+}
+
+static int check_stop_strings(const ffai_model *m, fa_error *err) {
+    const fa_jnode *n = fa_model_stop_strings(m);
+    bool ok = !n || fa_jtype_of(n) == FA_JARR || is_text(n);
+    for (const fa_jnode *s = fa_jtype_of(n) == FA_JARR ? fa_jfirst(n) : NULL; s; s = fa_jnext(s)) ok = ok && is_text(s);
+    return ok ? 0
+              : fa_fail(err, FFAI_EFORMAT,
+                        "%s: generation_config.json: \"stop_strings\" is no text and no list of texts",
+                        fa_ckpt_path(m->ckpt));
+}
+
 static int read_config(ffai_model *m, fa_error *err) {
     fa_cfg r = {.root = fa_ckpt_config(m->ckpt), .path = fa_ckpt_path(m->ckpt), .mem = &m->mem};
     if (!fa_ckpt_gguf(m->ckpt) && !(r.path = fa_mem_printf(&m->mem, "%s/config.json", fa_ckpt_path(m->ckpt))))
@@ -118,6 +138,7 @@ static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth,
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
         m->bound = true;
+        m->headless = b.headless;
     }
     fa_binder_close(&b);
     return rc;
@@ -134,7 +155,7 @@ static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *er
 static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
     int rc = 0;
     fa_error e = {0};
-    if (!fa_path_is_dir(path))
+    if (!fa_path_is_dir(path) && !fa_tok_is_file(path))
         rc = fa_ckpt_open(&m->ckpt, path, false, &e);
     else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
         rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
@@ -166,6 +187,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
+    if (!rc) rc = check_stop_strings(m, err);
     if (!rc) rc = fa_model_read_sampling(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
@@ -181,6 +203,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
     fa_tok_free(m->tok);
+    fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
@@ -295,6 +318,7 @@ const char *ffai_model_config_text(const ffai_model *model) {
     if (!m->config_text) {
         fa_buf b = {0};
         print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        if (b.failed) fa_buf_free(&b); /* tried again next time */
         m->config_text = b.data;
     }
     pthread_mutex_unlock(&m->tok_lock);
@@ -358,6 +382,14 @@ int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error 
 
 /* ---- tokens ---- */
 
+/* A folder, or one tokenizer file by itself. */
+static void open_tok(fa_tok **out, const char *path, fa_error *err) {
+    if (fa_tok_is_file(path))
+        fa_tok_from_file(out, path, err);
+    else
+        fa_tok_from_dir(out, path, err);
+}
+
 const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
     pthread_mutex_lock(&m->tok_lock);
     if (!m->tok_tried) {
@@ -365,12 +397,19 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
         if (fa_ckpt_gguf(m->ckpt))
             fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
         else
-            fa_tok_from_dir(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
+            open_tok(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
         if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
     }
     pthread_mutex_unlock(&m->tok_lock);
     if (!m->tok && err) *err = m->tok_err;
     return m->tok;
+}
+
+const fa_pooling *fa_model_pooling(ffai_model *m, fa_error *err) {
+    pthread_mutex_lock(&m->tok_lock);
+    if (!m->pooling) fa_pooling_load(&m->pooling, m->ckpt, m->dims.dim, err);
+    pthread_mutex_unlock(&m->tok_lock);
+    return m->pooling;
 }
 
 bool fa_model_is_eos(const ffai_model *m, int32_t id) {

@@ -12,7 +12,8 @@ struct ffai_request {
     ffai_engine *e;
     int32_t *ids; /* prompt, then what was generated */
     int64_t n, cap, n_prompt;
-    int64_t n_fed; /* tokens whose keys are in the cache */
+    int64_t n_fed;    /* tokens whose keys are in the cache */
+    int64_t n_reused; /* of those, how many were there when the request began */
     int64_t max_new;
     fa_sampler *sampler;
     char **stop;
@@ -23,30 +24,45 @@ struct ffai_request {
     fa_error err;
     fa_tok_stream *stream; /* NULL: the model has no tokenizer */
     fa_buf text;           /* everything decoded so far, stop string cut off */
+    ffai_event_fn *event;  /* NULL: polled only */
+    void *user;            /* its first argument */
+    bool event_done;       /* the event that tells the finish is out */
+    bool doomed;           /* freed inside an event: goes when the step ends */
     size_t text_given;     /* bytes that a poll has handed out */
     int64_t ids_given;     /* generated tokens that a poll has handed out */
     ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
-    void *user;
     uint32_t *allowed;
     int n_logprob; /* entries per token of logprob: the token and the likeliest; 0: none */
     ffai_logprob *logprob;
 };
 
+static void finish(ffai_request *r, ffai_finish why);
+
 /* ---- making and freeing ---- */
 
-static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
-    r->stop = FA_NEWN(char *, o->n_stop + 1);
-    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-    for (size_t i = 0; i < o->n_stop; i++) {
-        size_t len = strlen(o->stop[i]);
-        if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
-        if (!(r->stop[i] = fa_strdup(o->stop[i]))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-        r->n_stop = i + 1;
-        if (len > r->max_stop) r->max_stop = len;
-    }
-    if (o->n_stop && !r->stream)
-        return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+static int copy_stop(ffai_request *r, const char *text, fa_error *err) {
+    size_t len = strlen(text);
+    if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
+    if (!(r->stop[r->n_stop] = fa_strdup(text))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    r->n_stop++;
+    if (len > r->max_stop) r->max_stop = len;
     return 0;
+}
+
+/* Those of the request, and those that the checkpoint names beside its EOS. */
+static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    const fa_jnode *own = o->ignore_eos || !r->stream ? NULL : fa_model_stop_strings(r->e->m);
+    size_t n_own = fa_jtype_of(own) == FA_JSTR ? 1 : fa_jlen(own);
+    int rc = 0;
+    r->stop = FA_NEWN(char *, o->n_stop + n_own + 1);
+    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    for (size_t i = 0; i < o->n_stop && !rc; i++) rc = copy_stop(r, o->stop[i], err);
+    if (fa_jtype_of(own) == FA_JSTR && !rc) rc = copy_stop(r, fa_jstr(own, NULL), err);
+    for (const fa_jnode *s = fa_jtype_of(own) == FA_JARR ? fa_jfirst(own) : NULL; s && !rc; s = fa_jnext(s))
+        rc = copy_stop(r, fa_jstr(s, NULL), err);
+    if (!rc && o->n_stop && !r->stream)
+        rc = fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+    return rc;
 }
 
 /* Room for what is kept per token (logprobs) and made anew for each (allowed). */
@@ -80,6 +96,8 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
     r->n = r->n_prompt = (int64_t)o->n_ids;
     r->cap = r->n + r->max_new + 1;
     r->ignore_eos = o->ignore_eos;
+    r->event = o->event;
+    r->user = o->user;
     r->slot = -1;
     if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
@@ -98,7 +116,8 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
         return fa_fail(err, FFAI_ELIMIT,
                        "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
                        e->n_ctx);
-    int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    int rc = fa_engine_has_head(e, err);
+    if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
     if (rc) return rc;
     if (e->n_req == e->cap_req) {
         int cap = e->cap_req ? 2 * e->cap_req : 8;
@@ -120,9 +139,9 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
     return 0;
 }
 
+/* What was fed stays in the slot for a later request that begins with the same tokens. */
 static void release_slot(ffai_request *r) {
     if (r->slot < 0) return;
-    fa_kv_reset(r->e->kv, r->slot);
     r->e->slot[r->slot] = NULL;
     r->slot = -1;
 }
@@ -143,6 +162,11 @@ static void free_request(ffai_request *r) {
 void ffai_request_free(ffai_request *r) {
     if (!r) return;
     ffai_engine *e = r->e;
+    if (e->in_events) { /* the list is being walked */
+        r->doomed = true;
+        finish(r, FFAI_FINISH_CANCEL);
+        return;
+    }
     for (int i = 0; i < e->n_req; i++) {
         if (e->req[i] != r) continue;
         memmove(&e->req[i], &e->req[i + 1], (size_t)(e->n_req - i - 1) * sizeof *e->req); /* keeps the queue's order */
@@ -171,6 +195,7 @@ static void finish(ffai_request *r, ffai_finish why) {
 
 static void fail(ffai_request *r, const fa_error *err) {
     r->err = *err;
+    if (r->slot >= 0) fa_kv_reset(r->e->kv, r->slot);
     finish(r, FFAI_FINISH_ERROR);
 }
 
@@ -282,7 +307,15 @@ void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, siz
     *ids = r->ids;
     *n = (size_t)r->n;
     *n_prompt = (size_t)r->n_prompt;
-    *n_reused = 0;
+    *n_reused = (size_t)r->n_reused;
+}
+
+const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, bool *waits) {
+    *e = r->e;
+    *n = r->n;
+    *slot = r->slot;
+    *waits = r->finish == FFAI_RUNNING && r->n_fed == 0;
+    return r->ids;
 }
 
 const ffai_error *ffai_request_error(const ffai_request *r) { return &r->err; }
@@ -292,13 +325,15 @@ void ffai_request_cancel(ffai_request *r) { finish(r, FFAI_FINISH_CANCEL); }
 /* ---- scheduling ---- */
 
 static void admit(ffai_engine *e) {
-    for (int i = 0, s = 0; i < e->n_req; i++) {
+    for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        while (s < e->n_slot && e->slot[s]) s++;
-        if (s == e->n_slot) return;
+        int s = fa_slot_take(e, r->ids, r->n_prompt, &r->n_reused);
+        if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
+        r->n_fed = r->n_reused;
+        e->stats.reused_tokens += r->n_reused;
     }
 }
 
@@ -358,7 +393,32 @@ static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *
     return 1;
 }
 
+/* Tells requests that have a callback what is new. It may submit, cancel and free requests. */
+static void send_events(ffai_engine *e) {
+    e->in_events = true;
+    for (int i = 0; i < e->n_req; i++) { /* n_req grows when an event submits */
+        ffai_request *r = e->req[i];
+        ffai_event ev;
+        if (!r->event || r->event_done || r->doomed) continue;
+        ffai_request_poll(r, &ev);
+        r->event_done = ev.finish != FFAI_RUNNING;
+        if (ev.text_len || ev.n_ids || r->event_done) r->event(r->user, r, &ev);
+    }
+    e->in_events = false;
+    for (int i = e->n_req; i-- > 0;)
+        if (e->req[i]->doomed) ffai_request_free(e->req[i]);
+}
+
+static bool has_work(const ffai_engine *e) {
+    for (int i = 0; i < e->n_req; i++)
+        if (e->req[i]->finish == FFAI_RUNNING) return true;
+    return false;
+}
+
 int ffai_engine_step(ffai_engine *e, ffai_error *err) {
+    if (e->in_events) return fa_fail(err, FFAI_EINVAL, "ffai_engine_step inside an event of a step");
     admit(e);
-    return run_step(e, e->step_seq, e->step_who, e->sample_work, err);
+    int rc = run_step(e, e->step_seq, e->step_who, e->sample_work, err);
+    send_events(e);
+    return rc ? rc : has_work(e);
 }
