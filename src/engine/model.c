@@ -221,7 +221,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -243,7 +244,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {
