@@ -438,7 +438,7 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk >
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
-    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel", "RWKV", "PLaMo"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
              t->kind != FA_MODEL_BPE ? t->spm ? "SentencePiece " : ""
              : t->bpe.byte_level     ? "byte-level "

@@ -133,8 +133,7 @@ static int read_piece(model *m, pb sub, fa_error *err) {
     }
     if (sub.bad) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is broken", what, m->n);
     if (text.end - text.p >= MAX_PIECE)
-        return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is %zu bytes long", what, m->n,
-                       (size_t)(text.end - text.p));
+        return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is %zu bytes long", what, m->n, (size_t)(text.end - text.p));
     if (text.p == text.end) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is empty", what, m->n);
     if (!good_text(&text)) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is not UTF-8", what, m->n);
     if (type < FA_PIECE_NORMAL || type > FA_PIECE_BYTE)
@@ -231,7 +230,8 @@ static int check_pieces(model *m, fa_error *err) {
         n_byte += !have[byte];
         have[byte] = true;
     }
-    if (m->unk < 0 && !m->byte_fallback) return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
+    if (m->unk < 0 && !m->byte_fallback)
+        return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
     if (m->byte_fallback && n_byte < 256)
         return fa_fail(err, FFAI_EFORMAT, "%s: byte_fallback is on, but there are %zu byte pieces, not 256", m->t->what,
                        n_byte);
