@@ -284,6 +284,7 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.id_rank);
+    fa_free(t->bpe.unused);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
@@ -441,7 +442,7 @@ void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel", "RWKV", "PLaMo"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
              t->kind != FA_MODEL_BPE ? t->spm ? "SentencePiece " : ""
-             : t->bpe.byte_level     ? "byte-level "
+             : t->bpe.byte_level     ? t->bpe.by_score ? "tiktoken " : "byte-level "
              : t->bpe.by_score       ? "SentencePiece "
                                      : "character ",
              kind[t->kind], n, t->n_added);

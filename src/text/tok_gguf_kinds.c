@@ -2,7 +2,6 @@
  * tokens with merges, the pre-tokenizer by name), "gemma4" (merges over text with word signs), "bert" (WordPiece), "t5"
  * (SentencePiece Unigram), "rwkv" and "plamo2". */
 #include "text/gguf_pre.h"
-#include "text/spm.h"
 #include "text/tok_gguf.h"
 #include "base/alloc.h"
 
@@ -138,46 +137,39 @@ static int copy_pieces(const fa_tgguf *k, double **score, uint8_t **type, fa_err
     return FFAI_OK;
 }
 
-static int read_charsmap(fa_tgguf *k, fa_spm *m, fa_error *err) {
+static int read_charsmap(fa_tgguf *k, fa_error *err) {
     static const char key[] = "tokenizer.ggml.precompiled_charsmap";
     const fa_gguf_value *v;
+    fa_charsmap *map;
     int rc = fa_tgguf_array(&v, k->g, key, false, 0, k->t, err);
     if (rc || !v || !v->n) return rc;
     if (v->elem != FA_GGUF_U8 && v->elem != FA_GGUF_I8)
         return fa_fail(err, FFAI_EFORMAT, "%s: %s has the wrong type", k->t->what, key);
-    return fa_charsmap_new(&m->norm.map, v->data, (size_t)v->n, k->t->what, key, err);
+    rc = fa_charsmap_new(&map, v->data, (size_t)v->n, k->t->what, key, err);
+    return rc ? rc : fa_tok_put_precompiled(k->t, map, err);
 }
 
-/* User-defined pieces are not normalized. */
-static bool put_user(fa_spm *m, const fa_tok *t) {
-    bool ok = true;
-    for (size_t i = 0; i < m->n_type && ok; i++)
-        if (m->type[i] == FA_PIECE_USER_DEFINED)
-            ok = fa_trie_put(&m->user, t->name.pool + t->name.span[i].off, t->name.span[i].len, (uint32_t)i);
-    return ok;
-}
-
+/* As the converted tokenizer.json of T5 and XLM-RoBERTa has it: words between white space, each with its sign. */
 int fa_tgguf_t5(fa_tgguf *k, fa_error *err) {
     fa_tok *t = k->t;
     double *score = NULL;
-    fa_spm *m = t->spm = FA_NEW(fa_spm);
+    uint8_t *type = NULL;
+    bool prefix = fa_tgguf_flag(k->g, "tokenizer.ggml.add_space_prefix", true);
     int rc = need_scores(k, err);
-    if (!rc && (!m || !(m->unk_surface = fa_strdup(" \xE2\x81\x87 ")))) rc = no_memory(t, err);
-    if (!rc) rc = copy_pieces(k, &score, &m->type, err);
-    if (!rc) rc = read_charsmap(k, m, err);
+    if (!rc) rc = copy_pieces(k, &score, &type, err);
+    if (!rc) rc = read_charsmap(k, err);
+    if (!rc && fa_tgguf_flag(k->g, "tokenizer.ggml.remove_extra_whitespaces", true))
+        rc = fa_tok_put_white_split(t, err);
+    if (!rc) rc = fa_tok_put_metaspace(t, FA_WORD_SIGN, 3, prefix ? 2 : 0, true, err);
+    for (size_t i = 0; i < t->name.n_id && !rc && t->unk < 0; i++)
+        if (type[i] == FA_PIECE_UNKNOWN) t->unk = (int32_t)i;
     if (!rc) {
-        m->n_type = t->name.n_id;
-        m->shows_special = m->norm.escape = true;
-        m->norm.dummy_prefix = fa_tgguf_flag(k->g, "tokenizer.ggml.add_space_prefix", true);
-        m->norm.remove_extra = fa_tgguf_flag(k->g, "tokenizer.ggml.remove_extra_whitespaces", true);
-        if (t->unk < 0)
-            for (size_t i = 0; i < m->n_type; i++)
-                if (m->type[i] == FA_PIECE_UNKNOWN) t->unk = (int32_t)i;
-        fa_unigram_opts o = {.score = score, .type = m->type, .unk = t->unk, .spm = true};
-        rc = put_user(m, t) ? fa_unigram_build(t, &o, err) : no_memory(t, err);
+        fa_unigram_opts o = {.score = score, .unk = t->unk};
+        rc = fa_unigram_build(t, &o, err);
     }
     fa_free(score);
-    return rc ? rc : fa_tok_put_spm(t, err);
+    fa_free(type);
+    return rc ? rc : fa_tok_put_decoder(t, FA_DEC_METASPACE, FA_WORD_SIGN, 3, NULL, 0, prefix, 0, err);
 }
 
 /* ---- RWKV, PLaMo 2 ---- */

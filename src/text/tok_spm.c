@@ -198,7 +198,11 @@ static int read_model(model *m, const char *data, size_t len, fa_error *err) {
 
 /* ---- checks ---- */
 
-static bool in_text(int type) { return type == FA_PIECE_NORMAL || type == FA_PIECE_USER_DEFINED; }
+static bool is_kept(const model *m, size_t i) {
+    int type = m->spm->type[i];
+    return type == FA_PIECE_NORMAL || type == FA_PIECE_USER_DEFINED || type == FA_PIECE_BYTE ||
+           (type == FA_PIECE_UNUSED && m->t->name.span[i].len);
+}
 
 static int byte_piece(const char *s, size_t n) {
     static const char hex[] = "0123456789ABCDEF";
@@ -221,7 +225,7 @@ static int check_pieces(model *m, fa_error *err) {
             return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] \"%.60s\" is unknown as pieces[%d] is", m->t->what, i, s,
                            (int)m->unk);
         if (type == FA_PIECE_UNKNOWN) m->unk = (int32_t)i;
-        if ((in_text(type) || type == FA_PIECE_BYTE) && fa_strtab_find(name, s, name->span[i].len) != (int32_t)i)
+        if (is_kept(m, i) && fa_strtab_find(name, s, name->span[i].len) != (int32_t)i)
             return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] \"%.60s\" is there twice", m->t->what, i, s);
         if (type != FA_PIECE_BYTE) continue;
         if (!m->byte_fallback || (byte = byte_piece(s, name->span[i].len)) < 0)
@@ -241,7 +245,7 @@ static int check_pieces(model *m, fa_error *err) {
 static int index_pieces(model *m, fa_error *err) {
     uint8_t *keep = FA_NEWN(uint8_t, m->n + 1);
     if (!keep) return no_memory(m, err);
-    for (size_t i = 0; i < m->n; i++) keep[i] = in_text(m->spm->type[i]) || m->spm->type[i] == FA_PIECE_BYTE;
+    for (size_t i = 0; i < m->n; i++) keep[i] = is_kept(m, i);
     bool ok = fa_strtab_index(&m->t->name, keep);
     fa_free(keep);
     return ok ? check_pieces(m, err) : no_memory(m, err);
@@ -261,7 +265,15 @@ static int build_bpe(model *m, fa_error *err) {
     uint64_t *v = FA_NEWN(uint64_t, m->n * 2 + 1);
     if (!v) return no_memory(m, err);
     for (size_t i = 0; i < m->n; i++) {
-        if (m->spm->type[i] != FA_PIECE_NORMAL) continue;
+        if (m->spm->type[i] == FA_PIECE_UNUSED && m->kind == BPE && !t->bpe.unused &&
+            !(t->bpe.unused = FA_NEWN(uint8_t, m->n))) {
+            fa_free(v);
+            return no_memory(m, err);
+        }
+        if (m->spm->type[i] == FA_PIECE_UNUSED && t->bpe.unused)
+            t->bpe.unused[i] = 1;
+        else if (m->spm->type[i] != FA_PIECE_NORMAL)
+            continue;
         if (m->kind == CHAR && !one_char(t->name.pool + t->name.span[i].off, t->name.span[i].len)) continue;
         v[k++] = (uint64_t)fa_tok_score_key(m->score[i]) << 32 | i;
     }

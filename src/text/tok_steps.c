@@ -181,6 +181,10 @@ static int put_class(fa_tok *t, fa_pre_kind kind, uint32_t set, unsigned more, f
     return FFAI_OK;
 }
 
+int fa_tok_put_white_split(fa_tok *t, fa_error *err) {
+    return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
+}
+
 int fa_tok_put_bert_words(fa_tok *t, fa_error *err) {
     int rc = put_class(t, FA_PRE_CLASS, FA_SET_SPACE, 0, FA_REMOVED, err);
     return rc ? rc : put_class(t, FA_PRE_CLASS, 0, FA_MORE_PUNCT, FA_ISOLATED, err);

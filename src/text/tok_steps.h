@@ -27,6 +27,8 @@ int fa_tok_put_bert(fa_tok *t, bool clean_text, bool chinese_chars, bool strip_a
 /* Takes the map, also when it fails: `tokenizers`' way of applying a charsmap (by grapheme). */
 int fa_tok_put_precompiled(fa_tok *t, fa_charsmap *map, fa_error *err);
 /* Pre-tokenizers: BertPreTokenizer; Metaspace with scheme 0 never, 1 first, 2 always. */
+/* Words between white space. */
+int fa_tok_put_white_split(fa_tok *t, fa_error *err);
 int fa_tok_put_bert_words(fa_tok *t, fa_error *err);
 int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err);
 /* from: WordPiece's prefix; start: cleanup (FA_DEC_WORDPIECE). Others as their step has it. */
