@@ -32,6 +32,13 @@ int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_f
 /* ids before and after the sequence, put around what is there. */
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
 
+/* tok_models.c: model.type, or what files without it mean; the models beside BPE. The vocabulary of WordPiece and
+ * WordLevel is in t->name already. */
+const char *fa_tok_model_type(const fa_jnode *model);
+int fa_tok_read_wordpiece(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_wordlevel(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_unigram(fa_tok *t, const fa_jnode *model, fa_error *err);
+
 /* tok_hf.c. Merges: begin (n of them), each "a b" with its index, end; end frees and takes the result so far. */
 int fa_tok_merges_begin(void **out, fa_tok *t, size_t n, fa_error *err);
 int fa_tok_merge_text(void *merges, const char *s, size_t n, size_t i, fa_error *err);
