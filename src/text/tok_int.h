@@ -83,6 +83,7 @@ typedef struct fa_bpe {
     uint64_t *pair_bits; /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
     uint32_t *rank_to;   /* the token that the pair of a rank becomes */
     uint32_t n_rank;
+    uint8_t *unused;       /* by_score, by id: a token that is taken apart again in the end; NULL nearly always */
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL for none */
