@@ -125,8 +125,7 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
-    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
-        if (!trie->root[(uint8_t)s[i]]) continue;
+    for (size_t i = 0; trie->n && (i = fa_trie_next(trie, s, i, n)) < n && !e->rc; i++) {
         int64_t k = match_at(trie, s + i, s + n, &len);
         if (k < 0) continue;
         const fa_added *a = &e->t->added[k];
@@ -280,6 +279,7 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.rank_to);
     fa_free(t->bpe.id_rank);
     fa_free(t->cut.wide);
+    fa_free(t->cut.stop);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);

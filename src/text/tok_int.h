@@ -114,12 +114,18 @@ typedef struct fa_trie_node {
     uint8_t byte;
 } fa_trie_node;
 
+enum { FA_TRIE_FIRST = 6 };
+
 typedef struct fa_trie {
     fa_trie_node *node; /* node[0] is unused */
     size_t n, cap;
     uint32_t root[256];
+    uint8_t first[FA_TRIE_FIRST]; /* the bytes that have a root, while they are few */
+    size_t n_first;
 } fa_trie;
 
+/* The first place in s[i..n) where a token may begin; n if there is none. */
+size_t fa_trie_next(const fa_trie *t, const char *s, size_t i, size_t n);
 bool fa_trie_put(fa_trie *t, const char *s, size_t len, uint32_t index);
 void fa_trie_free(fa_trie *t);
 
@@ -227,11 +233,11 @@ void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero);
 /* ---- cut.c: where no merge can join ---- */
 
 typedef struct fa_cut {
-    bool spaces;            /* the text is not normalized: its spaces stand for U+2581 */
-    bool sign_first;        /* and one stands in front of it */
-    uint64_t ascii[128][2]; /* ascii[a] bit b: character b may be joined to a that stands before it */
-    uint64_t *wide;         /* the same for all other pairs, by hash */
-    uint32_t known;         /* not 0: of those, only pairs with this character may be cut */
+    bool spaces;     /* the text is not normalized: its spaces stand for U+2581 */
+    bool sign_first; /* and one stands in front of it */
+    uint8_t *stop;   /* [b << 8 | a], both ASCII: 1 when b is never joined to a that stands before it */
+    uint64_t *wide;  /* all other pairs, by hash: a bit that is not set is such a pair */
+    uint32_t known;  /* not 0: of those, only pairs with this character may be cut */
 } fa_cut;
 
 int fa_cut_build(fa_tok *t, fa_error *err);
