@@ -19,10 +19,15 @@ static inline uint32_t wide_bit(uint32_t a, uint32_t b) {
     return (uint32_t)(h >> (64 - WIDE_BITS));
 }
 
+/* The character at s; the usual lengths here, for speed. */
 static inline uint32_t char_at(const char *s, const char *end, size_t *len) {
-    unsigned char c = (unsigned char)*s;
-    uint32_t cp = c;
-    *len = c < 0x80 ? 1 : (size_t)fa_utf8_decode(s, (size_t)(end - s), &cp);
+    const unsigned char *u = (const unsigned char *)s;
+    uint32_t cp;
+    if (*u < 0x80) return *len = 1, *u;
+    if ((*u & 0xF0) == 0xE0 && end - s >= 3)
+        return *len = 3, (uint32_t)(u[0] & 0x0F) << 12 | (uint32_t)(u[1] & 0x3F) << 6 | (u[2] & 0x3F);
+    if ((*u & 0xE0) == 0xC0 && end - s >= 2) return *len = 2, (uint32_t)(u[0] & 0x1F) << 6 | (u[1] & 0x3F);
+    *len = (size_t)fa_utf8_decode(s, (size_t)(end - s), &cp);
     return cp;
 }
 
@@ -124,7 +129,10 @@ int fa_cut_build(fa_tok *t, fa_error *err) {
     fa_free(made);
     if (!ok) return FFAI_OK;
     c->spaces = only_spaces(t, &c->sign_first);
-    if (c->spaces) spaces_as_sign(c);
+    if (c->spaces) {
+        spaces_as_sign(c);
+        t->bpe.first[' '] = fa_strtab_find(&t->name, sign, 3);
+    }
     if (m->unk >= 0 && m->fuse_unk && !m->byte_fallback) join_unknown(t);
     if (!c->spaces) t->pre[t->n_pre++].kind = FA_PRE_CUT;
     return FFAI_OK;

@@ -277,6 +277,7 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.rank_to);
+    fa_free(t->bpe.pair_ascii);
     fa_free(t->bpe.id_rank);
     fa_free(t->cut.wide);
     fa_free(t->cut.stop);
@@ -357,7 +358,8 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
     int rc = build_matchers(t, err);
-    return rc ? rc : fa_cut_build(t, err);
+    if (!rc) rc = fa_cut_build(t, err);
+    return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }
 
 /* ---- look-ups ---- */

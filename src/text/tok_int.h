@@ -80,8 +80,9 @@ typedef struct fa_bpe {
     uint64_t *pair;          /* open addressing; a << id_bits | b, then rank + 1 in the low rank_bits; 0 = free */
     size_t n_pair;           /* slots, a power of two or 0 */
     unsigned id_bits, rank_bits;
-    uint64_t *pair_bits; /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
-    uint32_t *rank_to;   /* the token that the pair of a rank becomes */
+    uint64_t *pair_bits;  /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    uint32_t *rank_to;    /* the token that the pair of a rank becomes */
+    uint32_t *pair_ascii; /* [b << 7 | a]: rank of the pair of two ASCII characters, UINT32_MAX none */
     uint32_t n_rank;
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
@@ -96,6 +97,8 @@ void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b);
 /* A pair that is there already takes the new rank, as in the reference. False: more tokens than the table can tell
  * apart (with a million merges: four million). */
 bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank);
+/* After `first` is known. False: out of memory. */
+bool fa_bpe_finish(fa_bpe *m);
 /* Appends the tokens of one word to e->ids. */
 void fa_bpe_merge(fa_enc *e, const char *s, size_t n);
 

@@ -118,9 +118,9 @@ static void grow_wide(fa_words *w) {
 
 /* ---- a word ---- */
 
-/* Words of text whose spaces stand for the word sign are spelled with it before they are merged. */
+/* Where spaces stand for the word sign and tokens are found by their spelling, a word is spelled with it first. */
 static void merge(fa_enc *e, const char *s, size_t n) {
-    if (!e->t->cut.spaces) {
+    if (!e->t->cut.spaces || !e->t->bpe.by_score) {
         fa_bpe_merge(e, s, n);
         return;
     }
