@@ -106,6 +106,8 @@ typedef struct ffai_model_info {
     int64_t n_tensor, n_unused; /* tensors in the files; those that the family does not use */
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied; /* the head is the embedding matrix */
+    const char
+        *ignored; /* comma-separated keys of generation_config.json that ask for what ffai does not do, mostly "" */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -288,8 +290,9 @@ FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_r
 
 /* ---- requests ---- */
 
-/* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. Samplers work in the order of
- * `samplers`; penalties and logit_bias also shape greedy decoding. */
+/* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. First the bans and logit_bias, then the
+ * samplers in the order of `samplers`, then the draw; greedy decoding takes the likeliest after bans, bias, penalties
+ * and DRY. docs/sampling.md has the formulas. Arrays and strings are copied by ffai_submit. */
 typedef struct ffai_sampling {
     float temp;           /* temperature; 0: greedy */
     float temp_range;     /* dynamic temperature: temp +- range by the entropy of the distribution */
@@ -300,7 +303,7 @@ typedef struct ffai_sampling {
     float typical;        /* locally typical sampling, https://arxiv.org/abs/2202.00666; 0 or 1: off */
     float top_n_sigma;    /* logits within n standard deviations of the greatest, https://arxiv.org/abs/2411.07641 */
     float xtc_prob;       /* exclude top choices: how often */
-    float xtc_threshold;  /* and which: those at least this likely, but for the last of them */
+    float xtc_threshold;  /* and which: those at least this likely, but for the last of them; 0: 0.1, above 0.5: off */
     float repeat_penalty; /* divides positive and multiplies negative logits of tokens seen; 0 or 1: off */
     float presence_penalty, frequency_penalty; /* subtracted once, and per occurrence */
     int repeat_last;                           /* tokens that the penalties look back; 0: all, with the prompt */
@@ -309,15 +312,25 @@ typedef struct ffai_sampling {
     int dry_allowed_length; /* 0: 2 */
     int dry_last;           /* tokens that DRY looks back; 0: all */
     const char *const *dry_breakers; /* strings that end a repetition; NULL: newline, ":", '"', "*" */
-    size_t n_dry_breaker;
-    float mirostat_tau; /* > 0: mirostat 2 with this target surprise, https://arxiv.org/abs/2007.14966, after temp alone
-                         */
+    size_t n_dry_breaker;            /* 0 with dry_breakers set: none */
+    float mirostat_tau; /* > 0: mirostat 2 with this target surprise in bits, https://arxiv.org/abs/2007.14966; the cuts
+                           (top_n_sigma .. xtc) are off then, penalties, dry and temp work as ordered */
     float mirostat_eta; /* its learning rate; 0: 0.1 */
     const struct ffai_logit_bias *bias; /* added to logits first; -INFINITY forbids a token */
     size_t n_bias;
     const char *samplers; /* order, e.g. "penalties,dry,top_n_sigma,temp,top_k,top_p,min_p,typical,xtc" (the default: as
                              transformers, temperature before the cuts); what is not named is off */
-    uint64_t seed;        /* same seed, same tokens, whatever the number of threads */
+    uint64_t seed;        /* same seed, same tokens, whatever the number of threads and whoever shares the batch */
+    /* What generation_config.json may ask for besides; ffai_sampling_default fills it. */
+    float top_h;                   /* https://arxiv.org/abs/2509.02510; 0 or 1: off */
+    float epsilon_cutoff;          /* tokens at least this likely, https://arxiv.org/abs/2210.15191 */
+    float eta_cutoff;              /* the same with a bound that the entropy lowers */
+    int no_repeat_ngram;           /* forbids the token that would complete an n-gram of this length a second time */
+    int min_new, min_length;       /* end-of-text tokens are forbidden before so many new ones, so many in all */
+    const int32_t *begin_suppress; /* forbidden as the first new token */
+    size_t n_begin_suppress;
+    const struct ffai_token_list *bad_words; /* sequences that must not come to be */
+    size_t n_bad_word;
 } ffai_sampling;
 
 typedef struct ffai_logit_bias {
@@ -325,8 +338,16 @@ typedef struct ffai_logit_bias {
     float bias;
 } ffai_logit_bias;
 
-/* generation_config.json's values, else greedy. */
+typedef struct ffai_token_list {
+    const int32_t *ids;
+    size_t n;
+} ffai_token_list;
+
+/* generation_config.json's values, else greedy. Without "do_sample": true temp is 0 and the other values wait for one.
+ * Arrays live as long as the model. */
 FFAI_API void ffai_sampling_default(const ffai_model *m, ffai_sampling *s);
+/* Sampler i's name as `samplers` takes it, in the default order; NULL past the last one. */
+FFAI_API const char *ffai_sampler_at(size_t i);
 
 typedef struct ffai_request ffai_request;
 

@@ -1,8 +1,8 @@
 /* From a prompt to a streamed answer. */
 #define _POSIX_C_SOURCE 200809L
 #include "cli/answer.h"
+#include "cli/constraint.h"
 #include "cli/out.h"
-#include "cli/sampling.h"
 #include "cli/term.h"
 
 #include <stdlib.h>
@@ -33,13 +33,20 @@ int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engi
     env->request = (ffai_request_opts){.max_new = cli_int(o, OPT_N, as_chat ? 0 : 256),
                                        .ignore_eos = cli_has(o, OPT_IGNORE_EOS),
                                        .keep_special = as_chat};
+    env->request.n_logprob = cli_n_logprob(o);
     int rc = collect_stops(env);
-    return rc ? rc : cli_sampling(o, m, &env->request.sampling);
+    if (!rc) rc = cli_sampling(o, m, &env->sampling);
+    env->request.sampling = env->sampling.s;
+    if (!rc) rc = constraint_compile(o, m, &env->grammar);
+    env->request.grammar = env->grammar;
+    return rc;
 }
 
 void answer_env_free(answer_env *env) {
     free(env->stop);
     ffai_free(env->end);
+    ffai_grammar_free(env->grammar);
+    cli_sampling_free(&env->sampling);
 }
 
 /* ---- parts of an answer ---- */
@@ -52,12 +59,13 @@ typedef struct sink {
     FILE *text, *reasoning, *calls;
     char *text_data, *reasoning_data, *calls_data;
     size_t text_len, reasoning_len, calls_len, n_call;
-
+    cli_logprobs logprobs;
 } sink;
 
 static bool sink_open(sink *s, const answer_env *env) {
     memset(s, 0, sizeof *s);
     s->env = env;
+    logprobs_begin(&s->logprobs, env->o, env->m);
     s->text = open_memstream(&s->text_data, &s->text_len);
     s->reasoning = open_memstream(&s->reasoning_data, &s->reasoning_len);
     s->calls = open_memstream(&s->calls_data, &s->calls_len);
@@ -65,6 +73,7 @@ static bool sink_open(sink *s, const answer_env *env) {
 }
 
 static void sink_close(sink *s) {
+    logprobs_end(&s->logprobs);
     if (s->text) fclose(s->text);
     if (s->reasoning) fclose(s->reasoning);
     if (s->calls) fclose(s->calls);
@@ -188,6 +197,7 @@ static int drain(const answer_env *env, ffai_request *r, ffai_parser *p, sink *s
     if (ev.n_ids && a->t.first <= 0) a->t.first = out_now();
     a->t.n_gen += ev.n_ids;
     a->finish = ev.finish;
+    if (logprobs_event(&s->logprobs, &ev)) return 0;
     return ev.text_len ? push(env, p, s, ev.text, ev.text_len) : 0;
 }
 
@@ -267,8 +277,11 @@ int answer_dialog(answer_env *env, const dialog *d, size_t from, answer *a) {
     size_t len, n;
     int rc = answer_prompt(env, d, from, &text, &len, &ids, &n);
     if (rc) return rc;
-    ffai_parser_opts po = {
-        .format = cli_str(env->o, OPT_ANSWER_FORMAT, NULL), .prompt = text, .prompt_len = len, .tools = d->tools};
+    /* What the grammar allows is the answer, also when it looks like a tool call. */
+    ffai_parser_opts po = {.format = cli_str(env->o, OPT_ANSWER_FORMAT, env->grammar ? "none" : NULL),
+                           .prompt = text,
+                           .prompt_len = len,
+                           .tools = d->tools};
     rc = ffai_parser_create(&p, env->m, &po, &err);
     if (rc) rc = cli_fail(env->o, "%s", err.msg);
     if (!rc && cli_has(env->o, OPT_ECHO)) fwrite(text, 1, len, stdout);

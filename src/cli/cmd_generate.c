@@ -1,6 +1,7 @@
 /* ffai generate: continues a text, or answers a message, and streams what the model writes. */
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/constraint.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
 #include "cli/session.h"
@@ -43,6 +44,7 @@ static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_ch
     int rc = answer_env_init(&env, o, m, e, as_chat);
     if (!rc && as_chat) rc = first_dialog(o, &d, text, len, &args);
     if (!rc) rc = as_chat ? answer_dialog(&env, &d, 0, a) : answer_text(&env, text, len, a);
+    answer_env_free(&env);
     dialog_free(&d);
     free(args);
     free(a->message);
@@ -63,6 +65,7 @@ static int run_generate(const cli_opts *o) {
     bool as_chat = false;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
+    if (!rc) rc = constraint_check(o);
     if (!rc) rc = cli_exclusive(o, modes);
     bool prompted = cli_has(o, OPT_PROMPT) || cli_has(o, OPT_PROMPT_FILE) || !cli_has(o, OPT_MESSAGES);
     if (!rc && prompted) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);
@@ -78,27 +81,45 @@ static int run_generate(const cli_opts *o) {
     return rc;
 }
 
-static const opt_id generate_options[] = {
-    OPT_MODEL,           OPT_CTX,   OPT_PROMPT,  OPT_PROMPT_FILE,    OPT_CHAT, OPT_RAW,
-    CLI_CHAT_OPTIONS,    OPT_N,     OPT_STOP,    OPT_IGNORE_EOS,     OPT_ECHO, CLI_SAMPLING_OPTIONS,
-    CLI_MACHINE_OPTIONS, OPT_STATS, OPT_PROFILE, CLI_REPORT_OPTIONS, OPT_END};
+static const opt_id generate_options[] = {OPT_MODEL,
+                                          OPT_CTX,
+                                          OPT_PROMPT,
+                                          OPT_PROMPT_FILE,
+                                          OPT_CHAT,
+                                          OPT_RAW,
+                                          CLI_CHAT_OPTIONS,
+                                          OPT_N,
+                                          OPT_STOP,
+                                          OPT_IGNORE_EOS,
+                                          OPT_ECHO,
+                                          OPT_LOGPROBS,
+                                          OPT_JSON,
+                                          CLI_CONSTRAINT_OPTIONS,
+                                          CLI_SAMPLING_OPTIONS,
+                                          CLI_MACHINE_OPTIONS,
+                                          OPT_STATS,
+                                          OPT_PROFILE,
+                                          CLI_REPORT_OPTIONS,
+                                          OPT_END};
 
 const cli_command cmd_generate = {
     .name = "generate",
     .summary = "continue a text or answer a message",
     .usage = "-m MODEL (-p TEXT | --prompt-file FILE | --messages FILE) [options]",
-    .text = "Gives the text to the model and writes what the model makes of it to standard output as it is made, never "
-            "a part of a character.\n\n"
-            "With --chat the text is a user's message: it goes through the checkpoint's chat template, and the answer "
-            "comes without the model's marks. Reasoning is shown on a terminal and left out of files and pipes "
-            "(--reasoning), a tool call is one line of JSON. With --raw the model continues the text as it is; tokens "
-            "that the checkpoint puts in front of a text are added. Without either, checkpoints whose chat template "
-            "ends turns with a token that ends generation (instruction-tuned ones) chat, all others continue.\n\n"
-            "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
-            "likeliest token is taken.\n\n"
-            "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
-            "is 0. A second Ctrl-C "
-            "kills the program.",
+    .text =
+        "Gives the text to the model and writes what the model makes of it to standard output as it is made, never "
+        "a part of a character.\n\n"
+        "With --chat the text is a user's message: it goes through the checkpoint's chat template, and the answer "
+        "comes without the model's marks. Reasoning is shown on a terminal and left out of files and pipes "
+        "(--reasoning), a tool call is one line of JSON. With --raw the model continues the text as it is; tokens "
+        "that the checkpoint puts in front of a text are added. Without either, checkpoints whose chat template "
+        "ends turns with a token that ends generation (instruction-tuned ones) chat, all others continue.\n\n"
+        "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
+        "likeliest token is taken. Samplers work in the order of --samplers; one that is not named there, or has no "
+        "value, does nothing.\n\n"
+        "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
+        "is 0. A second Ctrl-C "
+        "kills the program.",
     .examples = "generate -m models/gemma-3-270m-it -p \"Why is the sea salt?\" --system \"Answer in one sentence.\"\n"
                 "generate -m models/gemma-3-270m --raw -p \"The sea was\" -n 40 --greedy\n"
                 "generate -m model.gguf --prompt-file story.txt --temp 0.8 --top-p 0.95 --seed 7\n"

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/pool.h"
+#include "engine/sampler.h"
 
 #include <string.h>
 
@@ -117,7 +118,7 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
     if (!rc) {
         e->step_seq = (fa_seq_rows *)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_seq);
         e->step_who = (ffai_request **)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_who);
-        if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, 8)))
+        if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, FA_SAMPLER_WORK)))
             rc = fa_fail(err, FFAI_ENOMEM, "no memory for the steps of %d sequences", s.n_slot);
     }
     if (!rc) rc = fa_slots_create(e, err);

@@ -51,7 +51,7 @@ struct ffai_engine {
     int64_t *slot_used;      /* [n_slot] n_step of the last use */
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
-    void *sample_work;       /* [vocab] candidates of the sampler, touched only when it samples */
+    void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
     ffai_engine_stats stats;
     fa_op_time *times; /* [FA_OP_COUNT] or NULL */
 };

@@ -4,6 +4,7 @@
 #include "engine/model.h"
 #include "base/alloc.h"
 #include "base/map.h"
+#include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -72,25 +73,6 @@ static int read_eos(ffai_model *m, fa_error *err) {
     if (!rc && !m->n_eos) rc = add_eos(m, cfg, "config.json", err);
     if (!rc && !m->n_eos) rc = add_eos(m, fa_jget(cfg, "text_config"), "config.json", err);
     return rc;
-}
-
-/* Sampling values must be numbers that ffai_sampling_default can hand on. */
-static int check_generation_config(const ffai_model *m, fa_error *err) {
-    static const struct {
-        const char *key;
-        double max;
-    } keys[] = {{"temperature", 1000}, {"top_k", INT32_MAX}, {"top_p", 1}, {"min_p", 1}};
-    const fa_jnode *g = fa_ckpt_generation_config(m->ckpt);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const fa_jnode *n = fa_jget(g, keys[i].key);
-        if (!n || fa_jtype_of(n) == FA_JNULL) continue;
-        double v = fa_jnum(n, -2);
-        bool off = i == 1 && v == -1; /* a top_k of -1 is how some say "all" */
-        if ((v < 0 && !off) || v > keys[i].max)
-            return fa_fail(err, FFAI_EFORMAT, "%s: generation_config.json: \"%s\" is no number between 0 and %g",
-                           fa_ckpt_path(m->ckpt), keys[i].key, keys[i].max);
-    }
-    return 0;
 }
 
 const fa_jnode *fa_model_stop_strings(const ffai_model *m) {
@@ -206,8 +188,8 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
-    if (!rc) rc = check_generation_config(m, err);
     if (!rc) rc = check_stop_strings(m, err);
+    if (!rc) rc = fa_model_read_sampling(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
@@ -221,6 +203,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
+    fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
     fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
@@ -238,7 +221,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -260,7 +244,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

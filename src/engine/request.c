@@ -2,9 +2,12 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/grammar.h"
 #include "engine/sampler.h"
 
 #include <string.h>
+
+enum { FA_MAX_LOGPROB = 1000 /* likeliest tokens reported for each */ };
 
 struct ffai_request {
     ffai_engine *e;
@@ -28,6 +31,11 @@ struct ffai_request {
     bool doomed;           /* freed inside an event: goes when the step ends */
     size_t text_given;     /* bytes that a poll has handed out */
     int64_t ids_given;     /* generated tokens that a poll has handed out */
+    ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
+    uint32_t *allowed;
+    fa_gram_run *grammar; /* NULL: none */
+    int n_logprob;        /* entries per token of logprob: the token and the likeliest; 0: none */
+    ffai_logprob *logprob;
 };
 
 static void finish(ffai_request *r, ffai_finish why);
@@ -59,6 +67,32 @@ static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err
     return rc;
 }
 
+/* Room for what is kept per token (logprobs) and made anew for each (allowed). */
+static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    int64_t vocab = r->e->m->dims.vocab;
+    if (o->n_logprob < -1) return fa_fail(err, FFAI_EINVAL, "logprobs: %d is negative", o->n_logprob);
+    if (o->n_logprob > FA_MAX_LOGPROB)
+        return fa_fail(err, FFAI_ELIMIT, "logprobs: %d, at most %d are possible", o->n_logprob, FA_MAX_LOGPROB);
+    int n_top = o->n_logprob > vocab ? (int)vocab : o->n_logprob > 0 ? o->n_logprob : 0;
+    if (o->n_logprob) r->n_logprob = 1 + n_top;
+    if (r->n_logprob && !(r->logprob = FA_NEWN(ffai_logprob, (size_t)r->max_new * (size_t)r->n_logprob)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for the logprobs of %lld tokens", (long long)r->max_new);
+    r->mask = o->mask;
+    r->user = o->user;
+    int rc = o->grammar ? fa_constraint_new(&r->grammar, o->grammar, r->e->m, err) : 0;
+    if (rc) return rc;
+    if ((r->mask || r->grammar) && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for a token mask");
+    fa_sampler_env env = {.vocab = vocab,
+                          .n_prompt = r->n_prompt,
+                          .max_ids = r->cap,
+                          .tok = fa_model_tok(r->e->m, NULL),
+                          .eos = r->e->m->eos,
+                          .n_eos = r->e->m->n_eos,
+                          .isa = r->e->be->isa};
+    return fa_sampler_new(&r->sampler, &o->sampling, &env, err);
+}
+
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
     ffai_engine *e = r->e;
     int64_t room = e->n_ctx - (int64_t)o->n_ids;
@@ -73,7 +107,7 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
-    int rc = fa_sampler_new(&r->sampler, &o->sampling, e->m->dims.vocab, tok, err);
+    int rc = fill_sampling(r, o, err);
     if (!rc && tok) rc = fa_tok_stream_new(&r->stream, tok, !o->keep_special, err);
     if (rc) return rc;
     return copy_stops(r, o, err);
@@ -122,6 +156,9 @@ static void free_request(ffai_request *r) {
     fa_free(r->stop);
     fa_free(r->ids);
     fa_sampler_free(r->sampler);
+    fa_free(r->allowed);
+    fa_gram_run_free(r->grammar);
+    fa_free(r->logprob);
     fa_tok_stream_free(r->stream);
     fa_buf_free(&r->text);
     fa_free(r);
@@ -181,11 +218,26 @@ static bool hit_stop(ffai_request *r, size_t from) {
     return true;
 }
 
+static void why_none(ffai_request *r, int32_t why, fa_error *err) {
+    long long at = (long long)r->n;
+    bool any = !r->allowed;
+    for (int64_t i = 0; !any && i < r->e->m->dims.vocab; i++) any = r->allowed[i / 32] >> (i % 32) & 1;
+    if (why == FA_PICK_NOMEM)
+        fa_fail(err, FFAI_ENOMEM, "token %lld: no memory to sample", at);
+    else if (!any)
+        fa_fail(err, FFAI_EINVAL, "token %lld: the token mask allows none", at);
+    else if (fa_sampler_forbids(r->sampler) || r->allowed)
+        fa_fail(err, FFAI_EINVAL,
+                "token %lld: none is left: all have usable logits no more or are forbidden by mask, bias or bans", at);
+    else
+        fa_fail(err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
+                at);
+}
+
 static void accept(ffai_request *r, int32_t id) {
     fa_error err = {0};
     if (id < 0) {
-        fa_fail(&err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
-                (long long)r->n);
+        why_none(r, id, &err);
         fail(r, &err);
         return;
     }
@@ -200,8 +252,42 @@ static void accept(ffai_request *r, int32_t id) {
         fail(r, &err);
     else if (r->n_stop && hit_stop(r, from))
         finish(r, FFAI_FINISH_STOP);
+    else if (r->grammar && fa_gram_accept(r->grammar, id, &err))
+        fail(r, &err);
+    else if (r->grammar && fa_gram_ended(r->grammar))
+        finish(r, FFAI_FINISH_EOS); /* the one token that could follow */
     else if (r->n - r->n_prompt >= r->max_new)
         finish(r, FFAI_FINISH_LENGTH);
+}
+
+/* ---- the next token ---- */
+
+/* The tokens that may come next, *bits NULL: all. Every source clears bits of what the one before it has left. False:
+ * there is none, the request has ended. */
+static bool allowed_tokens(ffai_request *r, const uint32_t **bits) {
+    fa_error err = {0};
+    *bits = r->allowed;
+    if (!r->allowed) return true;
+    memset(r->allowed, 0xff, (size_t)(r->e->m->dims.vocab + 31) / 32 * sizeof *r->allowed);
+    int rc = r->grammar ? fa_constraint_mask(r->grammar, r->e->m, r->ignore_eos, r->allowed, &err) : 0;
+    if (rc > 0) finish(r, FFAI_FINISH_EOS);
+    if (rc < 0) fail(r, &err);
+    if (!rc && r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
+    return !rc;
+}
+
+/* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
+static int32_t next_token(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
+    int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
+    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
+    double lse;
+    float *raw = fa_sampler_raw(work, vocab);
+    ffai_logprob *lp = r->logprob + i * r->n_logprob;
+    fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
+    memcpy(raw, row, (size_t)vocab * sizeof *raw); /* the sampler changes the row */
+    int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
+    if (id >= 0) lp[0] = (ffai_logprob){id, (float)((double)raw[id] - lse)};
+    return id;
 }
 
 /* Bytes at the end of the text that may still turn out to be the beginning of a stop string. */
@@ -221,6 +307,8 @@ void ffai_request_poll(ffai_request *r, ffai_event *ev) {
     *ev = (ffai_event){.text = "",
                        .ids = r->ids + r->n_prompt + r->ids_given,
                        .n_ids = (size_t)(n_gen - r->ids_given),
+                       .logprobs = r->logprob ? r->logprob + r->ids_given * r->n_logprob : NULL,
+                       .n_top = r->logprob ? (size_t)r->n_logprob - 1 : 0,
                        .finish = r->finish};
     if (end > r->text_given) {
         ev->text = r->text.data + r->text_given;
@@ -292,7 +380,8 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
         if (!seq[i].n_out) continue;
-        accept(r, fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, NULL, work));
+        const uint32_t *allowed;
+        if (allowed_tokens(r, &allowed)) accept(r, next_token(r, row, allowed, work));
         row += e->m->dims.vocab;
     }
 }

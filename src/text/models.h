@@ -45,8 +45,7 @@ typedef struct fa_unigram_opts {
                             score of the NORMAL ones */
     int32_t unk;         /* -1 none */
     bool byte_fallback;
-    bool spm; /* SentencePiece's own arithmetic: float sums; a USER_DEFINED piece scores its length in bytes times the
-                 highest NORMAL score, less 0.1 */
+    bool spm; /* SentencePiece's own arithmetic: float sums; a USER_DEFINED piece scores 0.1 for each byte but one */
 } fa_unigram_opts;
 
 int fa_unigram_build(fa_tok *t, const fa_unigram_opts *o, fa_error *err);

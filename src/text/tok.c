@@ -2,8 +2,9 @@
  * BPE, then puts what the post-processor asks for around the ids. Also what both loaders share: allocation, the
  * matchers of added tokens, the cut in front of word beginnings. */
 #include "text/bpe_int.h"
-#include "text/words.h"
+#include "text/spm.h"
 #include "text/ucd.h"
+#include "text/words.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
 
@@ -147,16 +148,26 @@ static void cut_words(fa_enc *e, const char *s, size_t n, size_t zero, unsigned 
     fa_pre_run(e, s, n, zero);
 }
 
+/* SentencePiece makes one of unknown tokens that follow each other. */
+static void fuse_unknown(fa_enc *e, size_t from) {
+    size_t to = from;
+    for (size_t i = from; i < e->n; i++)
+        if (i == from || e->ids[i] != e->t->model_unk || e->ids[i - 1] != e->t->model_unk) e->ids[to++] = e->ids[i];
+    e->n = to;
+}
+
 static void normalize(fa_enc *e, const char *s, size_t n, size_t zero, unsigned flags) {
     const char *out, *lim = e->lim;
     size_t n_out;
-    if (e->t->cut.spaces) {
+    if (e->t->cut.spaces && !(e->t->spm && e->t->spm->fuse_unk)) {
         fa_cut_text(e, s, n);
         return;
     }
     if (fa_norm_run(e, s, n, &out, &n_out, &zero) || !n_out) return;
     if (out < s || out > s + n) e->lim = out + n_out;
+    size_t before = e->n;
     split_added(e, &e->t->trie_norm, out, n_out, zero, flags, cut_words);
+    if (e->t->spm && e->t->spm->fuse_unk) fuse_unknown(e, before);
     e->lim = lim;
 }
 
@@ -289,6 +300,7 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->special);
     fa_trie_free(&t->trie_raw);
     fa_trie_free(&t->trie_norm);
+    fa_spm_free(t->spm);
     for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) {
         fa_free(t->norm[i].from);
         fa_free(t->norm[i].to);
@@ -315,7 +327,7 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     const char *s = a->text;
     size_t n = a->len;
     bool same = true;
-    if (a->normalized && t->n_norm) {
+    if (a->normalized && t->n_norm && !t->spm) {
         size_t zero = 0;
         int rc = fa_norm_run(e, s, n, &s, &n, &zero);
         if (rc) return rc;
@@ -391,7 +403,7 @@ void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
     static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
-             t->kind != FA_MODEL_BPE                ? ""
+             t->kind != FA_MODEL_BPE                ? t->spm ? "SentencePiece " : ""
              : t->bpe.byte_level && t->bpe.by_score ? "tiktoken "
              : t->bpe.byte_level                    ? "byte-level "
              : t->bpe.by_score                      ? "SentencePiece "

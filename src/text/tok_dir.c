@@ -5,6 +5,7 @@
 #include "base/map.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_FILE = 1 << 30, N_BESIDE = 4 };
@@ -106,12 +107,11 @@ static int from_vocab_json(fa_tok **out, const char *dir, const fa_tok_about *ab
 
 /* ---- folders ---- */
 
+/* Without memory of its own: a look must not turn "out of memory" into "not there". */
 static bool has(const char *dir, const char *name) {
-    fa_buf path = {0};
-    fa_buf_printf(&path, "%s/%s", dir, name);
-    bool there = !path.failed && fa_path_is_file(path.data);
-    fa_buf_free(&path);
-    return there;
+    char path[4096]; /* the system opens no longer ones */
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    return n > 0 && (size_t)n < sizeof path && fa_path_is_file(path);
 }
 
 /* The first name, in order, that ends in .tiktoken, or that is mistral-common's tokenizer.model.v3; "" when there is

@@ -179,7 +179,8 @@ typedef enum fa_norm_kind {
     FA_NORM_STRIP_ACCENTS, /* combining marks go */
     FA_NORM_NMT,
     FA_NORM_BYTES, /* ByteLevel: each byte becomes its character of the byte-level alphabet */
-    FA_NORM_PRECOMPILED
+    FA_NORM_PRECOMPILED,
+    FA_NORM_SPM /* SentencePiece's own */
 } fa_norm_kind;
 
 typedef struct fa_norm {
@@ -291,6 +292,8 @@ typedef struct fa_post { /* ids around a single sequence */
 
 enum { FA_TOK_MAX_STEPS = 64 }; /* normalizers, pre-tokenizers, decoders: more than this is refused */
 
+typedef struct fa_spm fa_spm; /* spm.h */
+
 struct fa_tok {
     char *what;      /* the source, for messages */
     fa_strtab name;  /* spelling by id, added tokens too; indexed: the model's vocabulary */
@@ -300,6 +303,7 @@ struct fa_tok {
     fa_bpe bpe;
     fa_cut cut;
     fa_unigram uni;
+    fa_spm *spm; /* SentencePiece models; NULL otherwise */
     fa_wordpiece wp;
     int32_t model_unk; /* WordLevel; -1 none: an unknown word is an error */
     fa_added *added;

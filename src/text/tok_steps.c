@@ -158,7 +158,11 @@ int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, 
     return fa_regex_new(&m->re, pattern, n, t->what, err);
 }
 
-static int put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
+int fa_tok_put_spm(fa_tok *t, fa_error *err) {
+    return new_norm(t, FA_NORM_SPM) ? FFAI_OK : too_many(t, "normalizer", err);
+}
+
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
     fa_pre *m = new_pre(t, FA_PRE_LITERAL);
     if (!m) return too_many(t, "pre_tokenizer", err);
     m->behavior = b;
@@ -199,7 +203,7 @@ static int read_split(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: pre_tokenizer: Split has no pattern", t->what);
     int rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
     if (rc) return rc;
-    return regex ? fa_tok_put_pattern(t, s, len, b, invert, err) : put_literal(t, s, len, b, invert, err);
+    return regex ? fa_tok_put_pattern(t, s, len, b, invert, err) : fa_tok_put_literal(t, s, len, b, invert, err);
 }
 
 static int read_prepend_scheme(const fa_tok *t, const fa_jnode *n, const char *section, int *scheme, fa_error *err) {
@@ -281,7 +285,7 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
         return FFAI_OK;
     }
     if (is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len)))
-        return put_literal(t, s, len, FA_REMOVED, false, err);
+        return fa_tok_put_literal(t, s, len, FA_REMOVED, false, err);
     if (is(type, "BertPreTokenizer")) return fa_tok_put_bert_words(t, err);
     return unsupported(t, "pre_tokenizer", "type", type, err);
 }

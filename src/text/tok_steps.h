@@ -17,6 +17,9 @@ int fa_tok_put_replace(fa_tok *t, const char *from, size_t n_from, const char *t
 int fa_tok_put_prepend(fa_tok *t, const char *text, size_t n, fa_error *err);
 int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err);
 int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, bool invert, fa_error *err);
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err);
+/* SentencePiece's normalizer, as t->spm has it. */
+int fa_tok_put_spm(fa_tok *t, fa_error *err);
 int fa_tok_put_lower(fa_tok *t, fa_error *err);
 int fa_tok_put_strip(fa_tok *t, bool left, bool right, fa_error *err);
 /* BertNormalizer, its four parts. */
