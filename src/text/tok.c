@@ -126,8 +126,7 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
-    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
-        if (!trie->root[(uint8_t)s[i]]) continue;
+    for (size_t i = 0; trie->n && (i = fa_trie_next(trie, s, i, n)) < n && !e->rc; i++) {
         int64_t k = match_at(trie, s + i, s + n, &len);
         if (k < 0) continue;
         const fa_added *a = &e->t->added[k];
@@ -306,9 +305,11 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.rank_to);
+    fa_free(t->bpe.pair_ascii);
     fa_free(t->bpe.id_rank);
     fa_free(t->cut.wide);
     fa_free(t->bpe.unused);
+    fa_free(t->cut.stop);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
@@ -387,7 +388,8 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
     int rc = build_matchers(t, err);
-    return rc ? rc : fa_cut_build(t, err);
+    if (!rc) rc = fa_cut_build(t, err);
+    return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }
 
 /* ---- look-ups ---- */
