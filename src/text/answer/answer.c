@@ -254,7 +254,7 @@ static bool step_bare(fa_answer *a) {
         a->pos++;
         return true;
     }
-    if (!a->fmt->bare->fits(s, n)) return false;
+    if (a->fmt->bare->fits(s, n) == 0) return false;
     fa_ans_begin_call(a, a->fmt->bare, "", 0);
     return true;
 }
