@@ -1,7 +1,7 @@
 /* Byte-pair encoding of one word. A word becomes symbols (one per byte or character), then the pair with the best rank,
  * leftmost among equals, is joined until none is left: exactly the order of the reference. Words of up to SHORT symbols
  * are merged by scanning an array, longer ones with the queues of bpe_long.c, so that no text costs more than linear
- * time. A word cache in front of it answers nearly all words of natural text. */
+ * time. The word cache (words.c) answers nearly all words of natural text before they come here. */
 #include "text/bpe_int.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -10,13 +10,17 @@
 
 enum { SHORT = 64 };
 
-bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n) {
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to) {
     size_t cap = 16;
-    while (cap < n * 2) cap *= 2;
-    m->pair = FA_NEWN(fa_pair, cap);
+    while (cap * 3 < n * 4) cap *= 2;
+    m->rank_bits = 1;
+    while (n >> m->rank_bits) m->rank_bits++;
+    m->id_bits = (64 - m->rank_bits) / 2 < 31 ? (64 - m->rank_bits) / 2 : 31;
+    m->pair = (uint64_t *)fa_table_calloc(cap, sizeof *m->pair);
     m->pair_bits = FA_NEWN(uint64_t, cap / 16);
     if (!m->pair || !m->pair_bits) return false;
-    memset(m->pair, 0xFF, cap * sizeof *m->pair);
+    m->rank_to = to;
+    m->n_rank = (uint32_t)n;
     m->n_pair = cap;
     return true;
 }
@@ -25,12 +29,14 @@ void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b) {
     __builtin_prefetch(&m->pair[fa_pair_slot(fa_pair_hash(a, b), m->n_pair - 1)], 1);
 }
 
-void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id) {
-    uint64_t h = fa_pair_hash(a, b);
+bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank) {
+    if ((a | b) >> m->id_bits) return false;
+    uint64_t h = fa_pair_hash(a, b), key = (uint64_t)a << m->id_bits | b;
     size_t mask = m->n_pair - 1, i = fa_pair_slot(h, mask), bit = fa_pair_bit(h, mask);
-    while (m->pair[i].id != UINT32_MAX && (m->pair[i].a != a || m->pair[i].b != b)) i = (i + 1) & mask;
-    m->pair[i] = (fa_pair){a, b, rank, id};
+    while (m->pair[i] && m->pair[i] >> m->rank_bits != key) i = (i + 1) & mask;
+    m->pair[i] = key << m->rank_bits | (rank + 1);
     m->pair_bits[bit >> 6] |= UINT64_C(1) << (bit & 63);
+    return true;
 }
 
 /* ---- symbols ---- */
@@ -190,92 +196,11 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
     }
 }
 
-/* ---- the word cache ---- */
-
-static inline uint64_t load8(const char *s) {
-    uint64_t v;
-    memcpy(&v, s, 8);
-    return v;
-}
-
-/* The word as a zero-padded key; its last byte is the length. */
-static inline void make_key(uint64_t key[4], const char *s, size_t n, const char *lim) {
-    if (lim - s >= 32) {
-        for (size_t i = 0; i < 4; i++) {
-            uint64_t mask = n >= 8 * i + 8 ? ~UINT64_C(0) : n <= 8 * i ? 0 : (UINT64_C(1) << (n - 8 * i) * 8) - 1;
-            key[i] = load8(s + 8 * i) & mask;
-        }
-    } else {
-        memset(key, 0, 32);
-        memcpy(key, s, n);
-    }
-    key[3] |= (uint64_t)n << 56;
-}
-
-/* Index of the first slot of the word's pair of slots. */
-static inline size_t cache_slot(const fa_enc *e, const uint64_t key[4]) {
-    uint64_t h = (key[0] ^ key[2] * UINT64_C(0xD6E8FEB86659FD93)) * UINT64_C(0x9E3779B97F4A7C15);
-    h = (h ^ h >> 32 ^ key[1] ^ (key[3] << 7 | key[3] >> 57)) * UINT64_C(0xC2B2AE3D27D4EB4F);
-    return (size_t)(h >> 40) & (e->n_cache - 1) & ~(size_t)1;
-}
-
-static inline bool same_key(const fa_cached *c, const uint64_t key[4]) {
-    return c->key[0] == key[0] && c->key[3] == key[3] && c->key[1] == key[1] && c->key[2] == key[2];
-}
-
-/* Puts a word in the first slot of its pair; what was there moves to the second. */
-static void cache_put(fa_enc *e, const fa_cached *word) {
-    fa_cached *c = &e->cache[cache_slot(e, word->key)];
-    if (c->key[3]) {
-        e->n_cached += !c[1].key[3];
-        c[1] = c[0];
-    } else {
-        e->n_cached++;
-    }
-    c[0] = *word;
-}
-
-/* A larger table when this one is half full; without memory for it the old one goes on serving. */
-static void cache_grow(fa_enc *e) {
-    size_t n = e->n_cache;
-    if (n >= FA_CACHE_MAX || e->n_cached * 2 < n) return;
-    fa_cached *old = e->cache, *more = FA_NEWN(fa_cached, n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4);
-    if (!more) return;
-    e->cache = more;
-    e->n_cache = n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4;
-    e->n_cached = 0;
-    for (size_t i = 0; i < n; i++)
-        if (old[i].key[3]) cache_put(e, &old[i]);
-    fa_free(old);
-}
-
-void fa_bpe_word(fa_enc *e, const char *s, size_t n) {
+void fa_bpe_merge(fa_enc *e, const char *s, size_t n) {
     const fa_bpe *m = &e->t->bpe;
-    fa_cached word;
-    bool small = n - 1 < FA_CACHE_WORD;
-    if (small) {
-        make_key(word.key, s, n, e->lim);
-        const fa_cached *c = &e->cache[cache_slot(e, word.key)];
-        if (same_key(c, word.key) || same_key(++c, word.key)) {
-            if (e->cap - e->n < FA_CACHE_IDS && !fa_enc_room(e, FA_CACHE_IDS)) return;
-            memcpy(e->ids + e->n, c->id, sizeof c->id);
-            e->n += c->n;
-            return;
-        }
-    } else if (n == 0) {
-        return;
-    }
-    size_t from = e->n;
     int32_t whole = m->ignore_merges ? fa_strtab_find(m->word, s, n) : -1;
-    if (e->rc) return;
     if (whole < 0)
         merge_word(e, s, n);
     else if (fa_enc_room(e, 1))
         e->ids[e->n++] = whole;
-    if (!small || e->rc || e->n - from > FA_CACHE_IDS) return;
-    word.n = (uint32_t)(e->n - from);
-    memset(word.id, 0, sizeof word.id);
-    memcpy(word.id, e->ids + from, word.n * sizeof *word.id);
-    cache_put(e, &word);
-    cache_grow(e);
 }

@@ -27,12 +27,14 @@ static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const 
     uint64_t h = fa_pair_hash((uint32_t)a, (uint32_t)b);
     size_t bit = fa_pair_bit(h, mask);
     if (!(m->pair_bits[bit >> 6] >> (bit & 63) & 1)) return UINT32_MAX;
+    uint64_t key = (uint64_t)(uint32_t)a << m->id_bits | (uint32_t)b;
     for (size_t i = fa_pair_slot(h, mask);; i = (i + 1) & mask) {
-        const fa_pair *p = &m->pair[i];
-        if (p->id == UINT32_MAX) return UINT32_MAX;
-        if (p->a == (uint32_t)a && p->b == (uint32_t)b) {
-            *id = (int32_t)p->id;
-            return p->rank;
+        uint64_t p = m->pair[i];
+        if (!p) return UINT32_MAX;
+        if (p >> m->rank_bits == key) {
+            uint32_t rank = (uint32_t)(p & ((UINT64_C(1) << m->rank_bits) - 1)) - 1;
+            *id = (int32_t)m->rank_to[rank];
+            return rank;
         }
     }
 }

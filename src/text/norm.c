@@ -1,6 +1,7 @@
 /* Normalizers: what is done to the text between added tokens before it is cut into words. A step that changes nothing
  * copies nothing. */
-#include "text/tok_int.h"
+#include "text/spm.h"
+#include "text/norm_chars.h"
 #include "text/ucd.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -24,12 +25,23 @@ static const char *find(const char *s, const char *end, const char *what, size_t
     return NULL;
 }
 
-static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out) {
+/* Where the end of the zero part of a text is behind a replacement of [a, b) by k bytes that are aligned to the last
+ * byte of it; *at: how far the source has been copied, to *out. */
+static void move_zero(size_t zero, size_t *at, size_t *out, size_t *z, size_t a, size_t b, size_t k) {
+    if (zero > *at) *z = *out + (zero < a ? zero : a) - *at;
+    *out += a - *at + k;
+    if (b && zero >= b) *z = *out;
+    *at = b;
+}
+
+static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out, size_t *zero) {
     const char *end = s + n, *hit;
-    if (!m->n_from) {
-        fa_buf_add(out, s, n);
-        return;
-    }
+    size_t at = 0, o = 0, z = 0;
+    const char *near = *zero && n - *zero > m->n_from ? s + *zero + m->n_from : end;
+    for (const char *p = s; *zero && (hit = find(p, near, m->from, m->n_from)) && hit < s + *zero; p = hit + m->n_from)
+        move_zero(*zero, &at, &o, &z, (size_t)(hit - s), (size_t)(hit - s) + m->n_from, m->n_to);
+    if (*zero > at) z = o + *zero - at;
+    *zero = z;
     if (m->n_from == 1 && m->n_to <= 3) { /* " " to "▁": each step writes at most 3 bytes */
         if (!fa_buf_reserve(out, n * 3 + 1)) return;
         char *w = out->data + out->len;
@@ -52,15 +64,19 @@ static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out) {
     fa_buf_add(out, s, (size_t)(end - s));
 }
 
-static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out) {
-    size_t pos = 0, from = 0, a, b;
+static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, size_t *zero) {
+    size_t from = 0, at = 0, o = 0, z = 0;
+    fa_regex_at it = {0};
     int rc;
-    while ((rc = fa_regex_next(m->re, &e->re, s, n, &pos, &a, &b, e->err)) > 0) {
-        fa_buf_add(out, s + from, a - from);
+    while ((rc = fa_regex_next(m->re, &e->re, s, n, &it, e->err)) > 0) {
+        fa_buf_add(out, s + from, it.a - from);
         fa_buf_add(out, m->to, m->n_to);
-        from = b;
+        from = it.b;
+        move_zero(*zero, &at, &o, &z, it.a, it.b, m->n_to);
     }
     if (rc) return e->rc = rc;
+    if (*zero > at) z = o + *zero - at;
+    *zero = z;
     fa_buf_add(out, s + from, n - from);
     return FFAI_OK;
 }
@@ -191,20 +207,6 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
 
 /* ---- the rest ---- */
 
-static void lower(const char *s, size_t n, fa_buf *out) {
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        char c[4];
-        i += (size_t)fa_utf8_decode(s + i, n - i, &cp);
-        if (cp == 0x130) { /* the one character whose lower case is two */
-            fa_buf_add(out, "i\xCC\x87", 3);
-        } else {
-            cp = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
-            fa_buf_add(out, c, (size_t)fa_utf8_encode(cp, c));
-        }
-    }
-}
-
 static void strip(const fa_norm *m, const char **s, size_t *n) {
     uint32_t cp;
     for (size_t k; m->left && *n; *s += k, *n -= k) {
@@ -220,31 +222,45 @@ static void strip(const fa_norm *m, const char **s, size_t *n) {
     }
 }
 
-int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out) {
+/* One step from s to b (emptied); *dirty false: s[0..n) itself, cut where the step cuts, is the result. */
+static void run_one(fa_enc *e, const fa_norm *m, const char **s, size_t *n, fa_buf *b, size_t *zero, bool *dirty) {
+    size_t before = *n;
+    const char *from = *s;
+    switch (m->kind) {
+    case FA_NORM_PREPEND:
+        fa_buf_add(b, m->to, m->n_to);
+        fa_buf_add(b, *s, *n);
+        if (*zero) *zero += m->n_to;
+        break;
+    case FA_NORM_REPLACE: replace(m, *s, *n, b, zero); break;
+    case FA_NORM_REPLACE_RE: replace_re(e, m, *s, *n, b, zero); break;
+    case FA_NORM_UNICODE:
+        *dirty = false;
+        unicode(e, m, *s, *n, b, dirty);
+        if (*dirty && *zero > b->len) *zero = b->len;
+        break;
+    case FA_NORM_STRIP:
+        *dirty = false;
+        strip(m, s, n);
+        if (*s != from) *zero = *zero > (size_t)(*s - from) ? *zero - (size_t)(*s - from) : 0;
+        break;
+    case FA_NORM_PRECOMPILED: *dirty = fa_norm_precompiled(m, *s, before, b, zero); break;
+    case FA_NORM_SPM:
+        fa_spm_normalize(e->t->spm, *s, *n, *zero > 0, b);
+        *zero = 0;
+        break;
+    default: fa_norm_chars(m, *s, *n, b, zero); break;
+    }
+}
+
+int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out, size_t *zero) {
     size_t turn = 0; /* the buffer that s does not lie in */
     for (size_t i = 0; i < e->t->n_norm && n; i++) {
-        const fa_norm *m = &e->t->norm[i];
         fa_buf *b = &e->norm[turn];
         bool dirty = true;
         b->len = 0;
         b->failed = false;
-        switch (m->kind) {
-        case FA_NORM_PREPEND:
-            fa_buf_add(b, m->to, m->n_to);
-            fa_buf_add(b, s, n);
-            break;
-        case FA_NORM_REPLACE: replace(m, s, n, b); break;
-        case FA_NORM_REPLACE_RE: replace_re(e, m, s, n, b); break;
-        case FA_NORM_LOWER: lower(s, n, b); break;
-        case FA_NORM_UNICODE:
-            dirty = false;
-            unicode(e, m, s, n, b, &dirty);
-            break;
-        case FA_NORM_STRIP:
-            dirty = false;
-            strip(m, &s, &n);
-            break;
-        }
+        run_one(e, &e->t->norm[i], &s, &n, b, zero, &dirty);
         if (b->failed) return no_memory(e);
         if (e->rc) return e->rc;
         if (dirty) {

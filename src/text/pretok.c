@@ -1,13 +1,30 @@
 /* Pre-tokenizers: cutting a normalized piece into words. The steps run depth first: each hands the pieces it finds to
  * the next, the last one's pieces are words. Nothing is collected, so a step costs no memory unless it rewrites its
  * piece. */
-#include "text/tok_int.h"
+#include "text/words.h"
 #include "text/ucd.h"
 #include "base/utf8.h"
 
 #include <string.h>
 
-static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first);
+static void step(fa_enc *e, size_t k, const char *s, size_t n, size_t zero);
+
+static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero - at : 0; }
+
+static inline void word(fa_enc *e, const char *s, size_t n) {
+    switch (e->t->kind) {
+    case FA_MODEL_BPE: fa_words_put(e, s, n); break;
+    case FA_MODEL_UNIGRAM: fa_unigram_word(e, s, n); break;
+    case FA_MODEL_WORDPIECE: fa_wordpiece_word(e, s, n); break;
+    case FA_MODEL_WORDLEVEL: fa_wordlevel_word(e, s, n); break;
+    }
+}
+
+/* The buffer of step k, to be written anew: words that lie in it are encoded first. */
+static fa_buf *own_buffer(fa_enc *e, size_t k) {
+    fa_words_flush(e);
+    return &e->pre[k];
+}
 
 /* ---- patterns with a behaviour ---- */
 
@@ -18,6 +35,7 @@ typedef struct splitter {
     size_t n, pos, at; /* pos: where the search goes on; at: end of what was handed out */
     size_t a, b;       /* a match that waits behind a gap */
     bool waiting;
+    fa_regex_at it;
 } splitter;
 
 static int find_literal(splitter *p, size_t *a, size_t *b) {
@@ -39,8 +57,7 @@ static int find_literal(splitter *p, size_t *a, size_t *b) {
 }
 
 static bool in_class(const fa_pre *m, uint32_t cp) {
-    if (fa_ucd_set(cp) & m->set) return true;
-    return m->ascii_punct && cp < 0x80 && (fa_ucd_ascii[cp] & (FA_SET_P | FA_SET_S));
+    return (m->set && (fa_ucd_set(cp) & m->set)) || (m->more && (fa_ucd_more(cp) & m->more));
 }
 
 static int find_class(splitter *p, size_t *a, size_t *b) {
@@ -72,7 +89,11 @@ static int split_next(fa_enc *e, splitter *p, size_t *a, size_t *b, bool *match)
     int rc = 1;
     if (!p->waiting) {
         switch (p->m->kind) {
-        case FA_PRE_REGEX: rc = fa_regex_next(p->m->re, &e->re, p->s, p->n, &p->pos, &p->a, &p->b, e->err); break;
+        case FA_PRE_REGEX:
+            rc = fa_regex_next(p->m->re, &e->re, p->s, p->n, &p->it, e->err);
+            p->a = p->it.a;
+            p->b = p->it.b;
+            break;
         case FA_PRE_LITERAL: rc = find_literal(p, &p->a, &p->b); break;
         case FA_PRE_SCAN: rc = find_scan(p, &p->a, &p->b); break;
         default: rc = find_class(p, &p->a, &p->b); break;
@@ -89,9 +110,9 @@ static int split_next(fa_enc *e, splitter *p, size_t *a, size_t *b, bool *match)
 }
 
 /* A split is held back while the next one may still be merged into it. */
-static void split(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+static void split(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     const fa_pre *m = &e->t->pre[k];
-    splitter p = {m, s, n, 0, 0, 0, 0, false};
+    splitter p = {.m = m, .s = s, .n = n};
     size_t a, b, from = 0, to = 0; /* the split that is held back: [from, to) */
     bool match, was = false, held = false;
     while (!e->rc && split_next(e, &p, &a, &b, &match) > 0) {
@@ -106,18 +127,18 @@ static void split(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
         if (held && merge) {
             to = b;
         } else {
-            if (held && to > from) step(e, k + 1, s + from, to - from, first && from == 0);
+            if (held && to > from) step(e, k + 1, s + from, to - from, zero_at(zero, from));
             from = a;
             to = m->behavior == FA_REMOVED && match ? a : b;
             held = true;
         }
         was = match;
     }
-    if (held && to > from) step(e, k + 1, s + from, to - from, first && from == 0);
+    if (held && to > from) step(e, k + 1, s + from, to - from, zero_at(zero, from));
 }
 
 /* The common case: isolated matches of a scanner, the words of the model when it is the last step. */
-static void scan(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+static void scan(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     fa_scan *find = e->t->pre[k].scan;
     bool last = k + 1 == e->t->n_pre;
     const char *p = s, *end = s + n, *gap = s;
@@ -127,19 +148,19 @@ static void scan(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
             for (p++; p < end && ((unsigned char)*p & 0xC0) == 0x80;) p++;
             continue;
         }
-        if (gap < p) step(e, k + 1, gap, (size_t)(p - gap), first && gap == s);
+        if (gap < p) step(e, k + 1, gap, (size_t)(p - gap), zero_at(zero, (size_t)(gap - s)));
         if (last)
-            fa_bpe_word(e, p, (size_t)(q - p));
+            word(e, p, (size_t)(q - p));
         else
-            step(e, k + 1, p, (size_t)(q - p), first && p == s);
+            step(e, k + 1, p, (size_t)(q - p), zero_at(zero, (size_t)(p - s)));
         gap = p = q;
     }
-    if (gap < end) step(e, k + 1, gap, (size_t)(end - gap), first && gap == s);
+    if (gap < end) step(e, k + 1, gap, (size_t)(end - gap), zero_at(zero, (size_t)(gap - s)));
 }
 
 /* ---- the other steps ---- */
 
-static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+static void runs(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     size_t from = 0;
     bool was = false;
     for (size_t i = 0, len; i < n; i += len) {
@@ -147,43 +168,46 @@ static void runs(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
         len = (size_t)fa_utf8_decode(s + i, n - i, &cp);
         bool in = in_class(&e->t->pre[k], cp);
         if (i && in != was) {
-            step(e, k + 1, s + from, i - from, first && from == 0);
+            step(e, k + 1, s + from, i - from, zero_at(zero, from));
             from = i;
         }
         was = in;
     }
-    if (from < n) step(e, k + 1, s + from, n - from, first && from == 0);
+    if (from < n) step(e, k + 1, s + from, n - from, zero_at(zero, from));
 }
 
 /* Runs the next step over a piece that step k has written into its buffer; words may be read up to the end of that
  * buffer. */
-static void rewritten(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+static void rewritten(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     const char *lim = e->lim;
     e->lim = s + n;
-    step(e, k + 1, s, n, first);
+    step(e, k + 1, s, n, zero);
     e->lim = lim;
 }
 
-static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     const fa_pre *m = &e->t->pre[k];
-    fa_buf *b = &e->pre[k];
+    fa_buf *b = own_buffer(e, k);
     b->len = 0;
     if (!fa_buf_reserve(b, n + m->n_text + 1)) b->failed = true;
     bool has = (n >= m->n_text && memcmp(s, m->text, m->n_text) == 0) || *s == ' ';
-    if (!has && (m->prepend == 2 || (m->prepend == 1 && first))) fa_buf_add(b, m->text, m->n_text);
-    for (const char *end = s + n; s < end;) {
-        const char *hit = (const char *)memchr(s, ' ', (size_t)(end - s));
+    size_t z = zero, put = !has && (m->prepend == 2 || (m->prepend == 1 && zero)) ? m->n_text : 0;
+    fa_buf_add(b, m->text, put);
+    for (const char *p = s, *end = s + n; p < end;) {
+        const char *hit = (const char *)memchr(p, ' ', (size_t)(end - p));
         if (!hit) hit = end;
-        fa_buf_add(b, s, (size_t)(hit - s));
+        fa_buf_add(b, p, (size_t)(hit - p));
         if (hit < end) fa_buf_add(b, m->text, m->n_text);
-        s = hit + (hit < end);
+        if (hit < end && (size_t)(hit - s) < z) zero += m->n_text - 1;
+        p = hit + (hit < end);
     }
+    if (z) zero += put;
     if (b->failed) {
         e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
         return;
     }
     if (!m->split) {
-        rewritten(e, k, b->data, b->len, first);
+        rewritten(e, k, b->data, b->len, zero);
         return;
     }
     const char *lim = e->lim, *p = b->data, *end = b->data + b->len;
@@ -194,16 +218,16 @@ static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, bool first) 
                ((size_t)(end - q) < m->n_text || memcmp(q, m->text, m->n_text) != 0))
             q++;
         if (!q) q = end;
-        step(e, k + 1, p, (size_t)(q - p), first && p == b->data);
+        step(e, k + 1, p, (size_t)(q - p), zero_at(zero, (size_t)(p - b->data)));
         p = q;
     }
     e->lim = lim;
 }
 
-static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
-    fa_buf *b = &e->pre[k];
+static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
+    fa_buf *b = own_buffer(e, k);
     if (*s == ' ') {
-        step(e, k + 1, s, n, first);
+        step(e, k + 1, s, n, zero);
         return;
     }
     b->len = 0;
@@ -212,63 +236,83 @@ static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, bool firs
     if (b->failed)
         e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
     else
-        rewritten(e, k, b->data, b->len, first);
+        rewritten(e, k, b->data, b->len, zero ? zero + 1 : 0);
 }
 
-static bool may_join(const fa_pre *m, const char *s, const char *at) {
-    const char *p = at - 1;
-    while (p > s && ((unsigned char)*p & 0xC0) == 0x80) p--;
-    uint32_t cp;
-    fa_utf8_decode(p, (size_t)(at - p), &cp);
-    size_t lo = 0, hi = m->n_joins;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (m->joins[mid] == cp) return true;
-        if (m->joins[mid] < cp)
-            lo = mid + 1;
-        else
-            hi = mid;
+/* Bytes become characters; from here on no step sees the text itself. */
+static void bytes(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
+    fa_buf *b = own_buffer(e, k);
+    size_t z = 0;
+    b->len = 0;
+    if (!fa_buf_reserve(b, n * 2 + 1)) {
+        e->rc = fa_fail(e->err, FFAI_ENOMEM, "tokenizer: no memory for %zu bytes of text", n);
+        return;
     }
-    return false;
-}
-
-static void cut(fa_enc *e, size_t k, const char *s, size_t n) {
-    const fa_pre *m = &e->t->pre[k];
-    const char *p = s, *end = s + n, *q = s + 1;
-    while (q < end && !e->rc) {
-        q = (const char *)memchr(q, m->text[0], (size_t)(end - q));
-        if (!q || (size_t)(end - q) < m->n_text) break;
-        if (memcmp(q, m->text, m->n_text) == 0 && !may_join(m, s, q)) {
-            fa_bpe_word(e, p, (size_t)(q - p));
-            p = q;
-        }
-        q++;
+    for (size_t i = 0; i < n; i++) {
+        b->len += (size_t)fa_char_of_byte((unsigned char)s[i], b->data + b->len);
+        if (i + 1 == zero) z = b->len;
     }
-    if (!e->rc) fa_bpe_word(e, p, (size_t)(end - p));
+    rewritten(e, k, b->data, b->len, z);
 }
 
-static void step(fa_enc *e, size_t k, const char *s, size_t n, bool first) {
+/* ---- other cuts ---- */
+
+/* A cut before each character whose script is not that of the last one that had any. What is before the first such
+ * character is left out, as in the reference. */
+static void scripts(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
+    unsigned last = FA_SCRIPT_ANY;
+    size_t from = n, len;
+    for (size_t i = 0; i < n && !e->rc; i += len) {
+        uint32_t cp;
+        len = (size_t)fa_utf8_decode(s + i, n - i, &cp);
+        unsigned script = fa_ucd_script(cp);
+        if (script == FA_SCRIPT_ANY || script == last) continue;
+        if (from < i) step(e, k + 1, s + from, i - from, zero_at(zero, from));
+        from = i;
+        last = script;
+    }
+    if (from < n) step(e, k + 1, s + from, n - from, zero_at(zero, from));
+}
+
+static void lengths(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
+    size_t from = 0, chars = 0;
+    for (size_t i = 0; i < n && !e->rc; i++) {
+        if (((unsigned char)s[i] & 0xC0) == 0x80 || chars++ < e->t->pre[k].length) continue;
+        step(e, k + 1, s + from, i - from, zero_at(zero, from));
+        from = i;
+        chars = 1;
+    }
+    step(e, k + 1, s + from, n - from, zero_at(zero, from));
+}
+
+static void step(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     if (e->rc || !n) return;
     if (k == e->t->n_pre) {
-        fa_bpe_word(e, s, n);
+        word(e, s, n);
         return;
     }
     const fa_pre *m = &e->t->pre[k];
     switch (m->kind) {
     case FA_PRE_SCAN:
         if (m->behavior == FA_ISOLATED && !m->invert)
-            scan(e, k, s, n, first);
+            scan(e, k, s, n, zero);
         else
-            split(e, k, s, n, first);
+            split(e, k, s, n, zero);
         break;
     case FA_PRE_REGEX:
     case FA_PRE_LITERAL:
-    case FA_PRE_CLASS: split(e, k, s, n, first); break;
-    case FA_PRE_RUNS: runs(e, k, s, n, first); break;
-    case FA_PRE_METASPACE: metaspace(e, k, s, n, first); break;
-    case FA_PRE_SPACE_PREFIX: space_prefix(e, k, s, n, first); break;
-    case FA_PRE_CUT: cut(e, k, s, n); break;
+    case FA_PRE_CLASS: split(e, k, s, n, zero); break;
+    case FA_PRE_RUNS: runs(e, k, s, n, zero); break;
+    case FA_PRE_METASPACE: metaspace(e, k, s, n, zero); break;
+    case FA_PRE_SPACE_PREFIX: space_prefix(e, k, s, n, zero); break;
+    case FA_PRE_BYTES: bytes(e, k, s, n, zero); break;
+    case FA_PRE_SCRIPTS: scripts(e, k, s, n, zero); break;
+    case FA_PRE_LENGTH: lengths(e, k, s, n, zero); break;
+    case FA_PRE_CUT: fa_cut_run(e, s, n); break;
     }
 }
 
-void fa_pre_run(fa_enc *e, const char *s, size_t n, bool first) { step(e, 0, s, n, first); }
+void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero) {
+    step(e, 0, s, n, zero);
+    fa_words_flush(e);
+}

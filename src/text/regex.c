@@ -35,37 +35,6 @@ static void give(void *p, void *unused) {
     fa_free(p);
 }
 
-/* Writes the pattern in PCRE2's terms: there \w has no marks and \s (White_Space too) has U+180E, unlike in the
- * reference, and \h is no hexadecimal digit. */
-static void translate(fa_buf *b, const char *p, size_t n) {
-    static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
-    static const char space[] =
-        "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
-        "\\x{205f}\\x{3000}";
-    bool in_class = false;
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] != '\\' || i + 1 == n) {
-            if (p[i] == '[') in_class = true;
-            if (p[i] == ']') in_class = false;
-            fa_buf_add(b, p + i, 1);
-            continue;
-        }
-        char c = p[++i];
-        if (c == 's')
-            fa_buf_printf(b, in_class ? "%s" : "[%s]", space);
-        else if (c == 'S' && !in_class)
-            fa_buf_printf(b, "[^%s]", space);
-        else if (c == 'w')
-            fa_buf_printf(b, in_class ? "%s" : "[%s]", word);
-        else if (c == 'W' && !in_class)
-            fa_buf_printf(b, "[^%s]", word);
-        else if (c == 'h')
-            fa_buf_puts(b, in_class ? "0-9a-fA-F" : "[0-9a-fA-F]");
-        else
-            fa_buf_add(b, p + i - 1, 2);
-    }
-}
-
 int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *what, fa_error *err) {
     int code;
     PCRE2_SIZE at;
@@ -75,11 +44,12 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
     pcre2_general_context *gc = pcre2_general_context_create(take, give, NULL);
     pcre2_compile_context *cc = gc ? pcre2_compile_context_create(gc) : NULL;
     if (cc) {
-        pcre2_set_max_pattern_length(cc, 1 << 16);
+        pcre2_set_max_pattern_length(cc, 1 << 18);
+        pcre2_set_newline(cc, PCRE2_NEWLINE_LF);
         r = FA_NEW(fa_regex);
     }
     if (r) r->what = fa_strdup(what);
-    translate(&own, pattern, len);
+    fa_regex_translate(&own, pattern, len);
     int rc = r && r->what && !own.failed ? FFAI_OK : fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what);
     if (!rc) {
         r->code = pcre2_compile(
@@ -150,27 +120,35 @@ static int match(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, 
     return rc;
 }
 
-int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, size_t *pos, size_t *a, size_t *b,
-                  fa_error *err) {
+/* The first match at or behind `at`; the result of PCRE2. */
+static int search(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, size_t at) {
     int rc = PCRE2_ERROR_NOMATCH;
-    if (!*run && !(*run = new_run())) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
-    for (size_t at = *pos; at <= n && rc == PCRE2_ERROR_NOMATCH; at += WINDOW) {
+    for (; at <= n && rc == PCRE2_ERROR_NOMATCH; at += WINDOW) {
         while (at < n && ((unsigned char)s[at] & 0xC0) == 0x80) at++;
-        if (fa_now() - (*run)->from > MAX_SECONDS + (double)n * 1e-5)
-            rc = PCRE2_ERROR_MATCHLIMIT;
-        else
-            rc = match(r, *run, s, n, at);
+        if (fa_now() - run->from > MAX_SECONDS + (double)n * 1e-5) return PCRE2_ERROR_MATCHLIMIT;
+        rc = match(r, run, s, n, at);
+    }
+    return rc;
+}
+
+int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n, fa_regex_at *at, fa_error *err) {
+    if (!*run && !(*run = new_run())) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
+    const PCRE2_SIZE *v = pcre2_get_ovector_pointer((*run)->md);
+    int rc = search(r, *run, s, n, at->pos);
+    if (rc > 0 && v[0] == v[1] && at->any && v[1] == at->b) { /* empty, and directly behind the last one */
+        size_t next = at->pos + 1;
+        while (next < n && ((unsigned char)s[next] & 0xC0) == 0x80) next++;
+        if (next > n) return 0;
+        rc = search(r, *run, s, n, next);
     }
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
     if (rc < 0)
         return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text behind byte %zu (PCRE2 error %d)",
-                       r->what, *pos, rc);
-    const PCRE2_SIZE *v = pcre2_get_ovector_pointer((*run)->md);
-    if (v[0] > v[1] || v[0] < *pos)
+                       r->what, at->pos, rc);
+    if (v[0] > v[1] || v[0] < at->pos)
         return fa_fail(err, FFAI_ENOTSUP, "%s: a pattern moves the start of its match", r->what);
-    *a = v[0];
-    *b = *pos = v[1];
-    if (*a == *b) /* an empty match: go on behind the next character */
-        for (++*pos; *pos < n && ((unsigned char)s[*pos] & 0xC0) == 0x80;) ++*pos;
+    at->a = v[0];
+    at->b = at->pos = v[1];
+    at->any = true;
     return 1;
 }

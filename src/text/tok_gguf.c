@@ -190,50 +190,23 @@ static int read_added(fa_tok *t, const fa_gguf_value *types, fa_error *err) {
 
 /* Sort key of a token: smaller merges first. User-defined tokens come before all others, longer ones first. */
 static uint32_t score_key(const fa_tok *t, uint64_t id, int type, float score) {
-    uint32_t u;
-    memcpy(&u, &score, 4);
     if (type == USER_DEFINED) return t->name.span[id].len < 0xFFFF ? 0xFFFF - t->name.span[id].len : 0;
-    return ~(u & 0x80000000u ? ~u : u | 0x80000000u);
+    return fa_tok_score_key(score);
 }
 
-/* Least significant digit first, 11 bits at a time, by the upper half of each value. */
-static void sort_by_key(uint64_t *v, uint64_t *tmp, size_t n) {
-    for (int shift = 32; shift < 65; shift += 11) {
-        size_t at[2049] = {0};
-        for (size_t i = 0; i < n; i++) at[(v[i] >> shift & 2047) + 1]++;
-        for (size_t i = 0; i < 2048; i++) at[i + 1] += at[i];
-        for (size_t i = 0; i < n; i++) tmp[at[v[i] >> shift & 2047]++] = v[i];
-        uint64_t *swap = v;
-        v = tmp;
-        tmp = swap;
-    }
-}
-
-/* Ranks the tokens that text may become: equal scores, equal rank. */
+/* Ranks the tokens that text may become. */
 static int read_scores(fa_tok *t, const fa_gguf_value *scores, const fa_gguf_value *types, fa_error *err) {
     size_t n = t->name.n_id, k = 0;
     uint64_t *v = FA_NEWN(uint64_t, n * 2 + 1);
-    uint32_t rank = 0;
-    t->bpe.id_rank = FA_NEWN(uint32_t, n + 1);
-    if (!v || !t->bpe.id_rank) {
-        fa_free(v);
-        return no_memory(t, err);
-    }
+    if (!v) return no_memory(t, err);
     for (size_t i = 0; i < n; i++) {
         int type = type_at(types, i);
-        t->bpe.id_rank[i] = UINT32_MAX;
         if (type != NORMAL && type != USER_DEFINED) continue;
         v[k++] = (uint64_t)score_key(t, i, type, scores ? (float)fa_gguf_num_at(scores, i) : 0.0f) << 32 | i;
     }
-    sort_by_key(v, v + n, k); /* three passes: the result is in the second half */
-    const uint64_t *sorted = v + n;
-    for (size_t i = 0; i < k; i++) {
-        if (i && sorted[i] >> 32 != sorted[i - 1] >> 32) rank++;
-        t->bpe.id_rank[(uint32_t)sorted[i]] = rank;
-    }
-    t->bpe.n_rank = rank + 1;
+    int rc = fa_tok_put_ranks(t, v, k, err);
     fa_free(v);
-    return FFAI_OK;
+    return rc;
 }
 
 /* ---- the two kinds ---- */

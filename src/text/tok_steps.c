@@ -69,6 +69,36 @@ int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err) {
     return FFAI_OK;
 }
 
+int fa_tok_put_lower(fa_tok *t, fa_error *err) {
+    return new_norm(t, FA_NORM_LOWER) ? FFAI_OK : too_many(t, "normalizer", err);
+}
+
+int fa_tok_put_strip(fa_tok *t, bool left, bool right, fa_error *err) {
+    fa_norm *m = new_norm(t, FA_NORM_STRIP);
+    if (!m) return too_many(t, "normalizer", err);
+    m->left = left;
+    m->right = right;
+    return FFAI_OK;
+}
+
+int fa_tok_put_bert(fa_tok *t, bool clean_text, bool chinese_chars, bool strip_accents, bool lowercase, fa_error *err) {
+    int rc = FFAI_OK;
+    if (clean_text && !new_norm(t, FA_NORM_CLEAN)) return too_many(t, "normalizer", err);
+    if (chinese_chars && !new_norm(t, FA_NORM_CHINESE)) return too_many(t, "normalizer", err);
+    if (strip_accents) rc = fa_tok_put_unicode(t, false, false, err);
+    if (!rc && strip_accents && !new_norm(t, FA_NORM_DROP_MARKS)) return too_many(t, "normalizer", err);
+    return rc || !lowercase ? rc : fa_tok_put_lower(t, err);
+}
+
+int fa_tok_put_precompiled(fa_tok *t, fa_charsmap *map, fa_error *err) {
+    fa_norm *m = new_norm(t, FA_NORM_PRECOMPILED);
+    if (m)
+        m->map = map;
+    else
+        fa_charsmap_free(map);
+    return m ? FFAI_OK : too_many(t, "normalizer", err);
+}
+
 static int read_replace(fa_tok *t, const fa_jnode *n, fa_error *err) {
     size_t len, n_to = 0;
     bool regex;
@@ -128,7 +158,11 @@ int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, 
     return fa_regex_new(&m->re, pattern, n, t->what, err);
 }
 
-static int put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
+int fa_tok_put_spm(fa_tok *t, fa_error *err) {
+    return new_norm(t, FA_NORM_SPM) ? FFAI_OK : too_many(t, "normalizer", err);
+}
+
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
     fa_pre *m = new_pre(t, FA_PRE_LITERAL);
     if (!m) return too_many(t, "pre_tokenizer", err);
     m->behavior = b;
@@ -138,13 +172,18 @@ static int put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool i
     return m->text ? FFAI_OK : no_memory(t, err);
 }
 
-static int put_class(fa_tok *t, fa_pre_kind kind, uint32_t set, bool ascii_punct, fa_behavior b, fa_error *err) {
+static int put_class(fa_tok *t, fa_pre_kind kind, uint32_t set, unsigned more, fa_behavior b, fa_error *err) {
     fa_pre *m = new_pre(t, kind);
     if (!m) return too_many(t, "pre_tokenizer", err);
     m->behavior = b;
     m->set = set;
-    m->ascii_punct = ascii_punct;
+    m->more = more;
     return FFAI_OK;
+}
+
+int fa_tok_put_bert_words(fa_tok *t, fa_error *err) {
+    int rc = put_class(t, FA_PRE_CLASS, FA_SET_SPACE, 0, FA_REMOVED, err);
+    return rc ? rc : put_class(t, FA_PRE_CLASS, 0, FA_MORE_PUNCT, FA_ISOLATED, err);
 }
 
 static int read_behavior(const fa_tok *t, const fa_jnode *n, fa_behavior *b, fa_error *err) {
@@ -164,7 +203,7 @@ static int read_split(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: pre_tokenizer: Split has no pattern", t->what);
     int rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
     if (rc) return rc;
-    return regex ? fa_tok_put_pattern(t, s, len, b, invert, err) : put_literal(t, s, len, b, invert, err);
+    return regex ? fa_tok_put_pattern(t, s, len, b, invert, err) : fa_tok_put_literal(t, s, len, b, invert, err);
 }
 
 static int read_prepend_scheme(const fa_tok *t, const fa_jnode *n, const char *section, int *scheme, fa_error *err) {
@@ -181,17 +220,22 @@ static int read_prepend_scheme(const fa_tok *t, const fa_jnode *n, const char *s
     return FFAI_OK;
 }
 
+int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err) {
+    fa_pre *m = new_pre(t, FA_PRE_METASPACE);
+    if (!m) return too_many(t, "pre_tokenizer", err);
+    m->text = copy(replacement, n);
+    m->n_text = n;
+    m->split = split;
+    m->prepend = scheme;
+    return m->text ? FFAI_OK : no_memory(t, err);
+}
+
 static int read_metaspace(fa_tok *t, const fa_jnode *n, fa_error *err) {
     size_t len;
     const char *s = fa_jstr(fa_jget(n, "replacement"), &len);
-    fa_pre *m = new_pre(t, FA_PRE_METASPACE);
-    if (!m) return too_many(t, "pre_tokenizer", err);
     if (!s || !len) return fa_fail(err, FFAI_EFORMAT, "%s: pre_tokenizer: Metaspace has no replacement", t->what);
-    m->text = copy(s, len);
-    m->n_text = len;
-    m->split = fa_jbool(fa_jget(n, "split"), true);
-    if (!m->text) return no_memory(t, err);
-    return read_prepend_scheme(t, n, "pre_tokenizer", &m->prepend, err);
+    int scheme, rc = read_prepend_scheme(t, n, "pre_tokenizer", &scheme, err);
+    return rc ? rc : fa_tok_put_metaspace(t, s, len, scheme, fa_jbool(fa_jget(n, "split"), true), err);
 }
 
 /* ByteLevel: an optional space in front, an optional cut by GPT-2's pattern, and words that are bytes from here on. */
@@ -225,13 +269,13 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (is(type, "Split")) return read_split(t, n, err);
     if (is(type, "Metaspace")) return read_metaspace(t, n, err);
     if (is(type, "Digits"))
-        return put_class(t, fa_jbool(fa_jget(n, "individual_digits"), false) ? FA_PRE_CLASS : FA_PRE_RUNS, FA_SET_N,
-                         false, b, err);
+        return put_class(t, fa_jbool(fa_jget(n, "individual_digits"), false) ? FA_PRE_CLASS : FA_PRE_RUNS, 0,
+                         FA_MORE_NUMERIC, b, err);
     if (is(type, "Punctuation")) {
         rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
-        return rc ? rc : put_class(t, FA_PRE_CLASS, FA_SET_P, true, b, err);
+        return rc ? rc : put_class(t, FA_PRE_CLASS, 0, FA_MORE_PUNCT, b, err);
     }
-    if (is(type, "WhitespaceSplit")) return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
+    if (is(type, "WhitespaceSplit")) return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, 0, FA_REMOVED, err);
     if (is(type, "Whitespace")) {
         fa_pre *m = new_pre(t, FA_PRE_SCAN);
         if (!m) return too_many(t, "pre_tokenizer", err);
@@ -241,11 +285,8 @@ int fa_tok_read_pre_tokenizer(fa_tok *t, const fa_jnode *n, fa_error *err) {
         return FFAI_OK;
     }
     if (is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len)))
-        return put_literal(t, s, len, FA_REMOVED, false, err);
-    if (is(type, "BertPreTokenizer")) {
-        rc = put_class(t, FA_PRE_CLASS, FA_SET_SPACE, false, FA_REMOVED, err);
-        return rc ? rc : put_class(t, FA_PRE_CLASS, FA_SET_P, true, FA_ISOLATED, err);
-    }
+        return fa_tok_put_literal(t, s, len, FA_REMOVED, false, err);
+    if (is(type, "BertPreTokenizer")) return fa_tok_put_bert_words(t, err);
     return unsupported(t, "pre_tokenizer", "type", type, err);
 }
 
@@ -266,7 +307,10 @@ int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t
     if (n_after) memcpy(a + p->n_after, after, n_after * sizeof *a);
     fa_free(p->before);
     fa_free(p->after);
-    *p = (fa_post){b, a, p->n_before + n_before, p->n_after + n_after};
+    p->before = b;
+    p->after = a;
+    p->n_before += n_before;
+    p->n_after += n_after;
     return FFAI_OK;
 }
 

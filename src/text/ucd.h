@@ -51,6 +51,37 @@ extern const uint8_t fa_ucd_block[0x1100];
 extern const uint8_t fa_ucd_data[];
 extern const uint32_t fa_ucd_ascii[128]; /* fa_ucd_set() of ASCII */
 
+/* Classes of parts of the reference that bring tables of their own, of other Unicode versions: bits of
+ * fa_ucd_more(). */
+enum {
+    FA_MORE_PUNCT = 1,    /* Punctuation and BertPreTokenizer cut around it */
+    FA_MORE_NUMERIC = 2,  /* Digits does */
+    FA_MORE_DROPPED = 4,  /* BertNormalizer's clean_text drops it */
+    FA_MORE_MARK = 8,     /* BertNormalizer's strip_accents drops it */
+    FA_MORE_ACCENT = 16,  /* StripAccents drops it */
+    FA_MORE_CHINESE = 32, /* BertNormalizer's handle_chinese_chars puts spaces around it */
+    FA_MORE_SPACE = 64    /* BertNormalizer's clean_text makes it a space */
+};
+extern const uint8_t fa_ucd_more_block[0x1100];
+extern const uint8_t fa_ucd_more_data[];
+
+static inline unsigned fa_ucd_more(uint32_t cp) {
+    return cp < 0x110000 ? fa_ucd_more_data[fa_ucd_more_block[cp >> 8] * 256u + (cp & 255)] : 0;
+}
+
+/* Scripts as the UnicodeScripts pre-tokenizer sees them: numbers without names, FA_SCRIPT_ANY for what has none. */
+enum { FA_SCRIPT_ANY };
+extern const uint8_t fa_ucd_script_block[0x1100];
+extern const uint8_t fa_ucd_script_data[];
+
+static inline unsigned fa_ucd_script(uint32_t cp) {
+    return cp < 0x110000 ? fa_ucd_script_data[fa_ucd_script_block[cp >> 8] * 256u + (cp & 255)] : FA_SCRIPT_ANY;
+}
+
+/* Lower case of characters for which libutf8proc says something else: {upper, lower}, sorted. */
+extern const uint32_t fa_ucd_lower[][2];
+extern const size_t fa_ucd_n_lower;
+
 /* Ranges, first and last, of code points that the normalizers of the reference do not know yet: they leave them as they
  * are. */
 extern const uint32_t fa_ucd_newer[][2];

@@ -1,7 +1,10 @@
-/* A helper of tools/check_tokenizers.py and of measurements: encodes, decodes or times a tokenizer.
- *   tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32 count
- * and that many bytes or i32 ids tok_tool bench MODEL FILE                            load time, and MB/s of encoding
- * FILE cold, warm and decoding MODEL is a folder with tokenizer.json or a .gguf file. */
+/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a
+ * tokenizer. tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32
+ * count and that many bytes or i32 ids tok_tool bench MODEL FILE    load time, and MB/s of encoding FILE cold, warm and
+ * decoding tok_tool serve MODEL         commands on stdin, one line of answer each: "load" loads the model once more,
+ * "fresh" makes that one the one in use, with nothing in its word cache, "encode FILE", "ids FILE OUT" writes the ids.
+ * Times are processor seconds of the thread. MODEL is a folder with tokenizer.json or a .gguf file. */
+#define _POSIX_C_SOURCE 200809L
 #include "base/alloc.h"
 #include "base/map.h"
 #include "text/tok.h"
@@ -9,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static fa_error err;
@@ -20,6 +24,7 @@ static int fail(void) {
 
 static int open_model(fa_tok **t, const char *path) {
     size_t n = strlen(path);
+    if (fa_tok_is_file(path)) return fa_tok_from_file(t, path, &err);
     if (n < 5 || strcmp(path + n - 5, ".gguf") != 0) return fa_tok_from_dir(t, path, &err);
     fa_gguf *g;
     int rc = fa_gguf_open(&g, path, &err);
@@ -64,7 +69,11 @@ static int record(const fa_tok *t, const char *mode, char *data, uint32_t n) {
 }
 
 /* Processor seconds: what the machine does beside does not count. */
-static double now(void) { return (double)clock() / CLOCKS_PER_SEC; }
+static double now(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
 
 static int bench(const char *model, const char *path) {
     fa_tok *t;
@@ -98,7 +107,67 @@ static int bench(const char *model, const char *path) {
     return 0;
 }
 
+static int write_ids(const char *path, const int32_t *ids, size_t n) {
+    FILE *f = fopen(path, "wb");
+    bool ok = f && fwrite(ids, 4, n, f) == n;
+    return (f && fclose(f)) || !ok;
+}
+
+/* "encode FILE" or "ids FILE OUT" */
+static int serve_encode(const fa_tok *t, char *path) {
+    static char *text, last[4096];
+    static size_t len;
+    char *out = strchr(path, ' ');
+    int32_t *ids;
+    size_t n;
+    if (out) *out++ = 0;
+    if (!text || strcmp(last, path) != 0) {
+        fa_free(text);
+        snprintf(last, sizeof last, "%s", path);
+        if (fa_read_file(&text, &len, path, (size_t)1 << 30, &err)) return text = NULL, fail();
+    }
+    double t0 = now();
+    if (fa_tok_encode(t, text, len, 0, &ids, &n, &err)) return fail();
+    printf("%.9f %zu\n", now() - t0, n);
+    int rc = out ? write_ids(out, ids, n) : 0;
+    fa_free(ids);
+    return rc;
+}
+
+static int serve(const char *model) {
+    fa_tok *t, *next = NULL;
+    char line[4096];
+    struct rusage u;
+    double t0 = now();
+    if (open_model(&t, model)) return fail();
+    t0 = now() - t0;
+    getrusage(RUSAGE_SELF, &u);
+    printf("%.9f %ld\n", t0, u.ru_maxrss);
+    fflush(stdout);
+    int rc = 0;
+    while (!rc && fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (strncmp(line, "encode ", 7) == 0 || strncmp(line, "ids ", 4) == 0) {
+            rc = serve_encode(t, strchr(line, ' ') + 1);
+        } else {
+            t0 = now();
+            if ((rc = open_model(&next, model))) break;
+            printf("%.9f 0\n", now() - t0);
+            if (strcmp(line, "fresh") == 0) {
+                fa_tok *old = t;
+                t = next;
+                next = old;
+            }
+            fa_tok_free(next);
+        }
+        fflush(stdout);
+    }
+    fa_tok_free(t);
+    return rc ? fail() : 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "serve") == 0) return serve(argv[2]);
     if (argc == 4 && strcmp(argv[1], "bench") == 0) return bench(argv[2], argv[3]);
     if (argc != 3) return 2;
     fa_tok *t;

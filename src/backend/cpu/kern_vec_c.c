@@ -58,6 +58,24 @@ static void convert(const float *x, fa_dtype t, int64_t n, void *out) {
     }
 }
 
+static double exp_sum(const float *x, int64_t n, float base, float scale, float *out) {
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float e = x[i] > -INFINITY ? expf((x[i] - base) * scale) : 0;
+        if (out) out[i] = e;
+        total += (double)e;
+    }
+    return total;
+}
+
+static void block_max(const float *x, int64_t n, float *out) {
+    for (int64_t b = 0; 64 * b < n; b++) {
+        out[b] = -INFINITY;
+        for (int64_t i = 64 * b; i < n && i < 64 * b + 64; i++)
+            if (x[i] > out[b]) out[b] = x[i];
+    }
+}
+
 void fa_kern_vec_init_c(fa_kernels *k) {
     k->rms_norm = rms_norm;
     k->rope = rope;
@@ -67,5 +85,7 @@ void fa_kern_vec_init_c(fa_kernels *k) {
     k->relu_mul = relu_mul;
     k->add = add;
     k->convert = convert;
+    k->exp_sum = exp_sum;
+    k->block_max = block_max;
     fa_attend_init_c(k);
 }
