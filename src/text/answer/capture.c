@@ -213,7 +213,8 @@ static look out_of_quote(fa_answer *a, const char *s, size_t n, bool final) {
 
 /* The first byte of a body may say that it is in another notation. */
 static bool sniff(fa_answer *a, const char *s, size_t n, bool final) {
-    size_t i = fa_ans_space(s, n, 0);
+    size_t i = fa_ans_space(s, n, a->scan);
+    a->scan = i; /* white space ends nothing */
     if (i == n) return final;
     if ((s[i] == '{' || s[i] == '[') && a->spec->json)
         a->spec = a->spec->json;
