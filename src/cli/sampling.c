@@ -113,7 +113,7 @@ int cli_sampling_check(const cli_opts *o) {
     return cli_exclusive(o, heat);
 }
 
-int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out) {
+int cli_sampling(const cli_opts *o, ffai_model *m, sampling_flags *out) {
     memset(out, 0, sizeof *out);
     ffai_sampling_default(m, &out->s);
     set_numbers(o, &out->s);
@@ -126,6 +126,8 @@ int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out) {
     if (*in.ignored) term_note("the checkpoint asks for sampling that ffai does not do: %s", in.ignored);
     int rc = set_bias(o, out);
     if (!rc) rc = set_breakers(o, out);
+    ffai_error err;
+    if (!rc && ffai_sampling_check(m, &out->s, &err)) rc = cli_usage(o, "--%s", err.msg);
     if (!rc && !(out->s.temp > 0)) note_greedy(o);
     if (rc) cli_sampling_free(out);
     return rc;

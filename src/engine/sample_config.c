@@ -211,3 +211,11 @@ int fa_model_read_sampling(ffai_model *m, fa_error *err) {
 }
 
 void ffai_sampling_default(const ffai_model *m, ffai_sampling *s) { *s = m->sampling; }
+
+int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err) {
+    fa_sampler *made;
+    fa_sampler_env env = {.vocab = m->dims.vocab, .tok = fa_model_tok(m, NULL)};
+    int rc = fa_sampler_new(&made, s, &env, err);
+    fa_sampler_free(made);
+    return rc;
+}
