@@ -1,6 +1,7 @@
 /* ffai chat: a conversation at a terminal. Each answer goes on from the cache of the one before. */
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/constraint.h"
 #include "cli/line.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
@@ -261,6 +262,7 @@ static int run_chat(const cli_opts *o) {
     char *args = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
+    if (!rc) rc = constraint_check(o);
     if (!rc) rc = dialog_args(o, OPT_TEMPLATE_ARG, &args);
     if (!rc) rc = session_model(o, false, &c.m);
     ffai_engine_opts eo = session_engine_opts(o);
@@ -278,7 +280,7 @@ static int run_chat(const cli_opts *o) {
 }
 
 static const opt_id chat_options[] = {
-    OPT_MODEL,           OPT_CTX,   CLI_CHAT_OPTIONS,   OPT_N,  OPT_STOP, CLI_SAMPLING_OPTIONS,
+    OPT_MODEL,           OPT_CTX,   CLI_CHAT_OPTIONS,   OPT_N,  OPT_STOP, CLI_CONSTRAINT_OPTIONS, CLI_SAMPLING_OPTIONS,
     CLI_MACHINE_OPTIONS, OPT_STATS, CLI_REPORT_OPTIONS, OPT_END};
 
 const cli_command cmd_chat = {

@@ -31,6 +31,9 @@ CLI_COMMANDS(X)
         OPT_DRY_MULTIPLIER, OPT_DRY_BASE, OPT_DRY_ALLOWED_LENGTH, OPT_DRY_LAST, OPT_DRY_BREAKER, OPT_DYNATEMP_RANGE,   \
         OPT_DYNATEMP_EXP, OPT_MIROSTAT_TAU, OPT_MIROSTAT_ETA, OPT_LOGIT_BIAS, OPT_SAMPLERS, OPT_SEED
 
+/* Options of constrained output (constraint.h). */
+#define CLI_CONSTRAINT_OPTIONS OPT_JSON_SCHEMA, OPT_GRAMMAR, OPT_REGEX
+
 /* Options of a conversation. */
 #define CLI_CHAT_OPTIONS                                                                                               \
     OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT, OPT_REASONING

@@ -121,6 +121,9 @@ int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out) {
     out->s.samplers = cli_str(o, OPT_SAMPLERS, NULL);
     /* Without --seed every run is another one. */
     out->s.seed = cli_has(o, OPT_SEED) ? (uint64_t)cli_int(o, OPT_SEED, 0) : (uint64_t)(out_now() * 1e9);
+    ffai_model_info in;
+    ffai_model_get_info(m, &in);
+    if (*in.ignored) term_note("generation_config.json asks for what ffai does not do: %s", in.ignored);
     int rc = set_bias(o, out);
     if (!rc) rc = set_breakers(o, out);
     if (!rc && !(out->s.temp > 0)) note_greedy(o);

@@ -4,6 +4,7 @@
 #include "engine/model.h"
 #include "base/alloc.h"
 #include "base/map.h"
+#include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -202,6 +203,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
+    fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
     fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
@@ -219,7 +221,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -241,7 +244,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

@@ -31,11 +31,13 @@ struct ffai_model {
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
+    const char *ignored;    /* see ffai_model_info; NULL: nothing */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
     fa_error tok_err; /* why tok is NULL after it was tried */
     bool tok_tried;
+    struct fa_vocab *vocab; /* for grammars (grammar.c), made on first use */
 };
 
 /* The tokenizer, loaded on first use; NULL with the reason. */

@@ -177,7 +177,7 @@ fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, double target
     float hi = -INFINITY, lo = INFINITY;
     for (int64_t i = 0; i < p->n; i++) hi = key[i] > hi ? key[i] : hi, lo = key[i] < lo ? key[i] : lo;
     float scale = BUCKETS / (hi - lo);
-    bool few = p->n <= FEW || !isfinite(scale);
+    bool few = p->n <= FEW || !(scale > 0 && isfinite(scale)); /* one value, or values too far apart */
     double sum[BUCKETS] = {0}, before = 0;
     int at = 0;
     for (int64_t i = 0; !few && i < p->n; i++) {

@@ -3,6 +3,7 @@
 #include "engine/model.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct reader {
@@ -60,19 +61,40 @@ static bool is_eos(const ffai_model *m, int32_t id) {
     return false;
 }
 
-/* suppress_tokens: as a bias that forbids. */
-static void read_suppressed(reader *r, ffai_sampling *s) {
-    const fa_jnode *list = get(r, "suppress_tokens");
+/* A bias of a sequence of one token; longer sequences are not followed. */
+static void read_sequence_bias(reader *r, ffai_logit_bias *bias, size_t *n, bool *longer) {
+    const fa_jnode *list = get(r, "sequence_bias");
     if (r->rc || !list) return;
-    int32_t *ids;
-    size_t n = ids_of(r, "suppress_tokens", list, &ids);
-    if (r->rc) return;
-    ffai_logit_bias *bias = (ffai_logit_bias *)fa_mem_calloc(&r->m->mem, n + 1, sizeof *bias);
+    if (fa_jtype_of(list) != FA_JARR) {
+        refuse(r, "sequence_bias", "list of [[token ids], bias]");
+        return;
+    }
+    for (const fa_jnode *v = fa_jfirst(list); v && !r->rc; v = fa_jnext(v)) {
+        const fa_jnode *ids = fa_jfirst(v), *b = fa_jnext(ids);
+        int64_t id = fa_jint(fa_jfirst(ids), -1);
+        double value = fa_jnum(b, NAN);
+        if (fa_jtype_of(ids) != FA_JARR || !(fabs(value) <= 1e30))
+            refuse(r, "sequence_bias", "list of [[token ids], bias]");
+        *longer |= fa_jlen(ids) > 1;
+        if (fa_jlen(ids) == 1 && id >= 0 && id < r->m->dims.vocab)
+            bias[(*n)++] = (ffai_logit_bias){(int32_t)id, (float)value};
+    }
+}
+
+/* suppress_tokens, as biases that forbid, and sequence_bias. */
+static void read_bias(reader *r, ffai_sampling *s, bool *longer) {
+    const fa_jnode *list = get(r, "suppress_tokens");
+    int32_t *ids = NULL;
+    size_t n = !r->rc && list ? ids_of(r, "suppress_tokens", list, &ids) : 0;
+    if (r->rc || (!list && !get(r, "sequence_bias"))) return;
+    ffai_logit_bias *bias =
+        (ffai_logit_bias *)fa_mem_calloc(&r->m->mem, n + fa_jlen(get(r, "sequence_bias")) + 1, sizeof *bias);
     if (!bias) {
-        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory for \"suppress_tokens\"", fa_ckpt_path(r->m->ckpt));
+        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory for token biases", fa_ckpt_path(r->m->ckpt));
         return;
     }
     for (size_t i = 0; i < n; i++) bias[i] = (ffai_logit_bias){ids[i], -INFINITY};
+    read_sequence_bias(r, bias, &n, longer);
     s->bias = bias;
     s->n_bias = n;
 }
@@ -107,6 +129,38 @@ static void read_bad_words(reader *r, ffai_sampling *s) {
     s->n_bad_word = n;
 }
 
+/* Names the keys that ask for what is not there: their value is neither null, false nor the one that does nothing. */
+static void note_ignored(reader *r, bool longer_bias) {
+    static const struct {
+        const char *key;
+        double idle;
+    } keys[] = {{"num_beams", 1},
+                {"num_beam_groups", 1},
+                {"diversity_penalty", 0},
+                {"penalty_alpha", 0},
+                {"guidance_scale", 1},
+                {"forced_bos_token_id", -1},
+                {"forced_eos_token_id", -1},
+                {"exponential_decay_length_penalty", NAN},
+                {"constraints", NAN},
+                {"force_words_ids", NAN},
+                {"stop_strings", NAN},
+                {"watermarking_config", NAN},
+                {"dola_layers", NAN},
+                {"token_healing", NAN},
+                {"max_time", NAN}};
+    char list[400] = "";
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const fa_jnode *n = get(r, keys[i].key);
+        bool off = !n || (fa_jtype_of(n) == FA_JBOOL && !fa_jbool(n, true)) || fa_jnum(n, NAN) == keys[i].idle;
+        if (!off) at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", keys[i].key);
+    }
+    if (longer_bias) snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", "sequence_bias");
+    if (list[0] && !(r->m->ignored = fa_mem_printf(&r->m->mem, "%s", list)))
+        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory", fa_ckpt_path(r->m->ckpt));
+}
+
 int fa_model_read_sampling(ffai_model *m, fa_error *err) {
     reader r = {.m = m, .g = fa_ckpt_generation_config(m->ckpt), .err = err};
     ffai_sampling s = {.top_p = 1};
@@ -127,9 +181,13 @@ int fa_model_read_sampling(ffai_model *m, fa_error *err) {
     s.repeat_penalty = (float)number(&r, "repetition_penalty", 0, 1000, 0);
     s.no_repeat_ngram = (int)number(&r, "no_repeat_ngram_size", 0, INT32_MAX, 0);
     s.min_new = (int)number(&r, "min_new_tokens", 0, INT32_MAX, 0);
-    read_suppressed(&r, &s);
+    s.min_length = (int)number(&r, "min_length", 0, INT32_MAX, 0);
+    if (s.min_new > 0) s.min_length = 0; /* overrides, in transformers too */
+    bool longer = false;
+    read_bias(&r, &s, &longer);
     read_begin(&r, &s);
     read_bad_words(&r, &s);
+    if (!r.rc) note_ignored(&r, longer);
     m->sampling = s;
     return r.rc;
 }

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 /* The bytes of single tokens: what a token adds to a text in the middle of it, also when that is part of a character.
  * The decoder steps are applied to the token alone; those that look at its neighbours cannot be. */
 #include "text/tok_steps.h"

@@ -71,15 +71,15 @@ static bool contains(const char *s, size_t n, const char *what) {
     return what && seek(&r, what, &where);
 }
 
-static void unlayout(const style *st, const char **s, size_t *n) {
+/* The value of a parameter, up to its closing tag and without layout; CDATA hides that tag. */
+static bool value_of(reader *r, const style *st, const char **s, size_t *n) {
+    if (st->cdata && skip(r, "<![CDATA[")) return until(r, "]]>", s, n) && skip(r, st->close);
+    if (!until(r, st->close, s, n)) return false;
     if (st->nl == NL_ONE) {
         if (*n && **s == '\n') ++*s, --*n;
         if (*n && (*s)[*n - 1] == '\n') --*n;
     }
-    if (st->cdata && *n >= 12 && memcmp(*s, "<![CDATA[", 9) == 0 && memcmp(*s + *n - 3, "]]>", 3) == 0) {
-        *s += 9;
-        *n -= 12;
-    }
+    return true;
 }
 
 /* One parameter, whose opening tag has just been passed over up to its key. */
@@ -91,11 +91,10 @@ static bool param(reader *r, const style *st, const fa_jnode *props, fa_buf *arg
     trim(key, &from, &key_n);
     key += from;
     key_n -= from;
-    if (!key_n || memchr(key, '\n', key_n) || !until(r, st->close, &val, &val_n)) return false;
+    if (!key_n || memchr(key, '\n', key_n) || !value_of(r, st, &val, &val_n)) return false;
     fa_buf name = {0};
     fa_buf_add(&name, key, key_n);
     if (name.failed) return args->failed = true, false;
-    unlayout(st, &val, &val_n);
     if (args->len > 1) fa_buf_puts(args, ", ");
     fa_ans_quoted(args, key, key_n);
     fa_buf_puts(args, ": ");

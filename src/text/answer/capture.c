@@ -31,7 +31,7 @@ void fa_ans_begin_call(fa_answer *a, const fa_ans_spec *spec, const char *open, 
     a->failed |= a->open.failed;
     a->scan = a->depth = 0;
     a->close_in_quote = SIZE_MAX;
-    a->sniffed = a->started = false;
+    a->sniffed = a->started = a->in_think = false;
     a->quote = 0;
     heat_all(a);
 }
@@ -52,9 +52,6 @@ static bool parse(fa_answer *a, size_t n) {
 static void end_call(fa_answer *a, size_t n, size_t close) {
     bool good = parse(a, n);
     if (a->failed) return;
-    a->mode = FA_ANS_M_TEXT;
-    a->trim = good;
-    a->bare_ok = good && a->fmt->bare;
     if (good) {
         a->lead.len = 0;
         a->lead_tag = false;
@@ -64,13 +61,16 @@ static void end_call(fa_answer *a, size_t n, size_t close) {
         fa_ans_verbatim(a, a->in.data ? a->in.data + a->pos : "", n + close);
     }
     a->pos += n + close;
+    a->mode = !good && a->in_think ? FA_ANS_M_THINK : FA_ANS_M_TEXT;
+    a->trim = good;
+    a->bare_ok = good && a->fmt->bare;
 }
 
 /* A body that cannot be one: its first character is text, the rest is looked at again. */
 static void give_up(fa_answer *a) {
     fa_ans_flush_lead(a);
     fa_ans_verbatim(a, a->open.data, a->open.len);
-    a->mode = FA_ANS_M_TEXT;
+    a->mode = a->in_think ? FA_ANS_M_THINK : FA_ANS_M_TEXT;
     a->trim = a->bare_ok = false;
     if (!a->open.len) {
         fa_ans_emit(a, FA_ANSWER_TEXT, a->in.data + a->pos, 1); /* '{' or '[' */

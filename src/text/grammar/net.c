@@ -117,7 +117,7 @@ static void utf8_split(builder *n, utf8_paths *out, uint32_t lo, uint32_t hi) {
 /* Paths i..j agree in their bytes before k; tail[m]: a state that takes m continuation bytes, 0 while there is none. */
 static void utf8_edges(builder *n, const utf8_paths *u, size_t i, size_t j, int k, uint32_t from, uint32_t to,
                        uint32_t *tail) {
-    while (i < j && !n->b->rc) {
+    while (i < j && k < 4 && !n->b->rc) {
         const utf8_path *p = &u->p[i];
         if (k == p->n - 1) {
             edge(n, from, to, FA_GE_BYTES, 0, p->lo[k], p->hi[k]);
