@@ -416,7 +416,6 @@ static void render(fa_jj *m, const char *json, size_t len, const fa_jinja_opts *
 
 int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_jinja_opts *opts, char **text, size_t *n,
                     fa_error *err) {
-    int rc = 0;
     *text = NULL;
     *n = 0;
     fa_jj *m = FA_NEW(fa_jj);
@@ -425,10 +424,8 @@ int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_ji
     m->what = t->what;
     m->mem.limit = ((size_t)512 << 20) + (len < ((size_t)1 << 30) ? len : (size_t)1 << 30) * 32;
     m->max_steps = 20000000 + (uint64_t)len * 64;
-    if (setjmp(m->jmp) == 0)
-        render(m, json, len, opts);
-    else
-        rc = m->err.code;
+    if (setjmp(m->jmp) == 0) render(m, json, len, opts);
+    int rc = m->err.code;
     if (!rc && !m->out.data) rc = fa_fail(&m->err, FFAI_ENOMEM, "%s: no memory for the text", t->what);
     if (rc) {
         fa_buf_free(&m->out);
