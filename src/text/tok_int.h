@@ -300,6 +300,7 @@ struct fa_enc {
     fa_error *err;
     int32_t *ids;
     size_t n, cap;
+    bool at0;        /* norm.c: the piece begins the text */
     const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
     fa_cached *cache;
     size_t n_cache, n_cached;     /* slots (a power of two), and how many are in use */
