@@ -50,7 +50,7 @@ def flip(rng, p=0.5):
 
 
 CLASSES = [r"\s", r"\S", r"\w", r"\W", r"\d", r"\p{L}", r"\P{L}", r"\p{Lu}", r"\p{N}", r"\p{P}", r"\p{^M}", r"\h", "a", "ab", ".", "[abc]", r"[^\s\p{L}]", r"[^(\s|[.,!?])]", r"[\p{L}&&[^a]]",
-           r"[a-c[1-2]]", r"[\s\S]", r"[^\S\n]", r"[[:alpha:]]", r"[^[:punct:]]", r"[\w&&\P{Han}]", r"\p{Han}", "▁", " ", "'", r"\.", "[-a]", "[a-]", "[]a]", r"[\]\[]", "\\x{e9}", "\\u00e9", r"\R", r"\X", r"[[:^digit:]]"]  # fmt: skip
+           r"[a-c[1-2]]", r"[\s\S]", r"[^\S\n]", r"[[:alpha:]]", r"[^[:punct:]]", r"[\w&&\P{Han}]", r"\p{Han}", "▁", " ", "'", r"\.", "[-a]", "[a-]", "[]a]", r"[\]\[]", "\\x{e9}", "\\u00e9", r"\R", r"[[:^digit:]]", r"\p{Hiragana}", r"\p{Cn}", r"[^\p{C}]"]  # fmt: skip
 AROUND = [r"\b", r"\B", "^", "$", r"\A", r"\z", "(?=a)", "(?!\\S)", r"(?<=\s)", "(?<!a)", ""]
 
 
@@ -199,7 +199,9 @@ def post_processor(rng, tokens):
         if t in (None, "ByteLevel") or (t == "Sequence" and not depth):
             return {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
         if t == "Sequence":
-            return {"type": t, "processors": [one(depth - 1) for _ in range(rng.choice((0, 1, 2)))]}
+            # the reference takes the parts of a template for so many sequences: nothing may follow one
+            steps = [one(depth - 1) for _ in range(rng.choice((0, 1, 2)))]
+            return {"type": t, "processors": sorted(steps, key=lambda s: "single" in json.dumps(s))[: 1 + ("single" not in json.dumps(steps[:1]))]}
         if t == "TemplateProcessing":
             seq = {"Sequence": {"id": "A", "type_id": 0}}
             parts = [seq] * rng.choice((0, 1, 1, 1, 1, 1, 2)) + [{"SpecialToken": {"id": rng.choice("XY"), "type_id": 0}} for _ in range(rng.choice((0, 1, 2)))]
@@ -320,6 +322,8 @@ def attempt(f):
 
 def reference(doc, texts, rng):
     tok = Tokenizer.from_str(json.dumps(doc))
+    if doc["normalizer"] and any(a["normalized"] and a["content"] and not tok.normalizer.normalize_str(a["content"]) for a in doc["added_tokens"]):
+        return None  # an empty pattern matches between characters
     size = max(tok.get_vocab().values(), default=0) + 1
     known = [i for i in range(size) if tok.id_to_token(i) is not None]
     records, want = [], []

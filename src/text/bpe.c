@@ -79,13 +79,13 @@ static inline size_t char_len(const char *s) {
     return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
 }
 
-/* A character without a token: byte tokens, an unknown token, or nothing, in this order. The byte tokens do not close a
- * waiting unknown token: neither does the reference. */
+/* A character s[0..n) without a token, at byte `at` of the word: byte tokens, an unknown token, or nothing, in this
+ * order. The byte tokens do not close a waiting unknown token: neither does the reference. */
 static void add_unknown(const fa_bpe *m, symbols *y, const char *s, size_t at, size_t n) {
     bool all = m->byte_fallback;
-    for (size_t i = 0; all && i < n; i++) all = m->byte_token[(unsigned char)s[at + i]] >= 0;
+    for (size_t i = 0; all && i < n; i++) all = m->byte_token[(unsigned char)s[i]] >= 0;
     if (all) {
-        for (size_t i = 0; i < n; i++) add_symbol(y, m->byte_token[(unsigned char)s[at + i]], at + i);
+        for (size_t i = 0; i < n; i++) add_symbol(y, m->byte_token[(unsigned char)s[i]], at);
     } else if (m->unk >= 0) {
         if (y->unk_open && !m->fuse_unk) close_unk(m, y);
         if (!y->unk_open) y->unk_beg = (uint32_t)at;
@@ -114,7 +114,10 @@ static void begin_symbols(fa_enc *e, symbols *y, const char *s, size_t n) {
         } else if (m->by_score) {
             add_symbol(y, -1, at); /* may still become part of a token; what is left over is resolved at the end */
         } else {
-            add_unknown(m, y, s, at, len);
+            if (affix)
+                add_unknown(m, y, e->word.data, at, e->word.len);
+            else
+                add_unknown(m, y, s + at, at, len);
         }
         at += len;
     }
@@ -255,7 +258,7 @@ static void put_left_over(fa_enc *e, const char *s, const int32_t *id, const uin
             close_unk(m, &y);
             add_symbol(&y, id[i], 0);
         } else {
-            add_unknown(m, &y, s, beg[i], beg[i + 1] - beg[i]);
+            add_unknown(m, &y, s + beg[i], beg[i], beg[i + 1] - beg[i]);
         }
         open = y.unk_open;
         if (!fa_enc_room(e, y.n + 1)) return;
@@ -263,6 +266,12 @@ static void put_left_over(fa_enc *e, const char *s, const int32_t *id, const uin
         e->n += y.n;
     }
     if (open) e->ids[e->n++] = m->unk; /* room: one more than used was asked for */
+}
+
+/* Unknown characters become bytes with their prefix and suffix, as in the reference. */
+static size_t symbols_per_byte(const fa_bpe *m) {
+    if (!m->byte_fallback) return 1;
+    return 1 + (m->prefix ? strlen(m->prefix) : 0) + (m->suffix ? strlen(m->suffix) : 0);
 }
 
 static void merge_word(fa_enc *e, const char *s, size_t n) {
@@ -273,7 +282,12 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
         e->rc = fa_fail(e->err, FFAI_ELIMIT, "tokenizer: a word of %zu bytes is too long", n);
         return;
     }
-    if (n > SHORT && !fa_bpe_long_room(e, n, &id, &beg)) return;
+    size_t room = n * symbols_per_byte(m);
+    if (room >= INT32_MAX) {
+        e->rc = fa_fail(e->err, FFAI_ELIMIT, "tokenizer: a word of %zu bytes is too long", n);
+        return;
+    }
+    if (room > SHORT && !fa_bpe_long_room(e, room, &id, &beg)) return;
     symbols y = {id, beg, 0, false, 0};
     begin_symbols(e, &y, s, n);
     if (e->rc || !y.n) return;

@@ -235,9 +235,9 @@ static void metaspace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
 
 /* What WordPiece and CTC make of spaces that the split into words has left, one after the other. */
 static void clean_up(fa_buf *b) {
-    static const char *const pair[][2] = {{" .", "."},    {" ?", "?"},     {" !", "!"},     {" ,", ","},
-                                          {" ' ", "'"},   {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
-                                          {" 's", "'s"},  {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const pair[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                          {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                          {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     for (size_t i = 0; i < sizeof pair / sizeof *pair && b->len && memchr(b->data, ' ', b->len); i++) {
         size_t n_from = strlen(pair[i][0]), n_to = strlen(pair[i][1]), w = 0, r = 0; /* n_to is the smaller one */
         while (r < b->len) {
@@ -307,7 +307,8 @@ static void bpe(fa_tok_stream *s, size_t k, const char *p, size_t n) {
     }
 }
 
-/* All occurrences of what[0..n_what) in b become to[0..n_to); an empty `what` with a space is between all characters. */
+/* All occurrences of what[0..n_what) in b become to[0..n_to); an empty `what` with a space is between all characters.
+ */
 static void replace_in(fa_buf *b, const char *what, size_t n_what, const char *to, size_t n_to) {
     fa_buf own = {0};
     for (size_t i = 0; i <= b->len;) {

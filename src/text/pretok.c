@@ -252,7 +252,7 @@ static void bytes(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     }
     for (size_t i = 0; i < n; i++) {
         b->len += (size_t)fa_char_of_byte((unsigned char)s[i], b->data + b->len);
-        if (i + 1 == zero) z = b->len;
+        if (i < zero) z = b->len;
     }
     rewritten(e, k, b->data, b->len, z);
 }

@@ -1,7 +1,7 @@
-/* Patterns in Oniguruma's syntax, written in PCRE2's. What differs: classes nest and intersect ([a[bc]], [a&&[^b]]), \w,
- * \s, \h, \b and the POSIX classes mean other sets, (?m) is "dot matches a newline", {n}? and {n,m}+ are quantifiers of
- * quantifiers. General categories get the code points that are younger than PCRE2's table. What is no valid pattern is
- * passed on for PCRE2 to refuse. */
+/* Patterns in Oniguruma's syntax, written in PCRE2's. What differs: classes nest and intersect ([a[bc]], [a&&[^b]]),
+ * \w, \s, \h, \b and the POSIX classes mean other sets, (?m) is "dot matches a newline", {n}? and {n,m}+ are
+ * quantifiers of quantifiers. General categories get the code points that are younger than PCRE2's table. What is no
+ * valid pattern is passed on for PCRE2 to refuse. */
 #include "text/tok_int.h"
 #include "text/ucd.h"
 
@@ -18,6 +18,16 @@ typedef struct reader {
 static const char SPACE[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
                             "\\x{205f}\\x{3000}";
 
+/* \w by itself, outside of a class, has these too: from the engine's table of the first 256 code points. */
+#define WORD_TOO "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define ALPHA                                                                                                          \
+    "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{897}\\x{c04}\\x{cf3}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{10d69}"            \
+    "\\x{10efc}\\x{11080}\\x{11081}\\x{11241}\\x{113b8}-\\x{113c0}\\x{113c2}\\x{113c5}\\x{113c7}-\\x{113ca}"           \
+    "\\x{113cc}\\x{113cd}\\x{11f00}\\x{11f01}\\x{11f03}\\x{11f34}-\\x{11f3a}\\x{11f3e}-\\x{11f40}"                     \
+    "\\x{1611e}-\\x{1612e}\\x{1e08f}"
+#define LOWER    "\\p{Lowercase}\\x{10fc}\\x{a7f2}-\\x{a7f4}\\x{ab69}\\x{1e030}-\\x{1e06d}"
+#define ASSIGNED "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Z}"
+
 /* ---- sets ---- */
 
 /* Code points younger than PCRE2's table, of the categories of `mask`, as members of a class. */
@@ -30,8 +40,8 @@ static void put_young(fa_buf *b, uint32_t mask) {
 static const uint32_t WORD_MASK = FA_SET_L | FA_SET_M | FA_GC_BIT(FA_GC_ND) | FA_GC_BIT(FA_GC_NL) | FA_GC_BIT(FA_GC_PC);
 static const uint32_t ALPHA_MASK = FA_SET_L | FA_GC_BIT(FA_GC_NL);
 
-static void put_word(fa_buf *b) {
-    fa_buf_puts(b, "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}");
+static void put_word(fa_buf *b, bool in_class) {
+    fa_buf_puts(b, in_class ? "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" : "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" WORD_TOO);
     put_young(b, WORD_MASK);
 }
 
@@ -43,10 +53,12 @@ static void put_digit(fa_buf *b) {
 typedef struct name {
     const char *name; /* lower case, without spaces, '-' and '_' */
     const char *set;  /* members of a class */
-    uint32_t young;   /* categories */
+    uint32_t young;   /* categories; with NOT, which is no category, the set is the complement */
 } name;
 
-#define GC(g) FA_GC_BIT(FA_GC_##g)
+#define NOT UINT32_C(0x80000000)
+
+#define GC(g)    FA_GC_BIT(FA_GC_##g)
 #define FA_SET_Z (GC(ZS) | GC(ZL) | GC(ZP))
 static const name names[] = {
     {"l", "\\p{L}", FA_SET_L},
@@ -122,25 +134,74 @@ static const name names[] = {
     {"privateuse", "\\p{Co}", 0},
     {"any", "\\x{0}-\\x{10ffff}", 0},
     {"ascii", "\\x{0}-\\x{7f}", 0},
-    {"alpha", "\\p{Alphabetic}", ALPHA_MASK},
-    {"alphabetic", "\\p{Alphabetic}", ALPHA_MASK},
-    {"alnum", "\\p{Alphabetic}\\p{Nd}", ALPHA_MASK | GC(ND)},
+    {"c", ASSIGNED, (FA_SET_L | FA_SET_M | FA_SET_N | FA_SET_P | FA_SET_S) | NOT},
+    {"other", ASSIGNED, (FA_SET_L | FA_SET_M | FA_SET_N | FA_SET_P | FA_SET_S) | NOT},
+    {"cn", ASSIGNED "\\p{Cc}\\p{Cf}\\p{Co}", ~GC(CN)},
+    {"unassigned", ASSIGNED "\\p{Cc}\\p{Cf}\\p{Co}", ~GC(CN)},
+    {"assigned", ASSIGNED "\\p{Cc}\\p{Cf}\\p{Co}", ~(GC(CN) | NOT)},
+    {"alpha", ALPHA, ALPHA_MASK},
+    {"alphabetic", ALPHA, ALPHA_MASK},
+    {"alnum", ALPHA "\\p{Nd}", ALPHA_MASK | GC(ND)},
     {"upper", "\\p{Uppercase}", GC(LU)},
     {"uppercase", "\\p{Uppercase}", GC(LU)},
-    {"lower", "\\p{Lowercase}", GC(LL)},
-    {"lowercase", "\\p{Lowercase}", GC(LL)},
-    {"punct", "\\p{P}$+<=>^`|~", FA_SET_P},
+    {"lower", LOWER, GC(LL)},
+    {"lowercase", LOWER, GC(LL)},
+    {"punct", "\\p{P}", FA_SET_P},
     {"space", SPACE, 0},
     {"whitespace", SPACE, 0},
     {"blank", "\\p{Zs}\\x{9}", 0},
     {"xdigit", "0-9A-Fa-f", 0},
     {"word", "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", WORD_MASK},
-    {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}", ~(GC(CN) | GC(CC) | FA_SET_Z)},
-    {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}", ~(GC(CN) | GC(CC) | GC(ZL) | GC(ZP))},
+    {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}", ~(GC(CN) | GC(CC) | FA_SET_Z | NOT)},
+    {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}", ~(GC(CN) | GC(CC) | GC(ZL) | GC(ZP) | NOT)},
 };
 
-/* The set of that name into b; false: not one of ours. */
-static bool put_named(fa_buf *b, const char *s, size_t n) {
+/* Properties that are no scripts: PCRE2 knows them by the same names. */
+static bool is_property(const char *flat) {
+    static const char *const list[] = {"dash",
+                                       "diacritic",
+                                       "emoji",
+                                       "emojicomponent",
+                                       "emojimodifier",
+                                       "emojimodifierbase",
+                                       "emojipresentation",
+                                       "extendedpictographic",
+                                       "extender",
+                                       "hexdigit",
+                                       "idcontinue",
+                                       "ideographic",
+                                       "idstart",
+                                       "math",
+                                       "quotationmark",
+                                       "regionalindicator",
+                                       "sentenceterminal",
+                                       "softdotted",
+                                       "terminalpunctuation",
+                                       "unifiedideograph",
+                                       "cased",
+                                       "caseignorable",
+                                       "bidicontrol",
+                                       "bidimirrored",
+                                       "defaultignorablecodepoint",
+                                       "graphemebase",
+                                       "graphemeextend",
+                                       "joincontrol",
+                                       "logicalorderexception",
+                                       "noncharactercodepoint",
+                                       "patternsyntax",
+                                       "patternwhitespace",
+                                       "variationselector",
+                                       "xidstart",
+                                       "xidcontinue",
+                                       "asciihexdigit",
+                                       "radical"};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        if (strcmp(flat, list[i]) == 0) return true;
+    return false;
+}
+
+/* The set of that name into b: 1, or -1 for its complement; 0: no name. */
+static int put_named(fa_buf *b, const char *s, size_t n, bool posix) {
     char flat[32];
     size_t k = 0;
     for (size_t i = 0; i < n && k < sizeof flat - 1; i++) {
@@ -149,33 +210,38 @@ static bool put_named(fa_buf *b, const char *s, size_t n) {
     }
     flat[k] = 0;
     if (strcmp(flat, "han") == 0) {
-        fa_buf_puts(b, "\\p{Han}");
+        fa_buf_puts(b, "\\p{sc:Han}");
         for (size_t i = 0; i < fa_ucd_n_young_han; i++)
             fa_buf_printf(b, "\\x{%x}-\\x{%x}", (unsigned)fa_ucd_young_han[i][0], (unsigned)fa_ucd_young_han[i][1]);
-        return true;
+        return 1;
+    }
+    if (posix && strcmp(flat, "punct") == 0) { /* the class has symbols, the property has not */
+        fa_buf_puts(b, "\\p{S}");
+        put_young(b, FA_SET_S);
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcmp(flat, names[i].name) != 0) continue;
         fa_buf_puts(b, names[i].set);
-        put_young(b, names[i].young);
-        return true;
+        put_young(b, names[i].young & ~NOT);
+        return names[i].young & NOT ? -1 : 1;
     }
-    return false;
+    if (!posix) fa_buf_printf(b, is_property(flat) ? "\\p{%.*s}" : "\\p{sc:%.*s}", (int)n, s);
+    return !posix;
 }
 
 /* ---- escapes ---- */
 
-/* An escape that stands for a set: 1 and its members in b, -1 for the members' complement, 0 for another escape. r->p is
- * behind it (unmoved for 0). */
-static int read_set(reader *r, fa_buf *b) {
+/* An escape that stands for a set: 1 and its members in b, -1 for the members' complement, 0 for another escape. r->p
+ * is behind it (unmoved for 0). */
+static int read_set(reader *r, fa_buf *b, bool in_class) {
     const char *p = r->p + 1; /* behind the backslash */
     bool minus = false;
     if (p == r->end) return 0;
     switch (*p) {
     case 's': fa_buf_puts(b, SPACE); break;
     case 'S': fa_buf_puts(b, SPACE), minus = true; break;
-    case 'w': put_word(b); break;
-    case 'W': put_word(b), minus = true; break;
+    case 'w': put_word(b, in_class); break;
+    case 'W': put_word(b, in_class), minus = true; break;
     case 'd': put_digit(b); break;
     case 'D': put_digit(b), minus = true; break;
     case 'h': fa_buf_puts(b, "0-9a-fA-F"); break;
@@ -190,7 +256,7 @@ static int read_set(reader *r, fa_buf *b) {
             minus = !minus;
             s++;
         }
-        if (!put_named(b, s, (size_t)(close - s))) fa_buf_printf(b, "\\p{%.*s}", (int)(close - s), s);
+        if (put_named(b, s, (size_t)(close - s), false) < 0) minus = !minus;
         p = close;
         break;
     }
@@ -249,7 +315,7 @@ static int read_posix(reader *r, fa_buf *b) {
         if (!((*close >= 'a' && *close <= 'z'))) return 0;
         close++;
     }
-    if (close + 1 >= r->end || close[1] != ']' || !put_named(b, p, (size_t)(close - p))) return 0;
+    if (close + 1 >= r->end || close[1] != ']' || !put_named(b, p, (size_t)(close - p), true)) return 0;
     r->p = close + 2;
     return minus ? -1 : 1;
 }
@@ -265,7 +331,7 @@ static void put_other(fa_buf *others, const char *begin, const fa_buf *set) {
 static void read_member(reader *r, fa_buf *plain, fa_buf *others) {
     fa_buf set = {0};
     int kind = 0;
-    if (*r->p == '\\') kind = read_set(r, &set);
+    if (*r->p == '\\') kind = read_set(r, &set, true);
     if (*r->p == '[' && !kind && r->depth) {
         kind = read_posix(r, &set);
         if (!kind) {
@@ -296,8 +362,8 @@ static void read_member(reader *r, fa_buf *plain, fa_buf *others) {
     }
 }
 
-/* Members up to && or the end of the class, as a group or a class of PCRE2 that matches one character. `pure` tells that
- * it is one class, whose members are in `plain`. */
+/* Members up to && or the end of the class, as a group or a class of PCRE2 that matches one character. `pure` tells
+ * that it is one class, whose members are in `plain`. */
 static bool read_union(reader *r, fa_buf *plain, fa_buf *out, bool first) {
     fa_buf others = {0};
     for (bool begin = first; r->p < r->end; begin = false) {
@@ -417,7 +483,7 @@ static void read_group(reader *r, fa_buf *b) {
 
 static void put_boundary(fa_buf *b, bool minus) {
     fa_buf w = {0};
-    put_word(&w);
+    put_word(&w, false);
     fa_buf_printf(b, minus ? "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))" : "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))",
                   w.data ? w.data : "", w.data ? w.data : "", w.data ? w.data : "", w.data ? w.data : "");
     b->failed |= w.failed;
@@ -427,7 +493,7 @@ static void put_boundary(fa_buf *b, bool minus) {
 static void read_atom(reader *r, fa_buf *b) {
     fa_buf set = {0};
     int kind = 0;
-    if (*r->p == '\\') kind = read_set(r, &set);
+    if (*r->p == '\\') kind = read_set(r, &set, false);
     if (kind) {
         fa_buf_printf(b, kind > 0 ? "[%s]" : "[^%s]", set.data ? set.data : "");
         b->failed |= set.failed;

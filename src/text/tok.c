@@ -106,6 +106,7 @@ static bool word_before(const char *s, size_t at) {
 /* White space beside a match belongs to it when it asks for that; not what is before `from`. */
 static void take_space(const fa_added *a, const char *s, size_t n, size_t from, size_t *start, size_t *stop) {
     uint32_t cp;
+    if (a->lstrip && *start < from) *start = from;
     while (a->lstrip && *start > from) {
         size_t k = char_before(s, *start, &cp);
         if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
@@ -137,7 +138,7 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         take_space(a, s, n, from, &start, &stop);
         if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
-        e->ids[e->n++] = a->id;
+        if (start < stop) e->ids[e->n++] = a->id; /* all of it may belong to the token before: then it is none */
         from = stop; /* may go back when white space is an added token too, as in the reference */
     }
     if (from < n && !e->rc) gap(e, s + from, n - from, zero_at(zero, from), flags);

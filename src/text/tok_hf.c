@@ -203,10 +203,14 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
 
 /* ---- model ---- */
 
+enum { MAX_AFFIX = 256 };
+
 /* A string that is not empty, or NULL. */
 static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const char *key, fa_error *err) {
     const char *s = fa_jstr(fa_jget(model, key), NULL);
     if (!s || !*s) return FFAI_OK;
+    if (strlen(s) > MAX_AFFIX)
+        return fa_fail(err, FFAI_ELIMIT, "%s: model.%s has more than %d bytes", t->what, key, MAX_AFFIX);
     *out = fa_strdup(s);
     return *out ? FFAI_OK : no_memory(t, err);
 }
@@ -285,11 +289,12 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
         t->added[i].special |= old.special;
         return FFAI_OK;
     }
-    bool taken = fa_strtab_has(&t->name, a->id), same = taken && t->name.span[a->id].len == a->len &&
-                 memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
+    bool taken = fa_strtab_has(&t->name, a->id),
+         same = taken && t->name.span[a->id].len == a->len &&
+                memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
     /* the model keeps its token of that id; outwards the id is the added one */
     return same || fa_strtab_set(taken ? &t->shown : &t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK
-                                                                                             : no_memory(t, err);
+                                                                                                 : no_memory(t, err);
 }
 
 /* The id of a token that the model has is the model's. Others are numbered behind the model's tokens in the order of

@@ -362,6 +362,7 @@ struct fa_enc {
     fa_error *err;
     int32_t *ids;
     size_t n, cap;
+    bool at0;        /* norm.c: the piece begins the text */
     const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
     fa_words words;
     fa_buf norm[2];               /* normalizers write to these in turn */

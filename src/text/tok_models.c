@@ -61,7 +61,8 @@ static int read_pieces(fa_tok *t, const fa_jnode *vocab, double *score, fa_error
 }
 
 int fa_tok_read_unigram(fa_tok *t, const fa_jnode *model, fa_error *err) {
-    const fa_jnode *vocab = fa_jget(model, "vocab"), *u = fa_jget(model, "unk_id"), *b = fa_jget(model, "byte_fallback");
+    const fa_jnode *vocab = fa_jget(model, "vocab"), *u = fa_jget(model, "unk_id"),
+                   *b = fa_jget(model, "byte_fallback");
     size_t n = fa_jlen(vocab);
     int64_t unk = fa_jint(u, -1);
     if (fa_jtype_of(vocab) != FA_JARR || !n || n >= INT32_MAX) return bad(t, "vocab", "an array with tokens", err);

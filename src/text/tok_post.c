@@ -203,7 +203,8 @@ static int read_metaspace(fa_tok *t, const fa_jnode *n, fa_error *err) {
 }
 
 /* A decoder with up to two strings and a `cleanup`. */
-static int read_words(fa_tok *t, const fa_jnode *n, fa_dec_kind kind, const char *key, const char *key2, fa_error *err) {
+static int read_words(fa_tok *t, const fa_jnode *n, fa_dec_kind kind, const char *key, const char *key2,
+                      fa_error *err) {
     size_t len, len2 = 0;
     const char *s = fa_jstr(fa_jget(n, key), &len), *s2 = key2 ? fa_jstr(fa_jget(n, key2), &len2) : NULL;
     if (!s || (key2 && !s2))
@@ -226,8 +227,7 @@ int fa_tok_read_decoder(fa_tok *t, const fa_jnode *n, fa_error *err) {
         return rc;
     }
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
-        if (fa_step_is(type, plain[i].type))
-            return fa_tok_put_decoder(t, plain[i].kind, NULL, 0, NULL, 0, 0, 0, err);
+        if (fa_step_is(type, plain[i].type)) return fa_tok_put_decoder(t, plain[i].kind, NULL, 0, NULL, 0, 0, 0, err);
     if (fa_step_is(type, "Strip")) return read_strip(t, n, err);
     if (fa_step_is(type, "Replace")) return read_replace(t, n, err);
     if (fa_step_is(type, "Metaspace")) return read_metaspace(t, n, err);

@@ -95,7 +95,8 @@ static int read_precompiled(fa_tok *t, const fa_jnode *n, fa_error *err) {
 
 static int read_bert(fa_tok *t, const fa_jnode *n, fa_error *err) {
     bool lower = fa_jbool(fa_jget(n, "lowercase"), true);
-    return fa_tok_put_bert(t, fa_jbool(fa_jget(n, "clean_text"), true), fa_jbool(fa_jget(n, "handle_chinese_chars"), true),
+    return fa_tok_put_bert(t, fa_jbool(fa_jget(n, "clean_text"), true),
+                           fa_jbool(fa_jget(n, "handle_chinese_chars"), true),
                            fa_jbool(fa_jget(n, "strip_accents"), lower), lower, err);
 }
 
