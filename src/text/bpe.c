@@ -166,7 +166,9 @@ static inline uint32_t smallest(const uint32_t *key, size_t n) {
 
 static inline uint32_t pair_key(const fa_bpe *m, const int32_t *id, size_t a, size_t b) {
     uint32_t rank = fa_pair_rank(m, (uint32_t)id[a], (uint32_t)id[b]);
-    return rank == UINT32_MAX ? rank : rank << 6 | (uint32_t)a;
+    if (rank == UINT32_MAX) return rank;
+    __builtin_prefetch(&m->rank_to[rank]); /* for when its turn comes */
+    return rank << 6 | (uint32_t)a;
 }
 
 /* Merges id[0..n) by the merge list, n <= SHORT, in place; returns how many are left. key[i] is the rank of joining
