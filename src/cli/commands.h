@@ -11,6 +11,7 @@
     X(inspect)                                                                                                         \
     X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
+    X(template)                                                                                                        \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \

@@ -253,6 +253,11 @@ static void put_left_over(fa_enc *e, const char *s, const int32_t *id, const uin
     bool open = false;
     for (size_t i = 0; i < n; i++) {
         symbols y = {store, at, 0, open, 0};
+        if (id[i] >= 0 && m->unused && m->unused[id[i]]) {
+            if (open && fa_enc_room(e, 1)) e->ids[e->n++] = m->unk;
+            open = fa_bpe_take_apart(e, s + beg[i], beg[i + 1] - beg[i]);
+            continue;
+        }
         if (id[i] >= 0) {
             close_unk(m, &y);
             add_symbol(&y, id[i], 0);

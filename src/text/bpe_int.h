@@ -55,6 +55,9 @@ static inline uint32_t fa_bpe_rank(const fa_bpe *m, int32_t a, int32_t b, const 
 /* bpe_long.c: merges id[0..n), beginning at the bytes beg[0..n) of s (beg[n] is the end), in place; returns how many
  * are left. */
 size_t fa_bpe_merge_long(fa_enc *e, const char *s, int32_t *id, uint32_t *beg, size_t n);
+/* bpe_unused.c: appends the tokens of s[0..n), which is an unused token; true when the text ends in unknown characters
+ * whose <unk> is still to be written. */
+bool fa_bpe_take_apart(fa_enc *e, const char *s, size_t n);
 /* Room for n + 1 symbols in the long scratch: *id and *beg. */
 bool fa_bpe_long_room(fa_enc *e, size_t n, int32_t **id, uint32_t **beg);
 void fa_bpe_long_free(fa_long *w);

@@ -84,6 +84,7 @@ typedef struct fa_bpe {
     uint32_t *rank_to;    /* the token that the pair of a rank becomes */
     uint32_t *pair_ascii; /* [b << 7 | a]: rank of the pair of two ASCII characters, UINT32_MAX none */
     uint32_t n_rank;
+    uint8_t *unused;       /* by_score, by id: a token that is taken apart again in the end; NULL nearly always */
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL for none */

@@ -31,7 +31,6 @@ static fa_jjdict *message(fa_jj *m, const fa_jjdict *in) {
 
 static fa_jjlist *messages(fa_jj *m, const fa_jjdict *ctx) {
     fa_jjv v = member(m, ctx, "messages");
-    if (v.t == FA_JJ_NONE) fa_jj_fail(m, FFAI_EINVAL, "the input has no \"messages\"");
     if (v.t != FA_JJ_LIST) fa_jj_fail(m, FFAI_EINVAL, "\"messages\" is no list, but %s", fa_jj_type(v));
     if (!v.u.l->n)
         fa_jj_fail(m, FFAI_EINVAL,
@@ -117,6 +116,7 @@ static fa_jjstr *tag_final(fa_jj *m, fa_jjlist *l, fa_jjv which) {
 }
 
 void fa_jj_chat(fa_jj *m, fa_jjdict *ctx, fa_jjstr **final) {
+    if (!fa_jj_dict_str(m, ctx, "messages")) return; /* no conversation: plain variables */
     fa_jjlist *l = messages(m, ctx);
     fa_jjv cont = member(m, ctx, "continue_final_message"), gen = member(m, ctx, "add_generation_prompt");
     check_list(m, ctx, "tools",

@@ -21,7 +21,7 @@ void *fa_jj_alloc(fa_jj *m, size_t n, size_t size) {
     size_t bytes = (n * size + 15) & ~(size_t)15;
     void *p = take(a->head, bytes);
     if (p) return p;
-    size_t cap = bytes > BLOCK / 4 ? bytes : a->head ? BLOCK : BLOCK / 8;
+    size_t cap = bytes > BLOCK / 8 ? bytes : a->head ? BLOCK : BLOCK / 8; /* large ones get their own */
     if (cap > a->limit - a->total)
         fa_jj_fail(m, FFAI_ELIMIT, "the template needs more than %zu MB of memory", a->limit >> 20);
     fa_jjblock *b = (fa_jjblock *)fa_calloc(1, sizeof *b + cap);

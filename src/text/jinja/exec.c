@@ -414,6 +414,13 @@ static void render(fa_jj *m, const char *json, size_t len, const fa_jinja_opts *
     fa_jj_puts(m, &m->out, "", 0);
 }
 
+/* What fails in here comes back to this one place. */
+static int guarded(fa_jj *m, const char *json, size_t len, const fa_jinja_opts *o) {
+    if (setjmp(m->jmp) != 0) return m->err.code;
+    render(m, json, len, o);
+    return 0;
+}
+
 int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_jinja_opts *opts, char **text, size_t *n,
                     fa_error *err) {
     *text = NULL;
@@ -424,8 +431,7 @@ int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_ji
     m->what = t->what;
     m->mem.limit = ((size_t)512 << 20) + (len < ((size_t)1 << 30) ? len : (size_t)1 << 30) * 32;
     m->max_steps = 20000000 + (uint64_t)len * 64;
-    if (setjmp(m->jmp) == 0) render(m, json, len, opts);
-    int rc = m->err.code;
+    int rc = guarded(m, json, len, opts);
     if (!rc && !m->out.data) rc = fa_fail(&m->err, FFAI_ENOMEM, "%s: no memory for the text", t->what);
     if (rc) {
         fa_buf_free(&m->out);

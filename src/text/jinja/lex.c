@@ -221,7 +221,7 @@ static size_t int_len(const lexer *x, size_t at, int *base) {
 }
 
 static void lex_number(lexer *x) {
-    int base;
+    int base = 10;
     bool ok = true;
     size_t len = float_len(x, x->at), k = 0;
     char buf[320];

@@ -476,6 +476,15 @@ static void normalize(fa_jj *m, fa_jinja *t, const char *src, size_t len) {
 
 enum { MAX_SOURCE = 16 << 20 };
 
+/* What fails in here comes back to this one place. */
+static int guarded(fa_jjparser *p, fa_jinja *t, const char *source, size_t len) {
+    if (setjmp(p->m->jmp) != 0) return p->m->err.code;
+    normalize(p->m, t, source, len);
+    p->tok = fa_jj_lex(p->m, t->source, t->n_source);
+    fa_jj_parse_template(p, t);
+    return 0;
+}
+
 int fa_jinja_parse(fa_jinja **out, const char *source, size_t len, const char *what, fa_error *err) {
     *out = NULL;
     if (len > MAX_SOURCE) return fa_fail(err, FFAI_ELIMIT, "%s: a template of %zu bytes is too large", what, len);
@@ -490,14 +499,8 @@ int fa_jinja_parse(fa_jinja **out, const char *source, size_t len, const char *w
         m->max_steps = UINT64_MAX;
         m->what = t->what;
         p->m = m;
-        if (setjmp(m->jmp) == 0) {
-            normalize(m, t, source, len);
-            p->tok = fa_jj_lex(m, t->source, t->n_source);
-            fa_jj_parse_template(p, t);
-        } else {
-            rc = m->err.code;
-            if (err) *err = m->err;
-        }
+        rc = guarded(p, t, source, len);
+        if (rc && err) *err = m->err;
         t->mem = m->mem;
         fa_buf_free(&m->out);
     }
