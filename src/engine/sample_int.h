@@ -10,6 +10,7 @@
 
 #include "backend/cpu/kern.h"
 #include "engine/sampler.h"
+#include "io/gguf.h"
 
 #include <math.h>
 
@@ -135,5 +136,11 @@ typedef enum fa_sampler_kind {
 /* order [FA_SAMPLE_KINDS]; text NULL: the default. */
 int fa_sampler_order(const char *text, uint8_t *order, int *n, fa_error *err);
 int fa_sampling_check(const ffai_sampling *s, int64_t vocab, fa_error *err);
+
+/* ---- defaults of a GGUF file (sample_gguf.c) ---- */
+
+/* Fills s from general.sampling.*; order: what s->samplers should be, empty for the default; ignored: what is not
+ * followed. */
+int fa_sampling_from_gguf(const fa_gguf *g, ffai_sampling *s, fa_buf *order, fa_buf *ignored, fa_error *err);
 
 #endif
