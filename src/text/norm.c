@@ -181,7 +181,10 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     size_t done = 0, prev = 0, at = 0;
     while (at < n) {
         if ((unsigned char)s[at] < 0x80) {
-            prev = at++;
+            uint64_t w = 0;
+            while (n - at >= 8 && (memcpy(&w, s + at, 8), !(w & UINT64_C(0x8080808080808080)))) at += 8;
+            while (at < n && (unsigned char)s[at] < 0x80) at++;
+            prev = at - 1;
             continue;
         }
         uint32_t cp;

@@ -17,6 +17,8 @@ static inline void word(fa_enc *e, const char *s, size_t n) {
     case FA_MODEL_UNIGRAM: fa_unigram_word(e, s, n); break;
     case FA_MODEL_WORDPIECE: fa_wordpiece_word(e, s, n); break;
     case FA_MODEL_WORDLEVEL: fa_wordlevel_word(e, s, n); break;
+    case FA_MODEL_RWKV: fa_rwkv_word(e, s, n); break;
+    case FA_MODEL_PLAMO: fa_plamo_word(e, s, n); break;
     }
 }
 

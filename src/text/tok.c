@@ -126,8 +126,7 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
-    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
-        if (!trie->root[(uint8_t)s[i]]) continue;
+    for (size_t i = 0; trie->n && (i = fa_trie_next(trie, s, i, n)) < n && !e->rc; i++) {
         int64_t k = match_at(trie, s + i, s + n, &len);
         if (k < 0) continue;
         const fa_added *a = &e->t->added[k];
@@ -139,7 +138,7 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
         e->ids[e->n++] = a->id;
-        if (stop > from) from = stop;
+        from = stop; /* may go back when white space is an added token too, as in the reference */
     }
     if (from < n && !e->rc) gap(e, s + from, n - from, zero_at(zero, from), flags);
 }
@@ -183,6 +182,22 @@ static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
     if (!n || e->rc || !fa_enc_room(e, n)) return;
     memcpy(e->ids + e->n, ids, n * sizeof *ids);
     e->n += n;
+}
+
+/* What comes behind the ids of the sequence, e->ids[from..). */
+static void post_process(fa_enc *e, size_t from, unsigned flags) {
+    const fa_post *p = &e->t->post;
+    size_t n = p->dropped ? 0 : e->n - from;
+    if (p->dropped) e->n = from;
+    for (size_t i = 0; i < p->n_again && !e->rc; i++) {
+        if (p->again[i] >= 0) {
+            if (flags & FA_TOK_SPECIAL) put_ids(e, &p->again[i], 1);
+        } else if (n && fa_enc_room(e, n)) {
+            memcpy(e->ids + e->n, e->ids + from, n * sizeof *e->ids);
+            e->n += n;
+        }
+    }
+    if (flags & FA_TOK_SPECIAL) put_ids(e, p->after, p->n_after);
 }
 
 /* Where the first ill-formed byte of s is, n if there is none. */
@@ -247,8 +262,9 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     fa_regex_run_begin(e->re);
     fa_enc_room(e, n / 3 + 16);
     if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.before, t->post.n_before);
+    size_t from = e->n;
     if (n && !e->rc) split_added(e, &t->trie_raw, text, n, first_char(text, n), flags, normalize);
-    if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.after, t->post.n_after);
+    post_process(e, from, flags);
     int rc = e->rc;
     if (!rc && e->n) {
         int32_t *p = (int32_t *)fa_realloc(e->ids, e->n, sizeof *p);
@@ -289,8 +305,11 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.rank_to);
+    fa_free(t->bpe.pair_ascii);
     fa_free(t->bpe.id_rank);
     fa_free(t->cut.wide);
+    fa_free(t->bpe.unused);
+    fa_free(t->cut.stop);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
@@ -369,7 +388,8 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
     int rc = build_matchers(t, err);
-    return rc ? rc : fa_cut_build(t, err);
+    if (!rc) rc = fa_cut_build(t, err);
+    return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }
 
 /* ---- look-ups ---- */
@@ -399,12 +419,11 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk >
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
-    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel", "RWKV", "PLaMo"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
-             t->kind != FA_MODEL_BPE                ? t->spm ? "SentencePiece " : ""
-             : t->bpe.byte_level && t->bpe.by_score ? "tiktoken "
-             : t->bpe.byte_level                    ? "byte-level "
-             : t->bpe.by_score                      ? "SentencePiece "
-                                                    : "character ",
+             t->kind != FA_MODEL_BPE ? t->spm ? "SentencePiece " : ""
+             : t->bpe.byte_level     ? t->bpe.by_score ? "tiktoken " : "byte-level "
+             : t->bpe.by_score       ? "SentencePiece "
+                                     : "character ",
              kind[t->kind], n, t->n_added);
 }
