@@ -143,7 +143,7 @@ REFUSED_RE = [("(a", "not closed"), ("a)", "not opened"), ("[a", "not closed"), 
 GBNF = {
     "json": (None, ["{}", "{\"a\": [1, 2.5e3, \"x\\n\"], \"b\": {\"c\": null}}", "{\"a\":true}"], ["[1]", "{a}", "{\"a\":}", "{\"a\":01}"]),
     "json_arr": (None, ["[\n]", "[\n1,\n2]", "[\n{\"a\":1}]"], ["{}", "[1,]"]),
-    "arithmetic": (None, ["1 + 2*x=3\n", "(1+2)*x =y\n"], ["1 + 2\n", "x = \n"]),
+    "arithmetic": (None, ["1 +2*x=3\n", "(1+2)*x =y\n"], ["1 + 2\n", "x = \n"]),
     "list": (None, ["- a\n- b c\n"], ["a\n", "- \n"]),
     "chess": (None, ["1. e4 e5\n2. Nf3 Nc6\n", "1. e4 e5\n2. O-O Qxb7#\n"], ["1. e9 e5\n", "e4"]),
     "english": (None, ["Hello world"], ["\u4e2d"]),
