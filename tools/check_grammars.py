@@ -321,6 +321,12 @@ def main():
             for i, (k, rows) in enumerate(lists.items()):
                 f.write(f" {json.dumps(k)}: [\n" + ",\n".join("  " + json.dumps(r, ensure_ascii=False) for r in rows) + "\n ]" + (",\n" if i < 3 else "\n"))
             f.write("}\n")
+        seeds = os.path.join(os.path.dirname(__file__), "..", "tests", "fuzz", "corpus", "grammar")
+        os.makedirs(seeds, exist_ok=True)
+        for kind, rows in enumerate((lists["gbnf"], lists["schemas"], lists["regexes"])):
+            for i, row in enumerate(rows[:: 3 if kind == 1 else 2]):
+                with open(os.path.join(seeds, f"{'gsr'[kind]}{i:02}"), "wb") as f:
+                    f.write(bytes([kind, i]) + row["grammar"].encode())
     print("failures:", failures)
     return failures != 0
 
