@@ -106,6 +106,8 @@ typedef struct ffai_model_info {
     int64_t n_tensor, n_unused; /* tensors in the files; those that the family does not use */
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied; /* the head is the embedding matrix */
+    const char
+        *ignored; /* comma-separated keys of generation_config.json that ask for what ffai does not do, mostly "" */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -324,7 +326,7 @@ typedef struct ffai_sampling {
     float epsilon_cutoff;          /* tokens at least this likely, https://arxiv.org/abs/2210.15191 */
     float eta_cutoff;              /* the same with a bound that the entropy lowers */
     int no_repeat_ngram;           /* forbids the token that would complete an n-gram of this length a second time */
-    int min_new;                   /* end-of-text tokens are forbidden before so many new ones */
+    int min_new, min_length;       /* end-of-text tokens are forbidden before so many new ones, so many in all */
     const int32_t *begin_suppress; /* forbidden as the first new token */
     size_t n_begin_suppress;
     const struct ffai_token_list *bad_words; /* sequences that must not come to be */
@@ -341,9 +343,11 @@ typedef struct ffai_token_list {
     size_t n;
 } ffai_token_list;
 
-/* generation_config.json's values, else greedy. Without "do_sample": true temp is 0 and the other values wait for one.
- * Arrays live as long as the model. */
+/* The values of generation_config.json, or of a GGUF file's general.sampling.*, else greedy. Without "do_sample": true
+ * temp is 0 and the other values wait for one. Arrays live as long as the model. */
 FFAI_API void ffai_sampling_default(const ffai_model *m, ffai_sampling *s);
+/* Whether a request of this model would take the options; the message names the one that it would not. */
+FFAI_API int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err);
 /* Sampler i's name as `samplers` takes it, in the default order; NULL past the last one. */
 FFAI_API const char *ffai_sampler_at(size_t i);
 

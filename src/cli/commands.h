@@ -9,7 +9,9 @@
     X(generate)                                                                                                        \
     X(chat)                                                                                                            \
     X(inspect)                                                                                                         \
+    X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
+    X(template)                                                                                                        \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \

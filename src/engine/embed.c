@@ -9,13 +9,15 @@
 typedef struct lane {
     int64_t seq;   /* which one; -1: the lane is idle */
     int64_t n_fed; /* its tokens that have been fed */
-    double *acc;   /* [dim] sum, maximum or the one row that counts */
+    double *acc;   /* [n_kind, hidden] sum, maximum or the one row that counts */
 } lane;
 
 typedef struct job {
     ffai_engine *e;
     const fa_pooling *p;
-    fa_pool_kind kind;
+    int n_kind; /* the checkpoint's, or what was asked for */
+    fa_pool_kind kind[FA_POOL_KINDS];
+    bool first_only, last_only; /* of the states, only the first or the last token's counts */
     int normalize;
     const int32_t *const *ids;
     const size_t *n;
@@ -30,14 +32,16 @@ typedef struct job {
 } job;
 
 /* Tokens of a sequence that matter: attention is causal, so the first token's state needs no others. */
-static int64_t needed(const job *j, int64_t seq) { return j->kind == FA_POOL_CLS ? 1 : (int64_t)j->n[seq]; }
+static int64_t needed(const job *j, int64_t seq) { return j->first_only ? 1 : (int64_t)j->n[seq]; }
 
 static void start(job *j, lane *l) {
     l->seq = -1;
     if (j->next == j->n_seq) return;
     l->seq = (int64_t)j->next++;
     l->n_fed = 0;
-    for (int64_t i = 0; i < j->p->hidden; i++) l->acc[i] = j->kind == FA_POOL_MAX ? -INFINITY : 0;
+    for (int k = 0; k < j->n_kind; k++)
+        for (int64_t i = 0; i < j->p->hidden; i++)
+            l->acc[k * j->p->hidden + i] = j->kind[k] == FA_POOL_MAX ? -INFINITY : 0;
 }
 
 /* Rows of the next step, single ones first; the step's room is shared as it comes. */
@@ -51,7 +55,7 @@ static int plan(job *j) {
             if ((left == 1) != (pass == 0) || (pass && !room)) continue;
             int rows = pass == 0 ? 1 : (int)(left < room ? left : room);
             if (pass) room -= rows;
-            int n_out = j->kind != FA_POOL_LAST ? rows : rows == left;
+            int n_out = !j->last_only ? rows : rows == left;
             j->who[n] = i;
             j->rows[n++] = (fa_seq_rows){i, j->ids[l->seq] + l->n_fed, rows, n_out, (int32_t)j->n[l->seq]};
         }
@@ -61,22 +65,28 @@ static int plan(job *j) {
 
 /* Adds row number `at` of a sequence. */
 static void add_row(const job *j, lane *l, const float *h, int64_t at) {
-    double w = j->kind == FA_POOL_WEIGHTED ? (double)(at + 1) : 1;
-    for (int64_t i = 0; i < j->p->hidden; i++) {
-        if (j->kind == FA_POOL_MAX)
-            l->acc[i] = h[i] > l->acc[i] ? (double)h[i] : l->acc[i];
-        else
-            l->acc[i] += w * (double)h[i];
+    for (int k = 0; k < j->n_kind; k++) {
+        double *acc = l->acc + k * j->p->hidden, w = 1;
+        if (j->kind[k] == FA_POOL_WEIGHTED) w = (double)(at + 1);
+        if (j->kind[k] == FA_POOL_CLS) w = at == 0;
+        if (j->kind[k] == FA_POOL_LAST) w = at == (int64_t)j->n[l->seq] - 1;
+        if (j->kind[k] == FA_POOL_MAX)
+            for (int64_t i = 0; i < j->p->hidden; i++) acc[i] = (double)h[i] > acc[i] ? (double)h[i] : acc[i];
+        else if (w > 0)
+            for (int64_t i = 0; i < j->p->hidden; i++) acc[i] += w * (double)h[i];
     }
 }
 
 static void done(job *j, lane *l) {
-    double n = (double)needed(j, l->seq), by = 1;
-    if (j->kind == FA_POOL_MEAN) by = n;
-    if (j->kind == FA_POOL_MEAN_SQRT) by = sqrt(n);
-    if (j->kind == FA_POOL_WEIGHTED) by = n * (n + 1) / 2;
-    for (int64_t i = 0; i < j->p->hidden; i++) j->x[i] = (float)(l->acc[i] / by);
-    fa_pooling_finish(j->p, j->normalize, j->x, j->work);
+    double n = (double)j->n[l->seq];
+    for (int k = 0; k < j->n_kind; k++) {
+        double by = j->kind[k] == FA_POOL_MEAN        ? n
+                    : j->kind[k] == FA_POOL_MEAN_SQRT ? sqrt(n)
+                    : j->kind[k] == FA_POOL_WEIGHTED  ? n * (n + 1) / 2
+                                                      : 1;
+        for (int64_t i = k * j->p->hidden; i < (k + 1) * j->p->hidden; i++) j->x[i] = (float)(l->acc[i] / by);
+    }
+    fa_pooling_finish(j->p, j->normalize, j->x, j->n_kind * j->p->hidden, j->work);
     memcpy(j->out + l->seq * j->p->dim, j->x, (size_t)j->p->dim * sizeof *j->out);
 }
 
@@ -98,16 +108,35 @@ static int step(job *j, int n, fa_error *err) {
 }
 
 static int allocate(job *j, fa_error *err) {
-    size_t n = (size_t)j->n_lane, dim = (size_t)j->p->hidden;
+    size_t n = (size_t)j->n_lane, dim = (size_t)(j->n_kind * j->p->hidden), width = (size_t)fa_pooling_width(j->p);
     j->lane = FA_NEWN(lane, n);
     j->rows = FA_NEWN(fa_seq_rows, n);
     j->who = FA_NEWN(int, n);
     j->acc = FA_NEWN(double, n *dim);
-    j->x = FA_NEWN(float, (size_t)j->p->widest);
-    j->work = FA_NEWN(float, (size_t)j->p->widest);
+    j->x = FA_NEWN(float, width);
+    j->work = FA_NEWN(float, width);
     if (!j->lane || !j->rows || !j->who || !j->acc || !j->x || !j->work)
         return fa_fail(err, FFAI_ENOMEM, "no memory for %d embeddings", j->n_lane);
     for (size_t i = 0; i < n; i++) j->lane[i].acc = j->acc + i * dim;
+    return 0;
+}
+
+/* The kinds of pooling and what follows from them. */
+static int choose(job *j, const ffai_embed_opts *o, fa_error *err) {
+    const fa_pooling *p = j->p;
+    j->normalize = o ? o->normalize : 0;
+    j->n_kind = p->n_kind;
+    memcpy(j->kind, p->kind, sizeof j->kind);
+    if (o && o->pooling) {
+        j->n_kind = 1;
+        if (!fa_pool_kind_find(o->pooling, &j->kind[0]))
+            return fa_fail(err, FFAI_EINVAL, "pooling: \"%s\" is not mean, last, cls or max", o->pooling);
+        if (p->n_kind > 1)
+            return fa_fail(err, FFAI_EINVAL, "pooling: \"%s\": the checkpoint's modules put %d kinds together",
+                           o->pooling, p->n_kind);
+    }
+    j->first_only = j->n_kind == 1 && j->kind[0] == FA_POOL_CLS;
+    j->last_only = j->n_kind == 1 && j->kind[0] == FA_POOL_LAST;
     return 0;
 }
 
@@ -143,12 +172,10 @@ int ffai_embed_batch(ffai_engine *e, const int32_t *const *ids, const size_t *n,
         if (err) *err = why;
         return why.code;
     }
-    j.kind = j.p->kind;
-    j.normalize = opts ? opts->normalize : 0;
-    if (opts && opts->pooling && !fa_pool_kind_find(opts->pooling, &j.kind))
-        return fa_fail(err, FFAI_EINVAL, "pooling: \"%s\" is not mean, last, cls or max", opts->pooling);
+    int rc = choose(&j, opts, err);
+    if (rc) return rc;
     j.n_lane = n_seq < (size_t)e->n_slot ? (int)n_seq : e->n_slot;
-    int rc = check(&j, err);
+    rc = check(&j, err);
     if (!rc) rc = allocate(&j, err);
     if (!rc) rc = fa_engine_take_slots(e, j.n_lane, err);
     for (int i = 0; !rc && i < j.n_lane; i++) start(&j, &j.lane[i]);

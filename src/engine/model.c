@@ -160,7 +160,10 @@ static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
         rc = fa_ckpt_open(&m->ckpt, path, false, &e);
     else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
         rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
-    if (!rc && !fa_model_tok(m, &e)) rc = e.code;
+    if (!rc && !fa_model_tok(m, &e)) {
+        const char *name, *source; /* a folder with nothing but a chat template can render it */
+        if (e.code == FFAI_ENOMEM || ffai_model_template_at(m, 0, &name, &source, NULL) != 1) rc = e.code;
+    }
     if (rc && err) *err = e;
     return rc;
 }
@@ -174,6 +177,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     ffai_model *m = FA_NEW(ffai_model);
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
+    pthread_mutex_init(&m->tmpl_lock, NULL);
     if (opts && opts->tokenizer_only) {
         rc = open_tokenizer(m, path, err);
         if (rc)
@@ -209,7 +213,9 @@ void ffai_model_free(ffai_model *m) {
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
+    fa_templates_free(m->tmpl);
     pthread_mutex_destroy(&m->tok_lock);
+    pthread_mutex_destroy(&m->tmpl_lock);
     fa_free(m);
 }
 
@@ -221,7 +227,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -243,7 +250,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

@@ -17,7 +17,6 @@ enum { MAX_WIDTH = 1 << 20 };
 typedef struct reader {
     fa_pooling *p;
     const char *dir;
-    int64_t dim;
     bool pooled; /* Pooling has been seen */
     fa_error *err;
 } reader;
@@ -25,12 +24,13 @@ typedef struct reader {
 static const struct {
     const char *name, *key, *mode; /* public name; flag of 1_Pooling/config.json; its value of "pooling_mode" */
     fa_pool_kind kind;
-} kinds[] = {{"mean", "pooling_mode_mean_tokens", "mean", FA_POOL_MEAN},
-             {"last", "pooling_mode_lasttoken", "lasttoken", FA_POOL_LAST},
+} kinds[] = {/* in the order in which several of them are put together */
              {"cls", "pooling_mode_cls_token", "cls", FA_POOL_CLS},
              {"max", "pooling_mode_max_tokens", "max", FA_POOL_MAX},
+             {"mean", "pooling_mode_mean_tokens", "mean", FA_POOL_MEAN},
              {NULL, "pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", FA_POOL_MEAN_SQRT},
-             {NULL, "pooling_mode_weightedmean_tokens", "weightedmean", FA_POOL_WEIGHTED}};
+             {NULL, "pooling_mode_weightedmean_tokens", "weightedmean", FA_POOL_WEIGHTED},
+             {"last", "pooling_mode_lasttoken", "lasttoken", FA_POOL_LAST}};
 enum { N_KIND = sizeof kinds / sizeof kinds[0] };
 
 bool fa_pool_kind_find(const char *name, fa_pool_kind *kind) {
@@ -44,34 +44,41 @@ bool fa_pool_kind_find(const char *name, fa_pool_kind *kind) {
 
 /* ---- Pooling ---- */
 
+/* One value of "pooling_mode". */
+static int add_mode(reader *r, const fa_jnode *mode, const char *file) {
+    const char *said = fa_jstr(mode, NULL);
+    for (int i = 0; said && i < N_KIND; i++) {
+        if (strcmp(kinds[i].mode, said)) continue;
+        if (r->p->n_kind == FA_POOL_KINDS) return fa_fail(r->err, FFAI_ELIMIT, "%s: too many pooling modes", file);
+        r->p->kind[r->p->n_kind++] = kinds[i].kind;
+        return 0;
+    }
+    return fa_fail(r->err, FFAI_ENOTSUP, "%s: \"pooling_mode\" \"%s\" is not known", file, said ? said : "(no string)");
+}
+
+/* "pooling_mode" (a name or a list) wins over the flags of older files; nothing said or on: mean. */
 static int pooling_mode(reader *r, const fa_jnode *cfg, const char *file) {
     const fa_jnode *mode = fa_jget(cfg, "pooling_mode");
-    const char *said = fa_jstr(mode, NULL);
-    int on = 0;
-    if (said) {
-        for (int i = 0; i < N_KIND; i++)
-            if (!strcmp(kinds[i].mode, said)) r->p->kind = kinds[i].kind, on++;
-        return on ? 0 : fa_fail(r->err, FFAI_ENOTSUP, "%s: \"pooling_mode\" \"%s\" is not known", file, said);
-    }
-    for (int i = 0; i < N_KIND; i++) {
-        if (!fa_jbool(fa_jget(cfg, kinds[i].key), false)) continue;
-        r->p->kind = kinds[i].kind;
-        on++;
-    }
-    if (on > 1 || mode) return fa_fail(r->err, FFAI_ENOTSUP, "%s: more than one kind of pooling", file);
-    const fa_jnode *mean = fa_jget(cfg, kinds[0].key);
-    if (!on && fa_jtype_of(mean) == FA_JBOOL)
-        return fa_fail(r->err, FFAI_EFORMAT, "%s: no kind of pooling is on", file);
-    return 0; /* without any key: mean */
+    int rc = 0;
+    r->p->n_kind = 0;
+    if (fa_jtype_of(mode) == FA_JARR)
+        for (const fa_jnode *m = fa_jfirst(mode); !rc && m; m = fa_jnext(m)) rc = add_mode(r, m, file);
+    else if (mode)
+        rc = add_mode(r, mode, file);
+    for (int i = 0; !mode && i < N_KIND; i++)
+        if (fa_jbool(fa_jget(cfg, kinds[i].key), false)) r->p->kind[r->p->n_kind++] = kinds[i].kind;
+    if (!r->p->n_kind) r->p->kind[r->p->n_kind++] = FA_POOL_MEAN;
+    r->p->dim = r->p->n_kind * r->p->hidden;
+    return rc;
 }
 
 static int read_pooling(reader *r, const fa_jnode *cfg, const char *file) {
     static const char *const widths[] = {"word_embedding_dimension", "embedding_dimension"};
     for (int i = 0; i < 2; i++) {
         const fa_jnode *n = fa_jget(cfg, widths[i]);
-        if (n && fa_jint(n, -1) != r->dim)
+        if (n && fa_jint(n, -1) != r->p->hidden)
             return fa_fail(r->err, FFAI_EFORMAT, "%s: \"%s\" is not the model's %lld", file, widths[i],
-                           (long long)r->dim);
+                           (long long)r->p->hidden);
     }
     r->pooled = true;
     return pooling_mode(r, cfg, file);
@@ -115,36 +122,57 @@ static int dense_weights(reader *r, const fa_jnode *cfg, fa_pool_step *s, const 
     return rc;
 }
 
+static const struct {
+    const char *name;
+    fa_pool_act act;
+} acts[] = {{"Identity", FA_POOL_IDENTITY}, {"Tanh", FA_POOL_TANH},       {"ReLU", FA_POOL_RELU},
+            {"GELU", FA_POOL_GELU},         {"Sigmoid", FA_POOL_SIGMOID}, {"SiLU", FA_POOL_SILU}};
+enum { N_ACT = sizeof acts / sizeof acts[0] };
+
 static int read_dense(reader *r, const fa_jnode *cfg, const char *file, const char *folder) {
     fa_pool_step *s = &r->p->step[r->p->n_step++];
     const char *act = fa_jstr(fa_jget(cfg, "activation_function"), NULL);
     s->in = fa_jint(fa_jget(cfg, "in_features"), -1);
     s->out = fa_jint(fa_jget(cfg, "out_features"), -1);
-    s->tanh = !act || ends_with(act, "Tanh"); /* the module's default */
-    if (!s->tanh && !ends_with(act, "Identity"))
-        return fa_fail(r->err, FFAI_ENOTSUP, "%s: \"activation_function\" \"%s\" (Identity, Tanh)", file, act);
+    const char *input = fa_jstr(fa_jget(cfg, "module_input_name"), NULL);
+    if (fa_jbool(fa_jget(cfg, "use_residual"), false) || (input && strcmp(input, "sentence_embedding")))
+        return fa_fail(r->err, FFAI_ENOTSUP, "%s: \"use_residual\", \"module_input_name\": not supported", file);
+    int k = 0;
+    while (act && k < N_ACT && !ends_with(act, acts[k].name)) k++;
+    if (k == N_ACT)
+        return fa_fail(r->err, FFAI_ENOTSUP, "%s: \"activation_function\" \"%s\" is not supported", file, act);
+    s->act = act ? acts[k].act : FA_POOL_TANH; /* the module's default */
     if (s->in != r->p->dim || s->out < 1 || s->out > MAX_WIDTH)
         return fa_fail(r->err, FFAI_EFORMAT, "%s: %lld features in and %lld out, behind %lld", file, (long long)s->in,
                        (long long)s->out, (long long)r->p->dim);
     r->p->dim = s->out;
-    if (s->out > r->p->widest) r->p->widest = s->out;
     return dense_weights(r, cfg, s, folder);
 }
 
 /* ---- the list ---- */
 
-/* A module's config.json. */
-static int with_config(reader *r, const char *folder, bool dense) {
+static int read_normalize(reader *r, const fa_jnode *cfg, const char *file) {
+    const char *input = fa_jstr(fa_jget(cfg, "module_input_name"), NULL);
+    if (input && strcmp(input, "sentence_embedding"))
+        return fa_fail(r->err, FFAI_ENOTSUP, "%s: \"module_input_name\" \"%s\": not supported", file, input);
+    r->p->step[r->p->n_step++].normalize = true;
+    return 0;
+}
+
+/* A module by its config.json, which Normalize may lack. */
+static int with_config(reader *r, const char *type, const char *folder) {
     fa_buf path = {0};
     fa_json *doc = NULL;
     fa_buf_printf(&path, "%s/%s/config.json", r->dir, folder);
-    int rc =
-        path.failed ? fa_fail(r->err, FFAI_ENOMEM, "%s: no memory", r->dir) : fa_json_load(&doc, path.data, r->err);
-    if (!rc && fa_jtype_of(fa_json_root(doc)) != FA_JOBJ)
-        rc = fa_fail(r->err, FFAI_EFORMAT, "%s: not an object", path.data);
+    int rc = path.failed ? fa_fail(r->err, FFAI_ENOMEM, "%s: no memory", r->dir) : 0;
+    bool normalize = ends_with(type, "Normalize");
+    if (!rc && !(normalize && !fa_path_exists(path.data))) rc = fa_json_load(&doc, path.data, r->err);
+    const fa_jnode *cfg = fa_json_root(doc);
+    if (!rc && doc && fa_jtype_of(cfg) != FA_JOBJ) rc = fa_fail(r->err, FFAI_EFORMAT, "%s: not an object", path.data);
     if (!rc)
-        rc =
-            dense ? read_dense(r, fa_json_root(doc), path.data, folder) : read_pooling(r, fa_json_root(doc), path.data);
+        rc = normalize                    ? read_normalize(r, cfg, path.data)
+             : ends_with(type, "Pooling") ? read_pooling(r, cfg, path.data)
+                                          : read_dense(r, cfg, path.data, folder);
     fa_json_free(doc);
     fa_buf_free(&path);
     return rc;
@@ -167,16 +195,14 @@ static int read_module(reader *r, const fa_jnode *m, int index, const char *file
     if (ends_with(type, "Dropout")) return 0; /* of training */
     if (ends_with(type, "Pooling")) {
         if (r->pooled) return fa_fail(r->err, FFAI_ENOTSUP, "%s: module %d pools a second time", file, index);
-        return with_config(r, folder, false);
+        return with_config(r, type, folder);
     }
     if (r->p->n_step == FA_POOL_STEPS)
         return fa_fail(r->err, FFAI_ELIMIT, "%s: more than %d modules behind the pooling", file, FA_POOL_STEPS);
     if (!r->pooled || (!ends_with(type, "Normalize") && !ends_with(type, "Dense")))
         return fa_fail(r->err, FFAI_ENOTSUP, "%s: module %d is a %s%s: not supported", file, index, type,
                        r->pooled ? "" : " before the pooling");
-    if (ends_with(type, "Dense")) return with_config(r, folder, true);
-    r->p->step[r->p->n_step++].normalize = true;
-    return 0;
+    return with_config(r, type, folder);
 }
 
 static int read_modules(reader *r, const char *file) {
@@ -203,7 +229,7 @@ static int from_gguf(fa_pooling *p, const fa_ckpt *c, fa_error *err) {
     if (!v) return 0;
     if (v->type == FA_GGUF_STR || v->type == FA_GGUF_ARR || v->i < 0 || v->i > 3)
         return fa_fail(err, FFAI_ENOTSUP, "%s: %s is not 0 to 3 (none, mean, cls, last)", fa_ckpt_path(c), key);
-    p->kind = by_number[v->i];
+    p->kind[0] = by_number[v->i];
     return 0;
 }
 
@@ -212,8 +238,8 @@ int fa_pooling_load(fa_pooling **out, const fa_ckpt *ckpt, int64_t dim, fa_error
     fa_error e = {0};
     fa_pooling *p = FA_NEW(fa_pooling);
     if (!p) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the pooling", fa_ckpt_path(ckpt));
-    *p = (fa_pooling){.kind = FA_POOL_MEAN, .hidden = dim, .dim = dim, .widest = dim};
-    reader r = {.p = p, .dir = fa_ckpt_path(ckpt), .dim = dim, .err = &e};
+    *p = (fa_pooling){.n_kind = 1, .kind = {FA_POOL_MEAN}, .hidden = dim, .dim = dim};
+    reader r = {.p = p, .dir = fa_ckpt_path(ckpt), .err = &e};
     int rc = 0;
     fa_buf file = {0};
     fa_buf_printf(&file, "%s/modules.json", r.dir);
@@ -249,17 +275,35 @@ static void to_length_1(float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = (float)(x[i] / length);
 }
 
+static double activate(fa_pool_act act, double x) {
+    switch (act) {
+    case FA_POOL_TANH: return tanh(x);
+    case FA_POOL_RELU: return x > 0 ? x : 0;
+    case FA_POOL_GELU: return 0.5 * x * (1 + erf(x * sqrt(0.5)));
+    case FA_POOL_SIGMOID: return 1 / (1 + exp(-x));
+    case FA_POOL_SILU: return x / (1 + exp(-x));
+    case FA_POOL_IDENTITY: break;
+    }
+    return x;
+}
+
 static void apply(const fa_pool_step *s, float *x, float *work) {
     for (int64_t o = 0; o < s->out; o++) {
         double sum = s->bias ? (double)s->bias[o] : 0;
         for (int64_t i = 0; i < s->in; i++) sum += (double)s->w[o * s->in + i] * (double)x[i];
-        work[o] = (float)(s->tanh ? tanh(sum) : sum);
+        work[o] = (float)activate(s->act, sum);
     }
     memcpy(x, work, (size_t)s->out * sizeof *x);
 }
 
-void fa_pooling_finish(const fa_pooling *p, int normalize, float *x, float *work) {
-    int64_t n = p->hidden;
+int64_t fa_pooling_width(const fa_pooling *p) {
+    int64_t n = p->hidden * FA_POOL_KINDS;
+    for (int i = 0; i < p->n_step; i++)
+        if (p->step[i].out > n) n = p->step[i].out;
+    return n;
+}
+
+void fa_pooling_finish(const fa_pooling *p, int normalize, float *x, int64_t n, float *work) {
     for (int i = 0; i < p->n_step; i++) {
         const fa_pool_step *s = &p->step[i];
         if (!s->normalize) {

@@ -9,7 +9,7 @@ void fa_pick_begin(fa_pick *p, const fa_kernels *k, float *x, int64_t vocab, voi
     p->p = w + vocab;
     p->id = (int32_t *)(void *)(w + 2 * vocab);
     p->rank = (fa_rank *)(void *)(w + 3 * vocab);
-    p->top = w + 6 * vocab;
+    p->top = p->key = w + 6 * vocab;
     p->raw = w + 7 * vocab;
 }
 
@@ -169,6 +169,29 @@ fa_rank fa_select(fa_rank *r, int64_t n, double target) {
         }
     }
     return (fa_rank){-INFINITY, 0, INT32_MAX}; /* all together do not reach the target */
+}
+
+/* Many candidates first fall into buckets by key; only the one where the target is reached is selected from. */
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, double target) {
+    enum { BUCKETS = 1024, FEW = 4096 };
+    float hi = -INFINITY, lo = INFINITY;
+    for (int64_t i = 0; i < p->n; i++) hi = key[i] > hi ? key[i] : hi, lo = key[i] < lo ? key[i] : lo;
+    float scale = BUCKETS / (hi - lo);
+    bool few = p->n <= FEW || !(scale > 0 && isfinite(scale)); /* one value, or values too far apart */
+    double sum[BUCKETS] = {0}, before = 0;
+    int at = 0;
+    for (int64_t i = 0; !few && i < p->n; i++) {
+        int b = (int)((hi - key[i]) * scale); /* never less for a smaller key */
+        sum[b < BUCKETS ? b : BUCKETS - 1] += w ? (double)w[i] : 1;
+    }
+    while (!few && at < BUCKETS - 1 && before + sum[at] < target) before += sum[at++];
+    int64_t m = 0;
+    for (int64_t i = 0; i < p->n; i++) {
+        int b = few ? 0 : (int)((hi - key[i]) * scale);
+        p->rank[m] = (fa_rank){key[i], w ? w[i] : 1.0f, p->id[i]};
+        m += few || (b < BUCKETS ? b : BUCKETS - 1) == at;
+    }
+    return fa_select(p->rank, m, target - before);
 }
 
 void fa_pick_keep(fa_pick *p, const float *key, fa_rank last) {

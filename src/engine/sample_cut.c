@@ -2,13 +2,6 @@
  * and sources: docs/sampling.md. */
 #include "engine/sample_int.h"
 
-#include <string.h>
-
-/* rank [n] from keys and weights (NULL: 1 each). */
-static void fill_rank(fa_pick *p, const float *key, const float *w) {
-    for (int64_t i = 0; i < p->n; i++) p->rank[i] = (fa_rank){key[i], w ? w[i] : 1.0f, p->id[i]};
-}
-
 /* ---- top-k ---- */
 
 /* A logit that at least k candidates reach: the k-th greatest block maximum. Few more than k do, in practice. */
@@ -25,8 +18,7 @@ void fa_cut_top_k(fa_pick *p, int64_t k) {
         fa_pick_above(p, 2 * k <= n_block ? kth_block(p, k, n_block) / p->temp : -INFINITY);
     }
     if (k >= p->n) return;
-    fill_rank(p, p->l, NULL);
-    fa_pick_keep(p, p->l, fa_select(p->rank, p->n, (double)k));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, NULL, (double)k));
 }
 
 /* ---- top-p ---- */
@@ -51,8 +43,7 @@ void fa_cut_top_p(fa_pick *p, float top_p) {
         }
     }
     if (p->n < 2) return;
-    fill_rank(p, p->l, p->p);
-    fa_pick_keep(p, p->l, fa_select(p->rank, p->n, target));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, p->p, target));
 }
 
 /* ---- thresholds ---- */
@@ -121,33 +112,35 @@ void fa_cut_typical(fa_pick *p, float mass) {
     double lz = log(p->z), h = 0;
     for (int64_t i = 0; i < p->n; i++)
         if (p->p[i] > 0) h -= (double)p->p[i] / p->z * ((double)(p->l[i] - max) - lz);
-    for (int64_t i = 0; i < p->n; i++) { /* nearest to the entropy first */
-        float key = (float)-fabs(-((double)(p->l[i] - max) - lz) - h);
-        p->rank[i] = (fa_rank){key, p->p[i], p->id[i]};
-        p->p[i] = key;
-    }
-    fa_pick_keep(p, p->p, fa_select(p->rank, p->n, (double)mass * p->z));
+    for (int64_t i = 0; i < p->n; i++) /* nearest to the entropy first */
+        p->key[i] = (float)-fabs(-((double)(p->l[i] - max) - lz) - h);
+    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, (double)mass * p->z));
 }
 
 /* ---- exclude top choices ---- */
 
+/* Few tokens can be this likely: they are made a list, the rest of a dense row stays as it is. */
 void fa_cut_xtc(fa_pick *p, float threshold) {
-    double t = threshold, least = INFINITY;
-    fa_pick_softmax(p);
-    int64_t n = 0, last = 0, above = 0;
-    for (int64_t i = 0; i < p->n; i++) {
-        if ((double)p->p[i] < t * p->z) continue;
-        above++;
-        if ((double)p->l[i] <= least) last = i, least = (double)p->l[i]; /* of equals the one with the greatest id */
+    float max = fa_pick_max(p), t = (float)(fa_pick_lse(p) + log((double)threshold));
+    if (!isfinite(max) || !(max >= t)) return;
+    bool dense = p->dense;
+    int64_t n = p->n, m = 0, last = -1;
+    if (dense) {
+        fa_pick_above(p, t);
+        n = p->n;
     }
-    if (above < 2) return;
-    for (int64_t i = 0; i < p->n; i++) {
-        bool drop = (double)p->p[i] >= t * p->z && i != last;
-        p->l[n] = p->l[i];
-        p->id[n] = p->id[i];
-        n += !drop;
+    for (int64_t i = 0; i < n; i++) /* of equals the one with the greatest id */
+        if (p->l[i] >= t && (last < 0 || p->l[i] <= p->l[last])) last = i;
+    for (int64_t i = 0; i < n; i++) {
+        bool drop = p->l[i] >= t && i != last;
+        if (dense && drop) p->x[p->id[i]] = -INFINITY;
+        p->l[m] = p->l[i];
+        p->id[m] = p->id[i];
+        m += !drop;
     }
-    p->n = n;
+    p->n = m;
+    p->dense = dense;
+    if (dense) p->have_top = false;
 }
 
 /* ---- top-h ---- */

@@ -103,6 +103,7 @@ void fa_dry_free(fa_dry *d) {
 /* The text of one token to d->text; false: no memory. A token that has none is plain. */
 static bool token_text(fa_dry *d, int32_t id) {
     fa_error err = {0};
+    if (d->text.failed) fa_buf_free(&d->text); /* of an earlier try */
     d->text.len = 0;
     return fa_tok_decode(d->tok, &id, 1, false, &d->text, &err) != FFAI_ENOMEM;
 }

@@ -10,6 +10,7 @@
 
 #include "backend/cpu/kern.h"
 #include "engine/sampler.h"
+#include "io/gguf.h"
 
 #include <math.h>
 
@@ -38,8 +39,9 @@ typedef struct fa_pick {
     int64_t n;
     float *l;
     int32_t *id;
-    float *p;      /* e^(l - greatest) after fa_pick_softmax */
-    double z;      /* their sum */
+    float *p;   /* e^(l - greatest) after fa_pick_softmax */
+    double z;   /* their sum */
+    float *key; /* [vocab] for selections by something else than l; where the block maxima are, which lists need not */
     fa_rank *rank; /* [vocab] for selections */
     float *raw;    /* [vocab] a copy of the row, for its owner */
 } fa_pick;
@@ -61,6 +63,8 @@ double fa_pick_lse(fa_pick *p);
 double fa_pick_entropy(fa_pick *p, int64_t *n_live);
 /* The last element to keep when the best are taken while the weight of those taken is below target. Reorders r. */
 fa_rank fa_select(fa_rank *r, int64_t n, double target);
+/* The same over the list, whose keys and weights (NULL: 1 each) are [n]. */
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, double target);
 /* Keeps list entries that are `last` or before it; key [n] are their keys. */
 void fa_pick_keep(fa_pick *p, const float *key, fa_rank last);
 /* The row's own values divided by the temperature, so that samplers after it may change single logits. */
@@ -132,5 +136,11 @@ typedef enum fa_sampler_kind {
 /* order [FA_SAMPLE_KINDS]; text NULL: the default. */
 int fa_sampler_order(const char *text, uint8_t *order, int *n, fa_error *err);
 int fa_sampling_check(const ffai_sampling *s, int64_t vocab, fa_error *err);
+
+/* ---- defaults of a GGUF file (sample_gguf.c) ---- */
+
+/* Fills s from general.sampling.*; order: what s->samplers should be, empty for the default; ignored: what is not
+ * followed. */
+int fa_sampling_from_gguf(const fa_gguf *g, ffai_sampling *s, fa_buf *order, fa_buf *ignored, fa_error *err);
 
 #endif

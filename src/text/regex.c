@@ -117,7 +117,7 @@ static int match(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, 
     int rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK, run->md, run->mc);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(r->code, (PCRE2_SPTR)s, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, run->md, run->mc);
-    return rc;
+    return rc == 0 ? 1 : rc; /* 0: a match with more groups than the one that is kept */
 }
 
 /* The first match at or behind `at`; the result of PCRE2. */

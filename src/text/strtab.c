@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { PAD = 8 }; /* so that 8 bytes can be read at any string */
+
 void fa_strtab_free(fa_strtab *t) {
     fa_free(t->pool);
     fa_free(t->span);
@@ -13,14 +15,37 @@ void fa_strtab_free(fa_strtab *t) {
     memset(t, 0, sizeof *t);
 }
 
+static bool set_cap_id(fa_strtab *t, size_t cap) {
+    fa_span *span = (fa_span *)fa_realloc(t->span, cap, sizeof *span);
+    if (!span) return false;
+    t->span = span;
+    t->cap_id = cap;
+    return true;
+}
+
+static bool set_cap_pool(fa_strtab *t, size_t cap) {
+    char *p = (char *)fa_realloc(t->pool, cap, 1);
+    if (!p) return false;
+    t->pool = p;
+    t->pool_cap = cap;
+    return true;
+}
+
+void fa_strtab_reserve(fa_strtab *t, size_t n_id, size_t bytes) {
+    if (n_id > t->cap_id) set_cap_id(t, n_id);
+    if (bytes > t->pool_cap && bytes < UINT32_MAX) set_cap_pool(t, bytes);
+}
+
+void fa_strtab_shrink(fa_strtab *t) {
+    if (t->n_id < t->cap_id) set_cap_id(t, t->n_id);
+    if (t->pool_len + PAD < t->pool_cap) set_cap_pool(t, t->pool_len + PAD);
+}
+
 static bool grow_ids(fa_strtab *t, size_t n) {
     if (n <= t->n_id) return true;
     if (n > t->cap_id) {
         size_t cap = t->cap_id * 2 > n ? t->cap_id * 2 : n;
-        fa_span *span = (fa_span *)fa_realloc(t->span, cap, sizeof *span);
-        if (!span) return false;
-        t->span = span;
-        t->cap_id = cap;
+        if (!set_cap_id(t, cap)) return false;
     }
     for (size_t i = t->n_id; i < n; i++) t->span[i] = (fa_span){UINT32_MAX, 0};
     t->n_id = n;
@@ -28,15 +53,11 @@ static bool grow_ids(fa_strtab *t, size_t n) {
 }
 
 bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len) {
-    enum { PAD = 8 }; /* so that 8 bytes can be read at any string */
     size_t need = t->pool_len + len + 1;
     if (!grow_ids(t, (size_t)id + 1) || need >= UINT32_MAX) return false;
     if (need + PAD > t->pool_cap) {
         size_t cap = need + need / 2 + 64 + PAD;
-        char *p = (char *)fa_realloc(t->pool, cap, 1);
-        if (!p) return false;
-        t->pool = p;
-        t->pool_cap = cap;
+        if (!set_cap_pool(t, cap)) return false;
     }
     t->span[id].off = (uint32_t)t->pool_len;
     t->span[id].len = (uint32_t)len;
@@ -92,15 +113,16 @@ static inline bool equal(const char *a, const char *b, size_t n) {
 }
 
 /* The slot that holds the string, or the free one where it belongs. */
-static inline fa_strslot *find_slot(const fa_strtab *t, const char *s, size_t len, uint64_t head, uint64_t hash) {
-    uint16_t tag = (uint16_t)(hash >> 48), short_len = (uint16_t)(len < UINT16_MAX ? len : UINT16_MAX);
-    for (size_t i = hash & (t->n_slot - 1);; i = (i + 1) & (t->n_slot - 1)) {
+static inline fa_strslot *find_slot(const fa_strtab *t, const char *s, size_t len, fa_strkey y) {
+    for (size_t i = y.hash & (t->n_slot - 1);; i = (i + 1) & (t->n_slot - 1)) {
         fa_strslot *e = &t->slot[i];
         if (!e->id1) return e;
-        if (e->head != head || e->len != short_len) continue;
-        if (len <= 8) return e;
-        const fa_span *span = &t->span[e->id1 - 1];
-        if (e->tag == tag && span->len == len && equal(t->pool + span->off + 8, s + 8, len - 8)) return e;
+        if (e->len != len) continue;
+        if (len <= 8) {
+            if (e->head == y.head) return e;
+        } else if (e->head >> 32 == y.hash >> 32 && equal(t->pool + (uint32_t)e->head, s, len)) {
+            return e;
+        }
     }
 }
 
@@ -108,7 +130,7 @@ bool fa_strtab_index(fa_strtab *t, const uint8_t *keep) {
     enum { AHEAD = 16 };
     fa_strkey key[AHEAD];
     size_t n = 16;
-    while (n < t->n_id * 2) n *= 2;
+    while (n * 3 < t->n_id * 4) n *= 2;
     fa_free(t->slot);
     t->n_slot = 0;
     t->doubles = false;
@@ -128,10 +150,10 @@ bool fa_strtab_index(fa_strtab *t, const uint8_t *keep) {
             if (t->span[k].off == UINT32_MAX || (keep && !keep[k])) continue;
             size_t len = t->span[k].len;
             fa_strkey y = key[k - i];
-            fa_strslot *e = find_slot(t, t->pool + t->span[k].off, len, y.head, y.hash);
+            fa_strslot *e = find_slot(t, t->pool + t->span[k].off, len, y);
             t->doubles |= e->id1 != 0;
-            *e = (fa_strslot){y.head, (uint32_t)k + 1, (uint16_t)(len < UINT16_MAX ? len : UINT16_MAX),
-                              (uint16_t)(y.hash >> 48)};
+            uint64_t head = len <= 8 ? y.head : (y.hash >> 32 << 32 | t->span[k].off);
+            *e = (fa_strslot){head, (uint32_t)k + 1, (uint32_t)len};
         }
     }
     return true;
@@ -144,19 +166,28 @@ fa_strkey fa_strtab_begin(const fa_strtab *t, const char *s, size_t len, const c
     return y;
 }
 
+void fa_strtab_fetch_long(const fa_strtab *t, fa_strkey key) {
+    if (!t->n_slot) return;
+    const fa_strslot *e = &t->slot[key.hash & (t->n_slot - 1)];
+    if (e->len > 8) __builtin_prefetch(t->pool + (uint32_t)e->head);
+}
+
 int32_t fa_strtab_end(const fa_strtab *t, const char *s, size_t len, fa_strkey key) {
     if (!t->n_slot || len > t->max_len) return -1;
-    return (int32_t)find_slot(t, s, len, key.head, key.hash)->id1 - 1;
+    return (int32_t)find_slot(t, s, len, key)->id1 - 1;
 }
 
 int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len) {
     if (!t->n_slot || len > t->max_len) return -1;
-    uint64_t head = head_of(s, len);
-    return (int32_t)find_slot(t, s, len, head, hash_of(s, len, head))->id1 - 1;
+    fa_strkey y = {head_of(s, len), 0};
+    y.hash = hash_of(s, len, y.head);
+    return (int32_t)find_slot(t, s, len, y)->id1 - 1;
 }
 
-bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, const char *b, size_t nb) {
+bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, fa_strkey ka, const char *b, size_t nb,
+                  fa_strkey kb) {
     if (!fa_strtab_has(t, id) || t->span[id].len != na + nb) return false;
     const char *s = t->pool + t->span[id].off;
+    if (na && na + nb <= 8) return head_wide(s, na + nb) == (ka.head | (nb ? kb.head << na * 8 : 0));
     return equal(s, a, na) && equal(s + na, b, nb);
 }

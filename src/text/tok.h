@@ -30,7 +30,7 @@ int fa_tok_from_gguf(fa_tok **out, const fa_gguf *g, fa_error *err);
 void fa_tok_free(fa_tok *t);
 
 typedef enum fa_tok_flags {
-    FA_TOK_SPECIAL = 1,         /* add what the post-processor adds around one sequence (BOS, EOS) */
+    FA_TOK_SPECIAL = 1,          /* add what the post-processor adds around one sequence (BOS, EOS) */
     FA_TOK_NO_PARSE_SPECIAL = 2, /* special tokens written out in the text are plain text */
     FA_TOK_PARSE_SPECIAL = 4     /* they are tokens even where the original keeps them out of texts (tekken.json, a lone
                                     SentencePiece model): what a chat template has rendered is read with this */

@@ -113,25 +113,23 @@ static inline const char *find_special(const char *p, const char *end) {
  * been read character by character it is known. */
 typedef struct gap {
     uint64_t word[6], mask[6];
-    size_t n, n_word; /* bytes; n_word 0: not known */
+    size_t n; /* bytes; 0: not known */
 } gap;
 
 static void learn(gap *g, const char *s, size_t n) {
-    g->n_word = 0;
-    if (n > sizeof g->word) return;
     memset(g, 0, sizeof *g);
+    if (n > sizeof g->word) return;
     memcpy(g->word, s, n);
     memset(g->mask, 0xFF, n);
     g->n = n;
-    g->n_word = (n + 7) / 8;
 }
 
 /* Takes these characters, with white space in front of each; otherwise takes nothing. */
 static inline bool take_gap(cursor *c, gap *g, const char *chars) {
     const char *from = c->p;
-    if (g->n_word && (size_t)(c->end - from) >= sizeof g->word) {
+    if (g->n && (size_t)(c->end - from) >= sizeof g->word) {
         uint64_t differ = 0;
-        for (size_t i = 0; i < g->n_word; i++) differ |= (load8(from + 8 * i) ^ g->word[i]) & g->mask[i];
+        for (size_t i = 0; i < sizeof g->word / 8; i++) differ |= (load8(from + 8 * i) ^ g->word[i]) & g->mask[i];
         if (!differ) return c->p += g->n, true;
     }
     for (; *chars; chars++)
@@ -226,10 +224,11 @@ static inline bool number(cursor *c, uint32_t *out) {
 /* {"token": id, ...} into t->name. */
 static int vocabulary(cursor *c, fa_tok *t, size_t *n_tok) {
     uint64_t limit = (uint64_t)(c->end - c->p) + FA_TOK_ID_SLACK; /* more than the slow way allows; see accept() */
-    gap open = {{0}, {0}, 0, 0}, colon = open, comma = open;
+    gap open = {{0}, {0}, 0}, colon = open, comma = open;
     uint32_t id;
     piece s;
     *n_tok = 0;
+    fa_strtab_reserve(&t->name, (size_t)(c->end - c->p) / 32, (size_t)(c->end - c->p) / 4);
     c->bad = !take_gap(c, &open, "{\"");
     while (!c->bad) {
         c->n_text = 0;
@@ -241,6 +240,7 @@ static int vocabulary(cursor *c, fa_tok *t, size_t *n_tok) {
         if (!take_gap(c, &comma, ",\"")) break;
     }
     c->bad = c->bad || !take(c, '}');
+    fa_strtab_shrink(&t->name);
     return c->bad || fa_strtab_index(&t->name, NULL) ? FFAI_OK : FFAI_ENOMEM;
 }
 
@@ -255,7 +255,7 @@ static bool halves(piece *a, piece *b) {
 
 /* All merges, from the first quote on: ["a", "b"], ... or "a b", ... up to the end of the list. */
 static int merge_list(cursor *c, void *g, bool pairs) {
-    gap middle = {{0}, {0}, 0, 0}, comma = middle;
+    gap middle = {{0}, {0}, 0}, comma = middle;
     int rc;
     do {
         piece a, b;
@@ -276,7 +276,7 @@ static int merges(cursor *c, fa_tok *t) {
     c->bad = !take(c, '[');
     bool pairs = !c->bad && take(c, '[');
     if (c->bad || !take(c, '"')) return c->bad = true, FFAI_OK;
-    int rc = fa_tok_merges_begin(&g, t, t->name.n_id, NULL);
+    int rc = fa_tok_merges_begin(&g, t, (size_t)(c->end - c->p) / 16, NULL);
     rc = fa_tok_merges_end(g, rc ? rc : merge_list(c, g, pairs), NULL);
     c->bad = rc && rc != FFAI_ENOMEM;
     return c->bad ? FFAI_OK : rc;

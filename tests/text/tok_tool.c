@@ -1,8 +1,14 @@
-/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a
- * tokenizer. tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32
- * count and that many bytes or i32 ids tok_tool bench MODEL FILE    load time, and MB/s of encoding FILE cold, warm and
- * decoding tok_tool serve MODEL         commands on stdin, one line of answer each: "load" loads the model once more,
- * "fresh" makes that one the one in use, with nothing in its word cache, "encode FILE", "ids FILE OUT" writes the ids.
+/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a tokenizer.
+ *     tok_tool encode|special|plain|decode|all|stream MODEL
+ *         records on stdin, results on stdout: each is a u32 count and that many bytes or i32 ids
+ *     tok_tool each MODEL
+ *         records that begin with t (text) or i (ids); each is answered by three records: encode, special, plain or
+ *         decode, all, stream; ~0 in place of a count: an error
+ *     tok_tool bench MODEL FILE
+ *         load time, and MB/s of encoding FILE cold, warm and decoding
+ *     tok_tool serve MODEL
+ *         commands on stdin, one line of answer each: "load" loads the model once more, "fresh" makes that one the one in
+ *         use, with nothing in its word cache, "encode FILE", "ids FILE OUT" writes the ids
  * Times are processor seconds of the thread. MODEL is a folder with tokenizer.json or a .gguf file. */
 #define _POSIX_C_SOURCE 200809L
 #include "base/alloc.h"
@@ -66,6 +72,35 @@ static int record(const fa_tok *t, const char *mode, char *data, uint32_t n) {
         fa_free(ids);
     }
     return rc;
+}
+
+/* One answer of `each`; an error is an answer too. */
+static void answer(int rc, const void *data, size_t n) {
+    uint32_t len = rc ? UINT32_MAX : (uint32_t)n;
+    fwrite(&len, 4, 1, stdout);
+    if (!rc) fwrite(data, 1, n, stdout);
+}
+
+static void each(const fa_tok *t, char *data, uint32_t n) {
+    static const unsigned flags[3] = {0, FA_TOK_SPECIAL, FA_TOK_NO_PARSE_SPECIAL};
+    int32_t *ids;
+    for (int i = 0; i < 3; i++) {
+        if (*data == 't') {
+            size_t n_ids;
+            int rc = fa_tok_encode(t, data + 1, n - 1, flags[i], &ids, &n_ids, &err);
+            answer(rc, ids, n_ids * 4);
+            fa_free(ids);
+        } else {
+            fa_buf out = {0};
+            size_t n_ids = (n - 1) / 4;
+            ids = (int32_t *)malloc(n_ids * 4 + 1);
+            memcpy(ids, data + 1, n_ids * 4);
+            int rc = i == 2 ? stream(t, ids, n_ids, &out) : fa_tok_decode(t, ids, n_ids, i == 0, &out, &err);
+            answer(rc, out.data, out.len);
+            fa_buf_free(&out);
+            free(ids);
+        }
+    }
 }
 
 /* Processor seconds: what the machine does beside does not count. */
@@ -178,6 +213,8 @@ int main(int argc, char **argv) {
         char *data = malloc((size_t)n + 1);
         if (!data || fread(data, 1, n, stdin) != n)
             rc = 1;
+        else if (strcmp(argv[1], "each") == 0 && n)
+            each(t, data, n);
         else if ((rc = record(t, argv[1], data, n)) != 0)
             fail();
         free(data);
