@@ -156,8 +156,8 @@ static int bench(const char *model, const char *kind, const char *file, const ch
         for (size_t j = 0; j < k; j++) sum += us[j];
         if (!k) return fail();
         qsort(us, k, sizeof *us, by_time);
-        printf("%s: mean %.1f, median %.1f, 90 %% %.1f, 99 %% %.1f, worst %.1f us\n", i ? "again" : "first", sum / (double)k,
-               us[k / 2], us[k * 9 / 10], us[k * 99 / 100], us[k - 1]);
+        printf("%s: mean %.1f, median %.1f, 90 %% %.1f, 99 %% %.1f, worst %.1f us\n", i ? "again" : "first",
+               sum / (double)k, us[k / 2], us[k * 9 / 10], us[k * 99 / 100], us[k - 1]);
     }
     free(us);
     fa_free(ids);
@@ -173,7 +173,10 @@ int main(int argc, char **argv) {
     fa_gram *g;
     if (argc == 6 && !strcmp(argv[1], "bench")) return bench(argv[2], argv[3], argv[4], argv[5]);
     if (argc < 4 || byte_vocab(&v)) return 2;
-    if (compile(&g, v, argv[2], argv[3])) return fail();
+    if (compile(&g, v, argv[2], argv[3])) {
+        fa_vocab_free(v);
+        return fail();
+    }
     int rc = 2;
     if (!strcmp(argv[1], "accept")) rc = accept(g);
     if (!strcmp(argv[1], "sample") && argc == 6) rc = sample(g, atoi(argv[4]), strtoull(argv[5], NULL, 10));
