@@ -107,8 +107,8 @@ static fa_jjv f_truncate(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     fa_jjv end = fa_jj_arg(a, 2, fa_jj_text(m, "...")), lee = fa_jj_arg(a, 3, fa_jj_none());
     if (lee.t != FA_JJ_NONE) leeway = fa_jj_index(m, lee);
     size_t len;
-    if (end.t != FA_JJ_STR) fa_jj_type_error(m, "object of type '%s' has no len()", fa_jj_type(end));
-    n_end = fa_jj_ncp(m, end.u.s);
+    if (!fa_jj_len(m, end, &len)) fa_jj_type_error(m, "object of type '%s' has no len()", fa_jj_type(end));
+    n_end = (int64_t)len;
     if (length < n_end)
         fa_jj_fail(m, FFAI_EINVAL, "expected length >= %lld, got %lld", (long long)n_end, (long long)length);
     if (leeway < 0) fa_jj_fail(m, FFAI_EINVAL, "expected leeway >= 0, got %lld", (long long)leeway);

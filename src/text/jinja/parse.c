@@ -428,6 +428,7 @@ static fa_jjnode *subparse(fa_jjparser *p, const char *const *end) {
         } else if (at->t == FA_JJ_T_VAR_BEGIN) {
             n = fa_jj_node(p, FA_JJ_N_OUTPUT, at);
             n->a = fa_jj_parse_tuple(p, true, NULL);
+            n->flag = fa_jj_is_const(n->a);
             fa_jj_expect(p, FA_JJ_T_VAR_END, "end of print statement");
         } else {
             if (at_end(p, end)) break;
@@ -482,6 +483,8 @@ static int guarded(fa_jjparser *p, fa_jinja *t, const char *source, size_t len) 
     normalize(p->m, t, source, len);
     p->tok = fa_jj_lex(p->m, t->source, t->n_source);
     fa_jj_parse_template(p, t);
+    p->m->sym_loop = t->sym_loop;
+    fa_jj_track(p->m, t);
     return 0;
 }
 

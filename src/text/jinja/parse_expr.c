@@ -520,3 +520,23 @@ fa_jjnode *fa_jj_parse_name_target(fa_jjparser *p) {
     n->sym = fa_jj_sym(p, at->v.u.s);
     return n;
 }
+
+/* ---- constants ---- */
+
+static bool all_const(const fa_jjnode *list) {
+    for (; list; list = list->next)
+        if (!fa_jj_is_const(list)) return false;
+    return true;
+}
+
+bool fa_jj_is_const(const fa_jjnode *n) {
+    for (; n; n = n->a) { /* down the left side without recursion: chains of operators are long */
+        if (n->k == FA_JJ_N_NAME || n->k == FA_JJ_N_CALL || (n->k == FA_JJ_N_COND && !n->c)) return false;
+        if (n->k == FA_JJ_N_FILTER && n->fn && !n->fn->params && !fa_jj_is(n->v.u.s, "format")) return false;
+        if (!all_const(n->args) || !all_const(n->kw)) return false;
+        if (n->b && !fa_jj_is_const(n->b)) return false;
+        if (n->c && !fa_jj_is_const(n->c)) return false;
+        if (n->dyn_args || n->dyn_kw) return false;
+    }
+    return true;
+}
