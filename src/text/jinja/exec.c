@@ -6,11 +6,22 @@
 #include <string.h>
 #include <time.h>
 
-static fa_jjscope *new_scope(fa_jj *m, fa_jjscope *up, const fa_jjundefs *undef) {
-    fa_jjscope *s = (fa_jjscope *)fa_jj_alloc(m, 1, sizeof *s);
+/* old: a scope of the same statement that has ended; it is used again unless something keeps it. */
+static fa_jjscope *next_scope(fa_jj *m, fa_jjscope *old, fa_jjscope *up, const fa_jjundefs *undef) {
+    fa_jjscope *s = old;
+    if (!s || s->kept) s = (fa_jjscope *)fa_jj_alloc(m, 1, sizeof *s);
+    s->n = 0;
     s->up = up;
     for (uint32_t i = 0; undef && i < undef->n; i++) fa_jj_store(m, undef->sym[i], s, fa_jj_missing());
     return s;
+}
+
+static fa_jjscope *new_scope(fa_jj *m, fa_jjscope *up, const fa_jjundefs *undef) {
+    return next_scope(m, NULL, up, undef);
+}
+
+static void keep(fa_jjscope *s) {
+    for (; s && !s->kept; s = s->up) s->kept = true;
 }
 
 /* ---- assignment ---- */
@@ -51,8 +62,9 @@ static void check_targets(fa_jj *m, const fa_jjnode *target, fa_jjscope *s) {
 
 /* The items that pass the loop's `if`: its own scope, in which the loop variable is not known. */
 static bool next_filtered(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
+    fa_jjscope *s = NULL;
     while (fa_jj_next(m, it->in, out)) {
-        fa_jjscope *s = new_scope(m, it->scope, NULL);
+        s = next_scope(m, s, it->scope, NULL);
         fa_jj_assign(m, it->node->a, s, *out);
         if (fa_jj_truth(m, fa_jj_eval(m, it->node->c, s))) return true;
     }
@@ -81,6 +93,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
     lo->depth0 = depth0;
     lo->node = n;
     lo->scope = s;
+    if (n->flag) keep(s);
     lo->iterable = seq;
     lo->it = fa_jj_iter(m, seq);
     if (n->c) {
@@ -93,7 +106,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
     }
     fa_jjscope *body = NULL;
     while (loop_next(m, lo)) {
-        body = new_scope(m, s, &n->undef);
+        body = next_scope(m, body, s, &n->undef);
         if (n->uses & FA_JJ_USES_LOOP || n->flag)
             fa_jj_store(m, m->t->sym_loop, body, (fa_jjv){.t = FA_JJ_LOOP, .u.lo = lo});
         fa_jj_assign(m, n->a, body, lo->cur);
@@ -259,6 +272,7 @@ static fa_jjv new_macro(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
     fa_jjmacro *mc = (fa_jjmacro *)fa_jj_alloc(m, 1, sizeof *mc);
     mc->node = n;
     mc->scope = s;
+    keep(s);
     return (fa_jjv){.t = FA_JJ_MACRO, .u.m = mc};
 }
 
@@ -434,7 +448,7 @@ int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_ji
     m->t = t;
     m->what = t->what;
     m->mem.limit = ((size_t)512 << 20) + (len < ((size_t)1 << 30) ? len : (size_t)1 << 30) * 32;
-    m->max_steps = 20000000 + (uint64_t)len * 64;
+    m->max_steps = opts && opts->max_steps ? opts->max_steps : 20000000 + (uint64_t)len * 64;
     int rc = guarded(m, json, len, opts);
     if (!rc && !m->out.data) rc = fa_fail(&m->err, FFAI_ENOMEM, "%s: no memory for the text", t->what);
     if (rc) {

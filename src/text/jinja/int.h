@@ -194,7 +194,7 @@ struct fa_jjscope {
     fa_jjscope *up; /* NULL: the root */
     fa_jjslot *v;
     uint32_t n, cap;
-    fa_jjloop *loop;
+    bool kept; /* something outlives the statement that opened it: a macro, a recursive loop */
 };
 
 /* ---- the machine ---- */
@@ -520,9 +520,8 @@ bool fa_jj_skip_name(fa_jjparser *p, const char *name);
 const fa_jjtoken *fa_jj_expect_op(fa_jjparser *p, uint32_t op);
 const fa_jjtoken *fa_jj_expect(fa_jjparser *p, fa_jjtok t, const char *what);
 fa_jjnode *fa_jj_parse_expr(fa_jjparser *p, bool with_cond);
-/* end: a name that ends the tuple too, or NULL */
-fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond, const char *end);
-fa_jjnode *fa_jj_parse_target(fa_jjparser *p, const char *end, bool with_ns);
+fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond);
+fa_jjnode *fa_jj_parse_target(fa_jjparser *p, bool with_ns);
 fa_jjnode *fa_jj_parse_name_target(fa_jjparser *p);
 bool fa_jj_is_const(const fa_jjnode *n); /* no names, no calls */
 fa_jjnode *fa_jj_parse_filter(fa_jjparser *p, fa_jjnode *node, bool inline_start);
