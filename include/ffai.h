@@ -104,6 +104,7 @@ typedef struct ffai_model_opts {
                             work */
     const char *synthetic; /* random weights of this format instead of the checkpoint's: "affine4g64", "bf16", "mxfp4",
                               "q8_0", ...; NULL: no. The folder needs config.json only */
+    const char *chat_template; /* source of a chat template instead of the checkpoint's own; NULL: its own */
 } ffai_model_opts;
 
 /* path: a folder in HuggingFace or mlx layout, or a .gguf file. opts may be NULL. */
