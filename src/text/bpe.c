@@ -167,9 +167,12 @@ static inline uint32_t smallest(const uint32_t *key, size_t n) {
     return m[0] < m[1] ? m[0] : m[1];
 }
 
-static inline uint32_t pair_key(const fa_bpe *m, const int32_t *id, size_t a, size_t b) {
-    uint32_t rank = fa_pair_rank(m, (uint32_t)id[a], (uint32_t)id[b]);
-    return rank == UINT32_MAX ? rank : rank << 6 | (uint32_t)a;
+/* The key of symbol a and its right neighbour b, whose pair hashes to h. */
+static inline uint32_t pair_key(const fa_bpe *m, const int32_t *id, size_t a, size_t b, uint64_t h) {
+    uint32_t rank = fa_pair_rank_hashed(m, (uint32_t)id[a], (uint32_t)id[b], h);
+    if (rank == UINT32_MAX) return rank;
+    __builtin_prefetch(&m->rank_to[rank]); /* for when its turn comes */
+    return rank << 6 | (uint32_t)a;
 }
 
 /* Merges id[0..n) by the merge list, n <= SHORT, in place; returns how many are left. key[i] is the rank of joining
@@ -185,11 +188,14 @@ static size_t merge_pairs(const fa_bpe *m, int32_t *id, uint32_t *key, size_t n)
         there &= ~(UINT64_C(1) << j);
         key[j] = UINT32_MAX;
         uint64_t right = there >> i >> 1, left = there & ((UINT64_C(1) << i) - 1);
-        key[i] = right ? pair_key(m, id, i, i + 1 + (size_t)__builtin_ctzll(right)) : UINT32_MAX;
-        if (left) {
-            size_t p = 63 - (size_t)__builtin_clzll(left);
-            key[p] = pair_key(m, id, p, i);
-        }
+        size_t r = right ? i + 1 + (size_t)__builtin_ctzll(right) : i,
+               l = left ? 63 - (size_t)__builtin_clzll(left) : i;
+        uint64_t hr = fa_pair_hash((uint32_t)id[i], (uint32_t)id[r]),
+                 hl = fa_pair_hash((uint32_t)id[l], (uint32_t)id[i]);
+        fa_pair_fetch(m, hr); /* all four reads are far away: they are begun together */
+        fa_pair_fetch(m, hl);
+        key[i] = right ? pair_key(m, id, i, r, hr) : UINT32_MAX;
+        if (left) key[l] = pair_key(m, id, l, i, hl);
     }
     for (; there; there &= there - 1) id[k++] = id[__builtin_ctzll(there)];
     return k;
@@ -225,7 +231,8 @@ static bool plain_word(fa_enc *e, const char *s, size_t n) {
 /* Merging symbols of any kind by the merge list. */
 static size_t merge_listed(const fa_bpe *m, int32_t *id, size_t n) {
     uint32_t key[SHORT + 8];
-    for (size_t i = 0; i + 1 < n; i++) key[i] = pair_key(m, id, i, i + 1);
+    for (size_t i = 0; i + 1 < n; i++)
+        key[i] = pair_key(m, id, i, i + 1, fa_pair_hash((uint32_t)id[i], (uint32_t)id[i + 1]));
     return merge_pairs(m, id, key, n);
 }
 

@@ -15,10 +15,17 @@ static inline uint64_t fa_pair_hash(uint32_t a, uint32_t b) {
 static inline size_t fa_pair_slot(uint64_t h, size_t mask) { return (size_t)(h >> 24) & mask; }
 static inline size_t fa_pair_bit(uint64_t h, size_t mask) { return (size_t)(h >> 8) & (mask * 4 + 3); }
 
-/* Rank of the pair of tokens a and b in the merge list, UINT32_MAX when it is not there. */
-static inline uint32_t fa_pair_rank(const fa_bpe *m, uint32_t a, uint32_t b) {
+/* What fa_pair_rank_hashed reads. */
+static inline void fa_pair_fetch(const fa_bpe *m, uint64_t h) {
     size_t mask = m->n_pair - 1;
-    uint64_t h = fa_pair_hash(a, b), key = (uint64_t)a << m->id_bits | b;
+    __builtin_prefetch(&m->pair_bits[fa_pair_bit(h, mask) >> 6]);
+    __builtin_prefetch(&m->pair[fa_pair_slot(h, mask)]);
+}
+
+/* Rank of the pair of tokens a and b, whose hash is h, in the merge list; UINT32_MAX when it is not there. */
+static inline uint32_t fa_pair_rank_hashed(const fa_bpe *m, uint32_t a, uint32_t b, uint64_t h) {
+    size_t mask = m->n_pair - 1;
+    uint64_t key = (uint64_t)a << m->id_bits | b;
     size_t bit = fa_pair_bit(h, mask);
     if (!(m->pair_bits[bit >> 6] >> (bit & 63) & 1)) return UINT32_MAX;
     for (size_t i = fa_pair_slot(h, mask);; i = (i + 1) & mask) {
@@ -26,6 +33,10 @@ static inline uint32_t fa_pair_rank(const fa_bpe *m, uint32_t a, uint32_t b) {
         if (!p) return UINT32_MAX;
         if (p >> m->rank_bits == key) return (uint32_t)(p & ((UINT64_C(1) << m->rank_bits) - 1)) - 1;
     }
+}
+
+static inline uint32_t fa_pair_rank(const fa_bpe *m, uint32_t a, uint32_t b) {
+    return fa_pair_rank_hashed(m, a, b, fa_pair_hash(a, b));
 }
 
 /* Rank of joining tokens a and b, which together spell s[0..n) (used by score only); the new token in *id. UINT32_MAX:

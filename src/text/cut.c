@@ -78,12 +78,22 @@ static bool put_tokens(fa_tok *t, const uint8_t *made) {
     return true;
 }
 
-/* Two unknown characters may become one unknown token: no cut between them. */
-static void join_unknown(fa_tok *t) {
-    for (unsigned a = 0; a < 128; a++)
+/* Characters without a token. Two of them may become one unknown token: no cut between them. Or they are left out, and
+ * what stood around them may be joined: no cut beside them. Of other than ASCII characters it is not known what they
+ * are, but for the word sign. */
+static void join_unknown(fa_tok *t, bool left_out) {
+    const int32_t *first = t->bpe.first;
+    bool has_sign = fa_strtab_find(&t->name, sign, 3) >= 0;
+    t->cut.known = has_sign ? SIGN : UINT32_MAX;
+    t->cut.left_out = left_out;
+    for (unsigned a = 0; a < 128; a++) {
         for (unsigned b = 0; b < 128; b++)
-            if (t->bpe.first[a] < 0 && t->bpe.first[b] < 0) put_join(&t->cut, a, b);
-    t->cut.known = fa_strtab_find(&t->name, sign, 3) < 0 ? UINT32_MAX : SIGN;
+            if (left_out ? first[a] < 0 || first[b] < 0 : first[a] < 0 && first[b] < 0) put_join(&t->cut, a, b);
+        if (first[a] < 0 && left_out) {
+            put_join(&t->cut, a, SIGN);
+            put_join(&t->cut, SIGN, a);
+        }
+    }
 }
 
 /* Nothing happens to text but that spaces become the sign, and maybe one is put in front. */
@@ -133,7 +143,8 @@ int fa_cut_build(fa_tok *t, fa_error *err) {
         spaces_as_sign(c);
         t->bpe.first[' '] = fa_strtab_find(&t->name, sign, 3);
     }
-    if (m->unk >= 0 && m->fuse_unk && !m->byte_fallback) join_unknown(t);
+    bool bytes = m->byte_fallback && m->all_bytes, left_out = m->unk < 0 && !m->by_score;
+    if (!bytes && (left_out || (m->unk >= 0 && m->fuse_unk))) join_unknown(t, left_out);
     if (!c->spaces) t->pre[t->n_pre++].kind = FA_PRE_CUT;
     return FFAI_OK;
 }
@@ -145,6 +156,7 @@ static inline bool may_join(const fa_cut *c, uint32_t a, uint32_t b) {
     if (c->spaces && a == ' ') a = SIGN;
     if (c->spaces && b == ' ') b = SIGN;
     if (c->known && a != c->known && b != c->known) return true;
+    if (c->left_out && ((a >= 0x80 && a != SIGN) || (b >= 0x80 && b != SIGN))) return true;
     uint32_t bit = wide_bit(a, b);
     return c->wide[bit >> 6] >> (bit & 63) & 1;
 }

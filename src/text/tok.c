@@ -136,6 +136,8 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         if (a->special && (flags & FA_TOK_NO_PARSE_SPECIAL)) continue;
         if (a->single_word && (word_before(s, start) || word_at(s, n, stop))) continue;
         take_space(a, s, n, from, &start, &stop);
+        if (a->lstrip && start < from) start = from;
+        if (start >= stop) continue; /* white space that the token before has taken: the reference has nothing there */
         if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
         if (start < stop) e->ids[e->n++] = a->id; /* all of it may belong to the token before: then it is none */

@@ -243,6 +243,7 @@ typedef struct fa_cut {
     uint8_t *stop;   /* [b << 8 | a], both ASCII: 1 when b is never joined to a that stands before it */
     uint64_t *wide;  /* all other pairs, by hash: a bit that is not set is such a pair */
     uint32_t known;  /* not 0: of those, only pairs with this character may be cut */
+    bool left_out;   /* and only those of it and ASCII characters */
 } fa_cut;
 
 int fa_cut_build(fa_tok *t, fa_error *err);

@@ -48,8 +48,8 @@ static size_t char_len(const char *s) {
 }
 
 /* Merges are all ways to cut a piece in two pieces: by the piece's id, then by the length of the first part. Counts
- * them, and puts them when there is room. */
-static size_t walk_merges(fa_tok *t, bool put) {
+ * them; with `to`, the pieces that they make, also puts them (SIZE_MAX: the table cannot). */
+static size_t walk_merges(fa_tok *t, uint32_t *to) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) {
         const char *s = t->name.pool + t->name.span[i].off;
@@ -57,7 +57,8 @@ static size_t walk_merges(fa_tok *t, bool put) {
         for (size_t k = len ? char_len(s) : 0; k < len; k += char_len(s + k)) {
             int32_t a = fa_strtab_find(&t->name, s, k), b = fa_strtab_find(&t->name, s + k, len - k);
             if (a < 0 || b < 0) continue;
-            if (put) fa_bpe_put_pair(&t->bpe, (uint32_t)a, (uint32_t)b, (uint32_t)n, (uint32_t)i);
+            if (to && !fa_bpe_put_pair(&t->bpe, (uint32_t)a, (uint32_t)b, (uint32_t)n)) return SIZE_MAX;
+            if (to) to[n] = (uint32_t)i;
             n++;
         }
     }
@@ -76,10 +77,14 @@ static int build_bpe(fa_spm_model *m, const struct class_row *row, const fa_tok_
     fa_tok *t = m->t;
     bool prefix = row->how == LLAMA && fa_jbool(fa_jget(about->config, "add_prefix_space"), true);
     bool legacy = fa_jbool(fa_jget(about->config, "legacy"), false);
-    size_t n = walk_merges(t, false);
-    if (n >= UINT32_MAX || !fa_bpe_reserve_pairs(&t->bpe, n)) return no_memory(m, err);
-    walk_merges(t, true);
-    t->bpe.n_rank = (uint32_t)n;
+    size_t n = walk_merges(t, NULL);
+    uint32_t *to = n < UINT32_MAX ? FA_NEWN(uint32_t, n + 1) : NULL;
+    if (!to || !fa_bpe_reserve_pairs(&t->bpe, n, to)) {
+        fa_free(to);
+        return no_memory(m, err);
+    }
+    if (walk_merges(t, to) != n)
+        return fa_fail(err, FFAI_ELIMIT, "%s: %zu pieces with %zu merges are too many", t->what, t->name.n_id, n);
     t->bpe.byte_fallback = t->bpe.fuse_unk = true;
     t->bpe.unk = row->how == GEMMA ? m->unk : -1;
     int rc = row->how == GEMMA ? fa_tok_put_replace(t, " ", 1, WORD_SIGN, 3, err)
