@@ -448,7 +448,8 @@ int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, i
     const fa_tok *t = fa_model_tok(m, &e);
     int rc = e.code;
     unsigned f = (flags & FFAI_TOK_SPECIAL ? FA_TOK_SPECIAL : 0) |
-                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0);
+                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0) |
+                 (flags & FFAI_TOK_PARSE_SPECIAL ? FA_TOK_PARSE_SPECIAL : 0);
     if (t) rc = fa_tok_encode(t, text, len, f, ids, n, &e);
     if (rc && err) *err = e;
     return rc;
