@@ -106,6 +106,8 @@ typedef struct ffai_model_info {
     int64_t n_tensor, n_unused; /* tensors in the files; those that the family does not use */
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied; /* the head is the embedding matrix */
+    const char
+        *ignored; /* comma-separated keys of generation_config.json that ask for what ffai does not do, mostly "" */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -163,6 +165,13 @@ FFAI_API int ffai_model_template_at(ffai_model *m, size_t i, const char **name, 
  * template, else "default"). The tokenizer's special tokens (bos_token, ...) are variables too, those of json win. */
 FFAI_API int ffai_chat_render(ffai_model *m, const char *name, const char *json, size_t len, char **text, size_t *n,
                               ffai_error *err);
+
+/* Whether the checkpoint was made for conversations: it has a chat template that ends turns with a token that ends
+ * generation. Base models often carry a template too, but end texts with another token. */
+FFAI_API bool ffai_model_is_chat(ffai_model *m);
+/* The text that ends an answer in the template `name` of a checkpoint whose EOS does not, for use as a stop string;
+ * *text NULL: there is none. Free with ffai_free. */
+FFAI_API int ffai_chat_stop(ffai_model *m, const char *name, char **text, ffai_error *err);
 
 /* ---- answers: text, reasoning and tool calls out of a model's output ---- */
 
@@ -265,6 +274,7 @@ FFAI_API void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info)
 typedef struct ffai_engine_stats {
     int64_t prompt_tokens, gen_tokens;
     double prefill_s, decode_s;
+    int64_t reused_tokens; /* of prompts, found in the cache: not part of prompt_tokens */
 } ffai_engine_stats;
 
 FFAI_API void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats);
@@ -280,8 +290,9 @@ FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_r
 
 /* ---- requests ---- */
 
-/* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. Samplers work in the order of
- * `samplers`; penalties and logit_bias also shape greedy decoding. */
+/* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. First the bans and logit_bias, then the
+ * samplers in the order of `samplers`, then the draw; greedy decoding takes the likeliest after bans, bias, penalties
+ * and DRY. docs/sampling.md has the formulas. Arrays and strings are copied by ffai_submit. */
 typedef struct ffai_sampling {
     float temp;           /* temperature; 0: greedy */
     float temp_range;     /* dynamic temperature: temp +- range by the entropy of the distribution */
@@ -292,7 +303,7 @@ typedef struct ffai_sampling {
     float typical;        /* locally typical sampling, https://arxiv.org/abs/2202.00666; 0 or 1: off */
     float top_n_sigma;    /* logits within n standard deviations of the greatest, https://arxiv.org/abs/2411.07641 */
     float xtc_prob;       /* exclude top choices: how often */
-    float xtc_threshold;  /* and which: those at least this likely, but for the last of them */
+    float xtc_threshold;  /* and which: those at least this likely, but for the last of them; 0: 0.1, above 0.5: off */
     float repeat_penalty; /* divides positive and multiplies negative logits of tokens seen; 0 or 1: off */
     float presence_penalty, frequency_penalty; /* subtracted once, and per occurrence */
     int repeat_last;                           /* tokens that the penalties look back; 0: all, with the prompt */
@@ -301,15 +312,25 @@ typedef struct ffai_sampling {
     int dry_allowed_length; /* 0: 2 */
     int dry_last;           /* tokens that DRY looks back; 0: all */
     const char *const *dry_breakers; /* strings that end a repetition; NULL: newline, ":", '"', "*" */
-    size_t n_dry_breaker;
-    float mirostat_tau; /* > 0: mirostat 2 with this target surprise, https://arxiv.org/abs/2007.14966, after temp alone
-                         */
+    size_t n_dry_breaker;            /* 0 with dry_breakers set: none */
+    float mirostat_tau; /* > 0: mirostat 2 with this target surprise in bits, https://arxiv.org/abs/2007.14966; the cuts
+                           (top_n_sigma .. xtc) are off then, penalties, dry and temp work as ordered */
     float mirostat_eta; /* its learning rate; 0: 0.1 */
     const struct ffai_logit_bias *bias; /* added to logits first; -INFINITY forbids a token */
     size_t n_bias;
     const char *samplers; /* order, e.g. "penalties,dry,top_n_sigma,temp,top_k,top_p,min_p,typical,xtc" (the default: as
                              transformers, temperature before the cuts); what is not named is off */
-    uint64_t seed;        /* same seed, same tokens, whatever the number of threads */
+    uint64_t seed;        /* same seed, same tokens, whatever the number of threads and whoever shares the batch */
+    /* What generation_config.json may ask for besides; ffai_sampling_default fills it. */
+    float top_h;                   /* https://arxiv.org/abs/2509.02510; 0 or 1: off */
+    float epsilon_cutoff;          /* tokens at least this likely, https://arxiv.org/abs/2210.15191 */
+    float eta_cutoff;              /* the same with a bound that the entropy lowers */
+    int no_repeat_ngram;           /* forbids the token that would complete an n-gram of this length a second time */
+    int min_new, min_length;       /* end-of-text tokens are forbidden before so many new ones, so many in all */
+    const int32_t *begin_suppress; /* forbidden as the first new token */
+    size_t n_begin_suppress;
+    const struct ffai_token_list *bad_words; /* sequences that must not come to be */
+    size_t n_bad_word;
 } ffai_sampling;
 
 typedef struct ffai_logit_bias {
@@ -317,8 +338,18 @@ typedef struct ffai_logit_bias {
     float bias;
 } ffai_logit_bias;
 
-/* generation_config.json's values, else greedy. */
+typedef struct ffai_token_list {
+    const int32_t *ids;
+    size_t n;
+} ffai_token_list;
+
+/* The values of generation_config.json, or of a GGUF file's general.sampling.*, else greedy. Without "do_sample": true
+ * temp is 0 and the other values wait for one. Arrays live as long as the model. */
 FFAI_API void ffai_sampling_default(const ffai_model *m, ffai_sampling *s);
+/* Whether a request of this model would take the options; the message names the one that it would not. */
+FFAI_API int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err);
+/* Sampler i's name as `samplers` takes it, in the default order; NULL past the last one. */
+FFAI_API const char *ffai_sampler_at(size_t i);
 
 typedef struct ffai_request ffai_request;
 
@@ -341,7 +372,9 @@ typedef struct ffai_request_opts {
     int n_logprob;     /* likeliest tokens that events report for each token; 0: none, -1: only the token's own */
     const ffai_grammar *grammar; /* NULL: none; must outlive the request */
     ffai_mask_fn *mask;          /* NULL: none */
-    ffai_event_fn *event; /* called by ffai_engine_step when there is something new, instead of polling; may be NULL */
+    ffai_event_fn *event; /* called by ffai_engine_step, at its end, when there is something new, and exactly once with
+                             the finish; instead of polling. It may submit, cancel and free requests, this one too, and
+                             save its session; not step or free the engine. NULL: none */
     void *user;           /* for both */
 } ffai_request_opts;
 
@@ -356,7 +389,8 @@ typedef enum ffai_finish {
 
 /* Puts a request in the queue. A prompt that does not fit the context or has ids out of range is refused here. */
 FFAI_API int ffai_submit(ffai_engine *e, const ffai_request_opts *opts, ffai_request **out, ffai_error *err);
-/* Runs one step for all requests that can run. Returns 1 while there is work left, 0 when idle, < 0 on error. */
+/* Runs one step for all requests that can run. Returns 1 while there is work left, 0 when idle, < 0 on error: then the
+ * requests of this step have finished with FFAI_FINISH_ERROR, and the others go on with the next step. */
 FFAI_API int ffai_engine_step(ffai_engine *e, ffai_error *err);
 
 /* Natural logarithms of the model's own distribution, before any sampler. */
@@ -380,18 +414,22 @@ typedef struct ffai_event {
 FFAI_API void ffai_request_poll(ffai_request *r, ffai_event *ev);
 FFAI_API const ffai_error *ffai_request_error(const ffai_request *r); /* why finish is FFAI_FINISH_ERROR */
 FFAI_API void ffai_request_cancel(ffai_request *r);
-FFAI_API void ffai_request_free(ffai_request *r); /* cancels first */
+FFAI_API void ffai_request_free(ffai_request *r); /* cancels first; inside an event: at the end of the step */
 /* All tokens, prompt first, and how many of the prompt were found in the cache (0 until the request has begun). */
 FFAI_API void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, size_t *n_prompt,
                                size_t *n_reused);
 
-/* The cache of a finished request stays in its slot until another one needs it: a prompt that begins with the same
- * tokens goes on from there. A session is such a prefix in a file. */
+/* The cache of a finished (cancelled, freed) request stays in its slot until another one needs it: a prompt that begins
+ * with the same tokens goes on from there, with the same result as if it were fed from the start. A session is such a
+ * prefix in a file. */
 
-/* Writes tokens and cache of a request that has no step in progress (running or finished and its slot not reused). */
+/* Writes tokens and cache of a request between steps: running, or finished while its slot was not used again. The file
+ * appears whole under its name or not at all (written next to it, synced, renamed); it is readable by its owner only.
+ */
 FFAI_API int ffai_session_save(ffai_request *r, const char *path, ffai_error *err);
-/* Puts a session into a free slot; *ids (free with ffai_free): its tokens. A file of another model, cache type or with
- * more tokens than the context is refused. */
+/* Puts a session into a free slot, as if its request had just finished there; *ids (free with ffai_free): its tokens,
+ * which the next prompt begins with. A file that is damaged, of another model or cache type, or with more tokens than
+ * the context is refused, and the engine stays as it was. */
 FFAI_API int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n, ffai_error *err);
 
 /* ---- embeddings ---- */
@@ -402,10 +440,16 @@ typedef struct ffai_embed_opts {
     int normalize;       /* 1: to length 1, -1: not, 0: as the modules say, else not */
 } ffai_embed_opts;
 
-/* The pooled hidden state (after the final norm) of one sequence: out [dim]. The engine must have no running requests.
- */
+/* Values of an embedding: the model's dim, unless the checkpoint's modules end in another. */
+FFAI_API int ffai_embed_dim(ffai_model *m, int64_t *dim, ffai_error *err);
+/* The pooled hidden state (after the final norm, then what the checkpoint's modules do to it) of one sequence of n
+ * tokens: out [ffai_embed_dim]. The engine must have no running requests. A model without output head will do. */
 FFAI_API int ffai_embed(ffai_engine *e, const int32_t *ids, size_t n, const ffai_embed_opts *opts, float *out,
                         ffai_error *err);
+/* The same for n_seq sequences, as many at a time as the engine has slots: ids[i] has n[i] tokens, out [n_seq,
+ * ffai_embed_dim]. */
+FFAI_API int ffai_embed_batch(ffai_engine *e, const int32_t *const *ids, const size_t *n, size_t n_seq,
+                              const ffai_embed_opts *opts, float *out, ffai_error *err);
 
 /* ---- evaluation: logits and taps of a known sequence ---- */
 

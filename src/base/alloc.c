@@ -1,10 +1,12 @@
 /* Heap blocks with overflow checks and a fault hook. */
+#define _DEFAULT_SOURCE
 #include "base/alloc.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static _Atomic long g_fail_at; /* tests: counts down to the allocation that fails; 0 = off */
 
@@ -34,6 +36,21 @@ void *fa_aligned_calloc(size_t align, size_t bytes) {
     void *p = aligned_alloc(align, rounded ? rounded : align);
     if (p) memset(p, 0, rounded ? rounded : align);
     return p;
+}
+
+void *fa_table_calloc(size_t n, size_t size) {
+    const size_t huge = (size_t)2 << 20;
+    if (size && n > (SIZE_MAX - huge) / size) return NULL;
+    size_t bytes = n * size;
+    if (bytes < huge) return fa_calloc(n, size);
+    if (must_fail()) return NULL;
+    bytes = (bytes + huge - 1) / huge * huge;
+    void *p = aligned_alloc(huge, bytes);
+    if (!p) return NULL;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(p, bytes, MADV_HUGEPAGE); /* a hint: without it the pages are small ones */
+#endif
+    return memset(p, 0, bytes);
 }
 
 char *fa_strndup(const char *s, size_t n) {

@@ -8,6 +8,8 @@
 void *fa_calloc(size_t n, size_t size);              /* zeroed; NULL when out of memory or n * size overflows */
 void *fa_realloc(void *p, size_t n, size_t size);    /* new bytes are not zeroed; on NULL the old block stays */
 void *fa_aligned_calloc(size_t align, size_t bytes); /* zeroed; free with fa_free */
+/* Zeroed, for large tables that are read at random: on huge pages where the system has them. Free with fa_free. */
+void *fa_table_calloc(size_t n, size_t size);
 char *fa_strndup(const char *s, size_t n);
 char *fa_strdup(const char *s);
 void fa_free(void *p);

@@ -107,13 +107,14 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     /* a head that is stored wins over tying, as in transformers */
     if (c->tied && !fa_bind_has(b, "lm_head"))
         w->head = embed;
-    else
+    else if (fa_bind_has(b, "lm_head") || !fa_bind_headless(b))
         fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
-    for (int64_t i = 0; i < c->n_layer; i++) spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i]};
+    for (int64_t i = 0; i < c->n_layer; i++)
+        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]]};
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
@@ -146,12 +147,16 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     }
 }
 
-fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor h) {
+fa_tensor fa_dense_norm(fa_cx *cx, const fa_lm *m, fa_tensor h) {
+    const fa_dense *w = (const fa_dense *)m->w;
+    fa_tensor n = fa_rms_norm(cx, fa_out_rows(cx, h), &w->norm);
+    fa_tap(cx, "final_norm", n);
+    return n;
+}
+
+fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor n) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
     const fa_dense *w = (const fa_dense *)m->w;
-    fa_tensor rows = fa_out_rows(cx, h);
-    fa_tensor n = fa_rms_norm(cx, rows, &w->norm);
-    fa_tap(cx, "final_norm", n);
     fa_tensor logits = fa_linear_op(cx, n, &w->head);
     fa_softcap(cx, logits, c->final_softcap);
     return logits;

@@ -39,7 +39,7 @@ typedef struct fa_dense_layer {
 
 typedef struct fa_dense {
     fa_weight embed; /* [vocab, dim] */
-    fa_linear head;  /* [vocab, dim]; the embedding when tied */
+    fa_linear head;  /* [vocab, dim]; the embedding when tied; nothing in a base model without one */
     fa_norm norm;    /* [dim] */
     fa_dense_layer *layer;
 } fa_dense;
@@ -66,10 +66,12 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *w);
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec);
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m);
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h);
-fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor h);
+fa_tensor fa_dense_norm(fa_cx *cx, const fa_lm *m, fa_tensor h);
+fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor n);
 
 #define FA_DENSE_FORWARD                                                                                               \
     .cfg_size = sizeof(fa_dense_cfg), .weights_size = sizeof(fa_dense), .bind = fa_dense_bind,                         \
-    .caches = fa_dense_caches, .embed = fa_dense_embed, .body = fa_dense_body, .head = fa_dense_head
+    .caches = fa_dense_caches, .embed = fa_dense_embed, .body = fa_dense_body, .norm = fa_dense_norm,                  \
+    .head = fa_dense_head
 
 #endif

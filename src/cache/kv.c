@@ -173,15 +173,25 @@ int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *e
     return 0;
 }
 
-int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
+/* Group whose window would reach behind its pages if the sequence were cut at len; NULL: none. */
+static const fa_kv_group *lost_window(const fa_kv_cache *c, int slot, int32_t len) {
     for (int i = 0; i < c->n_group; i++) {
         const int32_t *table = c->group[i].table + (int64_t)slot * c->page_stride;
         int32_t lowest = len - c->group[i].window + 1;
-        if (c->group[i].window && len > 0 && table[lowest > 0 ? lowest / FA_PAGE : 0] < 0)
-            return fa_fail(err, FFAI_ENOTSUP,
-                           "cache: cannot go back to position %d: its window of %d has been given back", len,
-                           c->group[i].window);
+        if (c->group[i].window && lowest < len && table[lowest > 0 ? lowest / FA_PAGE : 0] < 0) return &c->group[i];
     }
+    return NULL;
+}
+
+bool fa_kv_can_truncate(const fa_kv_cache *c, int slot, int32_t len) {
+    return len <= c->len[slot] && !lost_window(c, slot, len);
+}
+
+int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
+    const fa_kv_group *lost = lost_window(c, slot, len);
+    if (lost)
+        return fa_fail(err, FFAI_ENOTSUP, "cache: cannot go back to position %d: its window of %d has been given back",
+                       len, lost->window);
     for (int i = 0; i < c->n_group; i++) {
         int32_t *table = c->group[i].table + (int64_t)slot * c->page_stride;
         for (int32_t p = pages_for(len); p < c->page_stride; p++) give_back(&c->group[i], &table[p]);
@@ -195,4 +205,26 @@ void fa_kv_reset(fa_kv_cache *c, int slot) {
         for (int32_t p = 0; p < c->page_stride; p++)
             give_back(&c->group[i], &c->group[i].table[(int64_t)slot * c->page_stride + p]);
     c->len[slot] = 0;
+}
+
+int fa_kv_restore(fa_kv_cache *c, int slot, const uint32_t *first, int32_t len, fa_error *err) {
+    fa_kv_reset(c, slot);
+    for (int i = 0; i < c->n_group; i++) {
+        fa_kv_group *g = &c->group[i];
+        int32_t *table = g->table + (int64_t)slot * c->page_stride, end = pages_for(len), from = pages_for(first[i]),
+                most = g->n_page / c->n_slot;
+        if (end - from > most) from = end - most;
+        for (int32_t p = from; p < end; p++) {
+            if (!g->n_free) { /* cannot be: no slot ever holds more than its share */
+                fa_kv_reset(c, slot);
+                return fa_fail(err, FFAI_EINTERNAL, "cache: no free page (window %d, slot %d)", g->window, slot);
+            }
+            table[p] = g->free[--g->n_free];
+        }
+    }
+    c->len[slot] = len;
+    const fa_kv_group *lost = lost_window(c, slot, len);
+    if (!lost) return 0;
+    fa_kv_reset(c, slot);
+    return fa_fail(err, FFAI_ENOTSUP, "cache: %d positions do not fill the window of %d", len, lost->window);
 }

@@ -9,7 +9,8 @@
 /* What one layer needs. */
 typedef struct fa_kv_spec {
     int64_t n_head, head_dim;
-    int32_t window; /* a row at position p sees positions > p - window; 0: all */
+    int32_t window;      /* a row at position p sees positions > p - window; 0: all */
+    const fa_rope *rope; /* how its keys are rotated; NULL: in no way that depends on the length of the sequence */
 } fa_kv_spec;
 
 typedef struct fa_kv_group {
@@ -45,9 +46,14 @@ void fa_kv_free(fa_kv_cache *c);
 /* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or
  * after `from` can see. */
 int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *err);
+/* Can positions at and after len be forgotten, so that the sequence goes on from there? */
+bool fa_kv_can_truncate(const fa_kv_cache *c, int slot, int32_t len);
 /* Forgets positions at and after len. Fails when a window group has already given back pages that the shorter sequence
  * would see. */
 int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err);
+/* Makes an unused or used slot hold positions [first[group], len) and nothing else, as far back as the group has pages
+ * for one slot; contents are the caller's. Fails when rows at len would see further back. */
+int fa_kv_restore(fa_kv_cache *c, int slot, const uint32_t *first, int32_t len, fa_error *err);
 void fa_kv_reset(fa_kv_cache *c, int slot);
 
 #endif

@@ -1,169 +1,80 @@
-/* ffai generate: continues a text and streams the continuation. */
+/* ffai generate: continues a text, or answers a message, and streams what the model writes. */
+#include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/constraint.h"
 #include "cli/out.h"
+#include "cli/sampling.h"
 #include "cli/session.h"
 #include "cli/term.h"
 #include "cli/text_in.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-/* What --stats reports, in seconds since the program began. */
-typedef struct gen_times {
-    double start, loaded, first, end;
-    size_t n_prompt, n_gen;
-} gen_times;
+/* Options that only mean something with a chat template. */
+static const opt_id chat_only[] = {OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_END};
 
-static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, const ffai_model_info *mi,
-                       const gen_times *t, double decode_tok_s) {
-    out_json j;
-    out_json_begin(&j, stderr, false);
-    out_json_open(&j, NULL, '{');
-    out_json_num(&j, "load_s", t->loaded - t->start);
-    out_json_int(&j, "prompt_tokens", (int64_t)t->n_prompt);
-    out_json_num(&j, "prefill_s", s->prefill_s);
-    out_json_num(&j, "prefill_tok_s", s->prefill_s > 0 ? (double)t->n_prompt / s->prefill_s : 0);
-    out_json_int(&j, "gen_tokens", (int64_t)t->n_gen);
-    out_json_num(&j, "decode_s", s->decode_s);
-    out_json_num(&j, "decode_tok_s", decode_tok_s);
-    out_json_num(&j, "ttft_s", t->first > 0 ? t->first - t->start : 0);
-    out_json_num(&j, "total_s", t->end - t->start);
-    out_json_int(&j, "peak_rss_bytes", out_peak_rss());
-    out_json_int(&j, "device_bytes", mi->weight_bytes + in->cache_bytes + in->arena_bytes);
-    out_json_str(&j, "device", in->device);
-    out_json_str(&j, "isa", in->isa);
-    out_json_int(&j, "threads", in->n_thread);
-    out_json_str(&j, "precision", in->precision);
-    out_json_str(&j, "kv_cache", in->kv_cache);
-    out_json_close(&j, '}');
-}
-
-static void stats_text(const ffai_engine_stats *s, const ffai_engine_info *in, const gen_times *t,
-                       double decode_tok_s) {
-    char rss[16];
-    if (!isatty(STDOUT_FILENO)) fputc('\n', stderr); /* the text ended without a line end; both may go to one log */
-    fprintf(stderr, "load     %8.3f s\n", t->loaded - t->start);
-    fprintf(stderr, "prompt   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->prefill_s, t->n_prompt,
-            s->prefill_s > 0 ? (double)t->n_prompt / s->prefill_s : 0);
-    fprintf(stderr, "decode   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->decode_s, t->n_gen, decode_tok_s);
-    if (t->first > 0) fprintf(stderr, "start to first token %.3f s, ", t->first - t->start);
-    fprintf(stderr, "peak memory %s, %s (%s), %d threads, %s\n", out_bytes(rss, (double)out_peak_rss()), in->device,
-            in->isa, in->n_thread, in->precision);
-}
-
-static void print_stats(const cli_opts *o, const ffai_engine *e, const ffai_model *m, const gen_times *t) {
-    if (!cli_has(o, OPT_STATS)) return;
-    ffai_engine_stats s;
-    ffai_engine_info in;
-    ffai_model_info mi;
-    ffai_engine_get_stats(e, &s);
-    ffai_engine_get_info(e, &in);
-    ffai_model_get_info(m, &mi);
-    /* The step that ends the prompt also gives the first token: decode steps are one fewer than tokens. */
-    double decode_tok_s = t->n_gen > 1 && s.decode_s > 0 ? (double)(t->n_gen - 1) / s.decode_s : 0;
-    fflush(stdout);
-    if (cli_str(o, OPT_STATS, NULL))
-        stats_json(&s, &in, &mi, t, decode_tok_s);
-    else
-        stats_text(&s, &in, t, decode_tok_s);
-}
-
-static ffai_sampling sampling(const cli_opts *o, const ffai_model *m) {
-    ffai_sampling s;
-    ffai_sampling_default(m, &s);
-    s.temp = (float)cli_num(o, OPT_TEMP, s.temp);
-    s.top_k = (int)cli_int(o, OPT_TOP_K, s.top_k);
-    s.top_p = (float)cli_num(o, OPT_TOP_P, s.top_p);
-    s.min_p = (float)cli_num(o, OPT_MIN_P, s.min_p);
-    if (cli_has(o, OPT_GREEDY)) s.temp = 0;
-    /* Without --seed every run is another one. */
-    s.seed = cli_has(o, OPT_SEED) ? (uint64_t)cli_int(o, OPT_SEED, 0) : (uint64_t)(out_now() * 1e9);
-    return s;
-}
-
-/* Writes what became final; returns how the request stands. */
-static ffai_finish drain(ffai_request *r, gen_times *t) {
-    ffai_event ev;
-    ffai_request_poll(r, &ev);
-    if (ev.n_ids && t->first <= 0) t->first = out_now();
-    t->n_gen += ev.n_ids;
-    if (ev.text_len) {
-        fwrite(ev.text, 1, ev.text_len, stdout);
-        fflush(stdout);
-    }
-    return ev.finish;
-}
-
-/* Steps until the request ends. A closed or full standard output ends it too. */
-static int stream(const cli_opts *o, ffai_engine *e, ffai_request *r, gen_times *t) {
-    ffai_error err;
-    int rc = 1;
-    while (rc > 0) {
-        rc = ffai_engine_step(e, &err);
-        if (rc < 0) return cli_fail(o, "%s", err.msg);
-        ffai_finish f = drain(r, t);
-        if (f == FFAI_FINISH_ERROR) return cli_fail(o, "%s", ffai_request_error(r)->msg);
-        if (f != FFAI_RUNNING) return 0;
-        if (term_interrupted() || ferror(stdout)) {
-            ffai_request_cancel(r);
-            drain(r, t);
-            return 0;
-        }
-    }
+/* --chat, --raw, an option that says so, or what the checkpoint was made for. */
+static int choose_mode(const cli_opts *o, ffai_model *m, bool *as_chat) {
+    const opt_id *id = chat_only;
+    while (*id != OPT_END && !cli_has(o, *id)) id++;
+    if (*id != OPT_END && cli_has(o, OPT_RAW))
+        return cli_usage(o, "--%s means nothing with --raw", cli_options[*id].name);
+    *as_chat = cli_has(o, OPT_CHAT) || *id != OPT_END || (!cli_has(o, OPT_RAW) && ffai_model_is_chat(m));
     return 0;
 }
 
-static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, const char *text, size_t len, gen_times *t) {
-    ffai_error err;
-    int32_t *ids = NULL;
-    if (ffai_tokenize(m, text, len, FFAI_TOK_SPECIAL, &ids, &t->n_prompt, &err)) return cli_fail(o, "%s", err.msg);
-    if (!t->n_prompt) {
-        ffai_free(ids);
-        return cli_fail(o, "the prompt is empty, and this model puts no token in front of a text");
-    }
-    const cli_value *stop = &o->v[OPT_STOP];
-    ffai_request_opts ro = {.ids = ids,
-                            .n_ids = t->n_prompt,
-                            .max_new = cli_int(o, OPT_N, 256),
-                            .sampling = sampling(o, m),
-                            .stop = stop->strs,
-                            .n_stop = stop->n,
-                            .ignore_eos = cli_has(o, OPT_IGNORE_EOS)};
-    ffai_request *r = NULL;
-    int rc = ffai_submit(e, &ro, &r, &err);
-    ffai_free(ids);
-    if (rc) return cli_fail(o, "%s", err.msg);
-    t->loaded = out_now();
-    if (cli_has(o, OPT_ECHO)) fwrite(text, 1, len, stdout);
-    rc = stream(o, e, r, t);
-    t->end = out_now();
-    ffai_request_free(r);
+/* The conversation that the command line describes; the prompt is its last message. */
+static int first_dialog(const cli_opts *o, dialog *d, const char *text, size_t len, char **args) {
+    int rc = dialog_tools(o, OPT_TOOLS, &d->tools);
+    if (!rc) rc = dialog_args(o, OPT_TEMPLATE_ARG, args);
+    d->args = *args;
+    if (!rc && cli_has(o, OPT_MESSAGES)) rc = dialog_load(o, d, cli_str(o, OPT_MESSAGES, ""));
+    bool ok = true;
+    if (!rc && cli_has(o, OPT_SYSTEM)) ok = dialog_set_system(d, cli_str(o, OPT_SYSTEM, ""));
+    if (!rc && ok && text) ok = dialog_add(d, ROLE_USER, text, len);
+    return ok ? rc : cli_fail(o, "out of memory");
+}
+
+static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat, const char *text, size_t len,
+                    answer *a) {
+    answer_env env = {0};
+    dialog d = {0};
+    char *args = NULL;
+    int rc = answer_env_init(&env, o, m, e, as_chat);
+    if (!rc && as_chat) rc = first_dialog(o, &d, text, len, &args);
+    if (!rc) rc = as_chat ? answer_dialog(&env, &d, 0, a) : answer_text(&env, text, len, a);
+    answer_env_free(&env);
+    dialog_free(&d);
+    free(args);
+    free(a->message);
+    if (a->t.loaded <= 0) return rc;                /* nothing ran */
     if (isatty(STDOUT_FILENO)) fputc('\n', stdout); /* a file or a pipe gets exactly the text */
     session_profile(o, e);
-    if (rc == 0) print_stats(o, e, m, t); /* last: its JSON is the last line of stderr */
+    if (rc == 0 && cli_has(o, OPT_STATS)) answer_stats(&env, &a->t);
     return rc;
 }
 
 static int run_generate(const cli_opts *o) {
-    static const opt_id modes[] = {OPT_RAW, OPT_CHAT, OPT_END}, heat[] = {OPT_GREEDY, OPT_TEMP, OPT_END};
-    gen_times t = {.start = out_now()};
+    static const opt_id modes[] = {OPT_RAW, OPT_CHAT, OPT_END};
+    answer a = {.t = {.start = out_now()}};
     ffai_model *m = NULL;
     ffai_engine *e = NULL;
     char *text = NULL;
     size_t len = 0;
+    bool as_chat = false;
     int rc = cli_require(o, OPT_MODEL);
+    if (!rc) rc = cli_sampling_check(o);
+    if (!rc) rc = constraint_check(o);
     if (!rc) rc = cli_exclusive(o, modes);
-    if (!rc) rc = cli_exclusive(o, heat);
-    if (!rc && cli_has(o, OPT_CHAT))
-        rc = cli_fail(o,
-                      "--chat: chat templates are not supported yet; without it the prompt goes to the model as it is");
-    if (!rc) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);
-    if (!rc) term_catch_interrupt();
+    bool prompted = cli_has(o, OPT_PROMPT) || cli_has(o, OPT_PROMPT_FILE) || !cli_has(o, OPT_MESSAGES);
+    if (!rc && prompted) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);
+    if (!rc) term_catch_interrupt(true);
     if (!rc) rc = session_model(o, false, &m);
+    if (!rc) rc = choose_mode(o, m, &as_chat);
     ffai_engine_opts eo = session_engine_opts(o);
     if (!rc) rc = session_engine(o, m, &eo, &e);
-    if (!rc) rc = generate(o, m, e, text, len, &t);
+    if (!rc) rc = generate(o, m, e, as_chat, text, len, &a);
     ffai_engine_free(e);
     ffai_model_free(m);
     free(text);
@@ -174,12 +85,16 @@ static const opt_id generate_options[] = {OPT_MODEL,
                                           OPT_CTX,
                                           OPT_PROMPT,
                                           OPT_PROMPT_FILE,
-                                          OPT_RAW,
                                           OPT_CHAT,
+                                          OPT_RAW,
+                                          CLI_CHAT_OPTIONS,
                                           OPT_N,
                                           OPT_STOP,
                                           OPT_IGNORE_EOS,
                                           OPT_ECHO,
+                                          OPT_LOGPROBS,
+                                          OPT_JSON,
+                                          CLI_CONSTRAINT_OPTIONS,
                                           CLI_SAMPLING_OPTIONS,
                                           CLI_MACHINE_OPTIONS,
                                           OPT_STATS,
@@ -189,18 +104,24 @@ static const opt_id generate_options[] = {OPT_MODEL,
 
 const cli_command cmd_generate = {
     .name = "generate",
-    .summary = "continue a text",
-    .usage = "-m MODEL (-p TEXT | --prompt-file FILE) [options]",
-    .text = "Gives the text to the model and writes the continuation to standard output as it is made, never a part of "
-            "a character. Tokens "
-            "that the checkpoint puts in front of a text are added.\n\n"
-            "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
-            "likeliest token is taken. "
-            "Samplers work in the order temperature, top-k, top-p, min-p.\n\n"
-            "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
-            "is 0. A second Ctrl-C "
-            "kills the program.",
-    .examples = "generate -m models/gemma-3-270m -p \"The sea was\" -n 40 --greedy\n"
+    .summary = "continue a text or answer a message",
+    .usage = "-m MODEL (-p TEXT | --prompt-file FILE | --messages FILE) [options]",
+    .text =
+        "Gives the text to the model and writes what the model makes of it to standard output as it is made, never "
+        "a part of a character.\n\n"
+        "With --chat the text is a user's message: it goes through the checkpoint's chat template, and the answer "
+        "comes without the model's marks. Reasoning is shown on a terminal and left out of files and pipes "
+        "(--reasoning), a tool call is one line of JSON. With --raw the model continues the text as it is; tokens "
+        "that the checkpoint puts in front of a text are added. Without either, checkpoints whose chat template "
+        "ends turns with a token that ends generation (instruction-tuned ones) chat, all others continue.\n\n"
+        "Sampling values that are not given come from the checkpoint's generation_config.json; without one the "
+        "likeliest token is taken. Samplers work in the order of --samplers; one that is not named there, or has no "
+        "value, does nothing.\n\n"
+        "Ctrl-C ends the text cleanly: what was made so far stands, --stats is still printed and the exit status "
+        "is 0. A second Ctrl-C "
+        "kills the program.",
+    .examples = "generate -m models/gemma-3-270m-it -p \"Why is the sea salt?\" --system \"Answer in one sentence.\"\n"
+                "generate -m models/gemma-3-270m --raw -p \"The sea was\" -n 40 --greedy\n"
                 "generate -m model.gguf --prompt-file story.txt --temp 0.8 --top-p 0.95 --seed 7\n"
                 "generate -m model.gguf -p - --stats=json < prompt.txt 2> stats.json",
     .options = generate_options,

@@ -7,8 +7,11 @@
 
 #define CLI_COMMANDS(X)                                                                                                \
     X(generate)                                                                                                        \
+    X(chat)                                                                                                            \
     X(inspect)                                                                                                         \
+    X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
+    X(template)                                                                                                        \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \
@@ -20,8 +23,20 @@ CLI_COMMANDS(X)
 #undef X
 
 /* Options that every command with a model takes. */
-#define CLI_MACHINE_OPTIONS  OPT_DEVICE, OPT_THREADS, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS
-#define CLI_REPORT_OPTIONS   OPT_QUIET, OPT_VERBOSE
-#define CLI_SAMPLING_OPTIONS OPT_GREEDY, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED
+#define CLI_MACHINE_OPTIONS OPT_DEVICE, OPT_THREADS, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS
+#define CLI_REPORT_OPTIONS  OPT_QUIET, OPT_VERBOSE
+/* Options of commands that generate (cli/sampling.h reads them). */
+#define CLI_SAMPLING_OPTIONS                                                                                           \
+    OPT_GREEDY, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_TYPICAL, OPT_TOP_N_SIGMA, OPT_XTC_PROB,                 \
+        OPT_XTC_THRESHOLD, OPT_REPEAT_PENALTY, OPT_PRESENCE_PENALTY, OPT_FREQUENCY_PENALTY, OPT_REPEAT_LAST,           \
+        OPT_DRY_MULTIPLIER, OPT_DRY_BASE, OPT_DRY_ALLOWED_LENGTH, OPT_DRY_LAST, OPT_DRY_BREAKER, OPT_DYNATEMP_RANGE,   \
+        OPT_DYNATEMP_EXP, OPT_MIROSTAT_TAU, OPT_MIROSTAT_ETA, OPT_LOGIT_BIAS, OPT_SAMPLERS, OPT_SEED
+
+/* Options of constrained output (constraint.h). */
+#define CLI_CONSTRAINT_OPTIONS OPT_JSON_SCHEMA, OPT_GRAMMAR, OPT_REGEX
+
+/* Options of a conversation. */
+#define CLI_CHAT_OPTIONS                                                                                               \
+    OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT, OPT_REASONING
 
 #endif

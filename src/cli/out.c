@@ -45,7 +45,7 @@ void out_json_close(out_json *j, char bracket) {
     if (j->depth > 0) j->depth--;
     if (j->indent && any) fprintf(j->to, "\n%*s", 2 * j->depth, "");
     fputc(bracket, j->to);
-    if (j->depth == 0) fputc('\n', j->to);
+    if (j->depth == 0 && !j->bare) fputc('\n', j->to);
 }
 
 /* Length of the well-formed UTF-8 sequence at s (n > 0 bytes left), 0 if there is none. */

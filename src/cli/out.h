@@ -12,8 +12,9 @@
 typedef struct out_json {
     FILE *to;
     int depth;
-    bool indent;           /* one value a line */
-    unsigned char any[32]; /* per depth: a value was written */
+    bool indent;            /* one value a line */
+    bool bare;              /* no line end after the whole */
+    unsigned char any[264]; /* per depth: a value was written */
 } out_json;
 
 void out_json_begin(out_json *j, FILE *to, bool indent);

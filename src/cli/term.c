@@ -64,14 +64,14 @@ static void on_interrupt(int sig) {
     g_interrupted = 1;
 }
 
-void term_catch_interrupt(void) {
+void term_catch_interrupt(bool once) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
     a.sa_handler = on_interrupt;
     sigemptyset(&a.sa_mask);
-    a.sa_flags = (int)SA_RESETHAND; /* the second one has the default effect; no SA_RESTART, so a blocked read of the
-                                       prompt ends too */
-    sigaction(SIGINT, &a, NULL);
+    if (once) a.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &a, NULL); /* no SA_RESTART, so a blocked read of the prompt ends too */
+    a.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGTERM, &a, NULL);
 }
 
@@ -95,3 +95,9 @@ void term_catch_lost_page(void) {
 }
 
 bool term_interrupted(void) { return g_interrupted != 0; }
+
+bool term_clear_interrupt(void) {
+    bool was = g_interrupted != 0;
+    g_interrupted = 0;
+    return was;
+}

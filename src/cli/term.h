@@ -19,11 +19,13 @@ void term_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void term_detail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool term_is_quiet(void);
 
-/* From here on the first Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly; the second one kills as
+/* From here on Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly. once: the second one kills as
  * usual. */
-void term_catch_interrupt(void);
+void term_catch_interrupt(bool once);
 /* Makes SIGBUS (a mapped model file was truncated) end the program with a message and status 1. */
 void term_catch_lost_page(void);
 bool term_interrupted(void);
+/* Forgets that Ctrl-C was pressed; returns whether it was. */
+bool term_clear_interrupt(void);
 
 #endif

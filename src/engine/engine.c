@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/pool.h"
+#include "engine/sampler.h"
 
 #include <string.h>
 
@@ -117,11 +118,10 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
     if (!rc) {
         e->step_seq = (fa_seq_rows *)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_seq);
         e->step_who = (ffai_request **)fa_mem_calloc(&e->mem, (size_t)s.n_slot, sizeof *e->step_who);
-        if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, 8)))
+        if (!e->step_seq || !e->step_who || !(e->sample_work = fa_calloc((size_t)m->dims.vocab, FA_SAMPLER_WORK)))
             rc = fa_fail(err, FFAI_ENOMEM, "no memory for the steps of %d sequences", s.n_slot);
     }
-    if (!rc && !(e->slot = FA_NEWN(ffai_request *, (size_t)s.n_slot)))
-        rc = fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", s.n_slot);
+    if (!rc) rc = fa_slots_create(e, err);
     if (!rc && s.profile && !(e->times = FA_NEWN(fa_op_time, FA_OP_COUNT)))
         rc = fa_fail(err, FFAI_ENOMEM, "no memory for a profile");
     if (rc) {
@@ -140,7 +140,7 @@ void ffai_engine_free(ffai_engine *e) {
     fa_kv_free(e->kv);
     fa_arena_destroy(&e->arena);
     fa_mem_free(&e->mem);
-    fa_free(e->slot);
+    fa_slots_free(e);
     fa_free(e->sample_work);
     fa_free(e->times);
     fa_free(e);
@@ -184,6 +184,7 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
         b->slot[i] = s->slot;
         b->len[i] = from + s->n;
         b->rope_len[i] = s->final_len > b->len[i] ? s->final_len : b->len[i];
+        fa_slot_append(e, s->slot, s->ids, s->n, b->rope_len[i]);
         if (s->n == 1 && b->n_dec == i) b->n_dec++;
         if (s->n > b->max_q) b->max_q = s->n;
         fill_rows(e, s, i, from);
@@ -194,7 +195,7 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
 }
 
 /* Records forward for the batch's shape into prog. */
-static int record(ffai_engine *e, fa_program *prog, bool taps, fa_error *err) {
+static int record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, fa_error *err) {
     fa_cx cx = {.be = e->be,
                 .arena = &e->arena,
                 .prog = prog,
@@ -208,21 +209,22 @@ static int record(ffai_engine *e, fa_program *prog, bool taps, fa_error *err) {
     fa_arena_reset(&e->arena, 0);
     fa_tensor h = f->embed(&cx, &e->lm);
     f->body(&cx, &e->lm, h);
-    prog->out = e->batch.n_out ? f->head(&cx, &e->lm, h) : (fa_tensor){0};
+    prog->out = e->batch.n_out ? f->norm(&cx, &e->lm, h) : (fa_tensor){0};
+    if (e->batch.n_out && !hidden && !e->m->headless) prog->out = f->head(&cx, &e->lm, prog->out);
     if (cx.err.code && err) *err = cx.err;
     return cx.err.code;
 }
 
-static int find_program(ffai_engine *e, bool taps, fa_program **out, fa_error *err) {
+static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program **out, fa_error *err) {
     const fa_batch *b = &e->batch;
-    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps};
+    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden};
     fa_program_slot *oldest = &e->prog[0];
     e->n_step++;
     for (int i = 0; i < FA_PROGRAMS; i++) {
         fa_program_slot *s = &e->prog[i];
         if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out &&
             s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
-            s->key.taps == key.taps) {
+            s->key.taps == key.taps && s->key.hidden == key.hidden) {
             s->used = e->n_step;
             *out = &s->prog;
             return 0;
@@ -230,7 +232,7 @@ static int find_program(ffai_engine *e, bool taps, fa_program **out, fa_error *e
         if (s->used < oldest->used) oldest = s;
     }
     oldest->used = 0;
-    int rc = record(e, &oldest->prog, taps, err);
+    int rc = record(e, &oldest->prog, taps, hidden, err);
     if (rc) return rc;
     oldest->key = key;
     oldest->used = e->n_step;
@@ -238,16 +240,39 @@ static int find_program(ffai_engine *e, bool taps, fa_program **out, fa_error *e
     return 0;
 }
 
-int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
-                  fa_error *err) {
+static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, bool hidden, fa_tensor *out,
+               fa_error *err) {
     fa_program *prog;
     fa_run_opts o = opts ? *opts : (fa_run_opts){0};
     o.times = e->times;
     int rc = fill_batch(e, seq, n_seq, err);
-    if (!rc) rc = find_program(e, o.tap != NULL, &prog, err);
+    if (!rc) rc = find_program(e, o.tap != NULL, hidden, &prog, err);
     if (!rc) rc = e->be->run(e->be, prog, &e->batch, &o, err);
-    if (!rc) *logits = prog->out;
+    if (!rc) *out = prog->out;
+    for (int i = 0; rc && i < n_seq; i++) fa_kv_reset(e->kv, seq[i].slot); /* nobody knows what is in them */
     return rc;
+}
+
+int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
+                  fa_error *err) {
+    return run(e, seq, n_seq, opts, false, logits, err);
+}
+
+int fa_engine_hidden(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_tensor *rows, fa_error *err) {
+    return run(e, seq, n_seq, NULL, true, rows, err);
+}
+
+int fa_engine_has_head(const ffai_engine *e, fa_error *err) {
+    if (!e->m->headless) return 0;
+    return fa_fail(err, FFAI_ENOTSUP, "%s: a base model without lm_head: it gives embeddings only",
+                   fa_ckpt_path(e->m->ckpt));
+}
+
+int fa_engine_take_slots(ffai_engine *e, int n, fa_error *err) {
+    for (int i = 0; i < e->n_slot; i++)
+        if (e->slot[i]) return fa_fail(err, FFAI_EINVAL, "the engine has running requests");
+    for (int i = 0; i < n && i < e->n_slot; i++) fa_kv_reset(e->kv, i);
+    return 0;
 }
 
 int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_error *err) {
@@ -302,7 +327,7 @@ static int plan_shape(ffai_engine *e, int n_tok, ffai_plan *plan, double *flops,
     b->n_seq = b->n_out = 1;
     b->n_dec = n_tok == 1;
     b->n_tile = (n_tok + e->be->attend_tile - 1) / e->be->attend_tile;
-    int rc = record(e, &prog, false, err);
+    int rc = record(e, &prog, false, false, err);
     *flops = *bytes = 0;
     for (int i = 0; !rc && i < prog.n; i++) {
         *flops += prog.rec[i].flops;

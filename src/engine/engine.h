@@ -1,5 +1,5 @@
 /* The engine's inside: backend, arena, cache, the batch buffers, recorded programs, and the step that everything else
- * is made of. */
+ * is made of; slots and the tokens that their caches hold. */
 #ifndef FA_ENGINE_ENGINE_H
 #define FA_ENGINE_ENGINE_H
 
@@ -10,7 +10,7 @@ enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
 /* What a program's shape depends on. */
 typedef struct fa_program_key {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile;
-    bool taps;
+    bool taps, hidden;
 } fa_program_key;
 
 typedef struct fa_program_slot {
@@ -24,7 +24,7 @@ typedef struct fa_seq_rows {
     int slot;
     const int32_t *ids; /* [n] */
     int n;
-    int n_out;         /* the last n_out rows give logits */
+    int n_out;         /* the last n_out rows give logits (or hidden states) */
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
@@ -44,10 +44,14 @@ struct ffai_engine {
     bool composed;
     ffai_request **req; /* [n_req] all that are not freed */
     int n_req, cap_req;
+    bool in_events;          /* a step is calling the requests' callbacks */
     ffai_request **slot;     /* [n_slot] who holds a slot, or NULL */
+    int32_t *kept;           /* [n_slot, n_ctx] the tokens whose keys are in the cache: kv->len[slot] of them */
+    int32_t *kept_len;       /* [n_slot, n_ctx] length that chose each one's rotation; NULL: it depends on none */
+    int64_t *slot_used;      /* [n_slot] n_step of the last use */
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
-    void *sample_work;       /* [vocab] candidates of the sampler, touched only when it samples */
+    void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
     ffai_engine_stats stats;
     fa_op_time *times; /* [FA_OP_COUNT] or NULL */
 };
@@ -55,10 +59,35 @@ struct ffai_engine {
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */
 int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
                   fa_error *err);
+/* The same with hidden states after the final norm instead of logits: *rows [sum of n_out, dim]. */
+int fa_engine_hidden(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_tensor *rows, fa_error *err);
+/* The model's logits can be had, or the reason why not. */
+int fa_engine_has_head(const ffai_engine *e, fa_error *err);
+/* Are there running requests? Then whoever wants slots 0..n of its own is refused; else they are emptied. */
+int fa_engine_take_slots(ffai_engine *e, int n, fa_error *err);
 /* Rejects ids that the embedding table does not have. */
 int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_error *err);
 
+/* ---- slots (slots.c) ---- */
+
+/* Memory of the lists above. */
+int fa_slots_create(ffai_engine *e, fa_error *err);
+void fa_slots_free(ffai_engine *e);
+/* A step is about to put ids [n] behind what the slot holds; len: the sequence length that chooses their rotation. */
+void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t len);
+/* The free slot for a prompt of n ids, cut to what the prompt can go on from: *reused of its tokens, at most n - 1. -1:
+ * no slot is free. */
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, int64_t *reused);
+/* The free slot that is emptiest or was not used for longest; -1: none is free. */
+int fa_slot_oldest(const ffai_engine *e);
+/* The free slot that holds the first tokens of ids [n], and nothing else, the most of them; -1: there is none. */
+int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n);
+
 /* ---- requests (request.c) ---- */
+
+/* What a session needs of a request: its tokens [*n]; the slot that holds it or -1; whether it waits for its first
+ * step. */
+const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, bool *waits);
 void fa_requests_free(ffai_engine *e);
 
 #endif

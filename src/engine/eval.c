@@ -16,12 +16,6 @@ static void forward_tap(void *user, const char *name, int layer, fa_tensor t) {
     o->tap(o->user, name, layer, fa_f32(t), t.dim, t.n_dim);
 }
 
-static int idle(const ffai_engine *e, fa_error *err) {
-    for (int i = 0; i < e->n_slot; i++)
-        if (e->slot[i]) return fa_fail(err, FFAI_EINVAL, "the engine has running requests");
-    return 0;
-}
-
 /* Feeds n more ids to `batch` sequences at once, in one step, and reports the logits of sequence 0. */
 static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int batch, int64_t from, int n,
                 fa_error *err) {
@@ -36,7 +30,7 @@ static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int b
 }
 
 int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
-    int batch = o->batch > 0 ? o->batch : 1, rc = idle(e, err);
+    int batch = o->batch > 0 ? o->batch : 1, rc = fa_engine_take_slots(e, 0, err);
     int64_t n = (int64_t)o->n_ids, vocab = e->m->dims.vocab;
     if (!rc && !n) rc = fa_fail(err, FFAI_EINVAL, "there are no token ids");
     if (!rc && n > e->n_ctx)
@@ -44,6 +38,7 @@ int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
     if (!rc && batch > e->n_slot)
         rc = fa_fail(err, FFAI_ELIMIT, "a batch of %d does not fit %d slots", batch, e->n_slot);
     if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    if (!rc && o->logits) rc = fa_engine_has_head(e, err);
     if (rc) return rc;
     int64_t chunk = o->chunk > 0 && o->chunk < e->n_chunk ? o->chunk : e->n_chunk,
             single = o->decode_from > 0 && o->decode_from < n ? o->decode_from : n;
@@ -52,6 +47,7 @@ int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
     if (chunk < 1) chunk = 1;
     fa_seq_rows *seq = FA_NEWN(fa_seq_rows, (size_t)batch);
     if (!seq) return fa_fail(err, FFAI_ENOMEM, "no memory for a batch of %d", batch);
+    rc = fa_engine_take_slots(e, batch, err);
     for (int64_t i = 0; !rc && i < n;) {
         int64_t m = i >= single ? 1 : single - i < chunk ? single - i : chunk;
         rc = feed(e, o, seq, batch, i, (int)m, err);
@@ -77,7 +73,7 @@ static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t
 }
 
 int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err) {
-    int rc = idle(e, err);
+    int rc = fa_engine_take_slots(e, 0, err);
     if (!rc && (batch < 1 || batch > e->n_slot || depth < 0 || n_tok < 1 || n_step < 1))
         rc = fa_fail(err, FFAI_EINVAL, "bench: batch %d (slots %d), depth %d, %d tokens, %d steps", batch, e->n_slot,
                      depth, n_tok, n_step);
@@ -90,6 +86,7 @@ int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, doub
     fa_seq_rows *seq = FA_NEWN(fa_seq_rows, (size_t)batch);
     if (!ids || !seq) rc = fa_fail(err, FFAI_ENOMEM, "bench: no memory");
     for (int i = 0; !rc && i < n; i++) ids[i] = (int32_t)(fa_rng_at(1, (uint64_t)i) % (uint64_t)e->m->dims.vocab);
+    if (!rc) rc = fa_engine_take_slots(e, batch, err);
     if (!rc && depth) rc = bench_step(e, seq, batch, ids, depth, err);
     for (int s = 0; !rc && s < n_step; s++) {
         double t0 = fa_now();

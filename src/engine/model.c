@@ -4,6 +4,7 @@
 #include "engine/model.h"
 #include "base/alloc.h"
 #include "base/map.h"
+#include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -74,23 +75,24 @@ static int read_eos(ffai_model *m, fa_error *err) {
     return rc;
 }
 
-/* Sampling values must be numbers that ffai_sampling_default can hand on. */
-static int check_generation_config(const ffai_model *m, fa_error *err) {
-    static const struct {
-        const char *key;
-        double max;
-    } keys[] = {{"temperature", 1000}, {"top_k", INT32_MAX}, {"top_p", 1}, {"min_p", 1}};
-    const fa_jnode *g = fa_ckpt_generation_config(m->ckpt);
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const fa_jnode *n = fa_jget(g, keys[i].key);
-        if (!n || fa_jtype_of(n) == FA_JNULL) continue;
-        double v = fa_jnum(n, -2);
-        bool off = i == 1 && v == -1; /* a top_k of -1 is how some say "all" */
-        if ((v < 0 && !off) || v > keys[i].max)
-            return fa_fail(err, FFAI_EFORMAT, "%s: generation_config.json: \"%s\" is no number between 0 and %g",
-                           fa_ckpt_path(m->ckpt), keys[i].key, keys[i].max);
-    }
-    return 0;
+const fa_jnode *fa_model_stop_strings(const ffai_model *m) {
+    const fa_jnode *n = fa_jget(fa_ckpt_generation_config(m->ckpt), "stop_strings");
+    return fa_jtype_of(n) == FA_JNULL ? NULL : n;
+}
+
+static bool is_text(const fa_jnode *n) {
+    const char *s = fa_jstr(n, NULL);
+    return s && *s;
+}
+
+static int check_stop_strings(const ffai_model *m, fa_error *err) {
+    const fa_jnode *n = fa_model_stop_strings(m);
+    bool ok = !n || fa_jtype_of(n) == FA_JARR || is_text(n);
+    for (const fa_jnode *s = fa_jtype_of(n) == FA_JARR ? fa_jfirst(n) : NULL; s; s = fa_jnext(s)) ok = ok && is_text(s);
+    return ok ? 0
+              : fa_fail(err, FFAI_EFORMAT,
+                        "%s: generation_config.json: \"stop_strings\" is no text and no list of texts",
+                        fa_ckpt_path(m->ckpt));
 }
 
 static int read_config(ffai_model *m, fa_error *err) {
@@ -137,6 +139,7 @@ static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth,
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
         m->bound = true;
+        m->headless = b.headless;
     }
     fa_binder_close(&b);
     return rc;
@@ -153,11 +156,14 @@ static int check_opts(const ffai_model_opts *o, bool *private_copy, fa_error *er
 static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
     int rc = 0;
     fa_error e = {0};
-    if (!fa_path_is_dir(path))
+    if (!fa_path_is_dir(path) && !fa_tok_is_file(path))
         rc = fa_ckpt_open(&m->ckpt, path, false, &e);
     else if (!(m->tok_dir = fa_mem_printf(&m->mem, "%s", path)))
         rc = fa_fail(&e, FFAI_ENOMEM, "%s: no memory", path);
-    if (!rc && !fa_model_tok(m, &e)) rc = e.code;
+    if (!rc && !fa_model_tok(m, &e)) {
+        const char *name, *source; /* a folder with nothing but a chat template can render it */
+        if (e.code == FFAI_ENOMEM || ffai_model_template_at(m, 0, &name, &source, NULL) != 1) rc = e.code;
+    }
     if (rc && err) *err = e;
     return rc;
 }
@@ -171,6 +177,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     ffai_model *m = FA_NEW(ffai_model);
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
+    pthread_mutex_init(&m->tmpl_lock, NULL);
     if (opts && opts->tokenizer_only) {
         rc = open_tokenizer(m, path, err);
         if (rc)
@@ -185,7 +192,8 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = find_family(m, err);
     if (!rc) rc = read_config(m, err);
     if (!rc) rc = read_eos(m, err);
-    if (!rc) rc = check_generation_config(m, err);
+    if (!rc) rc = check_stop_strings(m, err);
+    if (!rc) rc = fa_model_read_sampling(m, err);
     if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
     if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
         rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
@@ -199,11 +207,15 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
+    fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
+    fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
+    fa_templates_free(m->tmpl);
     pthread_mutex_destroy(&m->tok_lock);
+    pthread_mutex_destroy(&m->tmpl_lock);
     fa_free(m);
 }
 
@@ -215,7 +227,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -237,7 +250,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {
@@ -312,6 +326,7 @@ const char *ffai_model_config_text(const ffai_model *model) {
     if (!m->config_text) {
         fa_buf b = {0};
         print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        if (b.failed) fa_buf_free(&b); /* tried again next time */
         m->config_text = b.data;
     }
     pthread_mutex_unlock(&m->tok_lock);
@@ -375,6 +390,14 @@ int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error 
 
 /* ---- tokens ---- */
 
+/* A folder, or one tokenizer file by itself. */
+static void open_tok(fa_tok **out, const char *path, fa_error *err) {
+    if (fa_tok_is_file(path))
+        fa_tok_from_file(out, path, err);
+    else
+        fa_tok_from_dir(out, path, err);
+}
+
 const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
     pthread_mutex_lock(&m->tok_lock);
     if (!m->tok_tried) {
@@ -382,12 +405,19 @@ const fa_tok *fa_model_tok(ffai_model *m, fa_error *err) {
         if (fa_ckpt_gguf(m->ckpt))
             fa_tok_from_gguf(&m->tok, fa_ckpt_gguf(m->ckpt), &m->tok_err);
         else
-            fa_tok_from_dir(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
+            open_tok(&m->tok, m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt), &m->tok_err);
         if (m->tok && !m->n_eos && fa_tok_eos(m->tok) >= 0) m->eos[m->n_eos++] = fa_tok_eos(m->tok);
     }
     pthread_mutex_unlock(&m->tok_lock);
     if (!m->tok && err) *err = m->tok_err;
     return m->tok;
+}
+
+const fa_pooling *fa_model_pooling(ffai_model *m, fa_error *err) {
+    pthread_mutex_lock(&m->tok_lock);
+    if (!m->pooling) fa_pooling_load(&m->pooling, m->ckpt, m->dims.dim, err);
+    pthread_mutex_unlock(&m->tok_lock);
+    return m->pooling;
 }
 
 bool fa_model_is_eos(const ffai_model *m, int32_t id) {

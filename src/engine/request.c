@@ -2,15 +2,19 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/grammar.h"
 #include "engine/sampler.h"
 
 #include <string.h>
+
+enum { FA_MAX_LOGPROB = 1000 /* likeliest tokens reported for each */ };
 
 struct ffai_request {
     ffai_engine *e;
     int32_t *ids; /* prompt, then what was generated */
     int64_t n, cap, n_prompt;
-    int64_t n_fed; /* tokens whose keys are in the cache */
+    int64_t n_fed;    /* tokens whose keys are in the cache */
+    int64_t n_reused; /* of those, how many were there when the request began */
     int64_t max_new;
     fa_sampler *sampler;
     char **stop;
@@ -21,25 +25,72 @@ struct ffai_request {
     fa_error err;
     fa_tok_stream *stream; /* NULL: the model has no tokenizer */
     fa_buf text;           /* everything decoded so far, stop string cut off */
+    ffai_event_fn *event;  /* NULL: polled only */
+    void *user;            /* its first argument */
+    bool event_done;       /* the event that tells the finish is out */
+    bool doomed;           /* freed inside an event: goes when the step ends */
     size_t text_given;     /* bytes that a poll has handed out */
     int64_t ids_given;     /* generated tokens that a poll has handed out */
+    ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
+    uint32_t *allowed;
+    fa_gram_run *grammar; /* NULL: none */
+    int n_logprob;        /* entries per token of logprob: the token and the likeliest; 0: none */
+    ffai_logprob *logprob;
 };
+
+static void finish(ffai_request *r, ffai_finish why);
 
 /* ---- making and freeing ---- */
 
-static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
-    r->stop = FA_NEWN(char *, o->n_stop + 1);
-    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-    for (size_t i = 0; i < o->n_stop; i++) {
-        size_t len = strlen(o->stop[i]);
-        if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
-        if (!(r->stop[i] = fa_strdup(o->stop[i]))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
-        r->n_stop = i + 1;
-        if (len > r->max_stop) r->max_stop = len;
-    }
-    if (o->n_stop && !r->stream)
-        return fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+static int copy_stop(ffai_request *r, const char *text, fa_error *err) {
+    size_t len = strlen(text);
+    if (!len) return fa_fail(err, FFAI_EINVAL, "stop: an empty string");
+    if (!(r->stop[r->n_stop] = fa_strdup(text))) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    r->n_stop++;
+    if (len > r->max_stop) r->max_stop = len;
     return 0;
+}
+
+/* Those of the request, and those that the checkpoint names beside its EOS. */
+static int copy_stops(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    const fa_jnode *own = o->ignore_eos || !r->stream ? NULL : fa_model_stop_strings(r->e->m);
+    size_t n_own = fa_jtype_of(own) == FA_JSTR ? 1 : fa_jlen(own);
+    int rc = 0;
+    r->stop = FA_NEWN(char *, o->n_stop + n_own + 1);
+    if (!r->stop) return fa_fail(err, FFAI_ENOMEM, "no memory for stop strings");
+    for (size_t i = 0; i < o->n_stop && !rc; i++) rc = copy_stop(r, o->stop[i], err);
+    if (fa_jtype_of(own) == FA_JSTR && !rc) rc = copy_stop(r, fa_jstr(own, NULL), err);
+    for (const fa_jnode *s = fa_jtype_of(own) == FA_JARR ? fa_jfirst(own) : NULL; s && !rc; s = fa_jnext(s))
+        rc = copy_stop(r, fa_jstr(s, NULL), err);
+    if (!rc && o->n_stop && !r->stream)
+        rc = fa_fail(err, FFAI_EINVAL, "stop: the model has no tokenizer, so there is no text to stop at");
+    return rc;
+}
+
+/* Room for what is kept per token (logprobs) and made anew for each (allowed). */
+static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
+    int64_t vocab = r->e->m->dims.vocab;
+    if (o->n_logprob < -1) return fa_fail(err, FFAI_EINVAL, "logprobs: %d is negative", o->n_logprob);
+    if (o->n_logprob > FA_MAX_LOGPROB)
+        return fa_fail(err, FFAI_ELIMIT, "logprobs: %d, at most %d are possible", o->n_logprob, FA_MAX_LOGPROB);
+    int n_top = o->n_logprob > vocab ? (int)vocab : o->n_logprob > 0 ? o->n_logprob : 0;
+    if (o->n_logprob) r->n_logprob = 1 + n_top;
+    if (r->n_logprob && !(r->logprob = FA_NEWN(ffai_logprob, (size_t)r->max_new * (size_t)r->n_logprob)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for the logprobs of %lld tokens", (long long)r->max_new);
+    r->mask = o->mask;
+    r->user = o->user;
+    int rc = o->grammar ? fa_constraint_new(&r->grammar, o->grammar, r->e->m, err) : 0;
+    if (rc) return rc;
+    if ((r->mask || r->grammar) && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for a token mask");
+    fa_sampler_env env = {.vocab = vocab,
+                          .n_prompt = r->n_prompt,
+                          .max_ids = r->cap,
+                          .tok = fa_model_tok(r->e->m, NULL),
+                          .eos = r->e->m->eos,
+                          .n_eos = r->e->m->n_eos,
+                          .isa = r->e->be->isa};
+    return fa_sampler_new(&r->sampler, &o->sampling, &env, err);
 }
 
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
@@ -49,12 +100,14 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
     r->n = r->n_prompt = (int64_t)o->n_ids;
     r->cap = r->n + r->max_new + 1;
     r->ignore_eos = o->ignore_eos;
+    r->event = o->event;
+    r->user = o->user;
     r->slot = -1;
     if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
-    int rc = fa_sampler_new(&r->sampler, &o->sampling, e->m->dims.vocab, tok, err);
+    int rc = fill_sampling(r, o, err);
     if (!rc && tok) rc = fa_tok_stream_new(&r->stream, tok, !o->keep_special, err);
     if (rc) return rc;
     return copy_stops(r, o, err);
@@ -67,7 +120,8 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
         return fa_fail(err, FFAI_ELIMIT,
                        "the prompt has %zu tokens, the context holds %d (one is needed for the answer)", o->n_ids,
                        e->n_ctx);
-    int rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
+    int rc = fa_engine_has_head(e, err);
+    if (!rc) rc = fa_engine_check_ids(e, o->ids, o->n_ids, err);
     if (rc) return rc;
     if (e->n_req == e->cap_req) {
         int cap = e->cap_req ? 2 * e->cap_req : 8;
@@ -89,9 +143,9 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
     return 0;
 }
 
+/* What was fed stays in the slot for a later request that begins with the same tokens. */
 static void release_slot(ffai_request *r) {
     if (r->slot < 0) return;
-    fa_kv_reset(r->e->kv, r->slot);
     r->e->slot[r->slot] = NULL;
     r->slot = -1;
 }
@@ -102,6 +156,9 @@ static void free_request(ffai_request *r) {
     fa_free(r->stop);
     fa_free(r->ids);
     fa_sampler_free(r->sampler);
+    fa_free(r->allowed);
+    fa_gram_run_free(r->grammar);
+    fa_free(r->logprob);
     fa_tok_stream_free(r->stream);
     fa_buf_free(&r->text);
     fa_free(r);
@@ -110,6 +167,11 @@ static void free_request(ffai_request *r) {
 void ffai_request_free(ffai_request *r) {
     if (!r) return;
     ffai_engine *e = r->e;
+    if (e->in_events) { /* the list is being walked */
+        r->doomed = true;
+        finish(r, FFAI_FINISH_CANCEL);
+        return;
+    }
     for (int i = 0; i < e->n_req; i++) {
         if (e->req[i] != r) continue;
         memmove(&e->req[i], &e->req[i + 1], (size_t)(e->n_req - i - 1) * sizeof *e->req); /* keeps the queue's order */
@@ -138,6 +200,7 @@ static void finish(ffai_request *r, ffai_finish why) {
 
 static void fail(ffai_request *r, const fa_error *err) {
     r->err = *err;
+    if (r->slot >= 0) fa_kv_reset(r->e->kv, r->slot);
     finish(r, FFAI_FINISH_ERROR);
 }
 
@@ -155,11 +218,26 @@ static bool hit_stop(ffai_request *r, size_t from) {
     return true;
 }
 
+static void why_none(ffai_request *r, int32_t why, fa_error *err) {
+    long long at = (long long)r->n;
+    bool any = !r->allowed;
+    for (int64_t i = 0; !any && i < r->e->m->dims.vocab; i++) any = r->allowed[i / 32] >> (i % 32) & 1;
+    if (why == FA_PICK_NOMEM)
+        fa_fail(err, FFAI_ENOMEM, "token %lld: no memory to sample", at);
+    else if (!any)
+        fa_fail(err, FFAI_EINVAL, "token %lld: the token mask allows none", at);
+    else if (fa_sampler_forbids(r->sampler) || r->allowed)
+        fa_fail(err, FFAI_EINVAL,
+                "token %lld: none is left: all have usable logits no more or are forbidden by mask, bias or bans", at);
+    else
+        fa_fail(err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
+                at);
+}
+
 static void accept(ffai_request *r, int32_t id) {
     fa_error err = {0};
     if (id < 0) {
-        fa_fail(&err, FFAI_EFORMAT, "token %lld: the model gives no usable logits (its weights hold NaN or infinity)",
-                (long long)r->n);
+        why_none(r, id, &err);
         fail(r, &err);
         return;
     }
@@ -174,8 +252,42 @@ static void accept(ffai_request *r, int32_t id) {
         fail(r, &err);
     else if (r->n_stop && hit_stop(r, from))
         finish(r, FFAI_FINISH_STOP);
+    else if (r->grammar && fa_gram_accept(r->grammar, id, &err))
+        fail(r, &err);
+    else if (r->grammar && fa_gram_ended(r->grammar))
+        finish(r, FFAI_FINISH_EOS); /* the one token that could follow */
     else if (r->n - r->n_prompt >= r->max_new)
         finish(r, FFAI_FINISH_LENGTH);
+}
+
+/* ---- the next token ---- */
+
+/* The tokens that may come next, *bits NULL: all. Every source clears bits of what the one before it has left. False:
+ * there is none, the request has ended. */
+static bool allowed_tokens(ffai_request *r, const uint32_t **bits) {
+    fa_error err = {0};
+    *bits = r->allowed;
+    if (!r->allowed) return true;
+    memset(r->allowed, 0xff, (size_t)(r->e->m->dims.vocab + 31) / 32 * sizeof *r->allowed);
+    int rc = r->grammar ? fa_constraint_mask(r->grammar, r->e->m, r->ignore_eos, r->allowed, &err) : 0;
+    if (rc > 0) finish(r, FFAI_FINISH_EOS);
+    if (rc < 0) fail(r, &err);
+    if (!rc && r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
+    return !rc;
+}
+
+/* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
+static int32_t next_token(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
+    int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
+    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
+    double lse;
+    float *raw = fa_sampler_raw(work, vocab);
+    ffai_logprob *lp = r->logprob + i * r->n_logprob;
+    fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
+    memcpy(raw, row, (size_t)vocab * sizeof *raw); /* the sampler changes the row */
+    int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
+    if (id >= 0) lp[0] = (ffai_logprob){id, (float)((double)raw[id] - lse)};
+    return id;
 }
 
 /* Bytes at the end of the text that may still turn out to be the beginning of a stop string. */
@@ -195,6 +307,8 @@ void ffai_request_poll(ffai_request *r, ffai_event *ev) {
     *ev = (ffai_event){.text = "",
                        .ids = r->ids + r->n_prompt + r->ids_given,
                        .n_ids = (size_t)(n_gen - r->ids_given),
+                       .logprobs = r->logprob ? r->logprob + r->ids_given * r->n_logprob : NULL,
+                       .n_top = r->logprob ? (size_t)r->n_logprob - 1 : 0,
                        .finish = r->finish};
     if (end > r->text_given) {
         ev->text = r->text.data + r->text_given;
@@ -208,7 +322,15 @@ void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, siz
     *ids = r->ids;
     *n = (size_t)r->n;
     *n_prompt = (size_t)r->n_prompt;
-    *n_reused = 0;
+    *n_reused = (size_t)r->n_reused;
+}
+
+const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, bool *waits) {
+    *e = r->e;
+    *n = r->n;
+    *slot = r->slot;
+    *waits = r->finish == FFAI_RUNNING && r->n_fed == 0;
+    return r->ids;
 }
 
 const ffai_error *ffai_request_error(const ffai_request *r) { return &r->err; }
@@ -218,13 +340,15 @@ void ffai_request_cancel(ffai_request *r) { finish(r, FFAI_FINISH_CANCEL); }
 /* ---- scheduling ---- */
 
 static void admit(ffai_engine *e) {
-    for (int i = 0, s = 0; i < e->n_req; i++) {
+    for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        while (s < e->n_slot && e->slot[s]) s++;
-        if (s == e->n_slot) return;
+        int s = fa_slot_take(e, r->ids, r->n_prompt, &r->n_reused);
+        if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
+        r->n_fed = r->n_reused;
+        e->stats.reused_tokens += r->n_reused;
     }
 }
 
@@ -256,7 +380,8 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
         if (!seq[i].n_out) continue;
-        accept(r, fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, NULL, work));
+        const uint32_t *allowed;
+        if (allowed_tokens(r, &allowed)) accept(r, next_token(r, row, allowed, work));
         row += e->m->dims.vocab;
     }
 }
@@ -284,7 +409,32 @@ static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *
     return 1;
 }
 
+/* Tells requests that have a callback what is new. It may submit, cancel and free requests. */
+static void send_events(ffai_engine *e) {
+    e->in_events = true;
+    for (int i = 0; i < e->n_req; i++) { /* n_req grows when an event submits */
+        ffai_request *r = e->req[i];
+        ffai_event ev;
+        if (!r->event || r->event_done || r->doomed) continue;
+        ffai_request_poll(r, &ev);
+        r->event_done = ev.finish != FFAI_RUNNING;
+        if (ev.text_len || ev.n_ids || r->event_done) r->event(r->user, r, &ev);
+    }
+    e->in_events = false;
+    for (int i = e->n_req; i-- > 0;)
+        if (e->req[i]->doomed) ffai_request_free(e->req[i]);
+}
+
+static bool has_work(const ffai_engine *e) {
+    for (int i = 0; i < e->n_req; i++)
+        if (e->req[i]->finish == FFAI_RUNNING) return true;
+    return false;
+}
+
 int ffai_engine_step(ffai_engine *e, ffai_error *err) {
+    if (e->in_events) return fa_fail(err, FFAI_EINVAL, "ffai_engine_step inside an event of a step");
     admit(e);
-    return run_step(e, e->step_seq, e->step_who, e->sample_work, err);
+    int rc = run_step(e, e->step_seq, e->step_who, e->sample_work, err);
+    send_events(e);
+    return rc ? rc : has_work(e);
 }

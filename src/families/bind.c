@@ -393,6 +393,14 @@ bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     return find(b, name, ".weight") != NULL;
 }
 
+bool fa_bind_headless(fa_binder *b) {
+    const char *arch = fa_jstr(fa_jfirst(fa_jget(fa_ckpt_config(b->ckpt), "architectures")), NULL);
+    size_t n = arch ? strlen(arch) : 0;
+    bool base = n > 5 && strcmp(arch + n - 5, "Model") == 0;
+    b->headless = !b->synth && (base || !b->body[0]);
+    return b->headless;
+}
+
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name) {
     const fa_ckpt_tensor *t = fa_ckpt_find(b->ckpt, name);
     return t && t->n_dim == 1 && t->dim[0] == n ? vector(b, t, n) : NULL;

@@ -21,6 +21,7 @@ struct fa_binder {
     int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
     int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
+    bool headless;         /* a base model without lm_head */
     bool private_copy;     /* copy matrices out of the mapping and drop its pages */
     const fa_synth *synth; /* make random weights instead of looking for tensors; NULL: no */
     fa_st_item *item;      /* synth: every array made, [n_item], in model memory */

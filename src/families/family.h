@@ -49,6 +49,9 @@ void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
+ * loader too: the model embeds, but does not generate. For families that lack an untied lm_head. */
+bool fa_bind_headless(fa_binder *b);
 void *fa_bind_alloc(fa_binder *b, size_t n,
                     size_t size); /* model memory; a dummy after an error, never NULL for small sizes */
 
@@ -76,11 +79,12 @@ typedef struct fa_family {
     void (*config)(fa_cfg *c, void *cfg, fa_lm_dims *dims);
     void (*bind)(fa_binder *b, const void *cfg, void *w);
     void (*caches)(const void *cfg, fa_kv_spec *spec); /* [n_layer] */
-    /* embed: tokens to the residual stream [n_tok, dim]; body: through the layers; head: rows batch->out_row to logits
-     * [n_out, vocab] */
+    /* embed: tokens to the residual stream [n_tok, dim]; body: through the layers; norm: rows batch->out_row after the
+     * final norm [n_out, dim], which is what embeddings pool; head: those to logits [n_out, vocab] */
     fa_tensor (*embed)(fa_cx *cx, const fa_lm *m);
     void (*body)(fa_cx *cx, const fa_lm *m, fa_tensor h);
-    fa_tensor (*head)(fa_cx *cx, const fa_lm *m, fa_tensor h);
+    fa_tensor (*norm)(fa_cx *cx, const fa_lm *m, fa_tensor h);
+    fa_tensor (*head)(fa_cx *cx, const fa_lm *m, fa_tensor n);
 } fa_family;
 
 /* families.inc: every family, one line each. */

@@ -1,7 +1,7 @@
 /* Byte-pair encoding of one word. A word becomes symbols (one per byte or character), then the pair with the best rank,
  * leftmost among equals, is joined until none is left: exactly the order of the reference. Words of up to SHORT symbols
  * are merged by scanning an array, longer ones with the queues of bpe_long.c, so that no text costs more than linear
- * time. A word cache in front of it answers nearly all words of natural text. */
+ * time. The word cache (words.c) answers nearly all words of natural text before they come here. */
 #include "text/bpe_int.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -10,13 +10,17 @@
 
 enum { SHORT = 64 };
 
-bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n) {
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to) {
     size_t cap = 16;
-    while (cap < n * 2) cap *= 2;
-    m->pair = FA_NEWN(fa_pair, cap);
+    while (cap * 3 < n * 4) cap *= 2;
+    m->rank_bits = 1;
+    while (n >> m->rank_bits) m->rank_bits++;
+    m->id_bits = (64 - m->rank_bits) / 2 < 31 ? (64 - m->rank_bits) / 2 : 31;
+    m->pair = (uint64_t *)fa_table_calloc(cap, sizeof *m->pair);
     m->pair_bits = FA_NEWN(uint64_t, cap / 16);
     if (!m->pair || !m->pair_bits) return false;
-    memset(m->pair, 0xFF, cap * sizeof *m->pair);
+    m->rank_to = to;
+    m->n_rank = (uint32_t)n;
     m->n_pair = cap;
     return true;
 }
@@ -25,12 +29,14 @@ void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b) {
     __builtin_prefetch(&m->pair[fa_pair_slot(fa_pair_hash(a, b), m->n_pair - 1)], 1);
 }
 
-void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id) {
-    uint64_t h = fa_pair_hash(a, b);
+bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank) {
+    if ((a | b) >> m->id_bits) return false;
+    uint64_t h = fa_pair_hash(a, b), key = (uint64_t)a << m->id_bits | b;
     size_t mask = m->n_pair - 1, i = fa_pair_slot(h, mask), bit = fa_pair_bit(h, mask);
-    while (m->pair[i].id != UINT32_MAX && (m->pair[i].a != a || m->pair[i].b != b)) i = (i + 1) & mask;
-    m->pair[i] = (fa_pair){a, b, rank, id};
+    while (m->pair[i] && m->pair[i] >> m->rank_bits != key) i = (i + 1) & mask;
+    m->pair[i] = key << m->rank_bits | (rank + 1);
     m->pair_bits[bit >> 6] |= UINT64_C(1) << (bit & 63);
+    return true;
 }
 
 /* ---- symbols ---- */
@@ -149,6 +155,99 @@ static size_t merge_short(const fa_bpe *m, const char *s, int32_t *id, uint32_t 
     return n;
 }
 
+/* Smallest of key[0..n), n a multiple of 8. */
+static inline uint32_t smallest(const uint32_t *key, size_t n) {
+    uint32_t m[8];
+    memcpy(m, key, sizeof m);
+    for (size_t i = 8; i < n; i += 8)
+        for (size_t k = 0; k < 8; k++) m[k] = key[i + k] < m[k] ? key[i + k] : m[k];
+    for (size_t k = 0; k < 4; k++) m[k] = m[k] < m[k + 4] ? m[k] : m[k + 4];
+    m[0] = m[0] < m[2] ? m[0] : m[2];
+    m[1] = m[1] < m[3] ? m[1] : m[3];
+    return m[0] < m[1] ? m[0] : m[1];
+}
+
+/* The key of symbol a and its right neighbour b, whose pair hashes to h. */
+static inline uint32_t pair_key(const fa_bpe *m, const int32_t *id, size_t a, size_t b, uint64_t h) {
+    uint32_t rank = fa_pair_rank_hashed(m, (uint32_t)id[a], (uint32_t)id[b], h);
+    if (rank == UINT32_MAX) return rank;
+    __builtin_prefetch(&m->rank_to[rank]); /* for when its turn comes */
+    return rank << 6 | (uint32_t)a;
+}
+
+/* Merges id[0..n) by the merge list, n <= SHORT, in place; returns how many are left. key[i] is the rank of joining
+ * symbol i with its right neighbour, above the place i, so that the smallest key is the leftmost of the best; it comes
+ * in filled. Which symbols are still there is a bit each. */
+static size_t merge_pairs(const fa_bpe *m, int32_t *id, uint32_t *key, size_t n) {
+    uint64_t there = n < 64 ? (UINT64_C(1) << n) - 1 : ~UINT64_C(0);
+    size_t n_key = (n + 7) & ~(size_t)7, k = 0;
+    for (size_t i = n - 1; i < n_key; i++) key[i] = UINT32_MAX;
+    for (uint32_t best; (best = smallest(key, n_key)) != UINT32_MAX;) {
+        size_t i = best & 63, j = i + 1 + (size_t)__builtin_ctzll(there >> i >> 1);
+        id[i] = (int32_t)m->rank_to[best >> 6];
+        there &= ~(UINT64_C(1) << j);
+        key[j] = UINT32_MAX;
+        uint64_t right = there >> i >> 1, left = there & ((UINT64_C(1) << i) - 1);
+        size_t r = right ? i + 1 + (size_t)__builtin_ctzll(right) : i,
+               l = left ? 63 - (size_t)__builtin_clzll(left) : i;
+        uint64_t hr = fa_pair_hash((uint32_t)id[i], (uint32_t)id[r]),
+                 hl = fa_pair_hash((uint32_t)id[l], (uint32_t)id[i]);
+        fa_pair_fetch(m, hr); /* all four reads are far away: they are begun together */
+        fa_pair_fetch(m, hl);
+        key[i] = right ? pair_key(m, id, i, r, hr) : UINT32_MAX;
+        if (left) key[l] = pair_key(m, id, l, i, hl);
+    }
+    for (; there; there &= there - 1) id[k++] = id[__builtin_ctzll(there)];
+    return k;
+}
+
+/* A short word of bytes or ASCII characters that all have a token: no question of unknown ones or of affixes. False:
+ * it is not such a word. */
+static bool plain_word(fa_enc *e, const char *s, size_t n) {
+    const fa_bpe *m = &e->t->bpe;
+    int32_t id[SHORT], bad = 0;
+    uint32_t key[SHORT + 8];
+    if (n > SHORT || !m->pair_ascii || !fa_enc_room(e, n)) return false;
+    unsigned char top = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        id[i] = m->first[c];
+        bad |= id[i];
+        top |= c;
+    }
+    if (bad < 0 || (top >= 0x80 && !m->byte_level)) return false;
+    for (size_t i = 0; i + 1 < n; i++) {
+        unsigned char a = (unsigned char)s[i], b = (unsigned char)s[i + 1];
+        uint32_t rank =
+            (a | b) < 0x80 ? m->pair_ascii[b << 7 | a] : fa_pair_rank(m, (uint32_t)id[i], (uint32_t)id[i + 1]);
+        key[i] = rank == UINT32_MAX ? rank : rank << 6 | (uint32_t)i;
+    }
+    size_t k = merge_pairs(m, id, key, n);
+    memcpy(e->ids + e->n, id, k * sizeof *id);
+    e->n += k;
+    return true;
+}
+
+/* Merging symbols of any kind by the merge list. */
+static size_t merge_listed(const fa_bpe *m, int32_t *id, size_t n) {
+    uint32_t key[SHORT + 8];
+    for (size_t i = 0; i + 1 < n; i++)
+        key[i] = pair_key(m, id, i, i + 1, fa_pair_hash((uint32_t)id[i], (uint32_t)id[i + 1]));
+    return merge_pairs(m, id, key, n);
+}
+
+bool fa_bpe_finish(fa_bpe *m) {
+    if (m->by_score || !m->n_pair || m->prefix || m->suffix || m->n_rank >= (1u << 26) - 1) return true;
+    m->pair_ascii = FA_NEWN(uint32_t, 128 * 128);
+    if (!m->pair_ascii) return false;
+    for (unsigned b = 0; b < 128; b++)
+        for (unsigned a = 0; a < 128; a++)
+            m->pair_ascii[b << 7 | a] = m->first[a] < 0 || m->first[b] < 0
+                                            ? UINT32_MAX
+                                            : fa_pair_rank(m, (uint32_t)m->first[a], (uint32_t)m->first[b]);
+    return true;
+}
+
 /* Merging by score ends with characters that are in no token. */
 static void put_left_over(fa_enc *e, const char *s, const int32_t *id, const uint32_t *beg, size_t n) {
     const fa_bpe *m = &e->t->bpe;
@@ -157,6 +256,11 @@ static void put_left_over(fa_enc *e, const char *s, const int32_t *id, const uin
     bool open = false;
     for (size_t i = 0; i < n; i++) {
         symbols y = {store, at, 0, open, 0};
+        if (id[i] >= 0 && m->unused && m->unused[id[i]]) {
+            if (open && fa_enc_room(e, 1)) e->ids[e->n++] = m->unk;
+            open = fa_bpe_take_apart(e, s + beg[i], beg[i + 1] - beg[i]);
+            continue;
+        }
         if (id[i] >= 0) {
             close_unk(m, &y);
             add_symbol(&y, id[i], 0);
@@ -194,7 +298,9 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
     symbols y = {id, beg, 0, false, 0};
     begin_symbols(e, &y, s, n);
     if (e->rc || !y.n) return;
-    size_t k = y.n <= SHORT ? merge_short(m, s, id, beg, y.n) : fa_bpe_merge_long(e, s, id, beg, y.n);
+    size_t k = y.n > SHORT     ? fa_bpe_merge_long(e, s, id, beg, y.n)
+               : m->pair_ascii ? merge_listed(m, id, y.n)
+                               : merge_short(m, s, id, beg, y.n);
     if (e->rc || !fa_enc_room(e, k)) return;
     if (m->by_score) {
         put_left_over(e, s, id, beg, k);
@@ -204,92 +310,12 @@ static void merge_word(fa_enc *e, const char *s, size_t n) {
     }
 }
 
-/* ---- the word cache ---- */
-
-static inline uint64_t load8(const char *s) {
-    uint64_t v;
-    memcpy(&v, s, 8);
-    return v;
-}
-
-/* The word as a zero-padded key; its last byte is the length. */
-static inline void make_key(uint64_t key[4], const char *s, size_t n, const char *lim) {
-    if (lim - s >= 32) {
-        for (size_t i = 0; i < 4; i++) {
-            uint64_t mask = n >= 8 * i + 8 ? ~UINT64_C(0) : n <= 8 * i ? 0 : (UINT64_C(1) << (n - 8 * i) * 8) - 1;
-            key[i] = load8(s + 8 * i) & mask;
-        }
-    } else {
-        memset(key, 0, 32);
-        memcpy(key, s, n);
-    }
-    key[3] |= (uint64_t)n << 56;
-}
-
-/* Index of the first slot of the word's pair of slots. */
-static inline size_t cache_slot(const fa_enc *e, const uint64_t key[4]) {
-    uint64_t h = (key[0] ^ key[2] * UINT64_C(0xD6E8FEB86659FD93)) * UINT64_C(0x9E3779B97F4A7C15);
-    h = (h ^ h >> 32 ^ key[1] ^ (key[3] << 7 | key[3] >> 57)) * UINT64_C(0xC2B2AE3D27D4EB4F);
-    return (size_t)(h >> 40) & (e->n_cache - 1) & ~(size_t)1;
-}
-
-static inline bool same_key(const fa_cached *c, const uint64_t key[4]) {
-    return c->key[0] == key[0] && c->key[3] == key[3] && c->key[1] == key[1] && c->key[2] == key[2];
-}
-
-/* Puts a word in the first slot of its pair; what was there moves to the second. */
-static void cache_put(fa_enc *e, const fa_cached *word) {
-    fa_cached *c = &e->cache[cache_slot(e, word->key)];
-    if (c->key[3]) {
-        e->n_cached += !c[1].key[3];
-        c[1] = c[0];
-    } else {
-        e->n_cached++;
-    }
-    c[0] = *word;
-}
-
-/* A larger table when this one is half full; without memory for it the old one goes on serving. */
-static void cache_grow(fa_enc *e) {
-    size_t n = e->n_cache;
-    if (n >= FA_CACHE_MAX || e->n_cached * 2 < n) return;
-    fa_cached *old = e->cache, *more = FA_NEWN(fa_cached, n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4);
-    if (!more) return;
-    e->cache = more;
-    e->n_cache = n * 4 > FA_CACHE_MAX ? FA_CACHE_MAX : n * 4;
-    e->n_cached = 0;
-    for (size_t i = 0; i < n; i++)
-        if (old[i].key[3]) cache_put(e, &old[i]);
-    fa_free(old);
-}
-
-void fa_bpe_word(fa_enc *e, const char *s, size_t n) {
+void fa_bpe_merge(fa_enc *e, const char *s, size_t n) {
     const fa_bpe *m = &e->t->bpe;
-    fa_cached word;
-    bool small = n - 1 < FA_CACHE_WORD;
-    if (small) {
-        make_key(word.key, s, n, e->lim);
-        const fa_cached *c = &e->cache[cache_slot(e, word.key)];
-        if (same_key(c, word.key) || same_key(++c, word.key)) {
-            if (e->cap - e->n < FA_CACHE_IDS && !fa_enc_room(e, FA_CACHE_IDS)) return;
-            memcpy(e->ids + e->n, c->id, sizeof c->id);
-            e->n += c->n;
-            return;
-        }
-    } else if (n == 0) {
-        return;
-    }
-    size_t from = e->n;
     int32_t whole = m->ignore_merges ? fa_strtab_find(m->word, s, n) : -1;
-    if (e->rc) return;
-    if (whole < 0)
+    if (whole >= 0) {
+        if (fa_enc_room(e, 1)) e->ids[e->n++] = whole;
+    } else if (!plain_word(e, s, n) && !e->rc) {
         merge_word(e, s, n);
-    else if (fa_enc_room(e, 1))
-        e->ids[e->n++] = whole;
-    if (!small || e->rc || e->n - from > FA_CACHE_IDS) return;
-    word.n = (uint32_t)(e->n - from);
-    memset(word.id, 0, sizeof word.id);
-    memcpy(word.id, e->ids + from, word.n * sizeof *word.id);
-    cache_put(e, &word);
-    cache_grow(e);
+    }
 }

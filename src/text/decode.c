@@ -1,6 +1,7 @@
 /* Ids back to text. The decoder steps of the file run as a chain of filters: each takes one token's text at a time and
  * hands on what nothing later can change. Decoding a whole list is pushing all of it and flushing, so streaming and
  * whole decoding agree by construction. */
+#include "text/spm.h"
 #include "text/tok_steps.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
@@ -34,6 +35,7 @@ struct fa_tok_stream {
     bool skip_special;
     bool began;                     /* a token has been pushed */
     fa_buf *out;                    /* of the current call */
+    fa_spm_dec spm;                 /* SentencePiece models decode by themselves */
     fa_buf pend[FA_TOK_MAX_STEPS];  /* what a step holds back */
     size_t count[FA_TOK_MAX_STEPS]; /* STRIP: stripped so far, or SIZE_MAX; others: tokens seen */
     fa_regex_run *re;
@@ -429,12 +431,13 @@ int fa_tok_stream_new(fa_tok_stream **out, const fa_tok *t, bool skip_special, f
 void fa_tok_stream_free(fa_tok_stream *s) {
     if (!s) return;
     for (size_t k = 0; k < FA_TOK_MAX_STEPS; k++) fa_buf_free(&s->pend[k]);
+    fa_spm_dec_free(&s->spm);
     fa_regex_run_free(s->re);
     fa_free(s);
 }
 
 static int check(fa_tok_stream *s, fa_error *err) {
-    bool failed = s->out->failed;
+    bool failed = s->out->failed || fa_spm_dec_failed(&s->spm);
     for (size_t k = 0; k < s->t->n_dec; k++) failed |= s->pend[k].failed;
     int rc = s->rc;
     s->out = NULL;
@@ -444,10 +447,24 @@ static int check(fa_tok_stream *s, fa_error *err) {
     return failed ? fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory for decoded text") : FFAI_OK;
 }
 
+/* Bytes of a byte-level decoder that wait for more get none. */
+static void end_text(fa_tok_stream *s) {
+    for (size_t k = 0; k < s->t->n_dec; k++) {
+        if (s->t->dec[k].kind != FA_DEC_BYTE_LEVEL) continue;
+        emit_lossy(s, k + 1, s->pend[k].data, s->pend[k].len);
+        s->pend[k].len = 0;
+    }
+}
+
 static void push(fa_tok_stream *s, int32_t id) {
     const fa_tok *t = s->t;
     size_t len;
     const char *text = fa_tok_piece(t, id, &len);
+    if (t->spm) {
+        if (text) fa_spm_dec_push(t, &s->spm, id, text, len, s->skip_special, s->out);
+        return;
+    }
+    if (t->special_breaks && text && t->special[id]) end_text(s);
     if (!text || (s->skip_special && t->special[id])) return;
     if (!t->has_decoder && s->began) fa_buf_add(s->out, " ", 1);
     s->began = true;
@@ -462,6 +479,7 @@ int fa_tok_stream_push(fa_tok_stream *s, int32_t id, fa_buf *out, fa_error *err)
 }
 
 static void flush(fa_tok_stream *s) {
+    if (s->t->spm) fa_spm_dec_flush(s->t, &s->spm, s->out);
     for (size_t k = 0; k < s->t->n_dec; k++) {
         const fa_dec *d = &s->t->dec[k];
         fa_buf *b = &s->pend[k];

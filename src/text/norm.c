@@ -1,5 +1,6 @@
 /* Normalizers: what is done to the text between added tokens before it is cut into words. A step that changes nothing
  * copies nothing. */
+#include "text/spm.h"
 #include "text/norm_chars.h"
 #include "text/ucd.h"
 #include "base/alloc.h"
@@ -200,7 +201,10 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
     size_t done = 0, prev = 0, at = 0, z = *zero;
     while (at < n) {
         if ((unsigned char)s[at] < 0x80) {
-            prev = at++;
+            uint64_t w = 0;
+            while (n - at >= 8 && (memcpy(&w, s + at, 8), !(w & UINT64_C(0x8080808080808080)))) at += 8;
+            while (at < n && (unsigned char)s[at] < 0x80) at++;
+            prev = at - 1;
             continue;
         }
         uint32_t cp;
@@ -265,6 +269,10 @@ static void run_one(fa_enc *e, const fa_norm *m, const char **s, size_t *n, fa_b
         if (*s != from) *zero = *zero > (size_t)(*s - from) ? *zero - (size_t)(*s - from) : 0;
         break;
     case FA_NORM_PRECOMPILED: *dirty = fa_norm_precompiled(m, *s, before, b, zero); break;
+    case FA_NORM_SPM:
+        fa_spm_normalize(e->t->spm, *s, *n, *zero > 0, b);
+        *zero = 0;
+        break;
     default: fa_norm_chars(m, *s, *n, b, zero); break;
     }
 }

@@ -1,7 +1,7 @@
 /* Pre-tokenizers: cutting a normalized piece into words. The steps run depth first: each hands the pieces it finds to
  * the next, the last one's pieces are words. Nothing is collected, so a step costs no memory unless it rewrites its
  * piece. */
-#include "text/tok_int.h"
+#include "text/words.h"
 #include "text/ucd.h"
 #include "base/utf8.h"
 
@@ -13,11 +13,19 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 
 static inline void word(fa_enc *e, const char *s, size_t n) {
     switch (e->t->kind) {
-    case FA_MODEL_BPE: fa_bpe_word(e, s, n); break;
+    case FA_MODEL_BPE: fa_words_put(e, s, n); break;
     case FA_MODEL_UNIGRAM: fa_unigram_word(e, s, n); break;
     case FA_MODEL_WORDPIECE: fa_wordpiece_word(e, s, n); break;
     case FA_MODEL_WORDLEVEL: fa_wordlevel_word(e, s, n); break;
+    case FA_MODEL_RWKV: fa_rwkv_word(e, s, n); break;
+    case FA_MODEL_PLAMO: fa_plamo_word(e, s, n); break;
     }
+}
+
+/* The buffer of step k, to be written anew: words that lie in it are encoded first. */
+static fa_buf *own_buffer(fa_enc *e, size_t k) {
+    fa_words_flush(e);
+    return &e->pre[k];
 }
 
 /* ---- patterns with a behaviour ---- */
@@ -144,7 +152,7 @@ static void scan(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
         }
         if (gap < p) step(e, k + 1, gap, (size_t)(p - gap), zero_at(zero, (size_t)(gap - s)));
         if (last)
-            fa_bpe_word(e, p, (size_t)(q - p));
+            word(e, p, (size_t)(q - p));
         else
             step(e, k + 1, p, (size_t)(q - p), zero_at(zero, (size_t)(p - s)));
         gap = p = q;
@@ -181,7 +189,7 @@ static void rewritten(fa_enc *e, size_t k, const char *s, size_t n, size_t zero)
 
 static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     const fa_pre *m = &e->t->pre[k];
-    fa_buf *b = &e->pre[k];
+    fa_buf *b = own_buffer(e, k);
     b->len = 0;
     if (!fa_buf_reserve(b, n + m->n_text + 1)) b->failed = true;
     bool has = (n >= m->n_text && memcmp(s, m->text, m->n_text) == 0) || *s == ' ';
@@ -219,7 +227,7 @@ static void metaspace(fa_enc *e, size_t k, const char *s, size_t n, size_t zero)
 }
 
 static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
-    fa_buf *b = &e->pre[k];
+    fa_buf *b = own_buffer(e, k);
     if (*s == ' ') {
         step(e, k + 1, s, n, zero);
         return;
@@ -235,7 +243,7 @@ static void space_prefix(fa_enc *e, size_t k, const char *s, size_t n, size_t ze
 
 /* Bytes become characters; from here on no step sees the text itself. */
 static void bytes(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
-    fa_buf *b = &e->pre[k];
+    fa_buf *b = own_buffer(e, k);
     size_t z = 0;
     b->len = 0;
     if (!fa_buf_reserve(b, n * 2 + 1)) {
@@ -279,38 +287,6 @@ static void lengths(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     step(e, k + 1, s + from, n - from, zero_at(zero, from));
 }
 
-static bool may_join(const fa_pre *m, const char *s, const char *at) {
-    const char *p = at - 1;
-    while (p > s && ((unsigned char)*p & 0xC0) == 0x80) p--;
-    uint32_t cp;
-    fa_utf8_decode(p, (size_t)(at - p), &cp);
-    size_t lo = 0, hi = m->n_joins;
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        if (m->joins[mid] == cp) return true;
-        if (m->joins[mid] < cp)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return false;
-}
-
-static void cut(fa_enc *e, size_t k, const char *s, size_t n) {
-    const fa_pre *m = &e->t->pre[k];
-    const char *p = s, *end = s + n, *q = s + 1;
-    while (q < end && !e->rc) {
-        q = (const char *)memchr(q, m->text[0], (size_t)(end - q));
-        if (!q || (size_t)(end - q) < m->n_text) break;
-        if (memcmp(q, m->text, m->n_text) == 0 && !may_join(m, s, q)) {
-            fa_bpe_word(e, p, (size_t)(q - p));
-            p = q;
-        }
-        q++;
-    }
-    if (!e->rc) fa_bpe_word(e, p, (size_t)(end - p));
-}
-
 static void step(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     if (e->rc || !n) return;
     if (k == e->t->n_pre) {
@@ -334,8 +310,11 @@ static void step(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     case FA_PRE_BYTES: bytes(e, k, s, n, zero); break;
     case FA_PRE_SCRIPTS: scripts(e, k, s, n, zero); break;
     case FA_PRE_LENGTH: lengths(e, k, s, n, zero); break;
-    case FA_PRE_CUT: cut(e, k, s, n); break;
+    case FA_PRE_CUT: fa_cut_run(e, s, n); break;
     }
 }
 
-void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero) { step(e, 0, s, n, zero); }
+void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero) {
+    step(e, 0, s, n, zero);
+    fa_words_flush(e);
+}

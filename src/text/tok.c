@@ -2,7 +2,9 @@
  * BPE, then puts what the post-processor asks for around the ids. Also what both loaders share: allocation, the
  * matchers of added tokens, the cut in front of word beginnings. */
 #include "text/bpe_int.h"
+#include "text/spm.h"
 #include "text/ucd.h"
+#include "text/words.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
 
@@ -25,7 +27,7 @@ bool fa_enc_room(fa_enc *e, size_t k) {
 static void enc_free(fa_enc *e) {
     if (!e) return;
     fa_free(e->ids);
-    fa_free(e->cache);
+    fa_words_free(&e->words);
     fa_free(e->cps);
     for (size_t i = 0; i < 2; i++) fa_buf_free(&e->norm[i]);
     for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) fa_buf_free(&e->pre[i]);
@@ -41,8 +43,7 @@ static fa_enc *enc_take(const fa_tok *t) {
     fa_enc *e = atomic_exchange(&((fa_tok *)t)->spare, NULL);
     if (e) return e;
     e = FA_NEW(fa_enc);
-    if (e) e->cache = FA_NEWN(fa_cached, e->n_cache = FA_CACHE_MIN);
-    if (e && e->cache) return e;
+    if (e && fa_words_init(&e->words)) return e;
     enc_free(e);
     return NULL;
 }
@@ -126,8 +127,7 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
-    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
-        if (!trie->root[(uint8_t)s[i]]) continue;
+    for (size_t i = 0; trie->n && (i = fa_trie_next(trie, s, i, n)) < n && !e->rc; i++) {
         int64_t k = match_at(trie, s + i, s + n, &len);
         if (k < 0) continue;
         const fa_added *a = &e->t->added[k];
@@ -136,6 +136,8 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         if (a->special && (flags & FA_TOK_NO_PARSE_SPECIAL)) continue;
         if (a->single_word && (word_before(s, start) || word_at(s, n, stop))) continue;
         take_space(a, s, n, from, &start, &stop);
+        if (a->lstrip && start < from) start = from;
+        if (start >= stop) continue; /* white space that the token before has taken: the reference has nothing there */
         if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
         if (start < stop) e->ids[e->n++] = a->id; /* all of it may belong to the token before: then it is none */
@@ -149,12 +151,26 @@ static void cut_words(fa_enc *e, const char *s, size_t n, size_t zero, unsigned 
     fa_pre_run(e, s, n, zero);
 }
 
+/* SentencePiece makes one of unknown tokens that follow each other. */
+static void fuse_unknown(fa_enc *e, size_t from) {
+    size_t to = from;
+    for (size_t i = from; i < e->n; i++)
+        if (i == from || e->ids[i] != e->t->model_unk || e->ids[i - 1] != e->t->model_unk) e->ids[to++] = e->ids[i];
+    e->n = to;
+}
+
 static void normalize(fa_enc *e, const char *s, size_t n, size_t zero, unsigned flags) {
     const char *out, *lim = e->lim;
     size_t n_out;
+    if (e->t->cut.spaces && !(e->t->spm && e->t->spm->fuse_unk)) {
+        fa_cut_text(e, s, n);
+        return;
+    }
     if (fa_norm_run(e, s, n, &out, &n_out, &zero) || !n_out) return;
     if (out < s || out > s + n) e->lim = out + n_out;
+    size_t before = e->n;
     split_added(e, &e->t->trie_norm, out, n_out, zero, flags, cut_words);
+    if (e->t->spm && e->t->spm->fuse_unk) fuse_unknown(e, before);
     e->lim = lim;
 }
 
@@ -240,8 +256,10 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
         fa_buf_free(&fixed);
         return fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory to encode %zu bytes", n);
     }
+    if (t->plain_special && !(flags & FA_TOK_PARSE_SPECIAL)) flags |= FA_TOK_NO_PARSE_SPECIAL;
     e->t = t;
     e->rc = FFAI_OK;
+    e->words.n_pend = 0;
     e->err = err;
     e->lim = text + n;
     fa_regex_run_begin(e->re);
@@ -289,7 +307,12 @@ void fa_tok_free(fa_tok *t) {
     fa_wordpiece_free(&t->wp);
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
+    fa_free(t->bpe.rank_to);
+    fa_free(t->bpe.pair_ascii);
     fa_free(t->bpe.id_rank);
+    fa_free(t->cut.wide);
+    fa_free(t->bpe.unused);
+    fa_free(t->cut.stop);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
@@ -298,13 +321,13 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->special);
     fa_trie_free(&t->trie_raw);
     fa_trie_free(&t->trie_norm);
+    fa_spm_free(t->spm);
     for (size_t i = 0; i < FA_TOK_MAX_STEPS; i++) {
         fa_free(t->norm[i].from);
         fa_free(t->norm[i].to);
         fa_regex_free(t->norm[i].re);
         fa_charsmap_free(t->norm[i].map);
         fa_free(t->pre[i].text);
-        fa_free(t->pre[i].joins);
         fa_regex_free(t->pre[i].re);
         fa_free(t->dec[i].from);
         fa_free(t->dec[i].to);
@@ -325,7 +348,7 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     const char *s = a->text;
     size_t n = a->len;
     bool same = true;
-    if (a->spelled_normalized && t->n_norm) {
+    if (a->spelled_normalized && t->n_norm && !t->spm) {
         size_t zero = 0;
         int rc = fa_norm_run(e, s, n, &s, &n, &zero);
         if (rc) return rc;
@@ -363,51 +386,6 @@ static int build_matchers(fa_tok *t, fa_error *err) {
     return rc;
 }
 
-static int by_value(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* A tokenizer that cuts no words (SentencePiece) would merge whole texts. A merge makes a token, so two neighbouring
- * characters that stand side by side in no token are never joined: text may be cut between them beforehand. This finds
- * the characters that some token has in front of the word sign U+2581; everywhere else a word sign begins a word. */
-static int build_cut(fa_tok *t, fa_error *err) {
-    static const char sign[] = "\xE2\x96\x81";
-    const fa_bpe *m = &t->bpe;
-    fa_pre *p = &t->pre[t->n_pre];
-    size_t cap = 0;
-    if (t->kind != FA_MODEL_BPE) return FFAI_OK;
-    if (m->byte_level || m->ignore_merges || m->prefix || m->suffix || fa_strtab_find(&t->name, sign, 3) < 0)
-        return FFAI_OK;
-    if (t->n_pre == FA_TOK_MAX_STEPS || (m->unk >= 0 && m->byte_fallback && !m->all_bytes)) return FFAI_OK;
-    p->kind = FA_PRE_CUT;
-    p->n_text = 3;
-    if (!(p->text = fa_strdup(sign))) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
-    for (size_t i = 0; i < t->name.n_id; i++) {
-        if (t->name.span[i].off == UINT32_MAX || t->name.span[i].len < 4) continue;
-        const char *s = t->name.pool + t->name.span[i].off, *end = s + t->name.span[i].len;
-        for (const char *q = s + 1; q < end && (q = (const char *)memchr(q, sign[0], (size_t)(end - q))); q++) {
-            uint32_t cp;
-            if (end - q < 3 || memcmp(q, sign, 3) != 0) continue;
-            char_before(s, (size_t)(q - s), &cp);
-            bool there = false;
-            for (size_t k = 0; k < p->n_joins && !there; k++) there = p->joins[k] == cp;
-            if (there) continue;
-            if (p->n_joins == 256)
-                return p->n_joins = 0, FFAI_OK; /* so many that cutting does not pay: the step is not added */
-            if (p->n_joins == cap) {
-                uint32_t *more = (uint32_t *)fa_realloc(p->joins, cap = cap * 2 + 8, sizeof *more);
-                if (!more) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
-                p->joins = more;
-            }
-            p->joins[p->n_joins++] = cp;
-        }
-    }
-    if (p->n_joins) qsort(p->joins, p->n_joins, sizeof *p->joins, by_value);
-    t->n_pre++;
-    return FFAI_OK;
-}
-
 static void find_byte_tokens(fa_tok *t) {
     t->bpe.all_bytes = true;
     for (unsigned c = 0; c < 256; c++) {
@@ -429,7 +407,8 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
     }
     int rc = build_matchers(t, err);
     mark_special(t);
-    return rc ? rc : build_cut(t, err);
+    if (!rc) rc = fa_cut_build(t, err);
+    return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }
 
 /* ---- look-ups ---- */
@@ -459,10 +438,10 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk >
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
-    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel", "RWKV", "PLaMo"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
-             t->kind != FA_MODEL_BPE ? ""
-             : t->bpe.byte_level     ? "byte-level "
+             t->kind != FA_MODEL_BPE ? t->spm ? "SentencePiece " : ""
+             : t->bpe.byte_level     ? t->bpe.by_score ? "tiktoken " : "byte-level "
              : t->bpe.by_score       ? "SentencePiece "
                                      : "character ",
              kind[t->kind], n, t->n_added);

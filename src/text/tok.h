@@ -14,9 +14,13 @@
 typedef struct fa_tok fa_tok;
 typedef struct fa_tok_stream fa_tok_stream;
 
-/* Reads dir/tokenizer.json, and tokenizer_config.json and special_tokens_map.json, where they are there, for the names
- * of BOS, EOS, PAD and UNK. */
+/* Reads the tokenizer of a folder: tokenizer.json, else tekken.json, else tokenizer.model (SentencePiece or tiktoken
+ * ranks, by what it holds), else vocab.json and merges.txt, else vocab.txt, else a *.tiktoken file; with what
+ * tokenizer_config.json, special_tokens_map.json and added_tokens.json say. */
 int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err);
+/* One file of these kinds by itself; whether there is such a file, going by its name. */
+bool fa_tok_is_file(const char *path);
+int fa_tok_from_file(fa_tok **out, const char *path, fa_error *err);
 /* tokenizer.json as bytes; config (tokenizer_config.json) may be NULL. Neither is kept. `what` names the source in
  * messages. */
 int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *config, size_t config_len,
@@ -26,8 +30,10 @@ int fa_tok_from_gguf(fa_tok **out, const fa_gguf *g, fa_error *err);
 void fa_tok_free(fa_tok *t);
 
 typedef enum fa_tok_flags {
-    FA_TOK_SPECIAL = 1,         /* add what the post-processor adds around one sequence (BOS, EOS) */
-    FA_TOK_NO_PARSE_SPECIAL = 2 /* special tokens written out in the text are plain text */
+    FA_TOK_SPECIAL = 1,          /* add what the post-processor adds around one sequence (BOS, EOS) */
+    FA_TOK_NO_PARSE_SPECIAL = 2, /* special tokens written out in the text are plain text */
+    FA_TOK_PARSE_SPECIAL = 4     /* they are tokens even where the original keeps them out of texts (tekken.json, a lone
+                                    SentencePiece model): what a chat template has rendered is read with this */
 } fa_tok_flags;
 
 /* *ids is a fresh block (fa_free), NULL when *n_ids is 0. */
@@ -54,6 +60,14 @@ const char *fa_tok_piece(const fa_tok *t, int32_t id, size_t *len);
 /* The id of a token spelled so, added tokens first; -1 when there is none. */
 int32_t fa_tok_id(const fa_tok *t, const char *piece, size_t len);
 bool fa_tok_is_special(const fa_tok *t, int32_t id);
+
+/* Appends the bytes that a token adds to a text in the middle of it, which may be part of a character; nothing for
+ * special tokens and ids without a token. */
+void fa_tok_bytes(const fa_tok *t, int32_t id, fa_buf *out);
+/* Whether tokens have such bytes, alone. Decoders that look at neighbours (WordPiece, CTC) leave none. */
+bool fa_tok_has_bytes(const fa_tok *t);
+/* A space that begins a text is not part of it. */
+bool fa_tok_eats_space(const fa_tok *t);
 
 /* -1 when neither the tokenizer nor its config names one. */
 int32_t fa_tok_bos(const fa_tok *t);

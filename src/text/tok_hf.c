@@ -15,6 +15,7 @@ static int no_memory(const fa_tok *t, fa_error *err) {
 /* ---- vocabulary ---- */
 
 static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error *err) {
+    if (t->name.n_slot) return FFAI_OK; /* tok_fast.c has read it */
     if (fa_jtype_of(vocab) != FA_JOBJ || !fa_jlen(vocab))
         return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab is not an object with tokens", t->what);
     uint64_t limit = (uint64_t)fa_jlen(vocab) * 4 + n_added * 4 + FA_TOK_ID_SLACK;
@@ -34,72 +35,101 @@ static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error
 
 /* ---- merges ---- */
 
-/* A batch of merges: their three look-ups are hashed and prefetched first, resolved after, because each is a cache
- * miss. */
-enum { BATCH = 32, PARTS = 3 };
+/* A batch of merges: all look-ups are begun before the first is ended, because each is a cache miss. */
+enum { BATCH = 64 };
 
 typedef struct merges {
     fa_tok *t;
-    size_t skip; /* bytes of continuing_subword_prefix, which the joined token has once */
-    fa_buf both; /* spelling of the joined tokens of the batch */
+    size_t skip;   /* bytes of continuing_subword_prefix, which the joined token has once */
+    fa_buf joined; /* spelling of a joined token */
     struct {
-        const char *s[PARTS]; /* a, b, joined (as an offset into both until the batch is full) */
-        size_t len[PARTS], off;
-        uint64_t hash[PARTS];
+        const char *s[2];
+        size_t len[2];
+        fa_strkey key[2];
     } m[BATCH];
     size_t n;
-    uint32_t rank; /* of m[0] */
+    uint32_t last; /* the token that the merge before made */
+    uint64_t *ab;  /* the pairs by rank: a << 32 | b */
+    uint32_t *to;  /* what they become */
+    size_t rank, cap;
 } merges;
 
-static int unknown_part(const merges *g, size_t i, int k, fa_error *err) {
-    size_t n = g->m[i].len[k];
-    return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%u]: \"%.*s\" is not in the vocabulary", g->t->what,
-                   (unsigned)(g->rank + i), (int)(n > 60 ? 60 : n), g->m[i].s[k]);
+static int unknown_part(const merges *g, size_t i, const char *s, size_t n, fa_error *err) {
+    return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%zu]: \"%.*s\" is not in the vocabulary", g->t->what,
+                   g->rank + i, (int)(n > 60 ? 60 : n), s);
 }
 
-static int resolve(merges *g, fa_error *err) {
-    fa_tok *t = g->t;
-    if (g->both.failed) return no_memory(t, err);
-    for (size_t i = 0; i < g->n; i++) {
-        g->m[i].s[2] = g->both.data + g->m[i].off;
-        for (int k = 0; k < PARTS; k++) {
-            g->m[i].hash[k] = fa_strtab_hash(g->m[i].s[k], g->m[i].len[k]);
-            fa_strtab_prefetch(&t->name, g->m[i].hash[k], 0);
-        }
-    }
-    for (int depth = 1; depth <= 2; depth++)
-        for (size_t i = 0; i < g->n; i++)
-            for (int k = 0; k < PARTS; k++) fa_strtab_prefetch(&t->name, g->m[i].hash[k], depth);
-    int32_t id[BATCH][PARTS];
-    for (size_t i = 0; i < g->n; i++) {
-        for (int k = 0; k < PARTS; k++) {
-            id[i][k] = fa_strtab_find_hashed(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].hash[k]);
-            if (id[i][k] < 0) return unknown_part(g, i, k, err);
-        }
-        fa_bpe_prefetch_pair(&t->bpe, (uint32_t)id[i][0], (uint32_t)id[i][1]);
-    }
-    for (size_t i = 0; i < g->n; i++)
-        fa_bpe_put_pair(&t->bpe, (uint32_t)id[i][0], (uint32_t)id[i][1], g->rank + (uint32_t)i, (uint32_t)id[i][2]);
-    g->rank += (uint32_t)g->n;
-    g->n = g->both.len = 0;
+/* The token that a and b make. Lists of merges are in the order of these tokens: it is the one of the merge before or
+ * the next, most of the time. With two ids for one spelling only the look-up says which. */
+static int joined(merges *g, size_t i, int32_t *id, fa_error *err) {
+    const fa_strtab *names = &g->t->name;
+    const char *a = g->m[i].s[0], *b = g->m[i].s[1];
+    size_t na = g->m[i].len[0], nb = g->m[i].len[1], skip = g->skip < nb ? g->skip : nb;
+    for (uint32_t k = g->last; k - g->last < 2 && !names->doubles && !skip; k++)
+        if (fa_strtab_is(names, k, a, na, g->m[i].key[0], b, nb, g->m[i].key[1]))
+            return *id = (int32_t)(g->last = k), FFAI_OK;
+    b += skip;
+    nb -= skip;
+    g->joined.len = 0;
+    fa_buf_add(&g->joined, a, na);
+    fa_buf_add(&g->joined, b, nb);
+    if (g->joined.failed) return no_memory(g->t, err);
+    *id = fa_strtab_find(names, g->joined.data, na + nb);
+    if (*id < 0) return unknown_part(g, i, g->joined.data, na + nb, err);
+    g->last = (uint32_t)*id;
     return FFAI_OK;
 }
 
-static int add_merge(merges *g, const char *a, size_t na, const char *b, size_t nb, fa_error *err) {
-    size_t i = g->n++, skip = g->skip < nb ? g->skip : nb;
-    g->m[i].s[0] = a;
-    g->m[i].len[0] = na;
-    g->m[i].s[1] = b;
-    g->m[i].len[1] = nb;
-    g->m[i].off = g->both.len;
-    g->m[i].len[2] = na + nb - skip;
-    fa_buf_add(&g->both, a, na);
-    fa_buf_add(&g->both, b + skip, nb - skip);
-    return g->n == BATCH ? resolve(g, err) : FFAI_OK;
+static bool room(merges *g, size_t n) {
+    if (g->rank + n <= g->cap) return true;
+    size_t cap = g->cap * 2 > g->rank + n ? g->cap * 2 : g->rank + n;
+    uint64_t *ab = (uint64_t *)fa_realloc(g->ab, cap, sizeof *ab);
+    if (ab) g->ab = ab;
+    uint32_t *to = ab ? (uint32_t *)fa_realloc(g->to, cap, sizeof *to) : NULL;
+    if (!to) return false;
+    g->to = to;
+    g->cap = cap;
+    return true;
+}
+
+int fa_tok_merges_flush(void *merges_, fa_error *err) {
+    merges *g = (merges *)merges_;
+    fa_tok *t = g->t;
+    if (!room(g, g->n)) return no_memory(t, err);
+    for (size_t i = 0; i < g->n; i++)
+        for (int k = 0; k < 2; k++)
+            if (g->m[i].len[k] > 8) fa_strtab_fetch_long(&t->name, g->m[i].key[k]);
+    for (size_t i = 0; i < g->n; i++) {
+        int32_t id[3] = {-1, -1, -1};
+        for (int k = 0; k < 2; k++) {
+            id[k] = fa_strtab_end(&t->name, g->m[i].s[k], g->m[i].len[k], g->m[i].key[k]);
+            if (id[k] < 0) return unknown_part(g, i, g->m[i].s[k], g->m[i].len[k], err);
+        }
+        int rc = joined(g, i, &id[2], err);
+        if (rc) return rc;
+        g->ab[g->rank + i] = (uint64_t)(uint32_t)id[0] << 32 | (uint32_t)id[1];
+        g->to[g->rank + i] = (uint32_t)id[2];
+    }
+    g->rank += g->n;
+    g->n = 0;
+    return FFAI_OK;
 }
 
 static int bad_merge(const fa_tok *t, size_t i, fa_error *err) {
     return fa_fail(err, FFAI_EFORMAT, "%s: model.merges[%zu] is not a pair of tokens", t->what, i);
+}
+
+int fa_tok_merge_pair(void *merges_, const char *a, size_t na, const char *b, size_t nb, const char *lim,
+                      fa_error *err) {
+    merges *g = (merges *)merges_;
+    size_t i = g->n++;
+    g->m[i].s[0] = a;
+    g->m[i].len[0] = na;
+    g->m[i].s[1] = b;
+    g->m[i].len[1] = nb;
+    g->m[i].key[0] = fa_strtab_begin(&g->t->name, a, na, lim > a ? lim : a + na);
+    g->m[i].key[1] = fa_strtab_begin(&g->t->name, b, nb, lim > b ? lim : b + nb);
+    return g->n == BATCH ? fa_tok_merges_flush(g, err) : FFAI_OK;
 }
 
 int fa_tok_merge_text(void *merges_, const char *s, size_t n, size_t i, fa_error *err) {
@@ -107,23 +137,45 @@ int fa_tok_merge_text(void *merges_, const char *s, size_t n, size_t i, fa_error
     const char *space = n ? (const char *)memchr(s, ' ', n) : NULL;
     size_t at = space ? (size_t)(space - s) : 0;
     if (!space || memchr(space + 1, ' ', n - at - 1)) return bad_merge(g->t, i, err);
-    return add_merge(g, s, at, space + 1, n - at - 1, err);
+    return fa_tok_merge_pair(g, s, at, space + 1, n - at - 1, s + n, err);
 }
 
 int fa_tok_merges_begin(void **out, fa_tok *t, size_t n, fa_error *err) {
     merges *g = FA_NEW(merges);
     *out = g;
-    if (!g || n >= UINT32_MAX || !fa_bpe_reserve_pairs(&t->bpe, n)) return no_memory(t, err);
+    if (!g) return no_memory(t, err);
     g->t = t;
     g->skip = t->bpe.prefix ? strlen(t->bpe.prefix) : 0;
-    t->bpe.n_rank = (uint32_t)n;
+    return room(g, n) ? FFAI_OK : no_memory(t, err);
+}
+
+/* The table of pairs, when their number is known. */
+static int put_pairs(merges *g, fa_error *err) {
+    enum { AHEAD = 16 };
+    fa_bpe *m = &g->t->bpe;
+    if (g->rank >= UINT32_MAX || !fa_bpe_reserve_pairs(m, g->rank, g->to)) return no_memory(g->t, err);
+    g->to = NULL;
+    uint32_t *less = (uint32_t *)fa_realloc(m->rank_to, g->rank, sizeof *less);
+    if (less) m->rank_to = less;
+    for (size_t i = 0; i < g->rank; i++) {
+        if (i + AHEAD < g->rank)
+            fa_bpe_prefetch_pair(m, (uint32_t)(g->ab[i + AHEAD] >> 32), (uint32_t)g->ab[i + AHEAD]);
+        if (!fa_bpe_put_pair(m, (uint32_t)(g->ab[i] >> 32), (uint32_t)g->ab[i], (uint32_t)i))
+            return fa_fail(err, FFAI_ELIMIT, "%s: %zu token ids with %zu merges are too many", g->t->what,
+                           g->t->name.n_id, g->rank);
+    }
     return FFAI_OK;
 }
 
 int fa_tok_merges_end(void *merges_, int rc, fa_error *err) {
     merges *g = (merges *)merges_;
-    if (!rc && g->n) rc = resolve(g, err);
-    if (g) fa_buf_free(&g->both);
+    if (!rc) rc = fa_tok_merges_flush(g, err);
+    if (!rc) rc = put_pairs(g, err);
+    if (g) {
+        fa_buf_free(&g->joined);
+        fa_free(g->ab);
+        fa_free(g->to);
+    }
     fa_free(g);
     return rc;
 }
@@ -131,6 +183,7 @@ int fa_tok_merges_end(void *merges_, int rc, fa_error *err) {
 static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
     void *g;
     size_t i = 0;
+    if (t->bpe.n_pair) return FFAI_OK; /* tok_fast.c has read them */
     if (fa_jtype_of(list) != FA_JARR) return fa_fail(err, FFAI_EFORMAT, "%s: model.merges is not an array", t->what);
     int rc = fa_tok_merges_begin(&g, t, fa_jlen(list), err);
     for (const fa_jnode *m = fa_jfirst(list); m && !rc; m = fa_jnext(m), i++) {
@@ -142,7 +195,7 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
         }
         const fa_jnode *first = fa_jfirst(m), *second = fa_jnext(first);
         const char *a = fa_jstr(first, &na), *b = fa_jstr(second, &nb);
-        rc = fa_jtype_of(m) == FA_JARR && a && b && !fa_jnext(second) ? add_merge((merges *)g, a, na, b, nb, err)
+        rc = fa_jtype_of(m) == FA_JARR && a && b && !fa_jnext(second) ? fa_tok_merge_pair(g, a, na, b, nb, NULL, err)
                                                                       : bad_merge(t, i, err);
     }
     return fa_tok_merges_end(g, rc, err);
@@ -315,10 +368,15 @@ static int read_root(fa_tok *t, const fa_jnode *r, fa_error *err) {
     return rc ? rc : fa_tok_finish(t, err);
 }
 
-static int from_tree(fa_tok **out, fa_json *j, const char *what, fa_error *err) {
+/* json has been read in the quick way, or has to be read as a whole. */
+static int from_text(fa_tok **out, const char *json, size_t len, const char *what, fa_error *err) {
+    fa_json *j = NULL;
+    fa_tok *t = NULL;
     *out = NULL;
-    fa_tok *t = fa_tok_alloc(what);
-    int rc = t ? read_root(t, fa_json_root(j), err) : fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
+    int rc = fa_tok_fast(&t, &j, json, len, what, err);
+    if (!rc && !j) rc = fa_json_parse(&j, json, len, what, err);
+    if (!rc && !t && !(t = fa_tok_alloc(what))) rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", what);
+    if (!rc) rc = read_root(t, fa_json_root(j), err);
     fa_json_free(j);
     if (rc)
         fa_tok_free(t);
@@ -329,10 +387,7 @@ static int from_tree(fa_tok **out, fa_json *j, const char *what, fa_error *err) 
 
 int fa_tok_from_json(fa_tok **out, const char *json, size_t len, const char *config, size_t config_len,
                      const char *what, fa_error *err) {
-    fa_json *j;
-    *out = NULL;
-    int rc = fa_json_parse(&j, json, len, what, err);
-    if (!rc) rc = from_tree(out, j, what, err);
+    int rc = from_text(out, json, len, what, err);
     if (!rc && config && (rc = read_config(*out, config, config_len, what, err))) {
         fa_tok_free(*out);
         *out = NULL;
@@ -359,13 +414,14 @@ static int read_config_file(fa_tok *t, const char *dir, const char *name, fa_err
     return rc;
 }
 
-int fa_tok_from_dir(fa_tok **out, const char *dir, fa_error *err) {
+int fa_tok_from_hf_dir(fa_tok **out, const char *dir, fa_error *err) {
     fa_buf path = {0};
-    fa_json *j;
+    fa_map m = {0};
     *out = NULL;
     fa_buf_printf(&path, "%s/tokenizer.json", dir);
-    int rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : fa_json_load(&j, path.data, err);
-    if (!rc) rc = from_tree(out, j, path.data, err);
+    int rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : fa_map_open(&m, path.data, err);
+    if (!rc) rc = from_text(out, (const char *)m.data, m.size, path.data, err);
+    fa_map_close(&m);
     if (!rc) rc = read_config_file(*out, dir, "tokenizer_config.json", err);
     if (!rc) rc = read_config_file(*out, dir, "special_tokens_map.json", err);
     if (rc) {

@@ -14,8 +14,9 @@
 /* ---- strtab.c: strings with ids, both ways ---- */
 
 typedef struct fa_strslot {
-    uint32_t tag; /* upper half of the hash */
-    uint32_t id1; /* id + 1, 0 = free */
+    uint64_t head; /* up to 8 bytes: the string, zero padded; longer: upper half of the hash, then place in the pool */
+    uint32_t id1;  /* id + 1, 0 = free */
+    uint32_t len;
 } fa_strslot;
 
 typedef struct fa_span {
@@ -30,33 +31,40 @@ typedef struct fa_strtab {
     fa_strslot *slot;
     size_t n_slot; /* power of two or 0 */
     uint32_t max_len;
+    bool doubles; /* some string has two ids */
 } fa_strtab;
 
 /* The largest id a file may use is bounded by what it holds, so that one lying number does not become gigabytes. */
 enum { FA_TOK_ID_SLACK = 1 << 20 };
 
 void fa_strtab_free(fa_strtab *t);
+/* Room for so many ids and bytes in all (never an error: they are only expected), and giving back what was not used. */
+void fa_strtab_reserve(fa_strtab *t, size_t n_id, size_t bytes);
+void fa_strtab_shrink(fa_strtab *t);
 /* Sets the string of an id (the last call for an id wins); ids may come in any order. False: out of memory. */
 bool fa_strtab_set(fa_strtab *t, uint32_t id, const char *s, size_t len);
 /* Builds the way back, string to id, over all ids for which keep[id] is set (all when keep is NULL). Of equal strings
  * the highest id wins. */
 bool fa_strtab_index(fa_strtab *t, const uint8_t *keep);
 int32_t fa_strtab_find(const fa_strtab *t, const char *s, size_t len);
-/* The two halves of a look-up, so that loaders can have many in flight. */
-uint64_t fa_strtab_hash(const char *s, size_t len);
-/* Fetches what the look-up reads first (depth 0), then (1) and last (2); each depth reads what the one before fetched.
- */
-void fa_strtab_prefetch(const fa_strtab *t, uint64_t hash, int depth);
-int32_t fa_strtab_find_hashed(const fa_strtab *t, const char *s, size_t len, uint64_t hash);
+typedef struct fa_strkey {
+    uint64_t head, hash; /* head: the first 8 bytes, zero padded */
+} fa_strkey;
+
+/* The two halves of a look-up, so that loaders can have many in flight: the first fetches what the second reads. Up to
+ * lim bytes may be read; lim may be s + len. */
+fa_strkey fa_strtab_begin(const fa_strtab *t, const char *s, size_t len, const char *lim);
+int32_t fa_strtab_end(const fa_strtab *t, const char *s, size_t len, fa_strkey key);
+/* Between the two, where there is time: fetches the pool for a string of more than 8 bytes. */
+void fa_strtab_fetch_long(const fa_strtab *t, fa_strkey key);
+/* Whether the string of an id is a followed by b, which have these keys. */
+bool fa_strtab_is(const fa_strtab *t, uint32_t id, const char *a, size_t na, fa_strkey ka, const char *b, size_t nb,
+                  fa_strkey kb);
 static inline bool fa_strtab_has(const fa_strtab *t, int64_t id) {
     return id >= 0 && (size_t)id < t->n_id && t->span[id].off != UINT32_MAX;
 }
 
 /* ---- bpe.c: merging ---- */
-
-typedef struct fa_pair {
-    uint32_t a, b, rank, id; /* tokens a, b merge into id; id UINT32_MAX = free slot */
-} fa_pair;
 
 typedef struct fa_bpe {
     bool by_score; /* merge what spells a token, best score first (SentencePiece); otherwise the pairs of a merge list,
@@ -69,10 +77,14 @@ typedef struct fa_bpe {
     int32_t first[256];      /* byte level: token of a byte; otherwise of an ASCII character; -1 none */
     int32_t byte_token[256]; /* "<0x41>"; -1 none */
     bool all_bytes;          /* no byte_token is missing */
-    fa_pair *pair;           /* open addressing */
+    uint64_t *pair;          /* open addressing; a << id_bits | b, then rank + 1 in the low rank_bits; 0 = free */
     size_t n_pair;           /* slots, a power of two or 0 */
-    uint64_t *pair_bits;     /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    unsigned id_bits, rank_bits;
+    uint64_t *pair_bits;  /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    uint32_t *rank_to;    /* the token that the pair of a rank becomes */
+    uint32_t *pair_ascii; /* [b << 7 | a]: rank of the pair of two ASCII characters, UINT32_MAX none */
     uint32_t n_rank;
+    uint8_t *unused;       /* by_score, by id: a token that is taken apart again in the end; NULL nearly always */
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL for none */
@@ -80,12 +92,16 @@ typedef struct fa_bpe {
 
 typedef struct fa_enc fa_enc;
 
-bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n);
+/* Room for n pairs with ranks below n, which become to[rank]; takes `to` over. */
+bool fa_bpe_reserve_pairs(fa_bpe *m, size_t n, uint32_t *to);
 void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b);
-/* A pair that is there already takes the new rank, as in the reference. */
-void fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank, uint32_t id);
+/* A pair that is there already takes the new rank, as in the reference. False: more tokens than the table can tell
+ * apart (with a million merges: four million). */
+bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank);
+/* After `first` is known. False: out of memory. */
+bool fa_bpe_finish(fa_bpe *m);
 /* Appends the tokens of one word to e->ids. */
-void fa_bpe_word(fa_enc *e, const char *s, size_t n);
+void fa_bpe_merge(fa_enc *e, const char *s, size_t n);
 
 /* ---- added.c: tokens that are cut out of the text before anything else ---- */
 
@@ -103,12 +119,18 @@ typedef struct fa_trie_node {
     uint8_t byte;
 } fa_trie_node;
 
+enum { FA_TRIE_FIRST = 6 };
+
 typedef struct fa_trie {
     fa_trie_node *node; /* node[0] is unused */
     size_t n, cap;
     uint32_t root[256];
+    uint8_t first[FA_TRIE_FIRST]; /* the bytes that have a root, while they are few */
+    size_t n_first;
 } fa_trie;
 
+/* The first place in s[i..n) where a token may begin; n if there is none. */
+size_t fa_trie_next(const fa_trie *t, const char *s, size_t i, size_t n);
 bool fa_trie_put(fa_trie *t, const char *s, size_t len, uint32_t index);
 void fa_trie_free(fa_trie *t);
 
@@ -159,7 +181,8 @@ typedef enum fa_norm_kind {
     FA_NORM_STRIP_ACCENTS, /* combining marks go */
     FA_NORM_NMT,
     FA_NORM_BYTES, /* ByteLevel: each byte becomes its character of the byte-level alphabet */
-    FA_NORM_PRECOMPILED
+    FA_NORM_PRECOMPILED,
+    FA_NORM_SPM /* SentencePiece's own */
 } fa_norm_kind;
 
 typedef struct fa_norm {
@@ -203,17 +226,32 @@ typedef struct fa_pre {
     fa_regex *re;
     char *text; /* LITERAL: the pattern; METASPACE: the replacement; CUT: the character words begin with */
     size_t n_text;
-    size_t length;   /* LENGTH */
-    uint32_t set;    /* CLASS, RUNS: fa_ucd_set mask */
-    unsigned more;   /* CLASS, RUNS: FA_MORE bits beside them */
-    int prepend;     /* METASPACE: 0 never, 1 first, 2 always */
-    bool split;      /* METASPACE */
-    uint32_t *joins; /* CUT: characters (sorted) after which the character may be joined; owned */
-    size_t n_joins;
+    size_t length; /* LENGTH */
+    uint32_t set;  /* CLASS, RUNS: fa_ucd_set mask */
+    unsigned more; /* CLASS, RUNS: FA_MORE bits beside them */
+    int prepend;   /* METASPACE: 0 never, 1 first, 2 always */
+    bool split;    /* METASPACE */
 } fa_pre;
 
 /* Cuts a normalized piece into words and encodes each. zero: as fa_norm_run says. */
 void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero);
+
+/* ---- cut.c: where no merge can join ---- */
+
+typedef struct fa_cut {
+    bool spaces;     /* the text is not normalized: its spaces stand for U+2581 */
+    bool sign_first; /* and one stands in front of it */
+    uint8_t *stop;   /* [b << 8 | a], both ASCII: 1 when b is never joined to a that stands before it */
+    uint64_t *wide;  /* all other pairs, by hash: a bit that is not set is such a pair */
+    uint32_t known;  /* not 0: of those, only pairs with this character may be cut */
+    bool left_out;   /* and only those of it and ASCII characters */
+} fa_cut;
+
+int fa_cut_build(fa_tok *t, fa_error *err);
+/* Cuts a piece into words and encodes them. */
+void fa_cut_run(fa_enc *e, const char *s, size_t n);
+/* Text between added tokens, when `spaces` is set, instead of normalizers and pre-tokenizers. */
+void fa_cut_text(fa_enc *e, const char *s, size_t n);
 
 /* ---- decode.c ---- */
 
@@ -257,6 +295,8 @@ typedef struct fa_post { /* ids around a single sequence */
 
 enum { FA_TOK_MAX_STEPS = 64 }; /* normalizers, pre-tokenizers, decoders: more than this is refused */
 
+typedef struct fa_spm fa_spm; /* spm.h */
+
 struct fa_tok {
     char *what;      /* the source, for messages */
     fa_strtab name;  /* spelling by id, added tokens too; indexed: the model's vocabulary */
@@ -264,7 +304,9 @@ struct fa_tok {
     fa_strtab raw;   /* byte level with ignore_merges: the vocabulary as bytes */
     fa_model_kind kind;
     fa_bpe bpe;
+    fa_cut cut;
     fa_unigram uni;
+    fa_spm *spm; /* SentencePiece models; NULL otherwise */
     fa_wordpiece wp;
     int32_t model_unk; /* WordLevel; -1 none: an unknown word is an error */
     fa_added *added;
@@ -276,21 +318,42 @@ struct fa_tok {
     fa_pre pre[FA_TOK_MAX_STEPS];
     fa_dec dec[FA_TOK_MAX_STEPS];
     size_t n_norm, n_pre, n_dec;
-    bool has_decoder; /* without one the reference joins tokens by a space */
+    bool has_decoder;    /* without one the reference joins tokens by a space */
+    bool plain_special;  /* special tokens written out in the text are plain text unless the caller asks for them */
+    bool special_breaks; /* decoding: a special token, shown or not, ends the text before it */
     fa_post post;
     int32_t bos, eos, pad, unk;
     _Atomic(fa_enc *) spare; /* one idle fa_enc with its word cache, taken and given back by encode */
 };
 
-/* A word and its ids, one cache line. */
-typedef struct fa_cached {
-    uint64_t key[4]; /* up to 31 bytes, zero padded; the last byte is the length, 0 = free */
+/* ---- words.c: words on their way to BPE, and their cache ---- */
+
+enum { FA_SHORT_WORD = 15, FA_WORD_BATCH = 32 };
+
+typedef struct fa_short_word { /* two are one cache line */
+    uint64_t key[2];           /* up to 15 bytes, zero padded; the last byte is the length, 0 = free */
+    int32_t id[4];             /* the upper two bits of the first: how many more there are */
+} fa_short_word;
+
+typedef struct fa_wide_word {
+    uint64_t key[4]; /* the same with up to 31 bytes */
     int32_t id[7];
     uint32_t n;
-} fa_cached;
+} fa_wide_word;
 
-/* The table begins small, so that a short prompt touches little memory, and grows to 4 MB. */
-enum { FA_CACHE_MIN = 1 << 9, FA_CACHE_MAX = 1 << 16, FA_CACHE_WORD = 31, FA_CACHE_IDS = 7 };
+typedef struct fa_pending {
+    const char *s;
+    size_t n;
+    uint64_t key[2], hash; /* words of up to FA_SHORT_WORD bytes */
+} fa_pending;
+
+typedef struct fa_words {
+    fa_short_word *small;
+    fa_wide_word *wide;
+    size_t n_small, used_small, n_wide, used_wide; /* slots (powers of two), and how many are in use */
+    fa_pending pend[FA_WORD_BATCH];
+    size_t n_pend;
+} fa_words;
 
 typedef struct fa_long fa_long; /* bpe.c: scratch of long words */
 
@@ -303,8 +366,7 @@ struct fa_enc {
     size_t n, cap;
     bool at0;        /* norm.c: the piece begins the text */
     const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
-    fa_cached *cache;
-    size_t n_cache, n_cached;     /* slots (a power of two), and how many are in use */
+    fa_words words;
     fa_buf norm[2];               /* normalizers write to these in turn */
     fa_buf pre[FA_TOK_MAX_STEPS]; /* a pre-tokenizer that rewrites its piece owns one */
     fa_buf word;                  /* bpe.c: first symbol with prefix or suffix */

@@ -154,7 +154,11 @@ int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, 
     return fa_regex_new(&m->re, pattern, n, t->what, err);
 }
 
-static int put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
+int fa_tok_put_spm(fa_tok *t, fa_error *err) {
+    return new_norm(t, FA_NORM_SPM) ? FFAI_OK : fa_step_too_many(t, "normalizer", err);
+}
+
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err) {
     fa_pre *m = new_pre(t, FA_PRE_LITERAL);
     if (!m) return fa_step_too_many(t, "pre_tokenizer", err);
     m->behavior = b;
@@ -171,6 +175,10 @@ static int put_class(fa_tok *t, fa_pre_kind kind, uint32_t set, unsigned more, f
     m->set = set;
     m->more = more;
     return FFAI_OK;
+}
+
+int fa_tok_put_white_split(fa_tok *t, fa_error *err) {
+    return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, 0, FA_REMOVED, err);
 }
 
 int fa_tok_put_bert_words(fa_tok *t, fa_error *err) {
@@ -195,7 +203,7 @@ static int read_split(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: pre_tokenizer: Split has no pattern", t->what);
     int rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
     if (rc) return rc;
-    return regex || !len ? fa_tok_put_pattern(t, s, len, b, invert, err) : put_literal(t, s, len, b, invert, err);
+    return regex || !len ? fa_tok_put_pattern(t, s, len, b, invert, err) : fa_tok_put_literal(t, s, len, b, invert, err);
 }
 
 int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err) {
@@ -277,7 +285,7 @@ static int read_pre(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (fa_step_is(type, "WhitespaceSplit")) return put_class(t, FA_PRE_CLASS, FA_SET_SPACE, 0, FA_REMOVED, err);
     if (fa_step_is(type, "Whitespace")) return read_whitespace(t, err);
     if (fa_step_is(type, "CharDelimiterSplit") && (s = fa_jstr(fa_jget(n, "delimiter"), &len)) && len)
-        return put_literal(t, s, len, FA_REMOVED, false, err);
+        return fa_tok_put_literal(t, s, len, FA_REMOVED, false, err);
     if (fa_step_is(type, "BertPreTokenizer")) return fa_tok_put_bert_words(t, err);
     if (fa_step_is(type, "FixedLength")) return read_length(t, n, err);
     if (fa_step_is(type, "UnicodeScripts"))

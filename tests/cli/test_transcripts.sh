@@ -15,7 +15,7 @@ update=0
 [ "${1:-}" = --update ] && { update=1; shift; }
 [ $# -gt 0 ] || set -- *.txt
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'rm -rf "$scratch" "$scratch.new"' EXIT
 status=0 count=0
 
 # One command from a transcript; prints it with its output as a transcript has it.
@@ -48,30 +48,39 @@ check() {
     status=1
 }
 
-# shellcheck disable=SC2094 # check only names the file
+# check, or with --update the block as it should stand: what still matches stays, with its dots.
+block() {
+    [ -n "$2" ] || return 0
+    if [ $update = 0 ]; then
+        check "$@"
+        return
+    fi
+    local got
+    got=$(run "$2")
+    if matches "$got" "$3"; then got=$3; fi
+    printf '%s\n' "$got" >>"$scratch.new"
+}
+
+# shellcheck disable=SC2094 # block only names the file
 for file in "$@"; do
     cmd='' want=''
-    if [ $update = 1 ]; then
-        new=$(while IFS= read -r line || [ -n "$line" ]; do
-            case "$line" in
-            '$ '*) run "${line#\$ }" ;;
-            '#'*) printf '%s\n' "$line" ;;
-            esac
-        done <"$file")
-        printf '%s\n' "$new" >"$file"
-        continue
-    fi
+    : >"$scratch.new"
     while IFS= read -r line || [ -n "$line" ]; do
         case "$line" in
         '$ '*)
-            [ -z "$cmd" ] || check "$file" "$cmd" "$want"
+            block "$file" "$cmd" "$want"
             cmd=${line#\$ } want=$line
             ;;
-        '# '*) ;;
+        '# '*)
+            block "$file" "$cmd" "$want"
+            cmd='' want=''
+            printf '%s\n' "$line" >>"$scratch.new"
+            ;;
         *) want+=$'\n'$line ;;
         esac
     done <"$file"
-    [ -z "$cmd" ] || check "$file" "$cmd" "$want"
+    block "$file" "$cmd" "$want"
+    [ $update = 0 ] || cp "$scratch.new" "$file"
 done
 [ $update = 1 ] || echo "$count commands replayed"
 exit $status

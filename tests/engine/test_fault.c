@@ -1,13 +1,15 @@
-/* The n-th allocation fails, for every n: opening the carried model, its tokenizer, an engine, a memory plan, requests
- * and an evaluation must report that, leave nothing behind (the address sanitizer looks for leaks) and work when asked
- * again. */
+/* The n-th allocation fails, for every n: opening the carried model, its tokenizer, an engine, a memory plan, requests,
+ * sessions, embeddings and an evaluation must report that, leave nothing behind (the address sanitizer looks for leaks)
+ * and work when asked again. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "ffai.h"
@@ -16,6 +18,8 @@
 enum { FAR = 1000000 };
 
 static const int32_t ids[] = {1, 2, 3, 4, 5};
+
+static char file[600];
 
 typedef struct job {
     const char *weights;
@@ -70,6 +74,42 @@ static int evaluate(ffai_engine *e, ffai_error *err) {
     return rc;
 }
 
+static void on_event(void *user, ffai_request *r, const ffai_event *ev) {
+    *(ffai_finish *)user = ev->finish;
+    (void)r;
+}
+
+/* A request with a callback, its session into a file and back, and embeddings. */
+static int keep(ffai_model *m, ffai_engine *e, ffai_error *err) {
+    ffai_finish finish = FFAI_RUNNING;
+    ffai_request *r = NULL;
+    ffai_request_opts o = {
+        .ids = ids, .n_ids = 5, .max_new = 3, .ignore_eos = true, .event = on_event, .user = &finish};
+    int rc = ffai_submit(e, &o, &r, err), more = 1;
+    while (!rc && more > 0)
+        if ((more = ffai_engine_step(e, err)) < 0) rc = more;
+    if (!rc && finish == FFAI_FINISH_ERROR) {
+        *err = *ffai_request_error(r);
+        rc = err->code;
+    }
+    if (!rc) rc = ffai_session_save(r, file, err);
+    ffai_request_free(r);
+    int32_t *back = NULL;
+    size_t n = 0;
+    if (!rc) rc = ffai_session_load(e, file, &back, &n, err);
+    assert_true(!rc == !!back);
+    assert_int_equal(n, rc ? 0 : 8);
+    ffai_free(back);
+    int64_t dim;
+    static float x[2 * 256];
+    const int32_t *both[] = {ids, ids + 1};
+    size_t lens[] = {5, 3};
+    if (!rc) rc = ffai_embed_dim(m, &dim, err);
+    if (!rc) assert_int_equal(dim, 256);
+    if (!rc) rc = ffai_embed_batch(e, both, lens, 2, NULL, x, err);
+    return rc;
+}
+
 static int whole_run(const job *j, ffai_error *err) {
     ffai_model *m = NULL;
     ffai_engine *e = NULL;
@@ -89,6 +129,7 @@ static int whole_run(const job *j, ffai_error *err) {
     if (!rc) rc = ffai_engine_plan(m, &eo, &plan, err);
     if (!rc) rc = ffai_engine_create(&e, m, &eo, err);
     if (!rc) rc = ask(e, err);
+    if (!rc) rc = keep(m, e, err);
     if (!rc) rc = evaluate(e, err);
     ffai_free(out);
     ffai_free(back);
@@ -144,9 +185,9 @@ static void engine_goes_on(void **state) {
     ffai_engine_opts eo = {.n_thread = 2, .n_ctx = 64, .n_slot = 2};
     assert_int_equal(ffai_model_open(&m, MODEL_DIR, NULL, &err), 0);
     assert_int_equal(ffai_engine_create(&e, m, &eo, &err), 0);
-    for (long n = 1; n < 60; n++) {
+    for (long n = 1; n < 120; n++) {
         fa_alloc_fail_at(n);
-        int rc = ask(e, &err);
+        int rc = n % 2 ? ask(e, &err) : keep(m, e, &err);
         fa_alloc_fail_at(0);
         assert_true(rc == 0 || rc == FFAI_ENOMEM);
         assert_int_equal(ask(e, &err), 0);
@@ -158,5 +199,9 @@ static void engine_goes_on(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(mapped), cmocka_unit_test(private_copy),
                                        cmocka_unit_test(engine_goes_on)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const char *dir = getenv("TMPDIR");
+    snprintf(file, sizeof file, "%s/ffai-fault-%ld", dir ? dir : "/tmp", (long)getpid());
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(file);
+    return failed;
 }

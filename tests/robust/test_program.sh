@@ -51,7 +51,7 @@ check 'no threads' 2 '--threads' "$FFAI generate -m $model -p a --threads 0"
 check 'too many threads' 2 '--threads' "$FFAI generate -m $model -p a --threads 1000000"
 check 'a temperature that is no number' 2 '--temp' "$FFAI generate -m $model -p a --temp nan"
 check 'a temperature near zero' 0 '' "$FFAI generate -m $model -p a -n 2 --temp 1e-38 --min-p 0.5 --seed 1"
-check 'top-p of nothing' 1 'top-p' "$FFAI generate -m $model -p a -n 2 --temp 1 --top-p 0"
+check 'top-p of nothing is the likeliest token' 0 '' "$FFAI generate -m $model -p a -n 2 --temp 1 --top-p 0"
 check 'a seed that overflows' 2 '--seed' "$FFAI generate -m $model -p a --seed 99999999999999999999"
 check 'a negative count' 2 '-n' "$FFAI generate -m $model -p a -n -1"
 check 'a repo id' 1 'org/repo' "$FFAI generate -m org/repo -p a"
@@ -68,6 +68,23 @@ cp "$model/model.safetensors" "$odd/"
 printf '{"model":' >"$odd/tokenizer.json"
 check 'no tokenizer' 1 'tokenizer.json' "$(printf '%q generate -m %q -p a -n 2' "$FFAI" "$odd")"
 check 'ids without a tokenizer' 0 '' "$(printf '%q inspect -m %q --token-ids 1,2,3' "$FFAI" "$odd")"
+
+# embeddings: modules of sentence-transformers, a base model's lines
+check 'a full disk behind embed' 1 'standard output' "$FFAI embed -m $model -p a >/dev/full"
+check 'a text that does not fit' 1 'context' "$FFAI embed -m $model --ctx 3 -p 'The old house'"
+check 'more than the model was made for' 1 'context of 512' "printf '%4000s' | tr ' ' a | $FFAI embed -m $model -p -"
+modules=$tmp/modules
+cp -r "$model" "$modules"
+printf '[{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "../../.."}]' >"$modules/modules.json"
+check 'modules outside of the folder' 1 'modules.json' "$FFAI embed -m $modules -p a"
+check 'modules are no matter of generate' 0 '' "$FFAI generate -m $modules -p a -n 1 --greedy"
+printf '[{"type": "Transformer", "path": ""}, {"type": "x.WordWeights", "path": "1"}]' >"$modules/modules.json"
+check 'an unknown module' 1 'WordWeights' "$FFAI embed -m $modules -p a"
+head -c 100000 /dev/zero | tr '\0' '[' >"$modules/modules.json"
+check 'modules in a nest' 1 'modules.json' "$FFAI embed -m $modules -p a"
+rm "$modules/modules.json"
+mkfifo "$modules/modules.json"
+check 'modules in a pipe' 1 'modules.json' "$FFAI embed -m $modules -p a"
 
 # signal NAME: starts an endless text, sends the signal once there is some of it
 signal() {

@@ -1,10 +1,16 @@
-/* A helper of tools/check_tokenizers.py and of measurements: encodes, decodes or times a tokenizer.
- *   tok_tool encode|special|plain|decode|all|stream MODEL   records on stdin, results on stdout: each is a u32 count
- * and that many bytes or i32 ids
- *   tok_tool each MODEL         records that begin with t (text) or i (ids); each is answered by three records:
- *                               encode, special, plain or decode, all, stream; ~0 in place of a count: an error
- *   tok_tool bench MODEL FILE   load time, and MB/s of encoding FILE cold, warm and decoding
- * MODEL is a folder with tokenizer.json or a .gguf file. */
+/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a tokenizer.
+ *     tok_tool encode|special|plain|decode|all|stream MODEL
+ *         records on stdin, results on stdout: each is a u32 count and that many bytes or i32 ids
+ *     tok_tool each MODEL
+ *         records that begin with t (text) or i (ids); each is answered by three records: encode, special, plain or
+ *         decode, all, stream; ~0 in place of a count: an error
+ *     tok_tool bench MODEL FILE
+ *         load time, and MB/s of encoding FILE cold, warm and decoding
+ *     tok_tool serve MODEL
+ *         commands on stdin, one line of answer each: "load" loads the model once more, "fresh" makes that one the one in
+ *         use, with nothing in its word cache, "encode FILE", "ids FILE OUT" writes the ids
+ * Times are processor seconds of the thread. MODEL is a folder with tokenizer.json or a .gguf file. */
+#define _POSIX_C_SOURCE 200809L
 #include "base/alloc.h"
 #include "base/map.h"
 #include "text/tok.h"
@@ -23,6 +29,7 @@ static int fail(void) {
 
 static int open_model(fa_tok **t, const char *path) {
     size_t n = strlen(path);
+    if (fa_tok_is_file(path)) return fa_tok_from_file(t, path, &err);
     if (n < 5 || strcmp(path + n - 5, ".gguf") != 0) return fa_tok_from_dir(t, path, &err);
     fa_gguf *g;
     int rc = fa_gguf_open(&g, path, &err);
@@ -96,7 +103,11 @@ static void each(const fa_tok *t, char *data, uint32_t n) {
 }
 
 /* Processor seconds: what the machine does beside does not count. */
-static double now(void) { return (double)clock() / CLOCKS_PER_SEC; }
+static double now(void) {
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
+}
 
 static int bench(const char *model, const char *path) {
     fa_tok *t;
@@ -130,7 +141,97 @@ static int bench(const char *model, const char *path) {
     return 0;
 }
 
+static int write_ids(FILE *f, const int32_t *ids, size_t n) { return f && fwrite(ids, 4, n, f) != n; }
+
+/* Encodes text, as one or as records; prints the time and the number of ids. */
+static int timed(const fa_tok *t, const char *text, size_t len, bool records, FILE *out) {
+    double sum = 0;
+    size_t n_ids = 0;
+    int rc = 0;
+    for (size_t at = 0; at < len && !rc;) {
+        int32_t *ids;
+        uint32_t n = (uint32_t)len;
+        size_t k;
+        if (records) {
+            if (len - at < 4) return 1;
+            memcpy(&n, text + at, 4);
+            at += 4;
+            if (n > len - at) return 1;
+        }
+        double t0 = now();
+        if (fa_tok_encode(t, text + at, n, 0, &ids, &k, &err)) return fail();
+        sum += now() - t0;
+        rc = write_ids(out, ids, k);
+        at += n;
+        n_ids += k;
+        fa_free(ids);
+    }
+    printf("%.9f %zu\n", sum, n_ids);
+    return rc;
+}
+
+/* The rest of a command behind its name: "FILE" or "FILE OUT". The file stays in memory for the next time. */
+static int serve_encode(const fa_tok *t, char *path, bool records) {
+    static char *text, last[4096];
+    static size_t len;
+    char *out = strchr(path, ' ');
+    FILE *f = NULL;
+    if (out) *out++ = 0;
+    if (!text || strcmp(last, path) != 0) {
+        fa_free(text);
+        snprintf(last, sizeof last, "%s", path);
+        if (fa_read_file(&text, &len, path, (size_t)1 << 30, &err)) return text = NULL, fail();
+    }
+    if (out && !(f = fopen(out, "wb"))) return 1;
+    int rc = timed(t, text, len, records, f);
+    return (f && fclose(f)) || rc;
+}
+
+/* The most memory this process has had, in kB (ru_maxrss would count what its parent had). */
+static long peak_kb(void) {
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    long kb = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "VmHWM:", 6) == 0) kb = strtol(line + 6, NULL, 10);
+    if (f) fclose(f);
+    return kb;
+}
+
+static int serve(const char *model) {
+    fa_tok *t, *next = NULL;
+    char line[4096];
+    double t0 = now();
+    if (open_model(&t, model)) return fail();
+    t0 = now() - t0;
+    printf("%.9f %ld\n", t0, peak_kb());
+    fflush(stdout);
+    int rc = 0;
+    while (!rc && fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (strncmp(line, "encode ", 7) == 0) {
+            rc = serve_encode(t, line + 7, false);
+        } else if (strncmp(line, "docs ", 5) == 0 || strncmp(line, "ids ", 4) == 0) {
+            rc = serve_encode(t, strchr(line, ' ') + 1, true);
+        } else {
+            t0 = now();
+            if ((rc = open_model(&next, model))) break;
+            printf("%.9f 0\n", now() - t0);
+            if (strcmp(line, "fresh") == 0) {
+                fa_tok *old = t;
+                t = next;
+                next = old;
+            }
+            fa_tok_free(next);
+        }
+        fflush(stdout);
+    }
+    fa_tok_free(t);
+    return rc ? fail() : 0;
+}
+
 int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "serve") == 0) return serve(argv[2]);
     if (argc == 4 && strcmp(argv[1], "bench") == 0) return bench(argv[2], argv[3]);
     if (argc != 3) return 2;
     fa_tok *t;

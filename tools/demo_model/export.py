@@ -19,6 +19,15 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from train import GROUP, Config, affine
 
+# The model has read novels, not conversations: messages are a dialogue in quotation marks.
+CHAT_TEMPLATE = """{{- bos_token }}{%- for message in messages %}{%- if message.role == 'system' %}
+{{- message.content | trim + '\\n\\n' }}
+{%- elif message.role in ['user', 'assistant'] %}
+{{- '"' + message.content | trim + '"\\n\\n' }}
+{%- else %}
+{{- raise_exception('This model knows the roles system, user and assistant only, not ' + message.role + '.') }}
+{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '"' }}{%- endif %}"""
+
 
 def pack(w):
     """mlx's affine 4-bit form of the matrix w [rows, cols]: words [rows, cols/8], scales and biases
@@ -47,6 +56,7 @@ def configs(c):
         "added_tokens_decoder": {
             str(i): {"content": t, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
                      "special": True} for i, t in enumerate(("<s>", "</s>"))},
+        "chat_template": CHAT_TEMPLATE,
     }
     return {"config.json": hf, "generation_config.json": generation, "tokenizer_config.json": tokenizer}
 

@@ -79,6 +79,12 @@ struct fa_kernels {
     void (*add)(float *y, const float *x, int64_t n);                  /* y += x */
     void (*convert)(const float *x, fa_dtype t, int64_t n, void *out); /* to F32, F16 or BF16, nearest even */
 
+    /* For samplers, which read rows of a whole vocabulary; NaN and -inf count as absent in both. */
+    /* Sum of e^((x - base) * scale), base >= every x; the terms go to out [n] unless it is NULL (0 for absent ones). */
+    double (*exp_sum)(const float *x, int64_t n, float base, float scale, float *out);
+    /* out[b] = the greatest of x[64 b, 64 b + 64), -inf when all are absent. [(n + 63) / 64] */
+    void (*block_max)(const float *x, int64_t n, float *out);
+
     void (*attend)(const fa_attend_args *a, void *scratch);
     size_t (*attend_scratch)(int n_q, int n_group, int head_dim);
     int attend_q_tile; /* callers cut long prompts into tiles of at most this many query rows */

@@ -1,0 +1,179 @@
+/* Lines through libedit on a terminal, through getline elsewhere. */
+#define _DEFAULT_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#include "cli/line.h"
+#include "cli/term.h"
+
+#include <errno.h>
+#include <histedit.h>
+#include <langinfo.h>
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HISTORY_LINES = 1000 };
+
+struct line_reader {
+    EditLine *el; /* NULL: no terminal */
+    History *hist;
+    char *history; /* file */
+    char *plain;   /* getline's buffer */
+    size_t cap;
+    char *message; /* what line_read gave out */
+    bool more;     /* the prompt asks for the rest of a message */
+};
+
+static char *prompt_text(EditLine *el) {
+    static char first[] = "> ", more[] = "… ";
+    line_reader *r = NULL;
+    el_get(el, EL_CLIENTDATA, &r);
+    return r && r->more ? more : first;
+}
+
+/* libedit reads characters of the locale: anything but UTF-8 would cut them into bytes. */
+static void use_utf8(void) {
+    setlocale(LC_CTYPE, "");
+    if (strcasecmp(nl_langinfo(CODESET), "UTF-8")) setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+line_reader *line_open(const char *path) {
+    line_reader *r = (line_reader *)calloc(1, sizeof *r);
+    HistEvent ev;
+    const char *term = getenv("TERM");
+    if (!r || !isatty(STDIN_FILENO) || (term && !strcmp(term, "dumb"))) return r;
+    use_utf8();
+    r->el = el_init("ffai", stdin, isatty(STDOUT_FILENO) ? stdout : stderr, stderr);
+    r->hist = history_init();
+    if (!r->el || !r->hist) {
+        line_close(r);
+        return NULL;
+    }
+    el_set(r->el, EL_CLIENTDATA, r);
+    el_set(r->el, EL_PROMPT, prompt_text);
+    el_set(r->el, EL_EDITOR, "emacs");
+    el_set(r->el, EL_SIGNAL, 0); /* Ctrl-C is the program's business */
+    el_set(r->el, EL_HIST, history, r->hist);
+    el_source(r->el, NULL);
+    history(r->hist, &ev, H_SETSIZE, HISTORY_LINES);
+    history(r->hist, &ev, H_SETUNIQUE, 1);
+    if (path && (r->history = strdup(path))) history(r->hist, &ev, H_LOAD, path);
+    return r;
+}
+
+bool line_is_terminal(const line_reader *r) { return r->el != NULL; }
+
+void line_close(line_reader *r) {
+    HistEvent ev;
+    if (!r) return;
+    if (r->history) {
+        mode_t old = umask(077); /* what people type is theirs */
+        history(r->hist, &ev, H_SAVE, r->history);
+        umask(old);
+    }
+    if (r->el) el_end(r->el);
+    if (r->hist) history_end(r->hist);
+    free(r->history);
+    free(r->plain);
+    free(r->message);
+    free(r);
+}
+
+/* The next line without its end. */
+static line_result raw_line(line_reader *r, const char **line, size_t *len) {
+    if (r->el) {
+        int n = 0;
+        errno = 0;
+        const char *s = el_gets(r->el, &n);
+        if (term_clear_interrupt()) return LINE_INTERRUPTED;
+        if (!s || n <= 0) return LINE_END;
+        *line = s;
+        *len = (size_t)n;
+    } else {
+        ssize_t n = getline(&r->plain, &r->cap, stdin);
+        if (n < 0) return term_interrupted() ? LINE_INTERRUPTED : LINE_END;
+        *line = r->plain;
+        *len = (size_t)n;
+    }
+    while (*len && ((*line)[*len - 1] == '\n' || (*line)[*len - 1] == '\r')) --*len;
+    return LINE_TEXT;
+}
+
+static bool is_fence(const char *s, size_t n) { return n >= 3 && !memcmp(s, "\"\"\"", 3); }
+
+/* Collects lines into f until the message is whole. */
+static line_result collect(line_reader *r, FILE *f) {
+    const char *s;
+    size_t n;
+    bool fenced = false;
+    r->more = false;
+    for (;; r->more = true) {
+        line_result got = raw_line(r, &s, &n);
+        if (got == LINE_END && r->more) return LINE_TEXT; /* the input ends inside a message */
+        if (got != LINE_TEXT) return got;
+        if (!r->more && is_fence(s, n)) {
+            fenced = true;
+            s += 3;
+            n -= 3;
+            if (!n) continue; /* the text begins on the next line */
+        }
+        if (fenced) {
+            bool last = n >= 3 && is_fence(s + n - 3, 3);
+            fwrite(s, 1, last ? n - 3 : n, f);
+            if (last) return LINE_TEXT;
+            fputc('\n', f);
+        } else if (n && s[n - 1] == '\\') {
+            fwrite(s, 1, n - 1, f);
+            fputc('\n', f);
+        } else {
+            fwrite(s, 1, n, f);
+            return LINE_TEXT;
+        }
+    }
+}
+
+line_result line_read(line_reader *r, const char **text) {
+    size_t size;
+    HistEvent ev;
+    free(r->message);
+    r->message = NULL;
+    *text = "";
+    FILE *f = open_memstream(&r->message, &size);
+    if (!f) return LINE_END;
+    line_result got = collect(r, f);
+    if (fclose(f) != 0) return LINE_END;
+    *text = r->message;
+    if (got == LINE_TEXT && r->el && *r->message) history(r->hist, &ev, H_ENTER, r->message);
+    return got;
+}
+
+/* ---- where the history is ---- */
+
+static bool make_folder(const char *path) { return mkdir(path, 0700) == 0 || errno == EEXIST; }
+
+char *line_history_path(void) {
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if ((!state || *state != '/') && (!home || *home != '/')) return NULL;
+    size_t cap = strlen(state && *state == '/' ? state : home) + 64;
+    char *path = (char *)malloc(cap);
+    if (!path) return NULL;
+    bool ok = true;
+    if (state && *state == '/') {
+        snprintf(path, cap, "%s", state);
+        ok = make_folder(path);
+    } else {
+        snprintf(path, cap, "%s/.local", home);
+        ok = make_folder(path);
+        strcat(path, "/state");
+        ok = ok && make_folder(path);
+    }
+    strcat(path, "/ffai");
+    ok = ok && make_folder(path);
+    strcat(path, "/chat_history");
+    if (ok) return path;
+    free(path);
+    return NULL;
+}

@@ -1,0 +1,102 @@
+/* Slots: which tokens the cache of each one holds, and which one a prompt gets. A slot keeps its cache when its request
+ * ends; a prompt that begins with the same tokens goes on from there. */
+#include "engine/engine.h"
+#include "base/alloc.h"
+
+#include <string.h>
+
+static bool depends_on_length(const fa_rope *r) { return r && r->original_ctx > 0 && (r->dynamic || r->inv_freq_long); }
+
+int fa_slots_create(ffai_engine *e, fa_error *err) {
+    bool depends = false;
+    for (int64_t i = 0; i < e->m->dims.n_layer; i++) depends = depends || depends_on_length(e->m->spec[i].rope);
+    size_t n = (size_t)e->n_slot, tokens = n * (size_t)e->n_ctx; /* at most 2^30: fa_kv_create has checked */
+    e->slot = FA_NEWN(ffai_request *, n);
+    e->slot_used = FA_NEWN(int64_t, n);
+    e->kept = FA_NEWN(int32_t, tokens); /* resident as it is used */
+    if (depends) e->kept_len = FA_NEWN(int32_t, tokens);
+    if (e->slot && e->slot_used && e->kept && (e->kept_len || !depends)) return 0;
+    return fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", e->n_slot);
+}
+
+void fa_slots_free(ffai_engine *e) {
+    fa_free(e->slot);
+    fa_free(e->slot_used);
+    fa_free(e->kept);
+    fa_free(e->kept_len);
+}
+
+void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t len) {
+    int64_t at = (int64_t)slot * e->n_ctx + e->kv->len[slot] - n; /* the pages are there already */
+    memcpy(e->kept + at, ids, (size_t)n * sizeof *ids);
+    for (int i = 0; e->kept_len && i < n; i++) e->kept_len[at + i] = len;
+    e->slot_used[slot] = e->n_step + 1;
+}
+
+/* Would keys that were rotated in a sequence of length a be the same in one of length b? */
+static bool same_rotation(const ffai_engine *e, int32_t a, int32_t b) {
+    for (int64_t i = 0; i < e->m->dims.n_layer; i++) {
+        const fa_rope *r = e->m->spec[i].rope;
+        if (!depends_on_length(r)) continue;
+        bool grown = a > r->original_ctx;
+        if (grown != (b > r->original_ctx) || (grown && r->dynamic && a != b)) return false;
+    }
+    return true;
+}
+
+/* Leading tokens of ids [n] that the slot holds. */
+static int32_t common(const ffai_engine *e, int slot, const int32_t *ids, int64_t n) {
+    const int32_t *kept = e->kept + (int64_t)slot * e->n_ctx;
+    int32_t k = 0, max = e->kv->len[slot] < n ? e->kv->len[slot] : (int32_t)n;
+    while (k < max && kept[k] == ids[k]) k++;
+    return k;
+}
+
+/* Tokens that a prompt of n ids would not have to feed in this slot. One is always fed: it gives the logits. */
+static int32_t usable(const ffai_engine *e, int slot, const int32_t *ids, int64_t n) {
+    const int32_t *len = e->kept_len ? e->kept_len + (int64_t)slot * e->n_ctx : NULL;
+    int32_t k = common(e, slot, ids, n - 1);
+    for (int32_t i = 0; len && i < k; i++)
+        if ((i == 0 || len[i] != len[i - 1]) && !same_rotation(e, len[i], (int32_t)n)) k = i;
+    /* pages behind a window are gone for every shorter prefix too */
+    return fa_kv_can_truncate(e->kv, slot, k) ? k : 0;
+}
+
+int fa_slot_oldest(const ffai_engine *e) {
+    int best = -1;
+    int64_t best_used = 0;
+    for (int s = 0; s < e->n_slot; s++) {
+        int64_t used = e->kv->len[s] ? e->slot_used[s] : -1;
+        if (e->slot[s] || (best >= 0 && used >= best_used)) continue;
+        best = s;
+        best_used = used;
+    }
+    return best;
+}
+
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, int64_t *reused) {
+    int best = fa_slot_oldest(e);
+    int32_t best_k = best < 0 ? 0 : usable(e, best, ids, n);
+    for (int s = 0; best >= 0 && s < e->n_slot; s++) {
+        int32_t k = e->slot[s] ? 0 : usable(e, s, ids, n);
+        if (k <= best_k) continue;
+        best = s;
+        best_k = k;
+    }
+    *reused = best_k;
+    if (best >= 0 && (!best_k || fa_kv_truncate(e->kv, best, best_k, NULL))) {
+        fa_kv_reset(e->kv, best);
+        *reused = 0;
+    }
+    return best;
+}
+
+int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n) {
+    int best = -1;
+    for (int s = 0; s < e->n_slot; s++) {
+        int32_t len = e->kv->len[s];
+        if (e->slot[s] || !len || common(e, s, ids, n) < len || (best >= 0 && len <= e->kv->len[best])) continue;
+        best = s;
+    }
+    return best;
+}
