@@ -285,11 +285,12 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
         t->added[i].special |= old.special;
         return FFAI_OK;
     }
-    bool taken = fa_strtab_has(&t->name, a->id), same = taken && t->name.span[a->id].len == a->len &&
-                 memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
+    bool taken = fa_strtab_has(&t->name, a->id),
+         same = taken && t->name.span[a->id].len == a->len &&
+                memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
     /* the model keeps its token of that id; outwards the id is the added one */
     return same || fa_strtab_set(taken ? &t->shown : &t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK
-                                                                                             : no_memory(t, err);
+                                                                                                 : no_memory(t, err);
 }
 
 /* The id of a token that the model has is the model's. Others are numbered behind the model's tokens in the order of
