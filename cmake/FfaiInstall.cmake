@@ -7,6 +7,7 @@ if(TARGET ffai_shared)
 endif()
 install(FILES include/ffai.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/ffai)
+install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/ffai FILES_MATCHING PATTERN "*.c")
 
 # pkg-config: shared users need only -lffai; static users get the rest from the private fields. Paths stay relative to the .pc file so that a
 # moved or DESTDIR-staged tree still works.

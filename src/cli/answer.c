@@ -1,6 +1,7 @@
 /* From a prompt to a streamed answer. */
 #define _POSIX_C_SOURCE 200809L
 #include "cli/answer.h"
+#include "cli/constraint.h"
 #include "cli/out.h"
 #include "cli/term.h"
 
@@ -36,12 +37,15 @@ int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engi
     int rc = collect_stops(env);
     if (!rc) rc = cli_sampling(o, m, &env->sampling);
     env->request.sampling = env->sampling.s;
+    if (!rc) rc = constraint_compile(o, m, &env->grammar);
+    env->request.grammar = env->grammar;
     return rc;
 }
 
 void answer_env_free(answer_env *env) {
     free(env->stop);
     ffai_free(env->end);
+    ffai_grammar_free(env->grammar);
     cli_sampling_free(&env->sampling);
 }
 
@@ -258,7 +262,9 @@ int answer_prompt(answer_env *env, const dialog *d, size_t from, char **text, si
     if (!json) return cli_fail(env->o, "out of memory");
     int rc = ffai_chat_render(env->m, cli_str(env->o, OPT_TEMPLATE_NAME, NULL), json, json_len, text, len, &err);
     free(json);
-    if (!rc) rc = ffai_tokenize(env->m, *text, *len, 0, ids, n, &err); /* the template writes BOS itself */
+    if (!rc)
+        rc = ffai_tokenize(env->m, *text, *len, FFAI_TOK_PARSE_SPECIAL, ids, n,
+                           &err); /* the template writes BOS itself */
     if (!rc && *n) return 0;
     ffai_free(*text);
     *text = NULL;
@@ -273,8 +279,11 @@ int answer_dialog(answer_env *env, const dialog *d, size_t from, answer *a) {
     size_t len, n;
     int rc = answer_prompt(env, d, from, &text, &len, &ids, &n);
     if (rc) return rc;
-    ffai_parser_opts po = {
-        .format = cli_str(env->o, OPT_ANSWER_FORMAT, NULL), .prompt = text, .prompt_len = len, .tools = d->tools};
+    /* What the grammar allows is the answer, also when it looks like a tool call. */
+    ffai_parser_opts po = {.format = cli_str(env->o, OPT_ANSWER_FORMAT, env->grammar ? "none" : NULL),
+                           .prompt = text,
+                           .prompt_len = len,
+                           .tools = d->tools};
     rc = ffai_parser_create(&p, env->m, &po, &err);
     if (rc) rc = cli_fail(env->o, "%s", err.msg);
     if (!rc && cli_has(env->o, OPT_ECHO)) fwrite(text, 1, len, stdout);

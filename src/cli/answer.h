@@ -22,6 +22,7 @@ typedef struct answer_env {
     ffai_request_opts request; /* ids are filled in per answer */
     const char **stop;         /* --stop, and what ends an answer in the template */
     char *end;
+    ffai_grammar *grammar;   /* request.grammar, when there are flags for it */
     sampling_flags sampling; /* owns what request.sampling points to */
     bool show_reasoning, as_chat;
 } answer_env;

@@ -1,6 +1,7 @@
 /* ffai chat: a conversation at a terminal. Each answer goes on from the cache of the one before. */
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/constraint.h"
 #include "cli/line.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
@@ -172,7 +173,7 @@ static const chat_command commands[N_COMMAND] = {
     {"help", NULL, "this list", cmd_help_run},
     {"system", "TEXT", "set the system message; without TEXT remove it", cmd_system_run},
     {"reset", NULL, "begin a new conversation; the system message stays", cmd_reset_run},
-    {"save", "FILE", "write the conversation as JSON (the form of ffai template and --messages)", cmd_save_run},
+    {"save", "FILE", "write the conversation as JSON, the form of --messages", cmd_save_run},
     {"load", "FILE", "go on with a saved conversation", cmd_load_run},
     {"regen", NULL, "answer the last message once more", cmd_regen_run},
     {"stats", NULL, "speed of the last answer, and how full the context is", cmd_stats_run},
@@ -261,6 +262,7 @@ static int run_chat(const cli_opts *o) {
     char *args = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
+    if (!rc) rc = constraint_check(o);
     if (!rc) rc = dialog_args(o, OPT_TEMPLATE_ARG, &args);
     if (!rc) rc = session_model(o, false, &c.m);
     ffai_engine_opts eo = session_engine_opts(o);
@@ -277,9 +279,18 @@ static int run_chat(const cli_opts *o) {
     return rc;
 }
 
-static const opt_id chat_options[] = {
-    OPT_MODEL,           OPT_CTX,   CLI_CHAT_OPTIONS,   OPT_N,  OPT_STOP, CLI_SAMPLING_OPTIONS,
-    CLI_MACHINE_OPTIONS, OPT_STATS, CLI_REPORT_OPTIONS, OPT_END};
+static const opt_id chat_options[] = {OPT_MODEL,
+                                      OPT_CTX,
+                                      CLI_CHAT_OPTIONS,
+                                      OPT_N,
+                                      OPT_STOP,
+                                      OPT_IGNORE_EOS,
+                                      CLI_CONSTRAINT_OPTIONS,
+                                      CLI_SAMPLING_OPTIONS,
+                                      CLI_MACHINE_OPTIONS,
+                                      OPT_STATS,
+                                      CLI_REPORT_OPTIONS,
+                                      OPT_END};
 
 const cli_command cmd_chat = {
     .name = "chat",

@@ -1,6 +1,7 @@
 /* ffai generate: continues a text, or answers a message, and streams what the model writes. */
 #include "cli/answer.h"
 #include "cli/commands.h"
+#include "cli/constraint.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
 #include "cli/session.h"
@@ -11,7 +12,8 @@
 #include <unistd.h>
 
 /* Options that only mean something with a chat template. */
-static const opt_id chat_only[] = {OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_END};
+static const opt_id chat_only[] = {OPT_SYSTEM,        OPT_MESSAGES,     OPT_TOOLS, OPT_TEMPLATE,
+                                   OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_END};
 
 /* --chat, --raw, an option that says so, or what the checkpoint was made for. */
 static int choose_mode(const cli_opts *o, ffai_model *m, bool *as_chat) {
@@ -64,6 +66,7 @@ static int run_generate(const cli_opts *o) {
     bool as_chat = false;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
+    if (!rc) rc = constraint_check(o);
     if (!rc) rc = cli_exclusive(o, modes);
     bool prompted = cli_has(o, OPT_PROMPT) || cli_has(o, OPT_PROMPT_FILE) || !cli_has(o, OPT_MESSAGES);
     if (!rc && prompted) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);
@@ -92,6 +95,7 @@ static const opt_id generate_options[] = {OPT_MODEL,
                                           OPT_ECHO,
                                           OPT_LOGPROBS,
                                           OPT_JSON,
+                                          CLI_CONSTRAINT_OPTIONS,
                                           CLI_SAMPLING_OPTIONS,
                                           CLI_MACHINE_OPTIONS,
                                           OPT_STATS,

@@ -4,6 +4,7 @@
 #include "engine/model.h"
 #include "base/alloc.h"
 #include "base/map.h"
+#include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -177,6 +178,10 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
     pthread_mutex_init(&m->tmpl_lock, NULL);
+    if (opts && opts->chat_template && !(m->own_template = fa_strdup(opts->chat_template))) {
+        ffai_model_free(m);
+        return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a chat template", path);
+    }
     if (opts && opts->tokenizer_only) {
         rc = open_tokenizer(m, path, err);
         if (rc)
@@ -206,11 +211,13 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
 
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
+    fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
     fa_pooling_free(m->pooling);
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
+    fa_free(m->own_template);
     fa_templates_free(m->tmpl);
     pthread_mutex_destroy(&m->tok_lock);
     pthread_mutex_destroy(&m->tmpl_lock);
@@ -225,7 +232,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .model_type = "",
                                   .arch = "",
                                   .format = "",
-                                  .container = ""};
+                                  .container = "",
+                                  .ignored = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -247,7 +255,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
-                              .tied = m->dims.tied};
+                              .tied = m->dims.tied,
+                              .ignored = m->ignored ? m->ignored : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {
@@ -439,7 +448,8 @@ int ffai_tokenize(ffai_model *m, const char *text, size_t len, unsigned flags, i
     const fa_tok *t = fa_model_tok(m, &e);
     int rc = e.code;
     unsigned f = (flags & FFAI_TOK_SPECIAL ? FA_TOK_SPECIAL : 0) |
-                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0);
+                 (flags & FFAI_TOK_NO_PARSE_SPECIAL ? FA_TOK_NO_PARSE_SPECIAL : 0) |
+                 (flags & FFAI_TOK_PARSE_SPECIAL ? FA_TOK_PARSE_SPECIAL : 0);
     if (t) rc = fa_tok_encode(t, text, len, f, ids, n, &e);
     if (rc && err) *err = e;
     return rc;

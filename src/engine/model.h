@@ -31,12 +31,15 @@ struct ffai_model {
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
+    const char *ignored;    /* see ffai_model_info; NULL: nothing */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
     fa_error tok_err; /* why tok is NULL after it was tried */
     bool tok_tried;
+    struct fa_vocab *vocab; /* for grammars (grammar.c), made on first use */
     pthread_mutex_t tmpl_lock;
+    char *own_template;        /* ffai_model_opts.chat_template or NULL */
     struct fa_templates *tmpl; /* chat templates, loaded once, on first use (template.c) */
 };
 

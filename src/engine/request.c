@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "engine/grammar.h"
 #include "engine/sampler.h"
 
 #include <string.h>
@@ -32,7 +33,8 @@ struct ffai_request {
     int64_t ids_given;     /* generated tokens that a poll has handed out */
     ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
     uint32_t *allowed;
-    int n_logprob; /* entries per token of logprob: the token and the likeliest; 0: none */
+    fa_gram_run *grammar; /* NULL: none */
+    int n_logprob;        /* entries per token of logprob: the token and the likeliest; 0: none */
     ffai_logprob *logprob;
 };
 
@@ -77,7 +79,9 @@ static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *
         return fa_fail(err, FFAI_ENOMEM, "no memory for the logprobs of %lld tokens", (long long)r->max_new);
     r->mask = o->mask;
     r->user = o->user;
-    if (r->mask && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
+    int rc = o->grammar ? fa_constraint_new(&r->grammar, o->grammar, r->e->m, err) : 0;
+    if (rc) return rc;
+    if ((r->mask || r->grammar) && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for a token mask");
     fa_sampler_env env = {.vocab = vocab,
                           .n_prompt = r->n_prompt,
@@ -153,6 +157,7 @@ static void free_request(ffai_request *r) {
     fa_free(r->ids);
     fa_sampler_free(r->sampler);
     fa_free(r->allowed);
+    fa_gram_run_free(r->grammar);
     fa_free(r->logprob);
     fa_tok_stream_free(r->stream);
     fa_buf_free(&r->text);
@@ -247,30 +252,40 @@ static void accept(ffai_request *r, int32_t id) {
         fail(r, &err);
     else if (r->n_stop && hit_stop(r, from))
         finish(r, FFAI_FINISH_STOP);
+    else if (r->grammar && fa_gram_accept(r->grammar, id, &err))
+        fail(r, &err);
+    else if (r->grammar && fa_gram_ended(r->grammar))
+        finish(r, FFAI_FINISH_EOS); /* the one token that could follow */
     else if (r->n - r->n_prompt >= r->max_new)
         finish(r, FFAI_FINISH_LENGTH);
 }
 
 /* ---- the next token ---- */
 
-/* The tokens that may come next, NULL: all. Every source clears bits of what the one before it has left. */
-static const uint32_t *allowed_tokens(ffai_request *r) {
-    if (!r->allowed) return NULL;
+/* The tokens that may come next, *bits NULL: all. Every source clears bits of what the one before it has left. False:
+ * there is none, the request has ended. */
+static bool allowed_tokens(ffai_request *r, const uint32_t **bits) {
+    fa_error err = {0};
+    *bits = r->allowed;
+    if (!r->allowed) return true;
     memset(r->allowed, 0xff, (size_t)(r->e->m->dims.vocab + 31) / 32 * sizeof *r->allowed);
-    if (r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
-    return r->allowed;
+    int rc = r->grammar ? fa_constraint_mask(r->grammar, r->e->m, r->ignore_eos, r->allowed, &err) : 0;
+    if (rc > 0) finish(r, FFAI_FINISH_EOS);
+    if (rc < 0) fail(r, &err);
+    if (!rc && r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
+    return !rc;
 }
 
-/* From a row of logits to the next token, and its log-probabilities; < 0: FA_PICK_*. */
-static int32_t next_token(ffai_request *r, float *row, void *work) {
+/* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
+static int32_t next_token(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
     int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
-    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed_tokens(r), work);
+    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
     double lse;
     float *raw = fa_sampler_raw(work, vocab);
     ffai_logprob *lp = r->logprob + i * r->n_logprob;
     fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
     memcpy(raw, row, (size_t)vocab * sizeof *raw); /* the sampler changes the row */
-    int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed_tokens(r), work);
+    int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
     if (id >= 0) lp[0] = (ffai_logprob){id, (float)((double)raw[id] - lse)};
     return id;
 }
@@ -365,7 +380,8 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
         if (!seq[i].n_out) continue;
-        accept(r, next_token(r, row, work));
+        const uint32_t *allowed;
+        if (allowed_tokens(r, &allowed)) accept(r, next_token(r, row, allowed, work));
         row += e->m->dims.vocab;
     }
 }

@@ -1,8 +1,11 @@
-/* What a checkpoint's generation_config.json says about sampling: checked and read once, when the model is loaded. Keys
+/* What a checkpoint says about sampling: checked and read once, when the model is loaded; of folders
+ * generation_config.json, of GGUF files sample_gguf.c's keys. Keys
  * are those of transformers' GenerationConfig; those that ffai does not follow are in docs/sampling.md. */
 #include "engine/model.h"
+#include "engine/sample_int.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct reader {
@@ -60,19 +63,40 @@ static bool is_eos(const ffai_model *m, int32_t id) {
     return false;
 }
 
-/* suppress_tokens: as a bias that forbids. */
-static void read_suppressed(reader *r, ffai_sampling *s) {
-    const fa_jnode *list = get(r, "suppress_tokens");
+/* A bias of a sequence of one token; longer sequences are not followed. */
+static void read_sequence_bias(reader *r, ffai_logit_bias *bias, size_t *n, bool *longer) {
+    const fa_jnode *list = get(r, "sequence_bias");
     if (r->rc || !list) return;
-    int32_t *ids;
-    size_t n = ids_of(r, "suppress_tokens", list, &ids);
-    if (r->rc) return;
-    ffai_logit_bias *bias = (ffai_logit_bias *)fa_mem_calloc(&r->m->mem, n + 1, sizeof *bias);
+    if (fa_jtype_of(list) != FA_JARR) {
+        refuse(r, "sequence_bias", "list of [[token ids], bias]");
+        return;
+    }
+    for (const fa_jnode *v = fa_jfirst(list); v && !r->rc; v = fa_jnext(v)) {
+        const fa_jnode *ids = fa_jfirst(v), *b = fa_jnext(ids);
+        int64_t id = fa_jint(fa_jfirst(ids), -1);
+        double value = fa_jnum(b, NAN);
+        if (fa_jtype_of(ids) != FA_JARR || !(fabs(value) <= 1e30))
+            refuse(r, "sequence_bias", "list of [[token ids], bias]");
+        *longer |= fa_jlen(ids) > 1;
+        if (fa_jlen(ids) == 1 && id >= 0 && id < r->m->dims.vocab)
+            bias[(*n)++] = (ffai_logit_bias){(int32_t)id, (float)value};
+    }
+}
+
+/* suppress_tokens, as biases that forbid, and sequence_bias. */
+static void read_bias(reader *r, ffai_sampling *s, bool *longer) {
+    const fa_jnode *list = get(r, "suppress_tokens");
+    int32_t *ids = NULL;
+    size_t n = !r->rc && list ? ids_of(r, "suppress_tokens", list, &ids) : 0;
+    if (r->rc || (!list && !get(r, "sequence_bias"))) return;
+    ffai_logit_bias *bias =
+        (ffai_logit_bias *)fa_mem_calloc(&r->m->mem, n + fa_jlen(get(r, "sequence_bias")) + 1, sizeof *bias);
     if (!bias) {
-        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory for \"suppress_tokens\"", fa_ckpt_path(r->m->ckpt));
+        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory for token biases", fa_ckpt_path(r->m->ckpt));
         return;
     }
     for (size_t i = 0; i < n; i++) bias[i] = (ffai_logit_bias){ids[i], -INFINITY};
+    read_sequence_bias(r, bias, &n, longer);
     s->bias = bias;
     s->n_bias = n;
 }
@@ -107,7 +131,55 @@ static void read_bad_words(reader *r, ffai_sampling *s) {
     s->n_bad_word = n;
 }
 
+/* Names the keys that ask for what is not there: their value is neither null, false nor the one that does nothing. */
+static void note_ignored(reader *r, bool longer_bias) {
+    static const struct {
+        const char *key;
+        double idle;
+    } keys[] = {{"num_beams", 1},
+                {"num_beam_groups", 1},
+                {"diversity_penalty", 0},
+                {"penalty_alpha", 0},
+                {"guidance_scale", 1},
+                {"forced_bos_token_id", -1},
+                {"forced_eos_token_id", -1},
+                {"exponential_decay_length_penalty", NAN},
+                {"constraints", NAN},
+                {"force_words_ids", NAN},
+                {"stop_strings", NAN},
+                {"watermarking_config", NAN},
+                {"dola_layers", NAN},
+                {"token_healing", NAN},
+                {"max_time", NAN}};
+    char list[400] = "";
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const fa_jnode *n = get(r, keys[i].key);
+        bool off = !n || (fa_jtype_of(n) == FA_JBOOL && !fa_jbool(n, true)) || fa_jnum(n, NAN) == keys[i].idle;
+        if (!off) at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", keys[i].key);
+    }
+    if (longer_bias) snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", "sequence_bias");
+    if (list[0] && !(r->m->ignored = fa_mem_printf(&r->m->mem, "%s", list)))
+        r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory", fa_ckpt_path(r->m->ckpt));
+}
+
+static int read_gguf(ffai_model *m, fa_error *err) {
+    fa_buf order = {0}, ignored = {0};
+    fa_error e = {0};
+    const char *path = fa_ckpt_path(m->ckpt);
+    int rc = fa_sampling_from_gguf(fa_ckpt_gguf(m->ckpt), &m->sampling, &order, &ignored, &e);
+    if (rc) fa_fail(err, rc, "%s: %s", path, e.msg);
+    bool failed = order.failed || ignored.failed;
+    if (order.len) failed |= !(m->sampling.samplers = fa_mem_printf(&m->mem, "%s", order.data));
+    if (ignored.len) failed |= !(m->ignored = fa_mem_printf(&m->mem, "%s", ignored.data));
+    if (!rc && failed) rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", path);
+    fa_buf_free(&order);
+    fa_buf_free(&ignored);
+    return rc;
+}
+
 int fa_model_read_sampling(ffai_model *m, fa_error *err) {
+    if (fa_ckpt_gguf(m->ckpt)) return read_gguf(m, err);
     reader r = {.m = m, .g = fa_ckpt_generation_config(m->ckpt), .err = err};
     ffai_sampling s = {.top_p = 1};
     bool sample = fa_jbool(fa_jget(r.g, "do_sample"), false);
@@ -127,11 +199,23 @@ int fa_model_read_sampling(ffai_model *m, fa_error *err) {
     s.repeat_penalty = (float)number(&r, "repetition_penalty", 0, 1000, 0);
     s.no_repeat_ngram = (int)number(&r, "no_repeat_ngram_size", 0, INT32_MAX, 0);
     s.min_new = (int)number(&r, "min_new_tokens", 0, INT32_MAX, 0);
-    read_suppressed(&r, &s);
+    s.min_length = (int)number(&r, "min_length", 0, INT32_MAX, 0);
+    if (s.min_new > 0) s.min_length = 0; /* overrides, in transformers too */
+    bool longer = false;
+    read_bias(&r, &s, &longer);
     read_begin(&r, &s);
     read_bad_words(&r, &s);
+    if (!r.rc) note_ignored(&r, longer);
     m->sampling = s;
     return r.rc;
 }
 
 void ffai_sampling_default(const ffai_model *m, ffai_sampling *s) { *s = m->sampling; }
+
+int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err) {
+    fa_sampler *made;
+    fa_sampler_env env = {.vocab = m->dims.vocab, .tok = fa_model_tok(m, NULL)};
+    int rc = fa_sampler_new(&made, s, &env, err);
+    fa_sampler_free(made);
+    return rc;
+}

@@ -133,5 +133,6 @@ int fa_sampling_check(const ffai_sampling *s, int64_t vocab, fa_error *err) {
     if (!rc) rc = least_zero("dry-last", s->dry_last, err);
     if (!rc) rc = least_zero("no-repeat-ngram", s->no_repeat_ngram, err);
     if (!rc) rc = least_zero("min-new", s->min_new, err);
+    if (!rc) rc = least_zero("min-length", s->min_length, err);
     return rc ? rc : check_ids(s, vocab, err);
 }

@@ -90,12 +90,29 @@ void fa_sampler_free(fa_sampler *s) {
 
 /* ---- bans and bias ---- */
 
+/* 32 values, without branches and without a shift by the lane, which few machines have for vectors. */
+static void mask_word(float *x, uint32_t bits, const uint32_t *bit) {
+    uint32_t u[32];
+    memcpy(u, x, sizeof u);
+    for (int i = 0; i < 32; i++) {
+        uint32_t drop = (bits & bit[i]) ? 0 : UINT32_MAX;
+        u[i] = (u[i] & ~drop) | (UINT32_C(0xFF800000) & drop); /* -inf */
+    }
+    memcpy(x, u, sizeof u);
+}
+
 static void apply_mask(float *x, int64_t vocab, const uint32_t *mask) {
+    uint32_t bit[32];
+    for (int i = 0; i < 32; i++) bit[i] = UINT32_C(1) << i;
     for (int64_t w = 0; w * 32 < vocab; w++) {
-        uint32_t bits = mask[w];
-        if (bits == UINT32_MAX) continue;
-        int64_t n = vocab - w * 32 < 32 ? vocab - w * 32 : 32;
-        for (int64_t i = 0; i < n; i++) x[w * 32 + i] = bits >> i & 1 ? x[w * 32 + i] : -INFINITY;
+        float *at = x + w * 32;
+        if (mask[w] == UINT32_MAX) continue;
+        if (w * 32 + 32 <= vocab) {
+            mask_word(at, mask[w], bit);
+            continue;
+        }
+        for (int64_t i = 0; w * 32 + i < vocab; i++)
+            if (!(mask[w] & bit[i])) at[i] = -INFINITY;
     }
 }
 
@@ -114,7 +131,7 @@ static void prepare(fa_sampler *s, float *x, const int32_t *ids, int64_t n, cons
     for (size_t i = 0; i < o->n_bias; i++) x[o->bias[i].id] += o->bias[i].bias;
     if (mask) apply_mask(x, s->vocab, mask);
     for (size_t i = 0; n_new == 0 && i < o->n_begin_suppress; i++) x[o->begin_suppress[i]] = -INFINITY;
-    for (int i = 0; n_new < o->min_new && i < s->n_eos; i++)
+    for (int i = 0; (n_new < o->min_new || n < o->min_length) && i < s->n_eos; i++)
         if (s->eos[i] >= 0 && s->eos[i] < s->vocab) x[s->eos[i]] = -INFINITY;
     ban_words(s, x, ids, (size_t)n);
     if (o->no_repeat_ngram > 0) fa_ban_ngrams(x, s->vocab, ids, n, o->no_repeat_ngram, s->z);
@@ -228,7 +245,8 @@ bool fa_sampler_forbids(const fa_sampler *s) {
     const ffai_sampling *o = &s->opts;
     bool bias = false;
     for (size_t i = 0; i < o->n_bias; i++) bias |= o->bias[i].bias == -INFINITY;
-    return bias || o->n_begin_suppress || o->min_new > 0 || o->n_bad_word || o->no_repeat_ngram > 0;
+    return bias || o->n_begin_suppress || o->min_new > 0 || o->min_length > 0 || o->n_bad_word ||
+           o->no_repeat_ngram > 0;
 }
 
 /* ---- log-probabilities ---- */

@@ -61,6 +61,14 @@ const char *fa_tok_piece(const fa_tok *t, int32_t id, size_t *len);
 int32_t fa_tok_id(const fa_tok *t, const char *piece, size_t len);
 bool fa_tok_is_special(const fa_tok *t, int32_t id);
 
+/* Appends the bytes that a token adds to a text in the middle of it, which may be part of a character; nothing for
+ * special tokens and ids without a token. */
+void fa_tok_bytes(const fa_tok *t, int32_t id, fa_buf *out);
+/* Whether tokens have such bytes, alone. Decoders that look at neighbours (WordPiece, CTC) leave none. */
+bool fa_tok_has_bytes(const fa_tok *t);
+/* A space that begins a text is not part of it. */
+bool fa_tok_eats_space(const fa_tok *t);
+
 /* -1 when neither the tokenizer nor its config names one. */
 int32_t fa_tok_bos(const fa_tok *t);
 int32_t fa_tok_eos(const fa_tok *t);

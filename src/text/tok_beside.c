@@ -37,7 +37,7 @@ static int add(fa_tok *t, const char *s, size_t n, int64_t id, const fa_jnode *o
     a.single_word = fa_jbool(fa_jget(options, "single_word"), false);
     a.lstrip = fa_jbool(fa_jget(options, "lstrip"), false);
     a.rstrip = fa_jbool(fa_jget(options, "rstrip"), false);
-    a.normalized = fa_jbool(fa_jget(options, "normalized"), !a.special);
+    a.normalized = !t->spm && fa_jbool(fa_jget(options, "normalized"), !a.special);
     return fa_tok_add(t, &a, err);
 }
 

@@ -17,6 +17,9 @@ int fa_tok_put_replace(fa_tok *t, const char *from, size_t n_from, const char *t
 int fa_tok_put_prepend(fa_tok *t, const char *text, size_t n, fa_error *err);
 int fa_tok_put_unicode(fa_tok *t, bool compose, bool compat, fa_error *err);
 int fa_tok_put_pattern(fa_tok *t, const char *pattern, size_t n, fa_behavior b, bool invert, fa_error *err);
+int fa_tok_put_literal(fa_tok *t, const char *s, size_t n, fa_behavior b, bool invert, fa_error *err);
+/* SentencePiece's normalizer, as t->spm has it. */
+int fa_tok_put_spm(fa_tok *t, fa_error *err);
 int fa_tok_put_lower(fa_tok *t, fa_error *err);
 int fa_tok_put_strip(fa_tok *t, bool left, bool right, fa_error *err);
 /* BertNormalizer, its four parts. */
@@ -24,6 +27,8 @@ int fa_tok_put_bert(fa_tok *t, bool clean_text, bool chinese_chars, bool strip_a
 /* Takes the map, also when it fails: `tokenizers`' way of applying a charsmap (by grapheme). */
 int fa_tok_put_precompiled(fa_tok *t, fa_charsmap *map, fa_error *err);
 /* Pre-tokenizers: BertPreTokenizer; Metaspace with scheme 0 never, 1 first, 2 always. */
+/* Words between white space. */
+int fa_tok_put_white_split(fa_tok *t, fa_error *err);
 int fa_tok_put_bert_words(fa_tok *t, fa_error *err);
 int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err);
 /* from: WordPiece's prefix; start: cleanup (FA_DEC_WORDPIECE). Others as their step has it. */
@@ -31,6 +36,13 @@ int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_f
                        size_t start, size_t stop, fa_error *err);
 /* ids before and after the sequence, put around what is there. */
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
+
+/* tok_models.c: model.type, or what files without it mean; the models beside BPE. The vocabulary of WordPiece and
+ * WordLevel is in t->name already. */
+const char *fa_tok_model_type(const fa_jnode *model);
+int fa_tok_read_wordpiece(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_wordlevel(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_unigram(fa_tok *t, const fa_jnode *model, fa_error *err);
 
 /* tok_hf.c. A folder with tokenizer.json. */
 int fa_tok_from_hf_dir(fa_tok **out, const char *dir, fa_error *err);

@@ -29,17 +29,16 @@ static bool matched(const fa_unigram_opts *o, size_t i) {
 }
 
 static void set_scores(fa_unigram *m, const fa_tok *t, const fa_unigram_opts *o) {
-    double lo = INFINITY, hi = -INFINITY;
+    double lo = INFINITY;
     for (size_t i = 0; i < t->name.n_id; i++) {
         if (t->name.span[i].off == UINT32_MAX || (o->type && o->type[i] != FA_PIECE_NORMAL)) continue;
         if (o->score[i] < lo) lo = o->score[i];
-        if (o->score[i] > hi) hi = o->score[i];
     }
-    if (o->type && lo > hi) lo = hi = 0; /* no normal piece */
+    if (o->type && lo > DBL_MAX) lo = 0; /* no normal piece */
     m->unk_score = o->spm ? (double)((float)lo - (float)UNK_PENALTY) : lo - UNK_PENALTY;
     for (size_t i = 0; i < t->name.n_id; i++)
         m->score[i] = o->spm && o->type && o->type[i] == FA_PIECE_USER_DEFINED
-                          ? (double)((float)t->name.span[i].len * (float)hi) - 0.1
+                          ? (double)(float)(0.1 * ((double)t->name.span[i].len - 1))
                           : o->score[i];
 }
 
@@ -81,16 +80,25 @@ void fa_unigram_free(fa_unigram *m) {
 /* ---- encoding ---- */
 
 static inline void offer(const fa_unigram *m, place *to, double sum, size_t start, int32_t id) {
+    if (m->spm) sum = (double)(float)sum;
     if (to->start1 && !(sum > to->score)) return;
-    to->score = m->spm ? (double)(float)sum : sum;
+    to->score = sum;
     to->start1 = (uint32_t)start + 1;
     to->id = id;
 }
 
+/* SentencePiece keeps its sums small: one that has left +-100,000 becomes 0, and those ahead of it go along. */
+static void rebase(place *at, size_t from, size_t to) {
+    float offset = (float)at[from].score;
+    for (size_t i = from; i <= to; i++)
+        if (i == from || at[i].start1) at[i].score = (double)((float)at[i].score - offset);
+}
+
 /* Finds the best way to every place. False: an unknown character, and no unknown token. */
 static bool forward(const fa_unigram *m, const char *s, size_t n, place *at) {
-    size_t len;
+    size_t len, reach = 0;
     for (size_t i = 0; i < n; i += len) {
+        if (m->spm && (at[i].score < -1e5 || at[i].score > 1e5)) rebase(at, i, reach);
         double here = at[i].score;
         uint32_t node = 0;
         bool single = false;
@@ -99,10 +107,12 @@ static bool forward(const fa_unigram *m, const char *s, size_t n, place *at) {
         for (size_t j = i; j < n && (node = fa_dat_step(&m->dat, node, (uint8_t)s[j])); j++) {
             int32_t id = m->dat.unit[node].id;
             if (id < 0) continue;
+            if (j + 1 > reach) reach = j + 1;
             offer(m, &at[j + 1], m->score[id] + here, i, id);
             single |= j + 1 - i == len;
         }
         if (single) continue;
+        if (i + len > reach) reach = i + len;
         double sum = m->unk_score + here;
         if (m->spm) sum = (double)(float)sum;
         if (m->unk < 0 && (!at[i + len].start1 || sum > at[i + len].score)) return false;

@@ -528,7 +528,7 @@ static void test_fault(void **state) {
 
 /* ---- --bench ---- */
 
-static double bench_one(const char *what, ffai_sampling o, const char *isa) {
+static double bench_one(const char *what, ffai_sampling o, const uint32_t *mask, const char *isa) {
     enum { REPS = 40 };
     fa_sampler *s;
     fa_sampler_env env = {.vocab = BIG, .max_ids = 4096, .isa = isa};
@@ -539,7 +539,7 @@ static double bench_one(const char *what, ffai_sampling o, const char *isa) {
     for (int r = 0; r < REPS; r++) {
         memcpy(row, keep, BIG * sizeof *row);
         double t0 = fa_now();
-        fa_sampler_pick(s, row, ids, 4000 + (size_t)r, NULL, work);
+        fa_sampler_pick(s, row, ids, 4000 + (size_t)r, mask, work);
         double t = fa_now() - t0;
         if (t < best) best = t;
     }
@@ -556,24 +556,30 @@ static int bench(void) {
     for (int i = 0; i < BIG; i += 499) keep[i] += 6;
     for (int i = 0; i < 30; i++)
         keep[fa_rng_at(3, (uint64_t)i) % BIG] = 14 + 10 * (float)(fa_rng_at(4, (uint64_t)i) >> 40) * 0x1p-24f;
+    static uint32_t few[WORDS], half[WORDS];
+    for (int i = 0; i < WORDS; i++) half[i] = (uint32_t)fa_rng_at(5, (uint64_t)i);
+    for (int i = 0; i < 400; i++) few[fa_rng_at(6, (uint64_t)i) % WORDS] |= 1u << i % 32;
     for (int i = 0; i < 3; i++) {
-        bench_one("greedy", (ffai_sampling){0}, isas[i]);
-        bench_one("temp 0.8", (ffai_sampling){.temp = 0.8f}, isas[i]);
+        bench_one("greedy, mask of 400", (ffai_sampling){0}, few, isas[i]);
+        bench_one("greedy, mask of half", (ffai_sampling){0}, half, isas[i]);
+        bench_one("greedy", (ffai_sampling){0}, NULL, isas[i]);
+        bench_one("temp 0.8", (ffai_sampling){.temp = 0.8f}, NULL, isas[i]);
         bench_one("temp, top-k 40, top-p, min-p",
-                  (ffai_sampling){.temp = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}, isas[i]);
-        bench_one("temp, top-k 1000", (ffai_sampling){.temp = 0.8f, .top_k = 1000}, isas[i]);
-        bench_one("temp, top-p 0.95", (ffai_sampling){.temp = 0.8f, .top_p = 0.95f}, isas[i]);
-        bench_one("temp, min-p 0.05", (ffai_sampling){.temp = 0.8f, .min_p = 0.05f}, isas[i]);
-        bench_one("temp, top-p, min-p", (ffai_sampling){.temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f}, isas[i]);
-        bench_one("temp 2, top-p 0.95 (flat)", (ffai_sampling){.temp = 2, .top_p = 0.95f}, isas[i]);
-        bench_one("top-n-sigma 1, temp", (ffai_sampling){.temp = 0.8f, .top_n_sigma = 1}, isas[i]);
-        bench_one("temp, typical 0.9", (ffai_sampling){.temp = 0.8f, .typical = 0.9f}, isas[i]);
-        bench_one("temp, xtc", (ffai_sampling){.temp = 0.8f, .xtc_prob = 1, .xtc_threshold = 0.1f}, isas[i]);
-        bench_one("mirostat 5", (ffai_sampling){.temp = 0.8f, .mirostat_tau = 5}, isas[i]);
-        bench_one("dynatemp", (ffai_sampling){.temp = 0.8f, .temp_range = 0.5f, .top_k = 40}, isas[i]);
-        bench_one("penalties, temp, top-k 40", (ffai_sampling){.repeat_penalty = 1.1f, .temp = 0.8f, .top_k = 40},
+                  (ffai_sampling){.temp = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}, NULL, isas[i]);
+        bench_one("temp, top-k 1000", (ffai_sampling){.temp = 0.8f, .top_k = 1000}, NULL, isas[i]);
+        bench_one("temp, top-p 0.95", (ffai_sampling){.temp = 0.8f, .top_p = 0.95f}, NULL, isas[i]);
+        bench_one("temp, min-p 0.05", (ffai_sampling){.temp = 0.8f, .min_p = 0.05f}, NULL, isas[i]);
+        bench_one("temp, top-p, min-p", (ffai_sampling){.temp = 0.8f, .top_p = 0.95f, .min_p = 0.05f}, NULL, isas[i]);
+        bench_one("temp 2, top-p 0.95 (flat)", (ffai_sampling){.temp = 2, .top_p = 0.95f}, NULL, isas[i]);
+        bench_one("top-n-sigma 1, temp", (ffai_sampling){.temp = 0.8f, .top_n_sigma = 1}, NULL, isas[i]);
+        bench_one("temp, typical 0.9", (ffai_sampling){.temp = 0.8f, .typical = 0.9f}, NULL, isas[i]);
+        bench_one("temp, xtc", (ffai_sampling){.temp = 0.8f, .xtc_prob = 1, .xtc_threshold = 0.1f}, NULL, isas[i]);
+        bench_one("mirostat 5", (ffai_sampling){.temp = 0.8f, .mirostat_tau = 5}, NULL, isas[i]);
+        bench_one("dynatemp", (ffai_sampling){.temp = 0.8f, .temp_range = 0.5f, .top_k = 40}, NULL, isas[i]);
+        bench_one("penalties, temp, top-k 40", (ffai_sampling){.repeat_penalty = 1.1f, .temp = 0.8f, .top_k = 40}, NULL,
                   isas[i]);
-        bench_one("dry, temp, top-k 40", (ffai_sampling){.dry_multiplier = 0.8f, .temp = 0.8f, .top_k = 40}, isas[i]);
+        bench_one("dry, temp, top-k 40", (ffai_sampling){.dry_multiplier = 0.8f, .temp = 0.8f, .top_k = 40}, NULL,
+                  isas[i]);
     }
     tear_down(NULL);
     return 0;

@@ -254,6 +254,70 @@ static void test_convert(void **state) {
 }
 
 /* Best of many short runs, as the machine may be busy. */
+/* ---- what samplers use ---- */
+
+/* Logits with absent ones among them. */
+static void logits(fa_rng *g, row *x, int64_t n, int off, bool extreme) {
+    static const float odd[] = {-INFINITY, NAN, -3e38f, -104.0f, 40.0f, 0.0f};
+    row_begin(x, n, off);
+    for (int64_t i = 0; i < n; i++) {
+        float u = fa_rng_f32(g);
+        x->at[i] = extreme && u < 0.3f ? odd[(size_t)(u * 20)] : 60 * u - 20;
+    }
+}
+
+static void check_exp_sum(const fa_kernels *k, const row *x, float scale) {
+    static row o;
+    float base = -INFINITY;
+    double want = 0;
+    for (int64_t i = 0; i < x->n; i++)
+        if (x->at[i] > base) base = x->at[i];
+    if (base == -INFINITY) base = 0;
+    row_begin(&o, x->n, 3);
+    double sum = k->exp_sum(x->at, x->n, base, scale, o.at);
+    row_check(&o);
+    for (int64_t i = 0; i < x->n; i++) {
+        float arg = (x->at[i] - base) * scale;
+        double e = x->at[i] > -INFINITY ? exp((double)arg) : 0;
+        near("exp_sum", k->isa, o.at[i], e, 3e-7 * e + 2e-45, x->at[i]);
+        want += e;
+    }
+    assert_true(fabs(sum - want) <= 2e-6 * want);
+    assert_true(k->exp_sum(x->at, x->n, base, scale, NULL) == sum);
+}
+
+static void check_block_max(const fa_kernels *k, const row *x) {
+    static row o;
+    int64_t n = (x->n + 63) / 64;
+    row_begin(&o, n, 1);
+    k->block_max(x->at, x->n, o.at);
+    row_check(&o);
+    for (int64_t b = 0; b < n; b++) {
+        float want = -INFINITY;
+        for (int64_t i = 64 * b; i < x->n && i < 64 * b + 64; i++)
+            if (x->at[i] > want) want = x->at[i];
+        assert_true(o.at[b] == want);
+    }
+}
+
+static void test_sampling(void **state) {
+    (void)state;
+    fa_kernels k;
+    static row x;
+    for (int l = 0; vec_level(l, &k); l++) {
+        fa_rng g = {SEED + 5, 0};
+        for (int c = 0; c < 2 * LENGTHS; c++) {
+            logits(&g, &x, length(c / 2), c % 7, c % 2);
+            check_exp_sum(&k, &x, c % 3 ? 1 : 1.25f);
+            check_block_max(&k, &x);
+        }
+        row_begin(&x, 130, 0);
+        for (int i = 0; i < 130; i++) x.at[i] = i % 2 ? NAN : -INFINITY;
+        check_exp_sum(&k, &x, 1);
+        check_block_max(&k, &x);
+    }
+}
+
 static double bench_mul(mul_fn *f, const float *x, const float *w, int64_t n, float *y) {
     double best = 1;
     for (int r = 0; r < 300; r++) {
@@ -292,6 +356,7 @@ int main(int argc, char **argv) {
     print_message("seed %d\n", SEED);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_activations), cmocka_unit_test(test_exp_error),
                                        cmocka_unit_test(test_norm),        cmocka_unit_test(test_rope),
-                                       cmocka_unit_test(test_add),         cmocka_unit_test(test_convert)};
+                                       cmocka_unit_test(test_add),         cmocka_unit_test(test_convert),
+                                       cmocka_unit_test(test_sampling)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

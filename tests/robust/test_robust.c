@@ -169,6 +169,22 @@ static void optional_json(void **state) {
         {"top_p", "1.5", "top_p"},
         {"min_p", "[]", "min_p"},
         {"top_p", "1e999", "generation_config.json"},
+        {"typical_p", "2", "generation_config.json|typical_p"},
+        {"repetition_penalty", "-1", "repetition_penalty"},
+        {"repetition_penalty", "true", "repetition_penalty"},
+        {"epsilon_cutoff", "1.1", "epsilon_cutoff"},
+        {"eta_cutoff", "\"x\"", "eta_cutoff"},
+        {"top_h", "-0.1", "top_h"},
+        {"no_repeat_ngram_size", "-1", "no_repeat_ngram_size"},
+        {"min_new_tokens", "[]", "min_new_tokens"},
+        {"suppress_tokens", "5", "suppress_tokens|list"},
+        {"suppress_tokens", "[1, \"a\"]", "suppress_tokens"},
+        {"begin_suppress_tokens", "{}", "begin_suppress_tokens"},
+        {"bad_words_ids", "[1, 2]", "bad_words_ids"},
+        {"bad_words_ids", "[[1], [2.5]]", "bad_words_ids"},
+        {"sequence_bias", "[[1, 2]]", "sequence_bias"},
+        {"sequence_bias", "[[[1], null]]", "sequence_bias"},
+        {"sequence_bias", "{}", "sequence_bias"},
     };
     run_json_cases("generation_config.json", cases, sizeof cases / sizeof *cases);
     char dir[256];
@@ -186,7 +202,12 @@ static void optional_json(void **state) {
                                      {"eos_token_id", "null", ""},
                                      {"top_k", "-1", ""},
                                      {"top_p", "0", ""},
-                                     {"temperature", "null", ""}};
+                                     {"temperature", "null", ""},
+                                     {"suppress_tokens", "null", ""},
+                                     {"suppress_tokens", "[-1, 99999, 3]", ""},
+                                     {"bad_words_ids", "[[], [5], [1, 99999], [7, 8]]", ""},
+                                     {"sequence_bias", "[[[3], 1.5], [[3, 4], -2]]", ""},
+                                     {"num_beams", "4", ""}};
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
         put_json(dir, "generation_config.json", fine[i].key, fine[i].value);
         assert_ok(open_and_run(dir, &err), &err);

@@ -75,8 +75,14 @@ static void keep(fa_answer *a, fa_buf *b, const char *s, size_t n) {
     if (b->failed) a->failed = true;
 }
 
+/* What text is where the splitter stands. */
+static fa_answer_kind text_kind(const fa_answer *a) {
+    bool think = a->mode == FA_ANS_M_THINK || (a->mode == FA_ANS_M_CALL && a->in_think);
+    return think ? FA_ANSWER_REASONING : FA_ANSWER_TEXT;
+}
+
 void fa_ans_flush_lead(fa_answer *a) {
-    fa_ans_emit(a, a->mode == FA_ANS_M_THINK ? FA_ANSWER_REASONING : FA_ANSWER_TEXT, a->lead.data, a->lead.len);
+    fa_ans_emit(a, text_kind(a), a->lead.data, a->lead.len);
     a->lead.len = 0;
     if (a->lead_tag) a->section_bad = a->section;
     a->lead_tag = false;
@@ -94,7 +100,7 @@ static void text(fa_answer *a, const char *s, size_t n) {
     if (from == n) return;
     if (end > from) {
         fa_ans_flush_lead(a);
-        fa_ans_emit(a, a->mode == FA_ANS_M_THINK ? FA_ANSWER_REASONING : FA_ANSWER_TEXT, s + from, end - from);
+        fa_ans_emit(a, text_kind(a), s + from, end - from);
         a->trim = a->bare_ok = false;
         from = end;
     }
@@ -118,12 +124,12 @@ void fa_ans_verbatim(fa_answer *a, const char *s, size_t n) {
         k = fa_ans_trie_match(&a->trie, s + i, n - i, &tag, &more);
         fa_ans_kind kind = k ? kind_of(a, tag) : FA_ANS_CALL;
         if (kind == FA_ANS_NO_TAG || kind == FA_ANS_MESSAGE_END) {
-            fa_ans_emit(a, FA_ANSWER_TEXT, s + from, i - from);
+            fa_ans_emit(a, text_kind(a), s + from, i - from);
             from = i + k;
         }
         i += k ? k : 1;
     }
-    fa_ans_emit(a, FA_ANSWER_TEXT, s + from, n - from);
+    fa_ans_emit(a, text_kind(a), s + from, n - from);
 }
 
 /* ---- tags ---- */
@@ -131,6 +137,7 @@ void fa_ans_verbatim(fa_answer *a, const char *s, size_t n) {
 static void to_text(fa_answer *a) {
     a->mode = FA_ANS_M_TEXT;
     a->trim = true;
+    a->section = a->section_bad = false;
     a->bare_ok = a->fmt->bare != NULL;
 }
 
@@ -203,6 +210,7 @@ static bool tag_in_text(fa_answer *a, const fa_ans_tag *t, const char *s, size_t
         drop_lead(a);
         to_text(a);
         return true;
+    case FA_ANS_SECTION_DROP: return a->section;
     case FA_ANS_SECTION_CALL:
         if (!a->section) return false;
         fa_ans_begin_call(a, t->call, s, n);
@@ -219,13 +227,14 @@ static bool tag_in_text(fa_answer *a, const fa_ans_tag *t, const char *s, size_t
 static bool on_tag(fa_answer *a, int tag, const char *s, size_t n) {
     if (tag == FA_ANS_SPECIAL) return true;
     const fa_ans_tag *t = &a->fmt->tags[tag];
-    bool call = t->kind == FA_ANS_CALL || t->kind == FA_ANS_SECTION;
-    if (a->mode == FA_ANS_M_THINK) {
-        if (!(call && a->fmt->call_in_think)) return tag_in_think(a, t->kind);
-        drop_lead(a);
-        to_text(a);
+    if (a->mode != FA_ANS_M_THINK) return tag_in_text(a, t, s, n);
+    if (a->fmt->call_in_think && t->kind == FA_ANS_CALL) {
+        fa_ans_begin_call(a, t->call, s, n);
+        a->in_think = true;
+        return true;
     }
-    return tag_in_text(a, t, s, n);
+    if (a->fmt->call_in_think && t->kind == FA_ANS_SECTION) return section_tag(a, s, n, true);
+    return tag_in_think(a, t->kind);
 }
 
 /* ---- steps ---- */
@@ -245,7 +254,7 @@ static bool step_bare(fa_answer *a) {
         a->pos++;
         return true;
     }
-    if (!a->fmt->bare->fits(s, n)) return false;
+    if (a->fmt->bare->fits(s, n) == 0) return false;
     fa_ans_begin_call(a, a->fmt->bare, "", 0);
     return true;
 }
@@ -276,6 +285,7 @@ static int is_header(const fa_answer *a, const char *s, size_t n) {
     size_t i = fa_ans_space(s, n, 0), len = strlen(w), k = n - i < len ? n - i : len;
     int tag;
     bool more;
+    if (i > FA_ANS_MAX_FIT) return 0;
     if (i == n) return -1;
     if (memcmp(s + i, w, k) == 0) return k == len ? 1 : -1;
     k = fa_ans_trie_match(&a->trie, s + i, n - i, &tag, &more);

@@ -44,9 +44,10 @@ typedef struct fa_ans_spec {
     const char *stop[3];  /* end the call and do not */
     fa_ans_quote quote;
     const char *from, *to;
-    bool value;                            /* ends with the first JSON (Python) value after its name */
-    const struct fa_ans_spec *json, *xml;  /* taken instead when the body begins with { or [, with < */
-    bool (*fits)(const char *s, size_t n); /* may s be the beginning of a body? (of calls that no tag announces) */
+    bool value;                           /* ends with the first JSON (Python) value after its name */
+    const struct fa_ans_spec *json, *xml; /* taken instead when the body begins with { or [, with < */
+    /* Can a body begin with s[0..n)? -1: that depends on what follows. Looks at FA_ANS_MAX_FIT bytes at most. */
+    int (*fits)(const char *s, size_t n);
 } fa_ans_spec;
 
 typedef enum fa_ans_kind {
@@ -57,7 +58,9 @@ typedef enum fa_ans_kind {
     FA_ANS_SECTION,      /* calls follow */
     FA_ANS_SECTION_END,  /* no more calls */
     FA_ANS_SECTION_CALL, /* a call begins if a section is open; else text */
-    FA_ANS_DROP,         /* no text */
+    FA_ANS_SECTION_DROP, /* no text if a section is open */
+    FA_ANS_INNER,        /* stands within calls, no text elsewhere */
+    FA_ANS_DROP,         /* no text, nor reasoning */
     FA_ANS_HEADER,       /* a message's header begins */
     FA_ANS_HEADER_END,   /* its text begins */
     FA_ANS_MESSAGE_END
@@ -69,7 +72,7 @@ typedef struct fa_ans_tag {
     const fa_ans_spec *call;
 } fa_ans_tag;
 
-enum { FA_ANS_MAX_TAG = 24, FA_ANS_MAX_MARK = 4 };
+enum { FA_ANS_MAX_TAG = 24, FA_ANS_MAX_MARK = 4, FA_ANS_MAX_FIT = 128 };
 
 /* What follows a header. */
 typedef enum fa_ans_mode {
@@ -89,7 +92,7 @@ typedef struct fa_ans_format {
     fa_ans_mode (*header)(const char *s, size_t n, const char *end, fa_buf *to);
     const fa_ans_spec *message; /* of FA_ANS_M_CALL */
     const char *header_word;    /* how the rest of a header can begin that the prompt began; NULL: anyhow */
-    bool call_in_think;         /* a call ends the reasoning */
+    bool call_in_think;         /* a call may stand in the reasoning, and ends it */
 } fa_ans_format;
 
 const fa_ans_format *fa_ans_find(const char *name);
@@ -146,11 +149,11 @@ struct fa_answer {
     /* A call: its opening tag, and its body as far as in[pos..pos+scan) was looked at. */
     const fa_ans_spec *spec;
     fa_buf open;
-    size_t scan, depth, close_in_quote; /* SIZE_MAX: none */
-    bool sniffed, started;
-    char quote;       /* the one that is open: '"', '\'', 'T' for a tagged one, 0 */
-    uint8_t hot[256]; /* bytes out of quotes that need a look */
-    int n_retry;      /* of calls that were not closed */
+    size_t scan, depth, close_in_quote;    /* SIZE_MAX: none */
+    bool sniffed, fits, started, in_think; /* in_think: it stands in the reasoning, and is part of it if it is none */
+    char quote;                            /* the one that is open: '"', '\'', 'T' for a tagged one, 0 */
+    uint8_t hot[256];                      /* bytes out of quotes that need a look */
+    int n_retry;                           /* of calls that were not closed */
     /* Parts: part[first..n), and the one that the caller looks at. */
     fa_ans_part *part, taken;
     size_t first, n, cap;
@@ -158,7 +161,8 @@ struct fa_answer {
 };
 
 void fa_ans_emit(fa_answer *a, fa_answer_kind kind, const char *s, size_t n);
-void fa_ans_verbatim(fa_answer *a, const char *s, size_t n); /* text without special tokens */
+/* s without special tokens, as text or, in a call that stands there, as reasoning. */
+void fa_ans_verbatim(fa_answer *a, const char *s, size_t n);
 void fa_ans_flush_lead(fa_answer *a);
 void fa_ans_begin_call(fa_answer *a, const fa_ans_spec *spec, const char *open, size_t n);
 /* Goes on with the call in in[pos..]; false: more output is needed. */

@@ -52,7 +52,10 @@ static bool until(reader *r, const char *end, const char **s, size_t *n) {
 
 /* ---- one level of parameters ---- */
 
-typedef enum newlines { NL_KEEP, NL_ONE } newlines; /* one newline next to each tag is layout */
+typedef enum newlines {
+    NL_KEEP,
+    NL_PAIR
+} newlines; /* a newline behind the opening tag, and then one before the closing, are layout */
 
 typedef struct style {
     const char *fn, *fn_end;               /* around the name of the function; fn may be missing at the beginning */
@@ -71,15 +74,15 @@ static bool contains(const char *s, size_t n, const char *what) {
     return what && seek(&r, what, &where);
 }
 
-static void unlayout(const style *st, const char **s, size_t *n) {
-    if (st->nl == NL_ONE) {
-        if (*n && **s == '\n') ++*s, --*n;
+/* The value of a parameter, up to its closing tag and without layout; CDATA hides that tag. */
+static bool value_of(reader *r, const style *st, const char **s, size_t *n) {
+    if (st->cdata && skip(r, "<![CDATA[")) return until(r, "]]>", s, n) && skip(r, st->close);
+    if (!until(r, st->close, s, n)) return false;
+    if (st->nl == NL_PAIR && *n && **s == '\n') {
+        ++*s, --*n;
         if (*n && (*s)[*n - 1] == '\n') --*n;
     }
-    if (st->cdata && *n >= 12 && memcmp(*s, "<![CDATA[", 9) == 0 && memcmp(*s + *n - 3, "]]>", 3) == 0) {
-        *s += 9;
-        *n -= 12;
-    }
+    return true;
 }
 
 /* One parameter, whose opening tag has just been passed over up to its key. */
@@ -91,11 +94,10 @@ static bool param(reader *r, const style *st, const fa_jnode *props, fa_buf *arg
     trim(key, &from, &key_n);
     key += from;
     key_n -= from;
-    if (!key_n || memchr(key, '\n', key_n) || !until(r, st->close, &val, &val_n)) return false;
+    if (!key_n || memchr(key, '\n', key_n) || !value_of(r, st, &val, &val_n)) return false;
     fa_buf name = {0};
     fa_buf_add(&name, key, key_n);
     if (name.failed) return args->failed = true, false;
-    unlayout(st, &val, &val_n);
     if (args->len > 1) fa_buf_puts(args, ", ");
     fa_ans_quoted(args, key, key_n);
     fa_buf_puts(args, ": ");
@@ -154,7 +156,7 @@ bool fa_ans_body_function(fa_ans_cx *cx, const char *s, size_t n) {
                              .param_end = ">",
                              .close = "</parameter>",
                              .fn_close = "</function>",
-                             .nl = NL_ONE};
+                             .nl = NL_PAIR};
     return functions(cx, &st, s, n);
 }
 
@@ -166,7 +168,7 @@ bool fa_ans_body_invoke(fa_ans_cx *cx, const char *s, size_t n) {
                              .param_end = "\"",
                              .close = "</parameter>",
                              .fn_close = "</invoke>",
-                             .nl = NL_ONE};
+                             .nl = NL_PAIR};
     return functions(cx, &st, s, n);
 }
 

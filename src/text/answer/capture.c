@@ -31,7 +31,8 @@ void fa_ans_begin_call(fa_answer *a, const fa_ans_spec *spec, const char *open, 
     a->failed |= a->open.failed;
     a->scan = a->depth = 0;
     a->close_in_quote = SIZE_MAX;
-    a->sniffed = a->started = false;
+    a->sniffed = a->started = a->in_think = false;
+    a->fits = !spec->fits;
     a->quote = 0;
     heat_all(a);
 }
@@ -52,9 +53,6 @@ static bool parse(fa_answer *a, size_t n) {
 static void end_call(fa_answer *a, size_t n, size_t close) {
     bool good = parse(a, n);
     if (a->failed) return;
-    a->mode = FA_ANS_M_TEXT;
-    a->trim = good;
-    a->bare_ok = good && a->fmt->bare;
     if (good) {
         a->lead.len = 0;
         a->lead_tag = false;
@@ -64,13 +62,16 @@ static void end_call(fa_answer *a, size_t n, size_t close) {
         fa_ans_verbatim(a, a->in.data ? a->in.data + a->pos : "", n + close);
     }
     a->pos += n + close;
+    a->mode = !good && a->in_think ? FA_ANS_M_THINK : FA_ANS_M_TEXT;
+    a->trim = good;
+    a->bare_ok = good && a->fmt->bare;
 }
 
 /* A body that cannot be one: its first character is text, the rest is looked at again. */
 static void give_up(fa_answer *a) {
     fa_ans_flush_lead(a);
     fa_ans_verbatim(a, a->open.data, a->open.len);
-    a->mode = FA_ANS_M_TEXT;
+    a->mode = a->in_think ? FA_ANS_M_THINK : FA_ANS_M_TEXT;
     a->trim = a->bare_ok = false;
     if (!a->open.len) {
         fa_ans_emit(a, FA_ANSWER_TEXT, a->in.data + a->pos, 1); /* '{' or '[' */
@@ -212,7 +213,8 @@ static look out_of_quote(fa_answer *a, const char *s, size_t n, bool final) {
 
 /* The first byte of a body may say that it is in another notation. */
 static bool sniff(fa_answer *a, const char *s, size_t n, bool final) {
-    size_t i = fa_ans_space(s, n, 0);
+    size_t i = fa_ans_space(s, n, a->scan);
+    a->scan = i; /* white space ends nothing */
     if (i == n) return final;
     if ((s[i] == '{' || s[i] == '[') && a->spec->json)
         a->spec = a->spec->json;
@@ -227,6 +229,11 @@ bool fa_ans_step_call(fa_answer *a, bool final) {
     const char *s = a->in.data ? a->in.data + a->pos : "";
     size_t n = a->in.len - a->pos;
     if (!a->sniffed && !sniff(a, s, n, final)) return false;
+    if (!a->fits) {
+        int fits = a->spec->fits(s, n);
+        if (fits == 0) return give_up(a), true;
+        a->fits = fits > 0;
+    }
     while (a->scan < n) {
         look l = NOTHING;
         if (a->quote) {
@@ -240,7 +247,6 @@ bool fa_ans_step_call(fa_answer *a, bool final) {
         if (l == HERE) return true;
         if (l == UNSURE) break;
         if (a->spec->value && !a->started && a->scan > MAX_NAME) return give_up(a), true;
-        if (a->spec->fits && a->scan <= 64 && !a->spec->fits(s, n)) return give_up(a), true;
     }
     if (!final) return false;
     retry(a);

@@ -17,6 +17,10 @@
     { open, FA_ANS_CALL, &(spec) }
 #define SECTION_CALL(open, spec)                                                                                       \
     { open, FA_ANS_SECTION_CALL, &(spec) }
+#define SECTION_DROP(text)                                                                                             \
+    { text, FA_ANS_SECTION_DROP, NULL }
+#define INNER(text)                                                                                                    \
+    { text, FA_ANS_INNER, NULL }
 #define DROP(text)                                                                                                     \
     { text, FA_ANS_DROP, NULL }
 #define HEADER(text)                                                                                                   \
@@ -125,36 +129,45 @@ DEEPSEEK(deepseek_3, " ");
 
 /* ---- calls without a tag ---- */
 
-/* `{` and the first key of a call, as far as it is written. */
-static bool fits_object(const char *s, size_t n) {
+/* Past the white space behind s[from]; more than a little of it fits nothing. */
+static size_t gap(const char *s, size_t n, size_t from) {
+    size_t i = fa_ans_space(s, n < FA_ANS_MAX_FIT / 2 ? n : FA_ANS_MAX_FIT / 2, from);
+    return i == FA_ANS_MAX_FIT / 2 ? SIZE_MAX : i;
+}
+
+/* `{` and the first key of a call. */
+static int fits_object(const char *s, size_t n) {
     static const char *const keys[] = {"\"name\"",       "\"type\"",      "\"function\"",
                                        "\"parameters\"", "\"arguments\"", "\"id\""};
-    if (s[0] != '{') return false;
-    size_t i = fa_ans_space(s, n, 1), len;
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+    if (s[0] != '{') return 0;
+    size_t i = gap(s, n, 1), len;
+    for (size_t k = 0; i <= n && k < sizeof keys / sizeof *keys; k++) {
         len = strlen(keys[k]);
-        if (memcmp(s + i, keys[k], n - i < len ? n - i : len) == 0) return true;
+        if (memcmp(s + i, keys[k], n - i < len ? n - i : len) == 0) return n - i < len ? -1 : 1;
     }
-    return false;
+    return 0;
 }
 
 static bool is_name(char c, bool first) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           (!first && ((c >= '0' && c <= '9') || c == '.'));
+           (!first && ((c >= '0' && c <= '9') || c == '.' || c == '-'));
 }
 
-/* `[` and name( as far as it is written. */
-static bool fits_python(const char *s, size_t n) {
-    if (s[0] != '[') return false;
-    size_t i = fa_ans_space(s, n, 1), from = i;
-    while (i < n && is_name(s[i], i == from)) i++;
-    return i == n || (i > from && s[i] == '(');
+/* `[` and name( of a call. */
+static int fits_python(const char *s, size_t n) {
+    if (s[0] != '[') return 0;
+    size_t from = gap(s, n, 1), i = from;
+    if (from > n) return 0;
+    while (i < n && i < FA_ANS_MAX_FIT && is_name(s[i], i == from)) i++;
+    if (i == FA_ANS_MAX_FIT) return 0;
+    return i == n ? -1 : i > from && s[i] == '(';
 }
 
-static bool fits_either(const char *s, size_t n) { return fits_object(s, n) || fits_python(s, n); }
-static bool fits_array(const char *s, size_t n) {
-    size_t i = fa_ans_space(s, n, 0);
-    return i == n || s[i] == '[';
+static int fits_either(const char *s, size_t n) { return s[0] == '{' ? fits_object(s, n) : fits_python(s, n); }
+
+static int fits_array(const char *s, size_t n) {
+    size_t i = gap(s, n, 0);
+    return i > n ? 0 : i == n ? -1 : s[i] == '[';
 }
 
 SPEC bare_python = {.body = fa_ans_body_python, .quote = FA_ANS_PY, .value = true, .fits = fits_python};
@@ -165,16 +178,16 @@ SPEC bare_either = {.body = fa_ans_body_bare_or_python, .quote = FA_ANS_PY, .val
 
 /* ---- headers ---- */
 
-/* The text behind `what` in a header, up to a space or a tag, into *to. */
+/* The text behind the last `what` in a header, up to a space or a tag, into *to. */
 static bool behind(const char *s, size_t n, const char *what, fa_buf *to) {
     size_t len = strlen(what);
-    for (size_t i = 0; i + len <= n; i++) {
+    for (size_t i = n < len ? 0 : n - len + 1; i-- > 0;) {
         if (memcmp(s + i, what, len) != 0) continue;
         size_t from = i + len, end = from;
         while (end < n && !fa_ans_is_space(s[end]) && s[end] != '<') end++;
         to->len = 0;
         fa_buf_add(to, s + from, end - from);
-        return end > from;
+        return end > from && !to->failed;
     }
     return false;
 }
@@ -188,10 +201,11 @@ static fa_ans_mode harmony_header(const char *s, size_t n, const char *end, fa_b
     return FA_ANS_M_TEXT;
 }
 
-/* Muse: "assistant to=self" is reasoning; a message to a tool holds the call in tags of its own. */
+/* Muse: "assistant to=self" is reasoning, "to=user" text; messages to others hold a call in tags of its own. */
 static fa_ans_mode muse_header(const char *s, size_t n, const char *end, fa_buf *to) {
     (void)end;
-    return behind(s, n, "to=", to) && strcmp(to->data, "self") == 0 ? FA_ANS_M_THINK : FA_ANS_M_TEXT;
+    if (!behind(s, n, "to=", to) || strcmp(to->data, "user") == 0) return FA_ANS_M_TEXT;
+    return strcmp(to->data, "self") == 0 ? FA_ANS_M_THINK : FA_ANS_M_SECTION;
 }
 
 static fa_ans_mode solar_header(const char *s, size_t n, const char *end, fa_buf *to) {
@@ -224,7 +238,8 @@ static const fa_ans_format formats[] = {
     {.name = "muse",
      .marks = MARKS("<atem:function_calls>", "<|message|>"),
      .tags = {HEADER("<|start|>"), HEADER_END("<|message|>"), MESSAGE_END("<|eom|>"), MESSAGE_END("<|eot|>"),
-              SECTION("<atem:function_calls>", "</atem:function_calls>"), CALL("<atem:invoke name=\"", atem)},
+              SECTION_DROP("<atem:function_calls>"), SECTION_DROP("</atem:function_calls>"),
+              SECTION_CALL("<atem:invoke name=\"", atem)},
      .header = muse_header,
      .header_word = "to="},
     {.name = "solar",
@@ -241,10 +256,17 @@ static const fa_ans_format formats[] = {
      .message = &recipient},
     {.name = "kimi_k3",
      .marks = MARKS("<|open|>", "<|close|>", "<|end_of_msg|>"),
-     .tags = {THINK("<|open|>think<|sep|>", "<|close|>think<|sep|>"), DROP("<|open|>response<|sep|>"),
-              DROP("<|close|>response<|sep|>"), SECTION("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
-              CALL("<|open|>call tool=\"", kimi3), DROP("<|close|>message<|sep|>"), DROP("<|end_of_msg|>"),
-              DROP("<|open|>"), DROP("<|close|>"), DROP("<|sep|>")}},
+     .tags = {THINK("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+              {"<|open|>response<|sep|>", FA_ANS_THINK_END, NULL},
+              DROP("<|close|>response<|sep|>"),
+              SECTION("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+              CALL("<|open|>call tool=\"", kimi3),
+              DROP("<|close|>message<|sep|>"),
+              DROP("<|end_of_msg|>"),
+              DROP("<|open|>"),
+              DROP("<|close|>"),
+              DROP("<|sep|>")},
+     .call_in_think = true},
     {.name = "kimi_k2",
      .marks = MARKS("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
      .tags = {THINK("<think>", "</think>"), SECTION("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),
@@ -253,11 +275,13 @@ static const fa_ans_format formats[] = {
     {.name = "deepseek_dsml",
      .marks = MARKS("DSML", "invoke"),
      .tags = {THINK("<think>", "</think>"), SECTION("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"),
-              SECTION("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"), CALL("<｜DSML｜invoke name=\"", dsml)}},
+              SECTION("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"), CALL("<｜DSML｜invoke name=\"", dsml)},
+     .call_in_think = true},
     {.name = "deepseek",
      .marks = MARKS("<｜tool▁calls▁begin｜>\n<｜tool_calls_begin｜>\n<｜tool calls begin｜>"),
      .tags = {THINK("<think>", "</think>"), DEEPSEEK_TAGS(deepseek_1, "▁"), DEEPSEEK_TAGS(deepseek_2, "_"),
-              DEEPSEEK_TAGS(deepseek_3, " ")}},
+              DEEPSEEK_TAGS(deepseek_3, " ")},
+     .call_in_think = true},
     {.name = "minimax_m3",
      .marks = MARKS("]<]minimax[>["),
      .tags = {THINK("<mm:think>", "</mm:think>"), SECTION("]<]minimax[>[<tool_call>", "]<]minimax[>[</tool_call>"),
@@ -282,7 +306,8 @@ static const fa_ans_format formats[] = {
      .tags = {THINK("<think>", "</think>"),
               CALL("<tool_call>", tool_call),
               CALL("<function=", function),
-              {"</tool_call>", FA_ANS_SECTION_END, NULL}}},
+              {"</tool_call>", FA_ANS_SECTION_END, NULL}},
+     .call_in_think = true},
     {.name = "functionary_v31",
      .marks = MARKS("<function=", "</function>"),
      .tags = {CALL("<function=", named), CALL("<|python_tag|>", code)}},
@@ -291,7 +316,7 @@ static const fa_ans_format formats[] = {
      .tags = {THINK("<think>", "</think>"), CALL("<function name=\"", param)}},
     {.name = "mistral",
      .marks = MARKS("[TOOL_CALLS]"),
-     .tags = {THINK("[THINK]", "[/THINK]"), CALL("[TOOL_CALLS]", mistral), DROP("[CALL_ID]"), DROP("[ARGS]")}},
+     .tags = {THINK("[THINK]", "[/THINK]"), CALL("[TOOL_CALLS]", mistral), INNER("[CALL_ID]"), INNER("[ARGS]")}},
     {.name = "gemma4",
      .marks = MARKS("<|tool_call>call:\n<|channel>thought"),
      .tags = {THINK("<|channel>thought", "<channel|>"), CALL("<|tool_call>", gemma), DROP("<|channel>"),
