@@ -466,7 +466,7 @@ static fa_jjv f_abs(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
 /* Python's round(): to even, from the exact decimal value */
 static fa_jjv round_even(fa_jj *m, fa_jjv v, int64_t digits) {
     char buf[700];
-    bool ok;
+    bool ok = false;
     if (fa_jj_is_int(v)) {
         int64_t i = fa_jj_as_int(v), unit = 1;
         if (digits >= 0) return fa_jj_int(i);
@@ -485,7 +485,7 @@ static fa_jjv round_even(fa_jj *m, fa_jjv v, int64_t digits) {
     int n = snprintf(buf, sizeof buf, "%.*f", (int)digits, v.u.f);
     for (int i = 0; i < n; i++)
         if (buf[i] == ',') buf[i] = '.';
-    (void)m, (void)ok;
+    (void)m;
     return fa_jj_float(n < 390 ? fa_jj_strtod(buf, (size_t)n, &ok) : v.u.f);
 }
 

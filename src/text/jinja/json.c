@@ -161,7 +161,6 @@ static fa_jjv number(reader *r) {
         if (!ok) bad(r, "a number is too long");
         return fa_jj_float(f);
     }
-    if (n <= 18) return fa_jj_int(strtoll(from, NULL, 10));
     bool minus = *from == '-';
     int64_t v = 0;
     bool over = false;
