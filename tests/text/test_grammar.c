@@ -99,39 +99,10 @@ static const char *const fixed[] = {
 };
 enum { N_FIXED = sizeof fixed / sizeof *fixed, N_RANDOM = 70 };
 
-static const char *const pieces[] = {"a",
-                                     "b",
-                                     "c",
-                                     "ab",
-                                     "bc",
-                                     "abc",
-                                     "aa",
-                                     "aaa",
-                                     "bb",
-                                     "cab",
-                                     "\xC3",
-                                     "\xA9",
-                                     "\xC3\xA9",
-                                     "a\xC3",
-                                     "\xA9"
-                                     "b",
-                                     "\xC3\xBC",
-                                     "cc",
-                                     "bca",
-                                     "abab",
-                                     "(",
-                                     ")",
-                                     "((",
-                                     "))",
-                                     "()",
-                                     "1",
-                                     "+",
-                                     "1+",
-                                     "+1",
-                                     "(1",
-                                     "aaaaaaa",
-                                     "",
-                                     "z"};
+static const char *const pieces[] = {"a",  "b",   "c",    "ab",   "bc",       "abc",     "aa",       "aaa",
+                                     "bb", "cab", "\xC3", "\xA9", "\xC3\xA9", "a\xC3",   "\xA9\x62", "\xC3\xBC",
+                                     "cc", "bca", "abab", "(",    ")",        "((",      "))",       "()",
+                                     "1",  "+",   "1+",   "+1",   "(1",       "aaaaaaa", "",         "z"};
 enum { N_PIECE = sizeof pieces / sizeof *pieces, EOS = N_PIECE };
 
 static fa_vocab *small_vocab(void) {
