@@ -348,13 +348,14 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     const char *s = a->text;
     size_t n = a->len;
     bool same = true;
-    if (a->normalized && t->n_norm && !t->spm) {
+    if (a->spelled_normalized && t->n_norm && !t->spm) {
         size_t zero = 0;
         int rc = fa_norm_run(e, s, n, &s, &n, &zero);
         if (rc) return rc;
         same = n == a->len && memcmp(s, a->text, n) == 0;
     }
-    if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i) ||
+    if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, a->normalized ? s : a->text,
+                     a->normalized ? n : a->len, (uint32_t)i) ||
         (!same && !fa_strtab_set(&t->shown, (uint32_t)a->id, s, n)))
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the added tokens", t->what);
     return FFAI_OK;

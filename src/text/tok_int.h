@@ -110,6 +110,7 @@ typedef struct fa_added {
     size_t len;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
+    bool spelled_normalized; /* tok_hf.c: an entry of the same content is normalized, so that decoding spells it so */
 } fa_added;
 
 typedef struct fa_trie_node {
