@@ -54,6 +54,7 @@ static void walk(fa_gram *g, uint64_t seed) {
     fa_gram_run_free(r);
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const kinds[] = {"gbnf", "json-schema", "regex"};
     static fa_vocab *v;

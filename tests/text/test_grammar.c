@@ -99,39 +99,10 @@ static const char *const fixed[] = {
 };
 enum { N_FIXED = sizeof fixed / sizeof *fixed, N_RANDOM = 70 };
 
-static const char *const pieces[] = {"a",
-                                     "b",
-                                     "c",
-                                     "ab",
-                                     "bc",
-                                     "abc",
-                                     "aa",
-                                     "aaa",
-                                     "bb",
-                                     "cab",
-                                     "\xC3",
-                                     "\xA9",
-                                     "\xC3\xA9",
-                                     "a\xC3",
-                                     "\xA9"
-                                     "b",
-                                     "\xC3\xBC",
-                                     "cc",
-                                     "bca",
-                                     "abab",
-                                     "(",
-                                     ")",
-                                     "((",
-                                     "))",
-                                     "()",
-                                     "1",
-                                     "+",
-                                     "1+",
-                                     "+1",
-                                     "(1",
-                                     "aaaaaaa",
-                                     "",
-                                     "z"};
+static const char *const pieces[] = {"a",  "b",   "c",    "ab",   "bc",       "abc",     "aa",       "aaa",
+                                     "bb", "cab", "\xC3", "\xA9", "\xC3\xA9", "a\xC3",   "\xA9\x62", "\xC3\xBC",
+                                     "cc", "bca", "abab", "(",    ")",        "((",      "))",       "()",
+                                     "1",  "+",   "1+",   "+1",   "(1",       "aaaaaaa", "",         "z"};
 enum { N_PIECE = sizeof pieces / sizeof *pieces, EOS = N_PIECE };
 
 static fa_vocab *small_vocab(void) {
@@ -309,6 +280,34 @@ static void real_vocabulary(void **state) {
         walk_real(v, "regex", "[a-z ]{1,30}(\\. ?[A-Z][a-z ]*){2,}\\.");
         walk_real(v, "gbnf", "root ::= \" \" word (\" \" word)*\nword ::= [a-z]+ | \"(\" root \")\"");
         fa_vocab_free(v);
+        fa_tok_free(t);
+    }
+}
+
+/* The bytes of the tokens of a text are the text. */
+static void token_bytes(void **state) {
+    (void)state;
+    static const char text[] = "Hello  world! {\"a\": [1, 22.5, true]}\n\tH\xC3\xA9llo \xE4\xB8\xAD\xE6\x96\x87 "
+                               "\xF0\x9F\x98\x80 don't  x";
+    static const char *const dirs[] = {"models/ffai-demo-6m",      "tests/data/tok/llama2", "tests/data/tok/gemma3",
+                                       "tests/data/tok/llama3",    "tests/data/tok/qwen3",  "tests/data/tok/gptoss",
+                                       "tests/data/tok/gpt2",      "tests/data/tok/tekken", "tests/data/tok/starcoder",
+                                       "tests/data/tok/metaspace", "tests/data/tok/prepend"};
+    for (size_t d = 0; d < sizeof dirs / sizeof *dirs; d++) {
+        fa_tok *t = open_tok(dirs[d]);
+        int32_t *ids;
+        size_t n;
+        fa_buf got = {0}, want = {0};
+        assert_true(fa_tok_has_bytes(t));
+        if (fa_tok_encode(t, text, sizeof text - 1, 0, &ids, &n, &err)) fail_msg("%s", err.msg);
+        if (fa_tok_decode(t, ids, n, true, &want, &err)) fail_msg("%s", err.msg);
+        for (size_t i = 0; i < n; i++) fa_tok_bytes(t, ids[i], &got);
+        size_t skip = fa_tok_eats_space(t) && got.len && got.data[0] == ' ';
+        if (got.len - skip != want.len || memcmp(got.data + skip, want.data, want.len) != 0)
+            fail_msg("%s: \"%s\", not \"%s\"", dirs[d], got.data + skip, want.data);
+        fa_buf_free(&got);
+        fa_buf_free(&want);
+        fa_free(ids);
         fa_tok_free(t);
     }
 }
@@ -556,8 +555,8 @@ static void allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(random_grammars), cmocka_unit_test(real_vocabulary),
-                                       cmocka_unit_test(lists),           cmocka_unit_test(named_tokens),
-                                       cmocka_unit_test(limits),          cmocka_unit_test(threads),
-                                       cmocka_unit_test(allocations)};
+                                       cmocka_unit_test(token_bytes),     cmocka_unit_test(lists),
+                                       cmocka_unit_test(named_tokens),    cmocka_unit_test(limits),
+                                       cmocka_unit_test(threads),         cmocka_unit_test(allocations)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

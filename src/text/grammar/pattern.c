@@ -170,7 +170,7 @@ static bool escape(reader *r, ranges *s, uint32_t *cp, bool inside, bool wide) {
     *cp = 0;
     if (c < 0) return fail(r, FFAI_EFORMAT, from, "a backslash at the end"), true;
     r->i++;
-    if (strchr("dwsDWS", c)) {
+    if (c && strchr("dwsDWS", c)) {
         put_matching(r, s, c, 0, false, wide);
         return false;
     }
@@ -223,7 +223,8 @@ static uint32_t finish_set(reader *r, ranges *s, bool negate, size_t from) {
                             "(?i) is not supported for a negated class with letters beyond ASCII");
         fold(r, s, negate);
     }
-    return r->b->rc || !s->n ? 0 : fa_gx_set(r->b, s->r, s->n, negate, from);
+    if (!s->n) put(r, s, 1, 0); /* no character at all */
+    return r->b->rc ? 0 : fa_gx_set(r->b, s->r, s->n, negate, from);
 }
 
 static uint32_t char_class(reader *r) {
@@ -294,7 +295,7 @@ static uint32_t backslash(reader *r) {
     if (escape(r, &s, &cp, false, false))
         x = r->b->rc ? 0 : one(r, cp, from);
     else
-        x = r->b->rc ? 0 : fa_gx_set(r->b, s.r, s.n, false, from);
+        x = r->b->rc ? 0 : finish_set(r, &s, false, from);
     fa_free(s.r);
     return x;
 }

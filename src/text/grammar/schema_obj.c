@@ -267,7 +267,10 @@ static bool put_subset(object *o, const pattern *p, size_t n, const fa_lang *key
         for (size_t k = 0; k < n && ok; k++)
             ok = mask >> k & 1 ? fa_lang_both(s->b, &l, &p[k].lang) : fa_lang_without(s->b, &l, &p[k].lang);
     }
-    ok = ok && put_extra(o, n ? &l : keys, any && !n, &set);
+    if (ok)
+        ok = put_extra(o, n ? &l : keys, any && !n, &set);
+    else
+        fa_sset_free(&set);
     fa_lang_free(&l);
     return ok;
 }
