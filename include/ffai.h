@@ -360,9 +360,11 @@ typedef struct ffai_token_list {
     size_t n;
 } ffai_token_list;
 
-/* generation_config.json's values, else greedy. Without "do_sample": true temp is 0 and the other values wait for one.
- * Arrays live as long as the model. */
+/* The values of generation_config.json, or of a GGUF file's general.sampling.*, else greedy. Without "do_sample": true
+ * temp is 0 and the other values wait for one. Arrays live as long as the model. */
 FFAI_API void ffai_sampling_default(const ffai_model *m, ffai_sampling *s);
+/* Whether a request of this model would take the options; the message names the one that it would not. */
+FFAI_API int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err);
 /* Sampler i's name as `samplers` takes it, in the default order; NULL past the last one. */
 FFAI_API const char *ffai_sampler_at(size_t i);
 

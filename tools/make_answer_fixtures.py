@@ -5,10 +5,12 @@ How a template renders a past answer is how its model was taught to write one. S
 own conversations (text, reasoning, tool calls), and what it adds behind the generation prompt is stored with the message
 it came from, which is what the splitter must find in it again. Nothing of the templates themselves is stored.
 
-    python tools/make_answer_fixtures.py --templates DIR [--tool build/answer_tool]
+    python tools/make_answer_fixtures.py --templates DIR --tool build/answer_tool
 
-DIR holds *.jinja (llama.cpp's models/templates is such a folder). Needs jinja2. With --tool it also says which templates
-are taken for which format.
+It also writes the seeds of tests/fuzz/fuzz_answer.c, from tests/data/answer/transcripts.json, which is kept by hand.
+
+DIR holds *.jinja (llama.cpp's models/templates is such a folder). Needs jinja2 and the built
+answer_tool.
 """
 import argparse
 import copy
@@ -153,12 +155,25 @@ def cases(name, source, fmt):
                         "calls": [[n, json.dumps(a, ensure_ascii=False)] for n, a in calls]}}
 
 
+def seeds(tool, transcripts, folder):
+    """One seed a format: its longest transcript. Bytes: format, prompt and tools, cut, text."""
+    names = subprocess.run([tool, "formats"], capture_output=True, text=True, check=True).stdout.split()
+    with open(transcripts, encoding="utf-8") as f:
+        rows = json.load(f)["cases"]
+    os.makedirs(folder, exist_ok=True)
+    for i, name in enumerate(names):
+        texts = [r["text"] for r in rows if r["format"] == name] or ["x"]
+        with open(os.path.join(folder, name), "wb") as f:
+            f.write(bytes([i, 8, 7]) + max(texts, key=len).encode())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--templates", required=True)
     parser.add_argument("--tool", default="build/answer_tool", help="says the format of a template")
     parser.add_argument("--out", default="tests/data/answer/rendered.json")
     args = parser.parse_args()
+    seeds(args.tool, os.path.join(os.path.dirname(args.out), "transcripts.json"), "tests/fuzz/corpus/answer")
     rows = []
     for path in sorted(glob.glob(os.path.join(args.templates, "*.jinja"))):
         name = os.path.basename(path)

@@ -312,4 +312,5 @@ def main():
             write_gguf(OUT / f"{name}.gguf", doc, pre[name])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,10 +5,12 @@ import sys
 import unicodedata
 from pathlib import Path
 
+from tokenizers import Regex
 from tokenizers import normalizers as nz
 from tokenizers import pre_tokenizers as pt
 
 CPS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+GC = "Cn Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co".split()
 PUNCT, NUMERIC, DROPPED, MARK, ACCENT, CHINESE, SPACE = (1 << i for i in range(7))
 
 
@@ -79,6 +81,25 @@ def lower_case():
             yield c, ord(low)
 
 
+def young():
+    """Ranges of one general category each that the regex engine knows and Unicode 14 (this Python, and libpcre2 10.42) does not; and the Han ones."""
+    cps = [c for c in CPS if unicodedata.category(chr(c)) == "Cn"]
+    gc = {}
+    for name in GC[1:]:
+        keep = pt.Split(Regex(r"\p{%s}" % name), "removed", invert=True)
+        for i in range(0, len(cps), 4096):
+            for piece, _ in keep.pre_tokenize_str("".join(map(chr, cps[i : i + 4096]))):
+                gc.update((ord(u), GC.index(name)) for u in piece)
+    for values in (gc, {c: 0 for c in gc if pt.Split(Regex(r"\p{Han}"), "removed").pre_tokenize_str(chr(c)) == []}):
+        ranges = []
+        for c in sorted(values):
+            if ranges and ranges[-1][1] == c - 1 and ranges[-1][2] == values[c]:
+                ranges[-1][1] = c
+            else:
+                ranges.append([c, c, values[c]])
+        yield ranges
+
+
 def rows(values):
     return "\n".join("    " + ", ".join(map(str, values[i : i + 32])) + "," for i in range(0, len(values), 32))
 
@@ -92,6 +113,9 @@ def main():
         text += f"const uint8_t fa_ucd_{name}_block[0x1100] = {{\n{rows(index)}\n}};\n\nconst uint8_t fa_ucd_{name}_data[{len(data)}] = {{\n{rows(data)}\n}};\n\n"
     text += "const uint32_t fa_ucd_lower[][2] = {\n    " + ", ".join("{0x%X, 0x%X}" % p for p in low) + ",\n};\n"
     text += "const size_t fa_ucd_n_lower = sizeof fa_ucd_lower / sizeof *fa_ucd_lower;\n"
+    for name, ranges in zip(("young", "young_han"), young()):
+        text += f"\nconst uint32_t fa_ucd_{name}[][3] = {{\n    " + ", ".join("{0x%X, 0x%X, %d}" % tuple(r) for r in ranges) + ",\n};\n"
+        text += f"const size_t fa_ucd_n_{name} = {len(ranges)};\n"
     out.write_text(text)
 
 

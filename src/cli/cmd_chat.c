@@ -279,9 +279,18 @@ static int run_chat(const cli_opts *o) {
     return rc;
 }
 
-static const opt_id chat_options[] = {
-    OPT_MODEL,           OPT_CTX,   CLI_CHAT_OPTIONS,   OPT_N,  OPT_STOP, CLI_CONSTRAINT_OPTIONS, CLI_SAMPLING_OPTIONS,
-    CLI_MACHINE_OPTIONS, OPT_STATS, CLI_REPORT_OPTIONS, OPT_END};
+static const opt_id chat_options[] = {OPT_MODEL,
+                                      OPT_CTX,
+                                      CLI_CHAT_OPTIONS,
+                                      OPT_N,
+                                      OPT_STOP,
+                                      OPT_IGNORE_EOS,
+                                      CLI_CONSTRAINT_OPTIONS,
+                                      CLI_SAMPLING_OPTIONS,
+                                      CLI_MACHINE_OPTIONS,
+                                      OPT_STATS,
+                                      CLI_REPORT_OPTIONS,
+                                      OPT_END};
 
 const cli_command cmd_chat = {
     .name = "chat",

@@ -113,19 +113,22 @@ int cli_sampling_check(const cli_opts *o) {
     return cli_exclusive(o, heat);
 }
 
-int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out) {
+int cli_sampling(const cli_opts *o, ffai_model *m, sampling_flags *out) {
     memset(out, 0, sizeof *out);
     ffai_sampling_default(m, &out->s);
     set_numbers(o, &out->s);
     if (cli_has(o, OPT_GREEDY)) out->s.temp = 0;
-    out->s.samplers = cli_str(o, OPT_SAMPLERS, NULL);
+    out->s.samplers = cli_str(o, OPT_SAMPLERS, out->s.samplers);
     /* Without --seed every run is another one. */
     out->s.seed = cli_has(o, OPT_SEED) ? (uint64_t)cli_int(o, OPT_SEED, 0) : (uint64_t)(out_now() * 1e9);
     ffai_model_info in;
     ffai_model_get_info(m, &in);
-    if (*in.ignored) term_note("generation_config.json asks for what ffai does not do: %s", in.ignored);
+    if (*in.ignored) term_note("the checkpoint asks for sampling that ffai does not do: %s", in.ignored);
     int rc = set_bias(o, out);
     if (!rc) rc = set_breakers(o, out);
+    ffai_error err;
+    if (!rc && ffai_sampling_check(m, &out->s, &err))
+        rc = err.code == FFAI_ENOMEM ? cli_fail(o, "%s", err.msg) : cli_usage(o, "--%s", err.msg);
     if (!rc && !(out->s.temp > 0)) note_greedy(o);
     if (rc) cli_sampling_free(out);
     return rc;

@@ -15,7 +15,7 @@ typedef struct sampling_flags {
 /* Flags that contradict each other: 2 after a message, before a model is loaded. */
 int cli_sampling_check(const cli_opts *o);
 /* The checkpoint's defaults with the flags over them. 0, or 1/2 after a message. */
-int cli_sampling(const cli_opts *o, const ffai_model *m, sampling_flags *out);
+int cli_sampling(const cli_opts *o, ffai_model *m, sampling_flags *out);
 void cli_sampling_free(sampling_flags *s);
 
 /* ---- --logprobs ---- */

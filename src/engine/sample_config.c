@@ -1,6 +1,8 @@
-/* What a checkpoint's generation_config.json says about sampling: checked and read once, when the model is loaded. Keys
+/* What a checkpoint says about sampling: checked and read once, when the model is loaded; of folders
+ * generation_config.json, of GGUF files sample_gguf.c's keys. Keys
  * are those of transformers' GenerationConfig; those that ffai does not follow are in docs/sampling.md. */
 #include "engine/model.h"
+#include "engine/sample_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -161,7 +163,23 @@ static void note_ignored(reader *r, bool longer_bias) {
         r->rc = fa_fail(r->err, FFAI_ENOMEM, "%s: no memory", fa_ckpt_path(r->m->ckpt));
 }
 
+static int read_gguf(ffai_model *m, fa_error *err) {
+    fa_buf order = {0}, ignored = {0};
+    fa_error e = {0};
+    const char *path = fa_ckpt_path(m->ckpt);
+    int rc = fa_sampling_from_gguf(fa_ckpt_gguf(m->ckpt), &m->sampling, &order, &ignored, &e);
+    if (rc) fa_fail(err, rc, "%s: %s", path, e.msg);
+    bool failed = order.failed || ignored.failed;
+    if (order.len) failed |= !(m->sampling.samplers = fa_mem_printf(&m->mem, "%s", order.data));
+    if (ignored.len) failed |= !(m->ignored = fa_mem_printf(&m->mem, "%s", ignored.data));
+    if (!rc && failed) rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", path);
+    fa_buf_free(&order);
+    fa_buf_free(&ignored);
+    return rc;
+}
+
 int fa_model_read_sampling(ffai_model *m, fa_error *err) {
+    if (fa_ckpt_gguf(m->ckpt)) return read_gguf(m, err);
     reader r = {.m = m, .g = fa_ckpt_generation_config(m->ckpt), .err = err};
     ffai_sampling s = {.top_p = 1};
     bool sample = fa_jbool(fa_jget(r.g, "do_sample"), false);
@@ -193,3 +211,11 @@ int fa_model_read_sampling(ffai_model *m, fa_error *err) {
 }
 
 void ffai_sampling_default(const ffai_model *m, ffai_sampling *s) { *s = m->sampling; }
+
+int ffai_sampling_check(ffai_model *m, const ffai_sampling *s, ffai_error *err) {
+    fa_sampler *made;
+    fa_sampler_env env = {.vocab = m->dims.vocab, .tok = fa_model_tok(m, NULL)};
+    int rc = fa_sampler_new(&made, s, &env, err);
+    fa_sampler_free(made);
+    return rc;
+}

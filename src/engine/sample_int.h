@@ -10,6 +10,7 @@
 
 #include "backend/cpu/kern.h"
 #include "engine/sampler.h"
+#include "io/gguf.h"
 
 #include <math.h>
 
@@ -58,8 +59,8 @@ void fa_pick_list(fa_pick *p); /* makes a list */
 void fa_pick_softmax(fa_pick *p);
 /* Logarithm of the sum of e^l over all candidates, without making a list. */
 double fa_pick_lse(fa_pick *p);
-/* Entropy of the distribution in nats and how many candidates there are; makes no list. */
-double fa_pick_entropy(fa_pick *p, int64_t *n_live);
+/* Entropy of the distribution in nats, how many candidates there are and fa_pick_lse; makes no list. */
+double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse);
 /* The last element to keep when the best are taken while the weight of those taken is below target. Reorders r. */
 fa_rank fa_select(fa_rank *r, int64_t n, double target);
 /* The same over the list, whose keys and weights (NULL: 1 each) are [n]. */
@@ -135,5 +136,11 @@ typedef enum fa_sampler_kind {
 /* order [FA_SAMPLE_KINDS]; text NULL: the default. */
 int fa_sampler_order(const char *text, uint8_t *order, int *n, fa_error *err);
 int fa_sampling_check(const ffai_sampling *s, int64_t vocab, fa_error *err);
+
+/* ---- defaults of a GGUF file (sample_gguf.c) ---- */
+
+/* Fills s from general.sampling.*; order: what s->samplers should be, empty for the default; ignored: what is not
+ * followed. */
+int fa_sampling_from_gguf(const fa_gguf *g, ffai_sampling *s, fa_buf *order, fa_buf *ignored, fa_error *err);
 
 #endif

@@ -19,18 +19,23 @@ static inline uint32_t wide_bit(uint32_t a, uint32_t b) {
     return (uint32_t)(h >> (64 - WIDE_BITS));
 }
 
+/* The character at s; the usual lengths here, for speed. */
 static inline uint32_t char_at(const char *s, const char *end, size_t *len) {
-    unsigned char c = (unsigned char)*s;
-    uint32_t cp = c;
-    *len = c < 0x80 ? 1 : (size_t)fa_utf8_decode(s, (size_t)(end - s), &cp);
+    const unsigned char *u = (const unsigned char *)s;
+    uint32_t cp;
+    if (*u < 0x80) return *len = 1, *u;
+    if ((*u & 0xF0) == 0xE0 && end - s >= 3)
+        return *len = 3, (uint32_t)(u[0] & 0x0F) << 12 | (uint32_t)(u[1] & 0x3F) << 6 | (u[2] & 0x3F);
+    if ((*u & 0xE0) == 0xC0 && end - s >= 2) return *len = 2, (uint32_t)(u[0] & 0x1F) << 6 | (u[1] & 0x3F);
+    *len = (size_t)fa_utf8_decode(s, (size_t)(end - s), &cp);
     return cp;
 }
 
 /* ---- building ---- */
 
 static void put_join(fa_cut *c, uint32_t a, uint32_t b) {
-    if (a < 0x80 && b < 0x80) {
-        c->ascii[a][b >> 6] |= UINT64_C(1) << (b & 63);
+    if ((a | b) < 0x80) {
+        c->stop[b << 8 | a] = 0;
     } else {
         uint32_t bit = wide_bit(a, b);
         c->wide[bit >> 6] |= UINT64_C(1) << (bit & 63);
@@ -73,12 +78,22 @@ static bool put_tokens(fa_tok *t, const uint8_t *made) {
     return true;
 }
 
-/* Two unknown characters may become one unknown token: no cut between them. */
-static void join_unknown(fa_tok *t) {
-    for (unsigned a = 0; a < 128; a++)
+/* Characters without a token. Two of them may become one unknown token: no cut between them. Or they are left out, and
+ * what stood around them may be joined: no cut beside them. Of other than ASCII characters it is not known what they
+ * are, but for the word sign. */
+static void join_unknown(fa_tok *t, bool left_out) {
+    const int32_t *first = t->bpe.first;
+    bool has_sign = fa_strtab_find(&t->name, sign, 3) >= 0;
+    t->cut.known = has_sign ? SIGN : UINT32_MAX;
+    t->cut.left_out = left_out;
+    for (unsigned a = 0; a < 128; a++) {
         for (unsigned b = 0; b < 128; b++)
-            if (t->bpe.first[a] < 0 && t->bpe.first[b] < 0) put_join(&t->cut, a, b);
-    t->cut.known = fa_strtab_find(&t->name, sign, 3) < 0 ? UINT32_MAX : SIGN;
+            if (left_out ? first[a] < 0 || first[b] < 0 : first[a] < 0 && first[b] < 0) put_join(&t->cut, a, b);
+        if (first[a] < 0 && left_out) {
+            put_join(&t->cut, a, SIGN);
+            put_join(&t->cut, SIGN, a);
+        }
+    }
 }
 
 /* Nothing happens to text but that spaces become the sign, and maybe one is put in front. */
@@ -114,16 +129,22 @@ int fa_cut_build(fa_tok *t, fa_error *err) {
     if (t->n_pre == FA_TOK_MAX_STEPS || (m->unk >= 0 && m->byte_fallback && !m->all_bytes)) return FFAI_OK;
     uint8_t *made = made_by_merges(t);
     c->wide = FA_NEWN(uint64_t, ((size_t)1 << WIDE_BITS) / 64);
-    if (!made || !c->wide) {
+    c->stop = FA_NEWN(uint8_t, 128 * 256);
+    if (!made || !c->wide || !c->stop) {
         fa_free(made);
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
     }
+    memset(c->stop, 1, 128 * 256);
     bool ok = put_tokens(t, made);
     fa_free(made);
     if (!ok) return FFAI_OK;
     c->spaces = only_spaces(t, &c->sign_first);
-    if (c->spaces) spaces_as_sign(c);
-    if (m->unk >= 0 && m->fuse_unk && !m->byte_fallback) join_unknown(t);
+    if (c->spaces) {
+        spaces_as_sign(c);
+        t->bpe.first[' '] = fa_strtab_find(&t->name, sign, 3);
+    }
+    bool bytes = m->byte_fallback && m->all_bytes, left_out = m->unk < 0 && !m->by_score;
+    if (!bytes && (left_out || (m->unk >= 0 && m->fuse_unk))) join_unknown(t, left_out);
     if (!c->spaces) t->pre[t->n_pre++].kind = FA_PRE_CUT;
     return FFAI_OK;
 }
@@ -131,43 +152,70 @@ int fa_cut_build(fa_tok *t, fa_error *err) {
 /* ---- running ---- */
 
 static inline bool may_join(const fa_cut *c, uint32_t a, uint32_t b) {
-    if ((a | b) < 0x80) return c->ascii[a][b >> 6] >> (b & 63) & 1;
+    if ((a | b) < 0x80) return !c->stop[b << 8 | a];
     if (c->spaces && a == ' ') a = SIGN;
     if (c->spaces && b == ' ') b = SIGN;
     if (c->known && a != c->known && b != c->known) return true;
+    if (c->left_out && ((a >= 0x80 && a != SIGN) || (b >= 0x80 && b != SIGN))) return true;
     uint32_t bit = wide_bit(a, b);
     return c->wide[bit >> 6] >> (bit & 63) & 1;
 }
 
 /* End of the word that begins with the character a, up to q. */
-static inline const char *word_end(const fa_cut *c, uint32_t a, const char *q, const char *end) {
-    while (q < end) {
-        unsigned char b = (unsigned char)*q;
-        if ((a | b) < 0x80) {
-            if (!(c->ascii[a][b >> 6] >> (b & 63) & 1)) break;
-            a = b;
-            q++;
-        } else {
-            size_t len;
-            uint32_t cp = char_at(q, end, &len);
-            if (!may_join(c, a, cp)) break;
-            a = cp;
-            q += len;
-        }
+static const char *word_end(const fa_cut *c, uint32_t a, const char *q, const char *end) {
+    for (size_t len; q < end; q += len) {
+        uint32_t b = char_at(q, end, &len);
+        if (!may_join(c, a, b)) break;
+        a = b;
     }
     return q;
 }
 
+enum { BLOCK = 32 };
+
+/* Whether s[-1] .. s[BLOCK - 1] are all ASCII. */
+static inline bool ascii_block(const char *s) {
+    uint64_t w[4];
+    memcpy(w, s, sizeof w);
+    return !((w[0] | w[1] | w[2] | w[3]) & UINT64_C(0x8080808080808080)) && !(s[-1] & 0x80);
+}
+
+/* Bit i: a cut in front of s[i]. Nothing here depends on where words begin, or waits for what was found before. */
+static inline uint32_t block_cuts(const fa_cut *c, const char *s) {
+    uint32_t cuts = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        uint16_t ab;
+        memcpy(&ab, s + i - 1, 2);
+        cuts |= (uint32_t)c->stop[ab] << i;
+    }
+    return cuts;
+}
+
 void fa_cut_run(fa_enc *e, const char *s, size_t n) {
     const fa_cut *c = &e->t->cut;
-    const char *end = s + n;
-    while (s < end && !e->rc) {
-        size_t len;
-        uint32_t a = char_at(s, end, &len);
-        const char *q = word_end(c, a, s + len, end);
-        fa_words_put(e, s, (size_t)(q - s));
-        s = q;
+    const char *end = s + n, *p = s; /* a word begins at s; up to p all is known */
+    size_t len;
+    if (!n) return;
+    uint32_t a = char_at(p, end, &len), b;
+    for (p += len; p < end && !e->rc;) {
+        if (end - p >= BLOCK && ascii_block(p)) {
+            for (uint32_t cuts = block_cuts(c, p); cuts; cuts &= cuts - 1) {
+                const char *q = p + __builtin_ctz(cuts);
+                fa_words_put(e, s, (size_t)(q - s));
+                s = q;
+            }
+            p += BLOCK;
+            a = (unsigned char)p[-1];
+            continue;
+        }
+        for (const char *stop = end - p > BLOCK ? p + BLOCK : end; p < stop; p += len, a = b) {
+            b = char_at(p, end, &len);
+            if (may_join(c, a, b)) continue;
+            fa_words_put(e, s, (size_t)(p - s));
+            s = p;
+        }
     }
+    if (!e->rc) fa_words_put(e, s, (size_t)(end - s));
 }
 
 void fa_cut_text(fa_enc *e, const char *s, size_t n) {

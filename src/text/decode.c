@@ -37,7 +37,10 @@ struct fa_tok_stream {
     fa_buf *out;                    /* of the current call */
     fa_spm_dec spm;                 /* SentencePiece models decode by themselves */
     fa_buf pend[FA_TOK_MAX_STEPS];  /* what a step holds back */
-    size_t count[FA_TOK_MAX_STEPS]; /* STRIP: stripped so far, or SIZE_MAX; METASPACE: tokens seen */
+    size_t count[FA_TOK_MAX_STEPS]; /* STRIP: stripped so far, or SIZE_MAX; others: tokens seen */
+    fa_regex_run *re;
+    int rc; /* of a pattern that failed; err has its message */
+    fa_error err;
 };
 
 static void emit(fa_tok_stream *s, size_t k, const char *p, size_t n);
@@ -124,29 +127,76 @@ static void end_byte_run(fa_tok_stream *s, size_t k) {
     b->len = 0;
 }
 
-static void replace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+static void emit_buf(fa_tok_stream *s, size_t k, fa_buf *b) {
+    if (b->failed)
+        s->out->failed = true;
+    else
+        emit(s, k, b->data ? b->data : "", b->len);
+    fa_buf_free(b);
+}
+
+/* p[0..n) with `to` in place of each `from`, as one token. */
+static void replace(fa_tok_stream *s, size_t k, const char *p, size_t n, const char *to, size_t n_to) {
     const fa_dec *d = &s->t->dec[k];
     fa_buf b = {0};
     size_t from = 0;
-    for (size_t i = 0; d->n_from && i + d->n_from <= n;) {
-        if (p[i] != d->from[0] || memcmp(p + i, d->from, d->n_from) != 0) {
+    for (size_t i = 0; i + d->n_from <= n;) {
+        if (!d->n_from || p[i] != d->from[0] || memcmp(p + i, d->from, d->n_from) != 0) {
             i++;
             continue;
         }
         fa_buf_add(&b, p + from, i - from);
-        fa_buf_add(&b, d->to, d->n_to);
+        fa_buf_add(&b, to, n_to);
         from = i += d->n_from;
     }
     if (!from) {
         emit(s, k + 1, p, n);
-    } else {
-        fa_buf_add(&b, p + from, n - from);
-        if (b.failed)
-            s->out->failed = true;
-        else
-            emit(s, k + 1, b.data ? b.data : "", b.len);
+        return;
     }
-    fa_buf_free(&b);
+    fa_buf_add(&b, p + from, n - from);
+    emit_buf(s, k + 1, &b);
+}
+
+/* The same over one string that comes in parts: only what may be the beginning of a `from` waits. */
+static void replace_parts(fa_tok_stream *s, size_t k, const char *p, size_t n, const char *to, size_t n_to) {
+    const fa_dec *d = &s->t->dec[k];
+    fa_buf *b = &s->pend[k];
+    size_t at = 0, from = 0;
+    fa_buf_add(b, p, n);
+    if (b->failed) return;
+    while (at < b->len) {
+        size_t len = b->len - at < d->n_from ? b->len - at : d->n_from;
+        if (memcmp(b->data + at, d->from, len) != 0) {
+            at++;
+            continue;
+        }
+        if (len < d->n_from) break;
+        if (at > from) emit(s, k + 1, b->data + from, at - from);
+        emit(s, k + 1, to, n_to);
+        from = at += d->n_from;
+    }
+    if (at > from) emit(s, k + 1, b->data + from, at - from);
+    memmove(b->data, b->data + at, b->len - at);
+    b->len -= at;
+}
+
+static void replace_re(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    fa_buf b = {0};
+    fa_regex_at it = {0};
+    size_t from = 0;
+    int rc;
+    while (n && !s->rc && (rc = fa_regex_next(d->re, &s->re, p, n, &it, &s->err)) != 0) {
+        if (rc < 0) {
+            s->rc = rc;
+            break;
+        }
+        fa_buf_add(&b, p + from, it.a - from);
+        fa_buf_add(&b, d->to, d->n_to);
+        from = it.b;
+    }
+    fa_buf_add(&b, p + from, n - from);
+    emit_buf(s, k + 1, &b);
 }
 
 /* Cuts up to start/stop times the one character `from` off the ends of p[0..n). */
@@ -176,43 +226,158 @@ static void strip_start(fa_tok_stream *s, size_t k, const char *p, size_t n) {
 
 static void metaspace(fa_tok_stream *s, size_t k, const char *p, size_t n) {
     const fa_dec *d = &s->t->dec[k];
-    bool drop = s->count[k]++ == 0 && d->start;
+    bool drop = d->start && (d->joined || s->count[k] == 0);
+    s->count[k] = 1;
+    replace(s, k, p, n, " ", !drop);
+}
+
+/* ---- words ---- */
+
+/* What WordPiece and CTC make of spaces that the split into words has left, one after the other. */
+static void clean_up(fa_buf *b) {
+    static const char *const pair[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                          {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                          {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t i = 0; i < sizeof pair / sizeof *pair && b->len && memchr(b->data, ' ', b->len); i++) {
+        size_t n_from = strlen(pair[i][0]), n_to = strlen(pair[i][1]), w = 0, r = 0; /* n_to is the smaller one */
+        while (r < b->len) {
+            if (b->len - r >= n_from && memcmp(b->data + r, pair[i][0], n_from) == 0) {
+                memcpy(b->data + w, pair[i][1], n_to);
+                w += n_to;
+                r += n_from;
+            } else {
+                b->data[w++] = b->data[r++];
+            }
+        }
+        b->len = w;
+    }
+}
+
+static void wordpiece(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
     fa_buf b = {0};
-    for (size_t i = 0; i < n;) {
-        if (n - i >= d->n_from && memcmp(p + i, d->from, d->n_from) == 0) {
-            if (!drop) fa_buf_add(&b, " ", 1);
-            i += d->n_from;
+    if (s->count[k]) {
+        if (n >= d->n_from && memcmp(p, d->from, d->n_from) == 0) {
+            p += d->n_from;
+            n -= d->n_from;
         } else {
-            fa_buf_add(&b, p + i++, 1);
+            fa_buf_add(&b, " ", 1);
         }
     }
-    if (b.failed)
-        s->out->failed = true;
-    else
-        emit(s, k + 1, b.data ? b.data : "", b.len);
-    fa_buf_free(&b);
+    s->count[k] = 1;
+    fa_buf_add(&b, p, n);
+    if (d->start && !b.failed) clean_up(&b);
+    emit_buf(s, k + 1, &b);
 }
+
+static bool holds(const char *p, size_t n, const char *what, size_t len) {
+    for (size_t i = 0; i + len <= n; i++)
+        if (memcmp(p + i, what, len) == 0) return true;
+    return false;
+}
+
+/* Suffixes are spaces, but not in the last token: one that has some waits for the next. */
+static void bpe_end(fa_tok_stream *s, size_t k, bool last) {
+    const fa_dec *d = &s->t->dec[k];
+    fa_buf *b = &s->pend[k];
+    if (!s->count[k]) return;
+    s->count[k] = 0;
+    if (d->n_from) {
+        replace(s, k, b->data, b->len, " ", !last);
+    } else { /* the empty suffix is between all characters */
+        fa_buf own = {0};
+        for (size_t i = 0; i < b->len; i++) {
+            if (!last && ((unsigned char)b->data[i] & 0xC0) != 0x80) fa_buf_add(&own, " ", 1);
+            fa_buf_add(&own, b->data + i, 1);
+        }
+        if (!last) fa_buf_add(&own, " ", 1);
+        emit_buf(s, k + 1, &own);
+    }
+    b->len = 0;
+}
+
+static void bpe(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    bpe_end(s, k, false);
+    if (holds(p, n, d->from, d->n_from)) {
+        s->count[k] = 1;
+        fa_buf_add(&s->pend[k], p, n);
+    } else {
+        emit(s, k + 1, p, n);
+    }
+}
+
+/* All occurrences of what[0..n_what) in b become to[0..n_to); an empty `what` with a space is between all characters.
+ */
+static void replace_in(fa_buf *b, const char *what, size_t n_what, const char *to, size_t n_to) {
+    fa_buf own = {0};
+    for (size_t i = 0; i <= b->len;) {
+        if (n_what && b->len - i >= n_what && memcmp(b->data + i, what, n_what) == 0) {
+            fa_buf_add(&own, to, n_to);
+            i += n_what;
+            continue;
+        }
+        if (!n_what && (i == b->len || ((unsigned char)b->data[i] & 0xC0) != 0x80)) fa_buf_add(&own, to, n_to);
+        if (i < b->len) fa_buf_add(&own, b->data + i, 1);
+        i++;
+    }
+    own.failed |= b->failed;
+    fa_buf_free(b);
+    *b = own;
+}
+
+/* A token that repeats the one before it is left out. */
+static void ctc(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    const fa_dec *d = &s->t->dec[k];
+    fa_buf *before = &s->pend[k], b = {0};
+    if (s->count[k] && before->len == n && (!n || memcmp(before->data, p, n) == 0)) return;
+    s->count[k] = 1;
+    before->len = 0;
+    fa_buf_add(before, p, n);
+    fa_buf_add(&b, p, n);
+    if (d->n_from) replace_in(&b, d->from, d->n_from, "", 0);
+    if (d->start && !b.failed) {
+        clean_up(&b);
+        replace_in(&b, d->to, d->n_to, " ", 1);
+    }
+    if (b.failed || b.len)
+        emit_buf(s, k + 1, &b);
+    else
+        fa_buf_free(&b);
+}
+
+/* ---- the chain ---- */
 
 /* Once tokens are joined, steps that look at whole tokens see one: it is complete at the end only. */
 static bool waits(const fa_dec *d) {
-    return d->joined && d->kind != FA_DEC_FUSE && d->kind != FA_DEC_BYTE_LEVEL &&
-           !(d->kind == FA_DEC_STRIP && !d->stop);
+    if (!d->joined) return false;
+    switch (d->kind) {
+    case FA_DEC_FUSE:
+    case FA_DEC_REPLACE:
+    case FA_DEC_BPE: return false;
+    case FA_DEC_METASPACE: return false;
+    case FA_DEC_STRIP: return d->stop > 0;
+    case FA_DEC_WORDPIECE: return d->start != 0;
+    default: return true;
+    }
+}
+
+static void fallback(fa_tok_stream *s, size_t k, const char *p, size_t n) {
+    int byte = byte_token(p, n);
+    if (byte >= 0) {
+        char c = (char)byte;
+        fa_buf_add(&s->pend[k], &c, 1);
+    } else {
+        end_byte_run(s, k);
+        emit(s, k + 1, p, n);
+    }
 }
 
 static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
     const fa_dec *d = &s->t->dec[k];
-    int byte;
     switch (d->kind) {
     case FA_DEC_BYTE_LEVEL: byte_level(s, k, p, n); break;
-    case FA_DEC_BYTE_FALLBACK:
-        if (!d->joined && (byte = byte_token(p, n)) >= 0) {
-            char c = (char)byte;
-            fa_buf_add(&s->pend[k], &c, 1);
-        } else {
-            if (!d->joined) end_byte_run(s, k);
-            emit(s, k + 1, p, n);
-        }
-        break;
+    case FA_DEC_BYTE_FALLBACK: fallback(s, k, p, n); break;
     case FA_DEC_FUSE: emit(s, k + 1, p, n); break;
     case FA_DEC_STRIP:
         if (d->joined && !d->stop)
@@ -220,9 +385,29 @@ static void apply(fa_tok_stream *s, size_t k, const char *p, size_t n) {
         else
             strip(s, k, p, n);
         break;
-    case FA_DEC_REPLACE: replace(s, k, p, n); break;
+    case FA_DEC_REPLACE:
+        if (d->joined)
+            replace_parts(s, k, p, n, d->to, d->n_to);
+        else
+            replace(s, k, p, n, d->to, d->n_to);
+        break;
+    case FA_DEC_REPLACE_RE: replace_re(s, k, p, n); break;
     case FA_DEC_METASPACE: metaspace(s, k, p, n); break;
-    default: emit(s, k + 1, p, n); break;
+    case FA_DEC_WORDPIECE:
+        if (d->joined && !d->start)
+            emit(s, k + 1, p, n);
+        else
+            wordpiece(s, k, p, n);
+        break;
+    case FA_DEC_BPE:
+        if (!d->joined)
+            bpe(s, k, p, n);
+        else if (d->n_from)
+            replace_parts(s, k, p, n, "", 0);
+        else
+            emit(s, k + 1, p, n);
+        break;
+    case FA_DEC_CTC: ctc(s, k, p, n); break;
     }
 }
 
@@ -247,13 +432,18 @@ void fa_tok_stream_free(fa_tok_stream *s) {
     if (!s) return;
     for (size_t k = 0; k < FA_TOK_MAX_STEPS; k++) fa_buf_free(&s->pend[k]);
     fa_spm_dec_free(&s->spm);
+    fa_regex_run_free(s->re);
     fa_free(s);
 }
 
 static int check(fa_tok_stream *s, fa_error *err) {
     bool failed = s->out->failed || fa_spm_dec_failed(&s->spm);
     for (size_t k = 0; k < s->t->n_dec; k++) failed |= s->pend[k].failed;
+    int rc = s->rc;
     s->out = NULL;
+    s->rc = FFAI_OK;
+    if (rc && err) *err = s->err;
+    if (rc) return rc;
     return failed ? fa_fail(err, FFAI_ENOMEM, "tokenizer: no memory for decoded text") : FFAI_OK;
 }
 
@@ -283,6 +473,7 @@ static void push(fa_tok_stream *s, int32_t id) {
 
 int fa_tok_stream_push(fa_tok_stream *s, int32_t id, fa_buf *out, fa_error *err) {
     s->out = out;
+    fa_regex_run_begin(s->re);
     push(s, id);
     return check(s, err);
 }
@@ -292,12 +483,20 @@ static void flush(fa_tok_stream *s) {
     for (size_t k = 0; k < s->t->n_dec; k++) {
         const fa_dec *d = &s->t->dec[k];
         fa_buf *b = &s->pend[k];
+        if (waits(d)) {
+            fa_buf whole = *b; /* the step itself may use the buffer */
+            *b = (fa_buf){0};
+            apply(s, k, whole.data ? whole.data : "", whole.len);
+            fa_buf_free(&whole);
+        }
         if (d->kind == FA_DEC_BYTE_LEVEL)
             emit_lossy(s, k + 1, b->data, b->len);
-        else if (waits(d))
-            apply(s, k, b->data ? b->data : "", b->len);
         else if (d->kind == FA_DEC_BYTE_FALLBACK)
             end_byte_run(s, k);
+        else if (d->kind == FA_DEC_BPE && !d->joined)
+            bpe_end(s, k, true);
+        else if (d->joined && (d->kind == FA_DEC_REPLACE || d->kind == FA_DEC_BPE) && b->len)
+            emit(s, k + 1, b->data, b->len);
         b->len = 0;
         s->count[k] = 0;
     }

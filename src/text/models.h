@@ -8,7 +8,14 @@
 
 typedef struct fa_enc fa_enc;
 
-typedef enum fa_model_kind { FA_MODEL_BPE, FA_MODEL_UNIGRAM, FA_MODEL_WORDPIECE, FA_MODEL_WORDLEVEL } fa_model_kind;
+typedef enum fa_model_kind {
+    FA_MODEL_BPE,
+    FA_MODEL_UNIGRAM,
+    FA_MODEL_WORDPIECE,
+    FA_MODEL_WORDLEVEL,
+    FA_MODEL_RWKV,
+    FA_MODEL_PLAMO
+} fa_model_kind;
 
 /* What a piece is, as SentencePiece (and GGUF's token_type) numbers it. */
 typedef enum fa_piece_type {
@@ -53,6 +60,11 @@ int fa_unigram_build(fa_tok *t, const fa_unigram_opts *o, fa_error *err);
 int fa_wordpiece_build(fa_tok *t, const char *prefix, size_t n_prefix, size_t max_chars, int32_t unk, fa_error *err);
 int fa_wordlevel_build(fa_tok *t, int32_t unk, fa_error *err);
 
+/* more_models.c. RWKV's: the longest token of t->raw; unk -1: none. PLaMo 2's: type as fa_piece_type; every byte has
+ * its token in t->bpe.byte_token. */
+int fa_rwkv_build(fa_tok *t, int32_t unk, fa_error *err);
+int fa_plamo_build(fa_tok *t, const double *score, const uint8_t *type, fa_error *err);
+
 void fa_unigram_free(fa_unigram *m);
 void fa_wordpiece_free(fa_wordpiece *m);
 
@@ -60,5 +72,7 @@ void fa_wordpiece_free(fa_wordpiece *m);
 void fa_unigram_word(fa_enc *e, const char *s, size_t n);
 void fa_wordpiece_word(fa_enc *e, const char *s, size_t n);
 void fa_wordlevel_word(fa_enc *e, const char *s, size_t n);
+void fa_rwkv_word(fa_enc *e, const char *s, size_t n);
+void fa_plamo_word(fa_enc *e, const char *s, size_t n);
 
 #endif

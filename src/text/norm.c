@@ -27,10 +27,10 @@ static const char *find(const char *s, const char *end, const char *what, size_t
 
 /* Where the end of the zero part of a text is behind a replacement of [a, b) by k bytes that are aligned to the last
  * byte of it; *at: how far the source has been copied, to *out. */
-static void move_zero(size_t zero, size_t *at, size_t *out, size_t *z, size_t a, size_t b, size_t k) {
+static void move_zero(size_t zero, bool at0, size_t *at, size_t *out, size_t *z, size_t a, size_t b, size_t k) {
     if (zero > *at) *z = *out + (zero < a ? zero : a) - *at;
     *out += a - *at + k;
-    if (b && zero >= b) *z = *out;
+    if (b ? zero >= b : at0) *z = *out;
     *at = b;
 }
 
@@ -39,7 +39,7 @@ static void replace(const fa_norm *m, const char *s, size_t n, fa_buf *out, size
     size_t at = 0, o = 0, z = 0;
     const char *near = *zero && n - *zero > m->n_from ? s + *zero + m->n_from : end;
     for (const char *p = s; *zero && (hit = find(p, near, m->from, m->n_from)) && hit < s + *zero; p = hit + m->n_from)
-        move_zero(*zero, &at, &o, &z, (size_t)(hit - s), (size_t)(hit - s) + m->n_from, m->n_to);
+        move_zero(*zero, true, &at, &o, &z, (size_t)(hit - s), (size_t)(hit - s) + m->n_from, m->n_to);
     if (*zero > at) z = o + *zero - at;
     *zero = z;
     if (m->n_from == 1 && m->n_to <= 3) { /* " " to "▁": each step writes at most 3 bytes */
@@ -72,7 +72,7 @@ static int replace_re(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_b
         fa_buf_add(out, s + from, it.a - from);
         fa_buf_add(out, m->to, m->n_to);
         from = it.b;
-        move_zero(*zero, &at, &o, &z, it.a, it.b, m->n_to);
+        move_zero(*zero, e->at0, &at, &o, &z, it.a, it.b, m->n_to);
     }
     if (rc) return e->rc = rc;
     if (*zero > at) z = o + *zero - at;
@@ -119,8 +119,8 @@ static void reorder(uint32_t *cp, size_t n, uint32_t *tmp) {
 
 enum { MAX_DECOMPOSED = 18 }; /* code points that one can become, in any form */
 
-/* Normalizes one segment that depends on nothing around it. */
-static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out) {
+/* Normalizes one segment that depends on nothing around it; *chars: code points written. */
+static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, size_t *chars) {
     size_t k = 0;
     int last = 0, opt = UTF8PROC_STABLE | (m->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
                         (m->compat ? UTF8PROC_COMPAT : 0);
@@ -148,6 +148,7 @@ static int segment(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
             utf8proc_normalize_utf32((utf8proc_int32_t *)e->cps, (utf8proc_ssize_t)k, (utf8proc_option_t)opt);
         if (got >= 0) k = (size_t)got;
     }
+    *chars = k;
     for (size_t i = 0; i < k; i++) {
         char c[4];
         fa_buf_add(out, c, (size_t)fa_utf8_encode(e->cps[i], c));
@@ -175,13 +176,35 @@ static bool touched(const fa_norm *m, uint32_t cp) {
     return (m->compose && !m->compat ? fa_ucd(cp) & FA_UCD_UNSTABLE : cp >= 0x80) && !newer(cp);
 }
 
+/* Normalizes s[from..end) to the end of out, and sets the end of the zero part when the old one, z, is in there: as
+ * many of the characters written are of it as its own characters make by themselves. */
+static int put_segment(fa_enc *e, const fa_norm *m, const char *s, size_t from, size_t end, fa_buf *out, size_t z,
+                       size_t *zero) {
+    size_t chars = 0, at, i, zero_chars = 0, inside = z > from && z <= end ? z - from : 0;
+    if (inside) {
+        at = out->len;
+        if (segment(e, m, s + from, inside, out, &zero_chars)) return e->rc;
+        out->len = at;
+    }
+    at = out->len;
+    if (segment(e, m, s + from, end - from, out, &chars)) return e->rc;
+    if (!inside || out->failed) return FFAI_OK;
+    for (i = at; i < out->len && (zero_chars || ((unsigned char)out->data[i] & 0xC0) == 0x80); i++)
+        if (((unsigned char)out->data[i] & 0xC0) != 0x80) zero_chars--;
+    *zero = i;
+    return FFAI_OK;
+}
+
 /* Finds the segments that the form may change: a touched character, those that follow, and the untouched one before,
  * which may take a mark. *dirty stays false, and nothing is written, when the text has none. */
-static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, bool *dirty) {
-    size_t done = 0, prev = 0, at = 0;
+static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf *out, bool *dirty, size_t *zero) {
+    size_t done = 0, prev = 0, at = 0, z = *zero;
     while (at < n) {
         if ((unsigned char)s[at] < 0x80) {
-            prev = at++;
+            uint64_t w = 0;
+            while (n - at >= 8 && (memcpy(&w, s + at, 8), !(w & UINT64_C(0x8080808080808080)))) at += 8;
+            while (at < n && (unsigned char)s[at] < 0x80) at++;
+            prev = at - 1;
             continue;
         }
         uint32_t cp;
@@ -197,10 +220,12 @@ static int unicode(fa_enc *e, const fa_norm *m, const char *s, size_t n, fa_buf 
             if (!touched(m, cp)) break;
         }
         *dirty = true;
+        if (z > done && z <= from) *zero = out->len + z - done;
         fa_buf_add(out, s + done, from - done);
-        if (segment(e, m, s + from, end - from, out)) return e->rc;
+        if (put_segment(e, m, s, from, end, out, z, zero)) return e->rc;
         done = prev = at = end;
     }
+    if (*dirty && z > done) *zero = out->len + z - done;
     if (*dirty) fa_buf_add(out, s + done, n - done);
     return FFAI_OK;
 }
@@ -236,8 +261,7 @@ static void run_one(fa_enc *e, const fa_norm *m, const char **s, size_t *n, fa_b
     case FA_NORM_REPLACE_RE: replace_re(e, m, *s, *n, b, zero); break;
     case FA_NORM_UNICODE:
         *dirty = false;
-        unicode(e, m, *s, *n, b, dirty);
-        if (*dirty && *zero > b->len) *zero = b->len;
+        unicode(e, m, *s, *n, b, dirty, zero);
         break;
     case FA_NORM_STRIP:
         *dirty = false;
@@ -255,6 +279,7 @@ static void run_one(fa_enc *e, const fa_norm *m, const char **s, size_t *n, fa_b
 
 int fa_norm_run(fa_enc *e, const char *s, size_t n, const char **out, size_t *n_out, size_t *zero) {
     size_t turn = 0; /* the buffer that s does not lie in */
+    e->at0 = *zero > 0;
     for (size_t i = 0; i < e->t->n_norm && n; i++) {
         fa_buf *b = &e->norm[turn];
         bool dirty = true;

@@ -17,6 +17,8 @@ static inline void word(fa_enc *e, const char *s, size_t n) {
     case FA_MODEL_UNIGRAM: fa_unigram_word(e, s, n); break;
     case FA_MODEL_WORDPIECE: fa_wordpiece_word(e, s, n); break;
     case FA_MODEL_WORDLEVEL: fa_wordlevel_word(e, s, n); break;
+    case FA_MODEL_RWKV: fa_rwkv_word(e, s, n); break;
+    case FA_MODEL_PLAMO: fa_plamo_word(e, s, n); break;
     }
 }
 
@@ -250,7 +252,7 @@ static void bytes(fa_enc *e, size_t k, const char *s, size_t n, size_t zero) {
     }
     for (size_t i = 0; i < n; i++) {
         b->len += (size_t)fa_char_of_byte((unsigned char)s[i], b->data + b->len);
-        if (i + 1 == zero) z = b->len;
+        if (i < zero) z = b->len;
     }
     rewritten(e, k, b->data, b->len, z);
 }

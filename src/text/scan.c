@@ -46,6 +46,22 @@ static inline const char *run_not(const char *p, const char *end, uint32_t set) 
     return p;
 }
 
+/* The same for letters: eight at a time while they are ASCII. */
+static inline const char *letters(const char *p, const char *end) {
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    for (; end - p >= 8; p += 8) {
+        uint64_t w;
+        memcpy(&w, p, 8);
+        uint64_t c = (w | ones * 0x20) & ones * 0x7F; /* a letter in lower case; anything else stays something else */
+        uint64_t other = ((c + ones * (0x7F - 'z')) | ~(c + ones * (0x80 - 'a')) | w) & ones * 0x80;
+        if (other) {
+            p += __builtin_ctzll(other) >> 3;
+            return (unsigned char)*p < 0x80 ? p : run(p, end, FA_SET_L);
+        }
+    }
+    return run(p, end, FA_SET_L);
+}
+
 static inline bool newline(char c) { return c == '\r' || c == '\n'; }
 static inline const char *newlines(const char *p, const char *end) {
     while (p < end && newline(*p)) p++;
@@ -101,7 +117,7 @@ const char *fa_scan_gpt2(const char *p, const char *end) {
     if (*p == '\'' && (q = contraction(p, end, false)) != p) return q;
     q = *p == ' ' ? p + 1 : p;
     uint32_t set = set_at(q, end, &next);
-    if (set & FA_SET_L) return run(next, end, FA_SET_L);
+    if (set & FA_SET_L) return letters(next, end);
     if (set & FA_SET_N) return run(next, end, FA_SET_N);
     if (set && !(set & FA_SET_SPACE)) return run_not(next, end, FA_SET_SPACE | FA_SET_L | FA_SET_N);
     return spaces(p, end);
@@ -113,10 +129,10 @@ static inline const char *cl100k(const char *p, const char *end, int max_digits)
     const char *next, *behind, *q;
     if (*p == '\'' && (q = contraction(p, end, true)) != p) return q;
     uint32_t set = set_at(p, end, &next);
-    if (set & FA_SET_L) return run(next, end, FA_SET_L);
+    if (set & FA_SET_L) return letters(next, end);
     if (set & FA_SET_N) return digits(p, end, max_digits);
     uint32_t set2 = set_at(next, end, &behind);
-    if (!newline(*p) && (set2 & FA_SET_L)) return run(behind, end, FA_SET_L);
+    if (!newline(*p) && (set2 & FA_SET_L)) return letters(behind, end);
     if (!(set & FA_SET_SPACE)) return newlines(run_not(next, end, FA_SET_SPACE | FA_SET_L | FA_SET_N), end);
     if (*p == ' ' && set2 && !(set2 & (FA_SET_SPACE | FA_SET_N)))
         return newlines(run_not(behind, end, FA_SET_SPACE | FA_SET_L | FA_SET_N), end);

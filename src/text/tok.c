@@ -106,6 +106,7 @@ static bool word_before(const char *s, size_t at) {
 /* White space beside a match belongs to it when it asks for that; not what is before `from`. */
 static void take_space(const fa_added *a, const char *s, size_t n, size_t from, size_t *start, size_t *stop) {
     uint32_t cp;
+    if (a->lstrip && *start < from) *start = from;
     while (a->lstrip && *start > from) {
         size_t k = char_before(s, *start, &cp);
         if (!(fa_ucd(cp) & FA_UCD_SPACE)) break;
@@ -126,8 +127,7 @@ static inline size_t zero_at(size_t zero, size_t at) { return zero > at ? zero -
 static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n, size_t zero, unsigned flags,
                         on_gap *gap) {
     size_t from = 0, len = 0;
-    for (size_t i = 0; i < n && trie->n && !e->rc; i++) {
-        if (!trie->root[(uint8_t)s[i]]) continue;
+    for (size_t i = 0; trie->n && (i = fa_trie_next(trie, s, i, n)) < n && !e->rc; i++) {
         int64_t k = match_at(trie, s + i, s + n, &len);
         if (k < 0) continue;
         const fa_added *a = &e->t->added[k];
@@ -136,10 +136,12 @@ static void split_added(fa_enc *e, const fa_trie *trie, const char *s, size_t n,
         if (a->special && (flags & FA_TOK_NO_PARSE_SPECIAL)) continue;
         if (a->single_word && (word_before(s, start) || word_at(s, n, stop))) continue;
         take_space(a, s, n, from, &start, &stop);
+        if (a->lstrip && start < from) start = from;
+        if (start >= stop) continue; /* white space that the token before has taken: the reference has nothing there */
         if (from < start) gap(e, s + from, start - from, zero_at(zero, from), flags);
         if (!fa_enc_room(e, 1)) return;
-        e->ids[e->n++] = a->id;
-        if (stop > from) from = stop;
+        if (start < stop) e->ids[e->n++] = a->id; /* all of it may belong to the token before: then it is none */
+        from = stop; /* may go back when white space is an added token too, as in the reference */
     }
     if (from < n && !e->rc) gap(e, s + from, n - from, zero_at(zero, from), flags);
 }
@@ -183,6 +185,22 @@ static void put_ids(fa_enc *e, const int32_t *ids, size_t n) {
     if (!n || e->rc || !fa_enc_room(e, n)) return;
     memcpy(e->ids + e->n, ids, n * sizeof *ids);
     e->n += n;
+}
+
+/* What comes behind the ids of the sequence, e->ids[from..). */
+static void post_process(fa_enc *e, size_t from, unsigned flags) {
+    const fa_post *p = &e->t->post;
+    size_t n = p->dropped ? 0 : e->n - from;
+    if (p->dropped) e->n = from;
+    for (size_t i = 0; i < p->n_again && !e->rc; i++) {
+        if (p->again[i] >= 0) {
+            if (flags & FA_TOK_SPECIAL) put_ids(e, &p->again[i], 1);
+        } else if (n && fa_enc_room(e, n)) {
+            memcpy(e->ids + e->n, e->ids + from, n * sizeof *e->ids);
+            e->n += n;
+        }
+    }
+    if (flags & FA_TOK_SPECIAL) put_ids(e, p->after, p->n_after);
 }
 
 /* Where the first ill-formed byte of s is, n if there is none. */
@@ -247,8 +265,9 @@ int fa_tok_encode(const fa_tok *t, const char *text, size_t n, unsigned flags, i
     fa_regex_run_begin(e->re);
     fa_enc_room(e, n / 3 + 16);
     if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.before, t->post.n_before);
+    size_t from = e->n;
     if (n && !e->rc) split_added(e, &t->trie_raw, text, n, first_char(text, n), flags, normalize);
-    if (flags & FA_TOK_SPECIAL) put_ids(e, t->post.after, t->post.n_after);
+    post_process(e, from, flags);
     int rc = e->rc;
     if (!rc && e->n) {
         int32_t *p = (int32_t *)fa_realloc(e->ids, e->n, sizeof *p);
@@ -289,8 +308,11 @@ void fa_tok_free(fa_tok *t) {
     fa_free(t->bpe.pair);
     fa_free(t->bpe.pair_bits);
     fa_free(t->bpe.rank_to);
+    fa_free(t->bpe.pair_ascii);
     fa_free(t->bpe.id_rank);
     fa_free(t->cut.wide);
+    fa_free(t->bpe.unused);
+    fa_free(t->cut.stop);
     fa_free(t->bpe.prefix);
     fa_free(t->bpe.suffix);
     for (size_t i = 0; i < t->n_added; i++) fa_free(t->added[i].text);
@@ -335,8 +357,22 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i) ||
         (!same && !fa_strtab_set(&t->shown, (uint32_t)a->id, s, n)))
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the added tokens", t->what);
-    t->special[a->id] |= a->special && same;
     return FFAI_OK;
+}
+
+/* A token is special by what it is spelled like outwards: the content of any special token will do. */
+static bool special_by_name(const fa_tok *t, int32_t id) {
+    size_t len;
+    uint32_t i;
+    const char *s = fa_tok_piece(t, id, &len);
+    return s && fa_smap_get(&t->added_id, s, len, &i) && t->added[i].special;
+}
+
+static void mark_special(fa_tok *t) {
+    for (size_t i = 0; i < t->n_added; i++) t->special[t->added[i].id] = special_by_name(t, t->added[i].id);
+    if (t->kind != FA_MODEL_UNIGRAM || !t->n_added) return;
+    for (size_t i = 0; i < t->name.n_id; i++) /* whose vocabulary may spell several tokens alike */
+        if (!t->special[i]) t->special[i] = special_by_name(t, (int32_t)i);
 }
 
 static int build_matchers(fa_tok *t, fa_error *err) {
@@ -369,7 +405,9 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
     int rc = build_matchers(t, err);
-    return rc ? rc : fa_cut_build(t, err);
+    mark_special(t);
+    if (!rc) rc = fa_cut_build(t, err);
+    return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }
 
 /* ---- look-ups ---- */
@@ -399,12 +437,11 @@ int32_t fa_tok_unk(const fa_tok *t) { return t->unk >= 0 ? t->unk : t->bpe.unk >
 void fa_tok_describe(const fa_tok *t, char *text, size_t cap) {
     size_t n = 0;
     for (size_t i = 0; i < t->name.n_id; i++) n += t->name.span[i].off != UINT32_MAX;
-    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel"};
+    static const char *const kind[] = {"BPE", "Unigram", "WordPiece", "WordLevel", "RWKV", "PLaMo"};
     snprintf(text, cap, "%s%s, %zu tokens, %zu of them added",
-             t->kind != FA_MODEL_BPE                ? t->spm ? "SentencePiece " : ""
-             : t->bpe.byte_level && t->bpe.by_score ? "tiktoken "
-             : t->bpe.byte_level                    ? "byte-level "
-             : t->bpe.by_score                      ? "SentencePiece "
-                                                    : "character ",
+             t->kind != FA_MODEL_BPE ? t->spm ? "SentencePiece " : ""
+             : t->bpe.byte_level     ? t->bpe.by_score ? "tiktoken " : "byte-level "
+             : t->bpe.by_score       ? "SentencePiece "
+                                     : "character ",
              kind[t->kind], n, t->n_added);
 }

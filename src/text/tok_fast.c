@@ -234,7 +234,7 @@ static int vocabulary(cursor *c, fa_tok *t, size_t *n_tok) {
         c->n_text = 0;
         c->bad = !string(c, &s) || !valid_utf8(s) || !take_gap(c, &colon, ":");
         skip_space(c);
-        if (c->bad || !number(c, &id) || id >= limit) return c->bad = true, FFAI_OK;
+        if (c->bad || !number(c, &id) || id >= limit || fa_strtab_has(&t->name, id)) return c->bad = true, FFAI_OK;
         if (!fa_strtab_set(&t->name, id, s.s, s.n)) return FFAI_ENOMEM;
         ++*n_tok;
         if (!take_gap(c, &comma, ",\"")) break;

@@ -25,6 +25,9 @@ static int read_vocab(fa_tok *t, const fa_jnode *vocab, size_t n_added, fa_error
         int64_t id = fa_jint(v, -1);
         if (id < 0 || (uint64_t)id >= limit)
             return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab: token \"%.60s\" has no usable id", t->what, s);
+        if (fa_strtab_has(&t->name, id))
+            return fa_fail(err, FFAI_EFORMAT, "%s: model.vocab: \"%.60s\" and \"%.60s\" both have the id %lld", t->what,
+                           t->name.pool + t->name.span[id].off, s, (long long)id);
         if (!fa_strtab_set(&t->name, (uint32_t)id, s, len)) return no_memory(t, err);
     }
     return fa_strtab_index(&t->name, NULL) ? FFAI_OK : no_memory(t, err);
@@ -200,10 +203,14 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
 
 /* ---- model ---- */
 
+enum { MAX_AFFIX = 256 };
+
 /* A string that is not empty, or NULL. */
 static int read_affix(char **out, const fa_tok *t, const fa_jnode *model, const char *key, fa_error *err) {
     const char *s = fa_jstr(fa_jget(model, key), NULL);
     if (!s || !*s) return FFAI_OK;
+    if (strlen(s) > MAX_AFFIX)
+        return fa_fail(err, FFAI_ELIMIT, "%s: model.%s has more than %d bytes", t->what, key, MAX_AFFIX);
     *out = fa_strdup(s);
     return *out ? FFAI_OK : no_memory(t, err);
 }
@@ -230,15 +237,10 @@ int fa_tok_prepare_words(fa_tok *t, fa_error *err) {
     return m->ignore_merges ? build_raw(t, err) : FFAI_OK;
 }
 
-static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error *err) {
-    const char *type = fa_jstr(fa_jget(model, "type"), NULL), *unk;
+static int read_bpe(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error *err) {
+    const char *unk;
     size_t n;
     fa_bpe *m = &t->bpe;
-    if (fa_jtype_of(model) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: no model", t->what);
-    if (type && strcmp(type, "BPE") != 0)
-        return fa_fail(err, FFAI_ENOTSUP, "%s: model.type \"%.60s\" is not supported (BPE is)", t->what, type);
-    if (!type && !fa_jget(model, "merges"))
-        return fa_fail(err, FFAI_ENOTSUP, "%s: model has no type and no merges", t->what);
     m->byte_fallback = fa_jbool(fa_jget(model, "byte_fallback"), false);
     m->fuse_unk = fa_jbool(fa_jget(model, "fuse_unk"), false);
     m->ignore_merges = fa_jbool(fa_jget(model, "ignore_merges"), false);
@@ -248,6 +250,19 @@ static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error
     if (!rc) rc = read_merges(t, fa_jget(model, "merges"), err);
     if (!rc && (unk = fa_jstr(fa_jget(model, "unk_token"), &n))) m->unk = fa_strtab_find(&t->name, unk, n);
     return rc;
+}
+
+static int read_model(fa_tok *t, const fa_jnode *model, size_t n_added, fa_error *err) {
+    if (fa_jtype_of(model) != FA_JOBJ) return fa_fail(err, FFAI_EFORMAT, "%s: no model", t->what);
+    const char *type = fa_tok_model_type(model);
+    bool pieces = strcmp(type, "WordPiece") == 0;
+    if (strcmp(type, "BPE") == 0) return read_bpe(t, model, n_added, err);
+    if (strcmp(type, "Unigram") == 0) return fa_tok_read_unigram(t, model, err);
+    if (!pieces && strcmp(type, "WordLevel") != 0)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: model.type \"%.60s\" is not supported", t->what, type);
+    int rc = read_vocab(t, fa_jget(model, "vocab"), n_added, err);
+    if (rc) return rc;
+    return pieces ? fa_tok_read_wordpiece(t, model, err) : fa_tok_read_wordlevel(t, model, err);
 }
 
 /* ---- added tokens ---- */
@@ -261,22 +276,34 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
     t->n_added++;
     int put = fa_smap_put(&t->added_id, p->text, p->len, (uint32_t)(t->n_added - 1));
     if (put < 0) return no_memory(t, err);
-    if (put == 0) { /* the same content again: the first one stays */
+    if (put == 0) { /* the same content again: its flags replace the first one's, but once special is special */
+        uint32_t i;
         fa_free(p->text);
         *p = (fa_added){0};
         t->n_added--;
+        if (!fa_smap_get(&t->added_id, a->text, a->len, &i)) return FFAI_OK;
+        fa_added old = t->added[i];
+        t->added[i] = *a;
+        t->added[i].text = old.text;
+        t->added[i].id = old.id;
+        t->added[i].special |= old.special;
         return FFAI_OK;
     }
-    bool there = fa_strtab_has(&t->name, a->id) && t->name.span[a->id].len == a->len &&
-                 memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
-    return there || fa_strtab_set(&t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK : no_memory(t, err);
+    bool taken = fa_strtab_has(&t->name, a->id),
+         same = taken && t->name.span[a->id].len == a->len &&
+                memcmp(t->name.pool + t->name.span[a->id].off, a->text, a->len) == 0;
+    /* the model keeps its token of that id; outwards the id is the added one */
+    return same || fa_strtab_set(taken ? &t->shown : &t->name, (uint32_t)a->id, a->text, a->len) ? FFAI_OK
+                                                                                                 : no_memory(t, err);
 }
 
-/* The id of a token that the model has is the model's, as in the reference. */
+/* The id of a token that the model has is the model's. Others are numbered behind the model's tokens in the order of
+ * the file, as in the reference, which takes no notice of the ids that the file gives. */
 static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
     size_t n = fa_jlen(list), i = 0;
+    int64_t next = 0;
     if (!n) return FFAI_OK;
-    uint64_t limit = (uint64_t)t->name.n_id + 4 * n + FA_TOK_ID_SLACK;
+    for (size_t k = 0; k < t->name.n_id; k++) next += t->name.span[k].off != UINT32_MAX;
     t->added = FA_NEWN(fa_added, n);
     if (!t->added || !fa_smap_reserve(&t->added_id, n)) return no_memory(t, err);
     for (const fa_jnode *v = fa_jfirst(list); v; v = fa_jnext(v), i++) {
@@ -285,9 +312,10 @@ static int read_added(fa_tok *t, const fa_jnode *list, fa_error *err) {
         if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] has no content", t->what, i);
         a.text = (char *)s;
         int64_t id = fa_strtab_find(&t->name, s, a.len);
-        if (id < 0) id = fa_jint(fa_jget(v, "id"), -1);
-        if (id < 0 || (uint64_t)id >= limit)
+        uint32_t before;
+        if (fa_jint(fa_jget(v, "id"), -1) < 0)
             return fa_fail(err, FFAI_EFORMAT, "%s: added_tokens[%zu] \"%.60s\" has no usable id", t->what, i, s);
+        if (id < 0) id = fa_smap_get(&t->added_id, s, a.len, &before) ? t->added[before].id : a.len ? next++ : 0;
         a.id = (int32_t)id;
         a.single_word = fa_jbool(fa_jget(v, "single_word"), false);
         a.lstrip = fa_jbool(fa_jget(v, "lstrip"), false);
@@ -331,7 +359,7 @@ static int read_root(fa_tok *t, const fa_jnode *r, fa_error *err) {
     int rc = read_model(t, fa_jget(r, "model"), fa_jlen(added), err);
     if (!rc) rc = fa_tok_read_normalizer(t, fa_jget(r, "normalizer"), err);
     if (!rc) rc = fa_tok_read_pre_tokenizer(t, fa_jget(r, "pre_tokenizer"), err);
-    if (!rc) rc = fa_tok_prepare_words(t, err);
+    if (!rc && t->kind == FA_MODEL_BPE) rc = fa_tok_prepare_words(t, err);
     if (!rc) rc = read_added(t, added, err);
     if (!rc) rc = fa_tok_read_post_processor(t, fa_jget(r, "post_processor"), err);
     if (!rc) rc = fa_tok_read_decoder(t, fa_jget(r, "decoder"), err);

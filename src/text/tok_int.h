@@ -80,9 +80,11 @@ typedef struct fa_bpe {
     uint64_t *pair;          /* open addressing; a << id_bits | b, then rank + 1 in the low rank_bits; 0 = free */
     size_t n_pair;           /* slots, a power of two or 0 */
     unsigned id_bits, rank_bits;
-    uint64_t *pair_bits; /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
-    uint32_t *rank_to;   /* the token that the pair of a rank becomes */
+    uint64_t *pair_bits;  /* n_pair * 4 bits: a pair whose bit is not set is not in the table, which is far larger */
+    uint32_t *rank_to;    /* the token that the pair of a rank becomes */
+    uint32_t *pair_ascii; /* [b << 7 | a]: rank of the pair of two ASCII characters, UINT32_MAX none */
     uint32_t n_rank;
+    uint8_t *unused;       /* by_score, by id: a token that is taken apart again in the end; NULL nearly always */
     uint32_t *id_rank;     /* by_score: rank of a token by id, UINT32_MAX = text never becomes this token */
     const fa_strtab *word; /* spelling of tokens as the text has it (byte level: bytes); NULL where it is not needed */
     char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; NULL for none */
@@ -96,6 +98,8 @@ void fa_bpe_prefetch_pair(const fa_bpe *m, uint32_t a, uint32_t b);
 /* A pair that is there already takes the new rank, as in the reference. False: more tokens than the table can tell
  * apart (with a million merges: four million). */
 bool fa_bpe_put_pair(fa_bpe *m, uint32_t a, uint32_t b, uint32_t rank);
+/* After `first` is known. False: out of memory. */
+bool fa_bpe_finish(fa_bpe *m);
 /* Appends the tokens of one word to e->ids. */
 void fa_bpe_merge(fa_enc *e, const char *s, size_t n);
 
@@ -114,12 +118,18 @@ typedef struct fa_trie_node {
     uint8_t byte;
 } fa_trie_node;
 
+enum { FA_TRIE_FIRST = 6 };
+
 typedef struct fa_trie {
     fa_trie_node *node; /* node[0] is unused */
     size_t n, cap;
     uint32_t root[256];
+    uint8_t first[FA_TRIE_FIRST]; /* the bytes that have a root, while they are few */
+    size_t n_first;
 } fa_trie;
 
+/* The first place in s[i..n) where a token may begin; n if there is none. */
+size_t fa_trie_next(const fa_trie *t, const char *s, size_t i, size_t n);
 bool fa_trie_put(fa_trie *t, const char *s, size_t len, uint32_t index);
 void fa_trie_free(fa_trie *t);
 
@@ -228,11 +238,12 @@ void fa_pre_run(fa_enc *e, const char *s, size_t n, size_t zero);
 /* ---- cut.c: where no merge can join ---- */
 
 typedef struct fa_cut {
-    bool spaces;            /* the text is not normalized: its spaces stand for U+2581 */
-    bool sign_first;        /* and one stands in front of it */
-    uint64_t ascii[128][2]; /* ascii[a] bit b: character b may be joined to a that stands before it */
-    uint64_t *wide;         /* the same for all other pairs, by hash */
-    uint32_t known;         /* not 0: of those, only pairs with this character may be cut */
+    bool spaces;     /* the text is not normalized: its spaces stand for U+2581 */
+    bool sign_first; /* and one stands in front of it */
+    uint8_t *stop;   /* [b << 8 | a], both ASCII: 1 when b is never joined to a that stands before it */
+    uint64_t *wide;  /* all other pairs, by hash: a bit that is not set is such a pair */
+    uint32_t known;  /* not 0: of those, only pairs with this character may be cut */
+    bool left_out;   /* and only those of it and ASCII characters */
 } fa_cut;
 
 int fa_cut_build(fa_tok *t, fa_error *err);
@@ -352,6 +363,7 @@ struct fa_enc {
     fa_error *err;
     int32_t *ids;
     size_t n, cap;
+    bool at0;        /* norm.c: the piece begins the text */
     const char *lim; /* end of the buffer that the current words lie in: up to here bytes may be read */
     fa_words words;
     fa_buf norm[2];               /* normalizers write to these in turn */

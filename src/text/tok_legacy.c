@@ -24,7 +24,7 @@ static const struct class_row {
     const char *norm, *pre, *suffix;
     const char *name[N_NAMED]; /* special tokens where the files name none */
     int wrap[2];               /* named tokens in front and behind; -1 none */
-    bool mask_lstrip, add_bos;
+    bool add_bos;
 } class_rows[] = {
     {"Qwen2",
      "qwen2 qwen3 qwen2_moe qwen3_moe qwen2_vl qwen2_5_vl",
@@ -34,7 +34,6 @@ static const struct class_row {
      "",
      {NULL, "<|endoftext|>", "<|endoftext|>", NULL, "<|endoftext|>", NULL, NULL},
      {-1, -1},
-     false,
      false},
     {"Roberta Bart LED Longformer LayoutLMv3 Mvp Blenderbot",
      "roberta bart led longformer layoutlmv3 mvp blenderbot",
@@ -43,7 +42,6 @@ static const struct class_row {
      "",
      {"<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"},
      {CLS, SEP},
-     true,
      false},
     {"CLIP",
      "clip clip_text_model",
@@ -54,7 +52,6 @@ static const struct class_row {
      "</w>",
      {"<|startoftext|>", "<|endoftext|>", "<|endoftext|>", NULL, "<|endoftext|>", NULL, NULL},
      {BOS, EOS},
-     false,
      false},
     {"Deberta",
      "deberta",
@@ -63,7 +60,6 @@ static const struct class_row {
      "",
      {"[CLS]", "[SEP]", "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"},
      {CLS, SEP},
-     true,
      false},
     {"Whisper",
      "whisper",
@@ -72,7 +68,6 @@ static const struct class_row {
      "",
      {"<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL, NULL, NULL, NULL},
      {-1, -1},
-     false,
      false},
     {"",
      "",
@@ -81,11 +76,10 @@ static const struct class_row {
      "", /* GPT-2, CodeGen and all that say nothing */
      {"<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL, NULL, NULL, NULL},
      {-1, -1},
-     false,
      false},
 };
 static const struct class_row bert_row = {
-    "", "", "", "", "", {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}, {CLS, SEP}, false, false};
+    "", "", "", "", "", {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}, {CLS, SEP}, false};
 
 /* ---- JSON out ---- */
 
@@ -154,8 +148,7 @@ static void read_names(writer *w) {
 }
 
 /* One entry of added_tokens; id < 0: the vocabulary's, or a new one. */
-static void put_added(writer *w, const char *s, size_t n, int64_t id, const fa_jnode *options, bool special,
-                      bool lstrip) {
+static void put_added(writer *w, const char *s, size_t n, int64_t id, const fa_jnode *options, bool special) {
     static const char *const option[] = {"single_word", "lstrip", "rstrip"};
     int32_t have = fa_strtab_find(&w->have, s, n);
     if (have >= 0)
@@ -167,8 +160,7 @@ static void put_added(writer *w, const char *s, size_t n, int64_t id, const fa_j
     fa_buf_printf(&w->b, "%s{\"id\":%lld,\"content\":", w->first ? "" : ",", (long long)id);
     put_string(&w->b, s, n);
     for (int i = 0; i < 3; i++)
-        fa_buf_printf(&w->b, ",\"%s\":%s", option[i],
-                      fa_jbool(fa_jget(options, option[i]), i == 1 && lstrip) ? "true" : "false");
+        fa_buf_printf(&w->b, ",\"%s\":%s", option[i], fa_jbool(fa_jget(options, option[i]), false) ? "true" : "false");
     fa_buf_printf(&w->b, ",\"normalized\":%s,\"special\":%s}",
                   fa_jbool(fa_jget(options, "normalized"), !special) ? "true" : "false", special ? "true" : "false");
     w->first = false;
@@ -184,22 +176,20 @@ static void put_all_added(writer *w) {
     fa_buf_puts(&w->b, "\"added_tokens\":[");
     for (const fa_jnode *v = fa_jfirst(decoder); v; v = fa_jnext(v)) {
         const char *key = fa_jkey(v, NULL);
-        if ((s = fa_jstr(fa_jget(v, "content"), &n)))
-            put_added(w, s, n, key ? strtoll(key, NULL, 10) : -1, v, false, false);
+        if ((s = fa_jstr(fa_jget(v, "content"), &n))) put_added(w, s, n, key ? strtoll(key, NULL, 10) : -1, v, false);
     }
     for (const fa_jnode *v = fa_jfirst(w->about->added); v; v = fa_jnext(v))
-        if ((s = fa_jkey(v, &n))) put_added(w, s, n, fa_jint(v, -1), NULL, false, false);
+        if ((s = fa_jkey(v, &n))) put_added(w, s, n, fa_jint(v, -1), NULL, false);
     for (int i = 0; i < N_NAMED; i++) {
         bool again = false; /* named twice, or listed in the decoder with options of its own */
         for (int k = 0; k < i && !again; k++) again = w->name[i] && w->name[k] && strcmp(w->name[i], w->name[k]) == 0;
         for (const fa_jnode *v = fa_jfirst(decoder); v && !again; v = fa_jnext(v))
             again = w->name[i] && (s = fa_jstr(fa_jget(v, "content"), NULL)) && strcmp(s, w->name[i]) == 0;
-        if (w->name[i] && !again)
-            put_added(w, w->name[i], w->n_name[i], -1, w->named[i], true, i == MASK && w->row->mask_lstrip);
+        if (w->name[i] && !again) put_added(w, w->name[i], w->n_name[i], -1, w->named[i], true);
     }
     for (const fa_jnode *v = fa_jfirst(more); v; v = fa_jnext(v)) {
         const fa_jnode *o = fa_jtype_of(v) == FA_JOBJ ? v : NULL;
-        if ((s = fa_jstr(o ? fa_jget(v, "content") : v, &n)) && n) put_added(w, s, n, -1, o, true, false);
+        if ((s = fa_jstr(o ? fa_jget(v, "content") : v, &n)) && n) put_added(w, s, n, -1, o, true);
     }
     fa_buf_puts(&w->b, "]");
 }

@@ -2,8 +2,7 @@
  * model. By itself such a file gives what SentencePiece gives: text never becomes a control token. With a
  * tokenizer_config.json beside it, the tokens that are named there are cut out of the text first, as transformers does
  * it. */
-#include "text/spm.h"
-#include "text/tok_files.h"
+#include "text/tok_spm.h"
 #include "base/alloc.h"
 #include "base/utf8.h"
 
@@ -72,22 +71,11 @@ static bool next_field(pb *b, field *f) {
 
 /* ---- the model's messages ---- */
 
-typedef struct model {
-    fa_tok *t;
-    fa_spm *spm;
-    int kind;
-    bool byte_fallback;
-    int32_t unk, bos, eos, pad; /* bos, eos: by the piece's name */
-    char *name[4];              /* unk_piece, bos_piece, eos_piece, pad_piece */
-    float *score;
-    size_t n, cap;
-} model;
-
-static int no_memory(const model *m, fa_error *err) {
+static int no_memory(const fa_spm_model *m, fa_error *err) {
     return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the tokenizer", m->t->what);
 }
 
-static int broken(const model *m, const char *part, size_t at, fa_error *err) {
+static int broken(const fa_spm_model *m, const char *part, size_t at, fa_error *err) {
     return fa_fail(err, FFAI_EFORMAT, "%s: not a SentencePiece model: %s is broken at byte %zu", m->t->what, part, at);
 }
 
@@ -108,7 +96,7 @@ static bool good_text(const pb *s) {
     return true;
 }
 
-static bool grow(model *m) {
+static bool grow(fa_spm_model *m) {
     if (m->n < m->cap) return true;
     size_t cap = m->cap * 2 + 256;
     float *score = (float *)fa_realloc(m->score, cap, sizeof *score);
@@ -120,7 +108,7 @@ static bool grow(model *m) {
     return true;
 }
 
-static int read_piece(model *m, pb sub, fa_error *err) {
+static int read_piece(fa_spm_model *m, pb sub, fa_error *err) {
     field f;
     pb text = {0};
     uint32_t bits = 0;
@@ -133,8 +121,7 @@ static int read_piece(model *m, pb sub, fa_error *err) {
     }
     if (sub.bad) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is broken", what, m->n);
     if (text.end - text.p >= MAX_PIECE)
-        return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is %zu bytes long", what, m->n,
-                       (size_t)(text.end - text.p));
+        return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is %zu bytes long", what, m->n, (size_t)(text.end - text.p));
     if (text.p == text.end) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is empty", what, m->n);
     if (!good_text(&text)) return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] is not UTF-8", what, m->n);
     if (type < FA_PIECE_NORMAL || type > FA_PIECE_BYTE)
@@ -149,7 +136,7 @@ static int read_piece(model *m, pb sub, fa_error *err) {
                : no_memory(m, err);
 }
 
-static int read_trainer(model *m, pb sub, fa_error *err) {
+static int read_trainer(fa_spm_model *m, pb sub, fa_error *err) {
     field f;
     bool ok = true;
     while (ok && next_field(&sub, &f)) {
@@ -164,7 +151,7 @@ static int read_trainer(model *m, pb sub, fa_error *err) {
     return ok ? FFAI_OK : no_memory(m, err);
 }
 
-static int read_rules(model *m, fa_spm_rules *r, pb sub, const char *key, fa_error *err) {
+static int read_rules(fa_spm_model *m, fa_spm_rules *r, pb sub, const char *key, fa_error *err) {
     field f;
     int rc = FFAI_OK;
     while (!rc && next_field(&sub, &f)) {
@@ -180,7 +167,7 @@ static int read_rules(model *m, fa_spm_rules *r, pb sub, const char *key, fa_err
     return !rc && sub.bad ? broken(m, key, 0, err) : rc;
 }
 
-static int read_model(model *m, const char *data, size_t len, fa_error *err) {
+static int read_model(fa_spm_model *m, const char *data, size_t len, fa_error *err) {
     pb b = {(const uint8_t *)data, (const uint8_t *)data + len, false};
     field f;
     int rc = FFAI_OK;
@@ -199,7 +186,11 @@ static int read_model(model *m, const char *data, size_t len, fa_error *err) {
 
 /* ---- checks ---- */
 
-static bool in_text(int type) { return type == FA_PIECE_NORMAL || type == FA_PIECE_USER_DEFINED; }
+static bool is_kept(const fa_spm_model *m, size_t i) {
+    int type = m->spm->type[i];
+    return type == FA_PIECE_NORMAL || type == FA_PIECE_USER_DEFINED || type == FA_PIECE_BYTE ||
+           (type == FA_PIECE_UNUSED && m->t->name.span[i].len);
+}
 
 static int byte_piece(const char *s, size_t n) {
     static const char hex[] = "0123456789ABCDEF";
@@ -210,7 +201,7 @@ static int byte_piece(const char *s, size_t n) {
 
 /* What SentencePiece refuses: pieces that are there twice, none or several unknown pieces, byte pieces that are not
  * complete. */
-static int check_pieces(model *m, fa_error *err) {
+static int check_pieces(fa_spm_model *m, fa_error *err) {
     const fa_strtab *name = &m->t->name;
     bool have[256] = {false};
     size_t n_byte = 0;
@@ -222,7 +213,7 @@ static int check_pieces(model *m, fa_error *err) {
             return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] \"%.60s\" is unknown as pieces[%d] is", m->t->what, i, s,
                            (int)m->unk);
         if (type == FA_PIECE_UNKNOWN) m->unk = (int32_t)i;
-        if ((in_text(type) || type == FA_PIECE_BYTE) && fa_strtab_find(name, s, name->span[i].len) != (int32_t)i)
+        if (is_kept(m, i) && fa_strtab_find(name, s, name->span[i].len) != (int32_t)i)
             return fa_fail(err, FFAI_EFORMAT, "%s: pieces[%zu] \"%.60s\" is there twice", m->t->what, i, s);
         if (type != FA_PIECE_BYTE) continue;
         if (!m->byte_fallback || (byte = byte_piece(s, name->span[i].len)) < 0)
@@ -231,17 +222,18 @@ static int check_pieces(model *m, fa_error *err) {
         n_byte += !have[byte];
         have[byte] = true;
     }
-    if (m->unk < 0 && !m->byte_fallback) return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
+    if (m->unk < 0 && !m->byte_fallback)
+        return fa_fail(err, FFAI_EFORMAT, "%s: no piece is the unknown piece", m->t->what);
     if (m->byte_fallback && n_byte < 256)
         return fa_fail(err, FFAI_EFORMAT, "%s: byte_fallback is on, but there are %zu byte pieces, not 256", m->t->what,
                        n_byte);
     return FFAI_OK;
 }
 
-static int index_pieces(model *m, fa_error *err) {
+static int index_pieces(fa_spm_model *m, fa_error *err) {
     uint8_t *keep = FA_NEWN(uint8_t, m->n + 1);
     if (!keep) return no_memory(m, err);
-    for (size_t i = 0; i < m->n; i++) keep[i] = in_text(m->spm->type[i]) || m->spm->type[i] == FA_PIECE_BYTE;
+    for (size_t i = 0; i < m->n; i++) keep[i] = is_kept(m, i);
     bool ok = fa_strtab_index(&m->t->name, keep);
     fa_free(keep);
     return ok ? check_pieces(m, err) : no_memory(m, err);
@@ -255,13 +247,21 @@ static bool one_char(const char *s, size_t n) {
 }
 
 /* Merging by score; a character model is one that merges nothing. */
-static int build_bpe(model *m, fa_error *err) {
+static int build_bpe(fa_spm_model *m, fa_error *err) {
     fa_tok *t = m->t;
     size_t k = 0;
     uint64_t *v = FA_NEWN(uint64_t, m->n * 2 + 1);
     if (!v) return no_memory(m, err);
     for (size_t i = 0; i < m->n; i++) {
-        if (m->spm->type[i] != FA_PIECE_NORMAL) continue;
+        if (m->spm->type[i] == FA_PIECE_UNUSED && m->kind == BPE && !t->bpe.unused &&
+            !(t->bpe.unused = FA_NEWN(uint8_t, m->n))) {
+            fa_free(v);
+            return no_memory(m, err);
+        }
+        if (m->spm->type[i] == FA_PIECE_UNUSED && t->bpe.unused)
+            t->bpe.unused[i] = 1;
+        else if (m->spm->type[i] != FA_PIECE_NORMAL)
+            continue;
         if (m->kind == CHAR && !one_char(t->name.pool + t->name.span[i].off, t->name.span[i].len)) continue;
         v[k++] = (uint64_t)fa_tok_score_key(m->score[i]) << 32 | i;
     }
@@ -274,7 +274,7 @@ static int build_bpe(model *m, fa_error *err) {
     return rc;
 }
 
-static int build_unigram(model *m, fa_error *err) {
+static int build_unigram(fa_spm_model *m, fa_error *err) {
     double *score = FA_NEWN(double, m->n + 1);
     if (!score) return no_memory(m, err);
     for (size_t i = 0; i < m->n; i++) score[i] = (double)m->score[i];
@@ -285,7 +285,7 @@ static int build_unigram(model *m, fa_error *err) {
     return rc;
 }
 
-static int build(model *m, fa_error *err) {
+static int build(fa_spm_model *m, fa_error *err) {
     if (m->kind == UNIGRAM) return build_unigram(m, err);
     if (m->kind == BPE || m->kind == CHAR) return build_bpe(m, err);
     if (m->kind != WORD || m->byte_fallback)
@@ -300,7 +300,7 @@ static int build(model *m, fa_error *err) {
 
 /* User-defined pieces keep their text in the normalizer; BPE never merges across them (Unigram scores them so that they
  * win). */
-static int put_user(model *m, fa_error *err) {
+static int put_user(fa_spm_model *m, fa_error *err) {
     fa_tok *t = m->t;
     for (size_t i = 0; i < m->n; i++) {
         int type = m->spm->type[i];
@@ -318,7 +318,7 @@ static int put_user(model *m, fa_error *err) {
     return FFAI_OK;
 }
 
-static int32_t find_name(const model *m, int which, const char *otherwise) {
+static int32_t find_name(const fa_spm_model *m, int which, const char *otherwise) {
     const char *s = m->name[which] && *m->name[which] ? m->name[which] : otherwise;
     for (size_t i = 0; i < m->n; i++) {
         int type = m->spm->type[i];
@@ -328,9 +328,13 @@ static int32_t find_name(const model *m, int which, const char *otherwise) {
     return -1;
 }
 
-static int load(model *m, const char *data, size_t len, const fa_tok_about *about, fa_error *err) {
+static int load(fa_spm_model *m, const char *data, size_t len, const fa_tok_about *about, fa_error *err) {
     fa_tok *t = m->t;
     int rc = read_model(m, data, len, err);
+    if (!rc && fa_spm_hf_known(about)) {
+        t->spm = NULL; /* its normalizer and decoder are not used */
+        return fa_spm_hf_build(m, about, err);
+    }
     if (!rc) rc = index_pieces(m, err);
     if (!rc) rc = build(m, err);
     if (!rc) rc = fa_tok_put_spm(t, err);
@@ -351,7 +355,7 @@ static int load(model *m, const char *data, size_t len, const fa_tok_about *abou
 
 int fa_tok_from_spm(fa_tok **out, const char *data, size_t len, const fa_tok_about *about, const char *what,
                     fa_error *err) {
-    model m = {.t = fa_tok_alloc(what), .kind = UNIGRAM};
+    fa_spm_model m = {.t = fa_tok_alloc(what), .kind = UNIGRAM};
     *out = NULL;
     if (m.t) m.spm = m.t->spm = FA_NEW(fa_spm);
     if (m.spm) m.spm->unk_surface = fa_strdup(" \xE2\x81\x87 ");
@@ -365,6 +369,7 @@ int fa_tok_from_spm(fa_tok **out, const char *data, size_t len, const fa_tok_abo
     }
     for (int i = 0; i < 4; i++) fa_free(m.name[i]);
     fa_free(m.score);
+    if (m.t && m.spm != m.t->spm) fa_spm_free(m.spm);
     if (rc)
         fa_tok_free(m.t);
     else

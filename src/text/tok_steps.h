@@ -27,6 +27,8 @@ int fa_tok_put_bert(fa_tok *t, bool clean_text, bool chinese_chars, bool strip_a
 /* Takes the map, also when it fails: `tokenizers`' way of applying a charsmap (by grapheme). */
 int fa_tok_put_precompiled(fa_tok *t, fa_charsmap *map, fa_error *err);
 /* Pre-tokenizers: BertPreTokenizer; Metaspace with scheme 0 never, 1 first, 2 always. */
+/* Words between white space. */
+int fa_tok_put_white_split(fa_tok *t, fa_error *err);
 int fa_tok_put_bert_words(fa_tok *t, fa_error *err);
 int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err);
 /* from: WordPiece's prefix; start: cleanup (FA_DEC_WORDPIECE). Others as their step has it. */
@@ -34,6 +36,13 @@ int fa_tok_put_decoder(fa_tok *t, fa_dec_kind kind, const char *from, size_t n_f
                        size_t start, size_t stop, fa_error *err);
 /* ids before and after the sequence, put around what is there. */
 int fa_tok_wrap(fa_tok *t, const int32_t *before, size_t n_before, const int32_t *after, size_t n_after, fa_error *err);
+
+/* tok_models.c: model.type, or what files without it mean; the models beside BPE. The vocabulary of WordPiece and
+ * WordLevel is in t->name already. */
+const char *fa_tok_model_type(const fa_jnode *model);
+int fa_tok_read_wordpiece(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_wordlevel(fa_tok *t, const fa_jnode *model, fa_error *err);
+int fa_tok_read_unigram(fa_tok *t, const fa_jnode *model, fa_error *err);
 
 /* tok_hf.c. A folder with tokenizer.json. */
 int fa_tok_from_hf_dir(fa_tok **out, const char *dir, fa_error *err);
@@ -53,8 +62,7 @@ int fa_tok_prepare_words(fa_tok *t, fa_error *err);
 /* Appends an added token; t->added has room. The text is copied. */
 int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err);
 
-/* scores.c: what sorts tokens by score; ranks from v[0..k), key << 32 | id in any order, with room for k more behind.
- */
+/* scores.c: what sorts tokens by score; ranks from v[0..k), key << 32 | id in any order, with room for k more behind. */
 uint32_t fa_tok_score_key(float score);
 int fa_tok_put_ranks(fa_tok *t, uint64_t *v, size_t k, fa_error *err);
 

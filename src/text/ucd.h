@@ -82,6 +82,13 @@ static inline unsigned fa_ucd_script(uint32_t cp) {
 extern const uint32_t fa_ucd_lower[][2];
 extern const size_t fa_ucd_n_lower;
 
+/* What the reference's regex engine knows and PCRE2 10.42 (Unicode 14) does not: {first, last, general category}; and
+ * the Han characters among them. */
+extern const uint32_t fa_ucd_young[][3];
+extern const size_t fa_ucd_n_young;
+extern const uint32_t fa_ucd_young_han[][3];
+extern const size_t fa_ucd_n_young_han;
+
 /* Ranges, first and last, of code points that the normalizers of the reference do not know yet: they leave them as they
  * are. */
 extern const uint32_t fa_ucd_newer[][2];

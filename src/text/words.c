@@ -38,16 +38,26 @@ static void *new_table(size_t n, size_t size) {
 
 /* ---- words of up to 15 bytes and 4 tokens ---- */
 
-/* Puts a word in the first slot of its pair; what was there moves to the second. */
+/* A word stands in its pair of slots or in the neighbour of that. */
+enum { NEIGHBOUR = 2 };
+
+static bool same_short(const fa_short_word *c, const uint64_t key[2]) {
+    return c->key[0] == key[0] && c->key[1] == key[1];
+}
+
+/* Puts a word in the first slot of its pair; what was there moves on. */
 static void put_small(fa_words *w, const fa_short_word *word) {
-    fa_short_word *c = &w->small[fa_words_slot(w, fa_words_hash(word->key))];
-    if (c->key[1]) {
-        w->used_small += !c[1].key[1];
-        c[1] = c[0];
-    } else {
-        w->used_small++;
+    size_t i = fa_words_slot(w, fa_words_hash(word->key));
+    fa_short_word *c = &w->small[i], *d = &w->small[i ^ NEIGHBOUR];
+    if (c[1].key[1]) {
+        if (d[0].key[1] && !d[1].key[1])
+            d[1] = c[1];
+        else
+            d[0] = c[1];
     }
+    if (c[0].key[1]) c[1] = c[0];
     c[0] = *word;
+    w->used_small++;
 }
 
 /* A larger table when this one is half full; without memory for it the old one goes on serving. */
@@ -108,9 +118,9 @@ static void grow_wide(fa_words *w) {
 
 /* ---- a word ---- */
 
-/* Words of text whose spaces stand for the word sign are spelled with it before they are merged. */
+/* Where spaces stand for the word sign and tokens are found by their spelling, a word is spelled with it first. */
 static void merge(fa_enc *e, const char *s, size_t n) {
-    if (!e->t->cut.spaces) {
+    if (!e->t->cut.spaces || !e->t->bpe.by_score) {
         fa_bpe_merge(e, s, n);
         return;
     }
@@ -132,11 +142,24 @@ static void merge(fa_enc *e, const char *s, size_t n) {
     fa_bpe_merge(e, b->data, (size_t)(to - b->data));
 }
 
-/* What the first table does not have. */
+static int32_t *put_ids(int32_t *out, const fa_short_word *c) {
+    memcpy(out, c->id, sizeof c->id);
+    *out = c->id[0] & ((1 << COUNT_SHIFT) - 1);
+    return out + 1 + ((uint32_t)c->id[0] >> COUNT_SHIFT);
+}
+
+/* What is not where it is looked for first. There is room for SMALL_IDS. */
 static void slow_word(fa_enc *e, const fa_pending *p) {
     fa_words *w = &e->words;
     fa_wide_word wide;
     size_t from = e->n, k;
+    if (p->n <= FA_SHORT_WORD) {
+        const fa_short_word *c = &w->small[fa_words_slot(w, p->hash) ^ NEIGHBOUR];
+        if (same_short(c, p->key) || same_short(++c, p->key)) {
+            e->n = (size_t)(put_ids(e->ids + from, c) - e->ids);
+            return;
+        }
+    }
     if (p->n <= WIDE_WORD) {
         wide_key(wide.key, p->s, p->n);
         const fa_wide_word *c = &w->wide[wide_slot(w, wide.key)];
@@ -175,12 +198,9 @@ void fa_words_flush(fa_enc *e) {
         const fa_pending *p = &w->pend[i];
         if (p->n <= FA_SHORT_WORD) {
             const fa_short_word *c = &w->small[fa_words_slot(w, p->hash)];
-            bool first = c->key[0] == p->key[0] && c->key[1] == p->key[1];
-            if (first || (c[1].key[0] == p->key[0] && c[1].key[1] == p->key[1])) {
-                c += !first;
-                memcpy(out, c->id, sizeof c->id);
-                *out = c->id[0] & ((1 << COUNT_SHIFT) - 1);
-                out += 1 + ((uint32_t)c->id[0] >> COUNT_SHIFT);
+            bool first = same_short(c, p->key);
+            if (first || same_short(c + 1, p->key)) {
+                out = put_ids(out, c + !first);
                 continue;
             }
         }

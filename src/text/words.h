@@ -13,7 +13,8 @@ void fa_words_free(fa_words *w);
 void fa_words_flush(fa_enc *e);
 
 static inline uint64_t fa_words_hash(const uint64_t key[2]) {
-    return ((key[0] ^ key[1] * UINT64_C(0xD6E8FEB86659FD93)) * UINT64_C(0x9E3779B97F4A7C15)) >> 24;
+    uint64_t h = key[0] * UINT64_C(0x9E3779B97F4A7C15) + key[1] * UINT64_C(0xD6E8FEB86659FD93);
+    return ((h ^ h >> 32) * UINT64_C(0xC2B2AE3D27D4EB4F)) >> 40;
 }
 
 /* Index of the first slot of a word's pair of slots. */

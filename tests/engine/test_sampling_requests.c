@@ -13,7 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/sample_int.h"
 #include "ffai.h"
+#include "io/gguf_make.h"
 
 #define MODEL_DIR FFAI_SOURCE_DIR "/models/ffai-demo-6m"
 enum { VOCAB_MAX = 8192, N_NEW = 40 };
@@ -339,6 +341,64 @@ static void test_config(void **state) {
     ffai_model_free(m);
 }
 
+/* general.sampling.* of GGUF files. */
+static int from_gguf(gguf_make *mk, ffai_sampling *s, fa_buf *order, fa_buf *ignored, fa_error *err) {
+    fa_buf file = mk_file(mk, 3);
+    fa_gguf *g;
+    memset(s, 0, sizeof *s);
+    fa_buf_free(order);
+    fa_buf_free(ignored);
+    if (fa_gguf_parse(&g, (const uint8_t *)file.data, file.len, "m.gguf", err)) fail_msg("%s", err->msg);
+    int rc = fa_sampling_from_gguf(g, s, order, ignored, err);
+    fa_gguf_free(g);
+    fa_buf_free(&file);
+    return rc;
+}
+
+static void test_gguf(void **state) {
+    (void)state;
+    ffai_sampling s;
+    fa_buf order = {0}, ignored = {0};
+    fa_error err;
+    gguf_make m = {0};
+    assert_int_equal(from_gguf(&m, &s, &order, &ignored, &err), 0);
+    assert_true(s.temp == 0 && s.top_k == 0 && s.top_p == 1 && !order.len && !ignored.len);
+    m = (gguf_make){0};
+    mk_f32(&m, "general.sampling.temp", 0.6f);
+    mk_u32(&m, "general.sampling.top_k", 20);
+    mk_f32(&m, "general.sampling.top_p", 0.95f);
+    mk_f32(&m, "general.sampling.min_p", 0.05f);
+    mk_f32(&m, "general.sampling.xtc_probability", 0.5f);
+    mk_f32(&m, "general.sampling.xtc_threshold", 0.2f);
+    mk_f32(&m, "general.sampling.penalty_repeat", 1.1f);
+    mk_u32(&m, "general.sampling.penalty_last_n", 64);
+    mk_u32(&m, "general.sampling.mirostat", 2);
+    mk_f32(&m, "general.sampling.mirostat_tau", 4);
+    mk_text(&m, "general.sampling.sequence", "top_k;typ_p;temperature");
+    assert_int_equal(from_gguf(&m, &s, &order, &ignored, &err), 0);
+    assert_true(s.temp == 0.6f && s.top_k == 20 && s.top_p == 0.95f && s.min_p == 0.05f && s.xtc_prob == 0.5f);
+    assert_true(s.xtc_threshold == 0.2f && s.repeat_penalty == 1.1f && s.repeat_last == 64 && s.mirostat_tau == 4);
+    assert_string_equal(order.data, "top_k;typ_p;temperature");
+    assert_int_equal(ignored.len, 0);
+    m = (gguf_make){0};
+    mk_u32(&m, "general.sampling.mirostat", 1);
+    mk_u32(&m, "general.sampling.penalty_last_n", 0);
+    mk_f32(&m, "general.sampling.penalty_repeat", 1.1f);
+    mk_text(&m, "general.sampling.sequence", "top_k;infill");
+    assert_int_equal(from_gguf(&m, &s, &order, &ignored, &err), 0);
+    assert_true(s.mirostat_tau == 0 && s.repeat_penalty == 0 && !order.len);
+    assert_string_equal(ignored.data, "mirostat 1, sampling.sequence");
+    m = (gguf_make){0};
+    mk_f32(&m, "general.sampling.top_p", 2);
+    assert_int_equal(from_gguf(&m, &s, &order, &ignored, &err), FFAI_EFORMAT);
+    assert_non_null(strstr(err.msg, "general.sampling.top_p"));
+    m = (gguf_make){0};
+    mk_text(&m, "general.sampling.temp", "hot");
+    assert_int_equal(from_gguf(&m, &s, &order, &ignored, &err), FFAI_EFORMAT);
+    fa_buf_free(&order);
+    fa_buf_free(&ignored);
+}
+
 /* Bans hold in what is generated. */
 static void test_bans(void **state) {
     (void)state;
@@ -394,8 +454,8 @@ static void test_min_new(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logprobs),     cmocka_unit_test(test_logprob_options), cmocka_unit_test(test_mask),
-        cmocka_unit_test(test_reproducible), cmocka_unit_test(test_config),          cmocka_unit_test(test_bans),
-        cmocka_unit_test(test_min_new),
+        cmocka_unit_test(test_reproducible), cmocka_unit_test(test_config),          cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_bans),         cmocka_unit_test(test_min_new),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,6 +1,7 @@
 /* For scripts: splits answers with src/text/answer.
  *
  *   answer_tool detect < template           the format's name
+ *   answer_tool formats                     all names
  *   answer_tool split < cases               a JSON object per line {"format", "prompt", "tools", "text", "cut"}; writes
  *                                           per line [["text", "..."], ["reasoning", "..."], ["call", name, id, args]];
  *                                           cut: bytes per push, 0: all at once */
@@ -75,6 +76,10 @@ int main(int argc, char **argv) {
     char chunk[65536];
     size_t n;
     int rc = 0;
+    if (argc == 2 && strcmp(argv[1], "formats") == 0) {
+        for (size_t i = 0; fa_answer_format_at(i); i++) printf("%s\n", fa_answer_format_at(i));
+        return 0;
+    }
     while ((n = fread(chunk, 1, sizeof chunk, stdin))) fa_buf_add(&in, chunk, n);
     if (argc == 2 && strcmp(argv[1], "detect") == 0) {
         printf("%s\n", fa_answer_detect(in.data));

@@ -254,7 +254,7 @@ static bool step_bare(fa_answer *a) {
         a->pos++;
         return true;
     }
-    if (!a->fmt->bare->fits(s, n)) return false;
+    if (a->fmt->bare->fits(s, n) == 0) return false;
     fa_ans_begin_call(a, a->fmt->bare, "", 0);
     return true;
 }
@@ -285,6 +285,7 @@ static int is_header(const fa_answer *a, const char *s, size_t n) {
     size_t i = fa_ans_space(s, n, 0), len = strlen(w), k = n - i < len ? n - i : len;
     int tag;
     bool more;
+    if (i > FA_ANS_MAX_FIT) return 0;
     if (i == n) return -1;
     if (memcmp(s + i, w, k) == 0) return k == len ? 1 : -1;
     k = fa_ans_trie_match(&a->trie, s + i, n - i, &tag, &more);

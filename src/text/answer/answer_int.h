@@ -44,9 +44,10 @@ typedef struct fa_ans_spec {
     const char *stop[3];  /* end the call and do not */
     fa_ans_quote quote;
     const char *from, *to;
-    bool value;                            /* ends with the first JSON (Python) value after its name */
-    const struct fa_ans_spec *json, *xml;  /* taken instead when the body begins with { or [, with < */
-    bool (*fits)(const char *s, size_t n); /* may s be the beginning of a body? (of calls that no tag announces) */
+    bool value;                           /* ends with the first JSON (Python) value after its name */
+    const struct fa_ans_spec *json, *xml; /* taken instead when the body begins with { or [, with < */
+    /* Can a body begin with s[0..n)? -1: that depends on what follows. Looks at FA_ANS_MAX_FIT bytes at most. */
+    int (*fits)(const char *s, size_t n);
 } fa_ans_spec;
 
 typedef enum fa_ans_kind {
@@ -71,7 +72,7 @@ typedef struct fa_ans_tag {
     const fa_ans_spec *call;
 } fa_ans_tag;
 
-enum { FA_ANS_MAX_TAG = 24, FA_ANS_MAX_MARK = 4 };
+enum { FA_ANS_MAX_TAG = 24, FA_ANS_MAX_MARK = 4, FA_ANS_MAX_FIT = 128 };
 
 /* What follows a header. */
 typedef enum fa_ans_mode {
@@ -148,11 +149,11 @@ struct fa_answer {
     /* A call: its opening tag, and its body as far as in[pos..pos+scan) was looked at. */
     const fa_ans_spec *spec;
     fa_buf open;
-    size_t scan, depth, close_in_quote; /* SIZE_MAX: none */
-    bool sniffed, started, in_think;    /* in_think: it stands in the reasoning, and is part of it if it is none */
-    char quote;                         /* the one that is open: '"', '\'', 'T' for a tagged one, 0 */
-    uint8_t hot[256];                   /* bytes out of quotes that need a look */
-    int n_retry;                        /* of calls that were not closed */
+    size_t scan, depth, close_in_quote;    /* SIZE_MAX: none */
+    bool sniffed, fits, started, in_think; /* in_think: it stands in the reasoning, and is part of it if it is none */
+    char quote;                            /* the one that is open: '"', '\'', 'T' for a tagged one, 0 */
+    uint8_t hot[256];                      /* bytes out of quotes that need a look */
+    int n_retry;                           /* of calls that were not closed */
     /* Parts: part[first..n), and the one that the caller looks at. */
     fa_ans_part *part, taken;
     size_t first, n, cap;

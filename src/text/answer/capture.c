@@ -32,6 +32,7 @@ void fa_ans_begin_call(fa_answer *a, const fa_ans_spec *spec, const char *open, 
     a->scan = a->depth = 0;
     a->close_in_quote = SIZE_MAX;
     a->sniffed = a->started = a->in_think = false;
+    a->fits = !spec->fits;
     a->quote = 0;
     heat_all(a);
 }
@@ -212,7 +213,8 @@ static look out_of_quote(fa_answer *a, const char *s, size_t n, bool final) {
 
 /* The first byte of a body may say that it is in another notation. */
 static bool sniff(fa_answer *a, const char *s, size_t n, bool final) {
-    size_t i = fa_ans_space(s, n, 0);
+    size_t i = fa_ans_space(s, n, a->scan);
+    a->scan = i; /* white space ends nothing */
     if (i == n) return final;
     if ((s[i] == '{' || s[i] == '[') && a->spec->json)
         a->spec = a->spec->json;
@@ -227,6 +229,11 @@ bool fa_ans_step_call(fa_answer *a, bool final) {
     const char *s = a->in.data ? a->in.data + a->pos : "";
     size_t n = a->in.len - a->pos;
     if (!a->sniffed && !sniff(a, s, n, final)) return false;
+    if (!a->fits) {
+        int fits = a->spec->fits(s, n);
+        if (fits == 0) return give_up(a), true;
+        a->fits = fits > 0;
+    }
     while (a->scan < n) {
         look l = NOTHING;
         if (a->quote) {
@@ -240,7 +247,6 @@ bool fa_ans_step_call(fa_answer *a, bool final) {
         if (l == HERE) return true;
         if (l == UNSURE) break;
         if (a->spec->value && !a->started && a->scan > MAX_NAME) return give_up(a), true;
-        if (a->spec->fits && a->scan <= 64 && !a->spec->fits(s, n)) return give_up(a), true;
     }
     if (!final) return false;
     retry(a);

@@ -129,36 +129,45 @@ DEEPSEEK(deepseek_3, " ");
 
 /* ---- calls without a tag ---- */
 
-/* `{` and the first key of a call, as far as it is written. */
-static bool fits_object(const char *s, size_t n) {
+/* Past the white space behind s[from]; more than a little of it fits nothing. */
+static size_t gap(const char *s, size_t n, size_t from) {
+    size_t i = fa_ans_space(s, n < FA_ANS_MAX_FIT / 2 ? n : FA_ANS_MAX_FIT / 2, from);
+    return i == FA_ANS_MAX_FIT / 2 ? SIZE_MAX : i;
+}
+
+/* `{` and the first key of a call. */
+static int fits_object(const char *s, size_t n) {
     static const char *const keys[] = {"\"name\"",       "\"type\"",      "\"function\"",
                                        "\"parameters\"", "\"arguments\"", "\"id\""};
-    if (s[0] != '{') return false;
-    size_t i = fa_ans_space(s, n, 1), len;
-    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+    if (s[0] != '{') return 0;
+    size_t i = gap(s, n, 1), len;
+    for (size_t k = 0; i <= n && k < sizeof keys / sizeof *keys; k++) {
         len = strlen(keys[k]);
-        if (memcmp(s + i, keys[k], n - i < len ? n - i : len) == 0) return true;
+        if (memcmp(s + i, keys[k], n - i < len ? n - i : len) == 0) return n - i < len ? -1 : 1;
     }
-    return false;
+    return 0;
 }
 
 static bool is_name(char c, bool first) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           (!first && ((c >= '0' && c <= '9') || c == '.'));
+           (!first && ((c >= '0' && c <= '9') || c == '.' || c == '-'));
 }
 
-/* `[` and name( as far as it is written. */
-static bool fits_python(const char *s, size_t n) {
-    if (s[0] != '[') return false;
-    size_t i = fa_ans_space(s, n, 1), from = i;
-    while (i < n && is_name(s[i], i == from)) i++;
-    return i == n || (i > from && s[i] == '(');
+/* `[` and name( of a call. */
+static int fits_python(const char *s, size_t n) {
+    if (s[0] != '[') return 0;
+    size_t from = gap(s, n, 1), i = from;
+    if (from > n) return 0;
+    while (i < n && i < FA_ANS_MAX_FIT && is_name(s[i], i == from)) i++;
+    if (i == FA_ANS_MAX_FIT) return 0;
+    return i == n ? -1 : i > from && s[i] == '(';
 }
 
-static bool fits_either(const char *s, size_t n) { return fits_object(s, n) || fits_python(s, n); }
-static bool fits_array(const char *s, size_t n) {
-    size_t i = fa_ans_space(s, n, 0);
-    return i == n || s[i] == '[';
+static int fits_either(const char *s, size_t n) { return s[0] == '{' ? fits_object(s, n) : fits_python(s, n); }
+
+static int fits_array(const char *s, size_t n) {
+    size_t i = gap(s, n, 0);
+    return i > n ? 0 : i == n ? -1 : s[i] == '[';
 }
 
 SPEC bare_python = {.body = fa_ans_body_python, .quote = FA_ANS_PY, .value = true, .fits = fits_python};
@@ -247,10 +256,17 @@ static const fa_ans_format formats[] = {
      .message = &recipient},
     {.name = "kimi_k3",
      .marks = MARKS("<|open|>", "<|close|>", "<|end_of_msg|>"),
-     .tags = {THINK("<|open|>think<|sep|>", "<|close|>think<|sep|>"), DROP("<|open|>response<|sep|>"),
-              DROP("<|close|>response<|sep|>"), SECTION("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
-              CALL("<|open|>call tool=\"", kimi3), DROP("<|close|>message<|sep|>"), DROP("<|end_of_msg|>"),
-              DROP("<|open|>"), DROP("<|close|>"), DROP("<|sep|>")}},
+     .tags = {THINK("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+              {"<|open|>response<|sep|>", FA_ANS_THINK_END, NULL},
+              DROP("<|close|>response<|sep|>"),
+              SECTION("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+              CALL("<|open|>call tool=\"", kimi3),
+              DROP("<|close|>message<|sep|>"),
+              DROP("<|end_of_msg|>"),
+              DROP("<|open|>"),
+              DROP("<|close|>"),
+              DROP("<|sep|>")},
+     .call_in_think = true},
     {.name = "kimi_k2",
      .marks = MARKS("<|tool_calls_section_begin|>", "<|tool_call_begin|>"),
      .tags = {THINK("<think>", "</think>"), SECTION("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"),

@@ -48,7 +48,9 @@ typedef enum fa_gx_kind {
     FA_GX_RULE,      /* rule a */
     FA_GX_TOKEN,     /* token a */
     FA_GX_NOT_TOKEN, /* any ordinary token but a */
-    FA_GX_BEGIN,     /* regex.c only: ^ and $; gone when it is done */
+    FA_GX_NET,       /* an automaton: min states, the first begins; each child is an edge, a sequence from state min to
+                        state max (max FA_GX_INF: the end) */
+    FA_GX_BEGIN,     /* pattern.c only: ^ and $; gone when it is done */
     FA_GX_END
 } fa_gx_kind;
 
@@ -116,6 +118,27 @@ void fa_regex_read(fa_gb *b);
 void fa_schema_read(fa_gb *b);
 /* A regular expression as an expression. search: it may match anywhere in the string, else all of it. */
 uint32_t fa_regex_tree(fa_gb *b, const char *pattern, size_t len, bool search);
+
+/* ---- lang.c: languages of short strings, with the operations that expressions lack ---- */
+
+/* A deterministic automaton over code points. Class k holds cut[k] .. cut[k + 1] - 1; state 0 begins. */
+typedef struct fa_lang {
+    uint32_t *cut, *to; /* [n_cls], [n_state, n_cls]: UINT32_MAX: no way */
+    uint8_t *accept;    /* [n_state] */
+    uint32_t n_cls, n_state;
+} fa_lang;
+
+void fa_lang_free(fa_lang *l);
+/* From an expression without rules and without JSON escapes. All of these return false after a failure (b->rc). */
+bool fa_lang_from_tree(fa_gb *b, uint32_t node, fa_lang *out);
+bool fa_lang_lengths(fa_gb *b, uint32_t min, uint32_t max, fa_lang *out);
+/* *a becomes what is in both; and: in a but not in c. */
+bool fa_lang_both(fa_gb *b, fa_lang *a, const fa_lang *c);
+bool fa_lang_without(fa_gb *b, fa_lang *a, const fa_lang *c);
+bool fa_lang_empty(const fa_lang *l);
+bool fa_lang_has(const fa_lang *l, const char *s, size_t n);
+/* As an expression, with b->json the inside of a JSON string. */
+uint32_t fa_lang_tree(fa_gb *b, const fa_lang *l);
 
 /* ---- net.c: automata ---- */
 

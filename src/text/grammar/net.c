@@ -248,6 +248,16 @@ static void build_lit(builder *n, const fa_gx *x, uint32_t from, uint32_t to) {
     }
 }
 
+static void build_net(builder *n, const fa_gx *x, uint32_t from, uint32_t to) {
+    uint32_t base = n->n_state;
+    for (uint32_t i = 0; i < x->min && !n->b->rc; i++) state(n);
+    eps(n, from, base);
+    for (uint32_t k = x->a; k && !n->b->rc; k = n->b->x[k].next) {
+        const fa_gx *e = &n->b->x[k];
+        build(n, k, base + e->min, e->max == FA_GX_INF ? to : base + e->max);
+    }
+}
+
 /* Adds what leads from `from` to `to` on exactly this expression: only edges out of `from` and into `to`. */
 static void build(builder *n, uint32_t node, uint32_t from, uint32_t to) {
     if (n->b->rc) return;
@@ -274,6 +284,7 @@ static void build(builder *n, uint32_t node, uint32_t from, uint32_t to) {
         else
             call(n, x->a, 1, 1, from, to);
         break;
+    case FA_GX_NET: build_net(n, x, from, to); break;
     case FA_GX_TOKEN: edge(n, from, to, FA_GE_TOKEN, x->a, 0, 0); break;
     case FA_GX_NOT_TOKEN: edge(n, from, to, FA_GE_NOT_TOKEN, x->a, 0, 0); break;
     case FA_GX_NEVER:
