@@ -397,6 +397,7 @@ typedef struct ffai_request_opts {
                              the finish; instead of polling. It may submit, cancel and free requests, this one too, and
                              save its session; not step or free the engine. NULL: none */
     void *user;           /* for both */
+    bool fresh; /* feed the whole prompt, whatever the cache holds: the same tokens to the last bit of the logits */
 } ffai_request_opts;
 
 typedef enum ffai_finish {
@@ -441,8 +442,8 @@ FFAI_API void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_
                                size_t *n_reused);
 
 /* The cache of a finished (cancelled, freed) request stays in its slot until another one needs it: a prompt that begins
- * with the same tokens goes on from there, with the same result as if it were fed from the start. A session is such a
- * prefix in a file. */
+ * with the same tokens goes on from there. The result is that of feeding all from the start, but for the order of
+ * sums: opts.fresh gives the same bits again. A session is such a prefix in a file. */
 
 /* Writes tokens and cache of a request between steps: running, or finished while its slot was not used again. The file
  * appears whole under its name or not at all (written next to it, synced, renamed); it is readable by its owner only.
