@@ -179,7 +179,7 @@ def rank_files():
 # ---- folders of before tokenizer.json ----
 
 
-def folder(name, config, vocab=None, merges=None, words=None, extra=None):
+def folder(name, config, vocab=None, merges=None, words=None, extra=None, model=None):
     from transformers import AutoTokenizer
 
     d = OUT / name
@@ -190,6 +190,8 @@ def folder(name, config, vocab=None, merges=None, words=None, extra=None):
         (d / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
     if words:
         (d / "vocab.txt").write_text("\n".join(words) + "\n")
+    for file, data in (model or {}).items():
+        (d / file).write_bytes(data)
     for file, value in (extra or {}).items():
         dump(d / file, value)
     t = AutoTokenizer.from_pretrained(d)
@@ -213,13 +215,25 @@ def folders():
     roberta = dict({s: i for i, s in enumerate(["<s>", "<pad>", "</s>", "<unk>"])}, **{t: i + 4 for t, i in vocab.items()})
     folder("vocab_roberta", {"tokenizer_class": "RobertaTokenizer"}, dict(roberta, **{"<mask>": len(roberta)}), merges)
 
-    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tok.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tok.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=400, show_progress=False, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
-    words = sorted(tok.get_vocab(), key=tok.get_vocab().get)
+    text = " ".join(corpus())
+    low = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    low.normalizer, low.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    seen = {w for w, _ in low.pre_tokenizer.pre_tokenize_str(low.normalizer.normalize_str(text))}
+    chars = sorted({c for w in seen for c in w})
+    parts = sorted({"##" + w[i : i + n] for w in seen for n in (2, 3) for i in range(1, len(w) - n + 1)})[::3]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + chars + ["##" + c for c in chars] + parts + sorted(w for w in seen if len(w) > 1)[::2]
     folder("vocab_bert", {"tokenizer_class": "BertTokenizer", "do_lower_case": True}, words=words)
     folder("vocab_bert_cased", {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": False, "tokenize_chinese_chars": False}, words=words)
+
+
+    # SentencePiece models whose class transformers knows
+    def read(m):
+        return (OUT / m / "tokenizer.model").read_bytes()
+
+    folder("hf_llama", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, model={"tokenizer.model": read("sp_bpe_llama")})
+    folder("hf_llama_legacy", {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": True}, model={"tokenizer.model": read("sp_bpe_user")})
+    folder("hf_t5", {"tokenizer_class": "T5Tokenizer", "extra_ids": 5}, model={"spiece.model": read("sp_unigram")})
+    folder("hf_xlmr", {"tokenizer_class": "XLMRobertaTokenizer"}, model={"sentencepiece.bpe.model": read("sp_unigram")})
     return words
 
 

@@ -262,7 +262,9 @@ int answer_prompt(answer_env *env, const dialog *d, size_t from, char **text, si
     if (!json) return cli_fail(env->o, "out of memory");
     int rc = ffai_chat_render(env->m, cli_str(env->o, OPT_TEMPLATE_NAME, NULL), json, json_len, text, len, &err);
     free(json);
-    if (!rc) rc = ffai_tokenize(env->m, *text, *len, 0, ids, n, &err); /* the template writes BOS itself */
+    if (!rc)
+        rc = ffai_tokenize(env->m, *text, *len, FFAI_TOK_PARSE_SPECIAL, ids, n,
+                           &err); /* the template writes BOS itself */
     if (!rc && *n) return 0;
     ffai_free(*text);
     *text = NULL;

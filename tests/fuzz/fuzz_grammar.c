@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 enum { N_WORD = 24, N = 128 + N_WORD, EOS = N, STEPS = 24 };
 
 static fa_vocab *vocab(void) {

@@ -219,7 +219,8 @@ static uint32_t finish_set(reader *r, ranges *s, bool negate, size_t from) {
     if (r->fold) {
         for (size_t i = 0; negate && i < s->n; i++) /* elsewhere the letter itself is all that is taken */
             if (s->r[i][1] > 0x7F && s->r[i][1] - s->r[i][0] < 0x400 && (fa_ucd_set(s->r[i][0]) & FA_SET_L))
-                return fail(r, FFAI_ENOTSUP, from, "(?i) is not supported for a negated class with letters beyond ASCII");
+                return fail(r, FFAI_ENOTSUP, from,
+                            "(?i) is not supported for a negated class with letters beyond ASCII");
         fold(r, s, negate);
     }
     return r->b->rc || !s->n ? 0 : fa_gx_set(r->b, s->r, s->n, negate, from);
