@@ -41,15 +41,49 @@ static uint64_t first8(const char *s, size_t n) {
     return v;
 }
 
+typedef struct item {
+    uint64_t first; /* 8 bytes of the key, and its index */
+    uint32_t at;
+} item;
+
+/* Least significant byte first; with eight passes the result is in v. */
+static void sort_by_first(item *v, item *tmp, size_t n) {
+    for (int shift = 0; shift < 64; shift += 8) {
+        size_t at[257] = {0};
+        for (size_t i = 0; i < n; i++) at[(v[i].first >> shift & 255) + 1]++;
+        for (size_t i = 0; i < 256; i++) at[i + 1] += at[i];
+        for (size_t i = 0; i < n; i++) tmp[at[v[i].first >> shift & 255]++] = v[i];
+        item *swap = v;
+        v = tmp;
+        tmp = swap;
+    }
+}
+
 static int by_string(const void *a_, const void *b_) {
     const fa_dat_key *a = (const fa_dat_key *)a_, *b = (const fa_dat_key *)b_;
-    uint64_t x = first8(a->s, a->len), y = first8(b->s, b->len);
-    if (x != y) return x < y ? -1 : 1;
     size_t n = a->len < b->len ? a->len : b->len;
     int c = n ? memcmp(a->s, b->s, n) : 0;
     if (c) return c;
     if (a->len != b->len) return a->len < b->len ? -1 : 1;
     return (a->id > b->id) - (a->id < b->id);
+}
+
+/* By string, then by id: sorted by the first 8 bytes, then within those that share them. */
+static bool sort_keys(fa_dat_key *key, size_t n) {
+    item *v = FA_NEWN(item, n * 2 + 1);
+    fa_dat_key *own = FA_NEWN(fa_dat_key, n + 1);
+    bool ok = v && own;
+    for (size_t i = 0; i < n && ok; i++) v[i] = (item){first8(key[i].s, key[i].len), (uint32_t)i};
+    if (ok) sort_by_first(v, v + n, n);
+    for (size_t i = 0; i < n && ok; i++) own[i] = key[v[i].at];
+    for (size_t i = 0, z; i < n && ok; i = z) {
+        for (z = i + 1; z < n && v[z].first == v[i].first;) z++;
+        if (z - i > 1) qsort(own + i, z - i, sizeof *own, by_string);
+    }
+    if (ok && n) memcpy(key, own, n * sizeof *key);
+    fa_free(v);
+    fa_free(own);
+    return ok;
 }
 
 /* ---- blocks ---- */
@@ -173,10 +207,9 @@ static bool place(builder *w, todo t) {
 bool fa_dat_build(fa_dat *d, fa_dat_key *key, size_t n) {
     builder w = {.d = d, .key = key};
     *d = (fa_dat){0};
-    if (n > 1) qsort(key, n, sizeof *key, by_string);
     size_t empty = 0;
-    while (empty < n && !key[empty].len) empty++;
-    bool ok = n < UINT32_MAX && add_block(&w);
+    bool ok = n < UINT32_MAX && sort_keys(key, n) && add_block(&w);
+    while (ok && empty < n && !key[empty].len) empty++;
     if (ok) take_unit(&w, 0, FREE_UNIT);
     if (ok && empty < n) ok = push(&w, (todo){0, (uint32_t)empty, (uint32_t)n, 0});
     while (ok && w.n_stack) ok = place(&w, w.stack[--w.n_stack]);
