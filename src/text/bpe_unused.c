@@ -56,7 +56,7 @@ static size_t last_split(const fa_bpe *m, const char *s, size_t n) {
 static void take_apart(run *r, const char *s, size_t n, int depth) {
     const fa_bpe *m = &r->e->t->bpe;
     int32_t id = fa_strtab_find(m->word, s, n);
-    size_t at;
+    size_t at = 0;
     if (id >= 0 && m->id_rank[id] == UINT32_MAX) id = -1;
     if (id < 0 || (m->unused[id] && (n > LONGEST || depth > DEEPEST || !(at = last_split(m, s, n))))) {
         put_unknown(r, s, n);

@@ -203,7 +203,8 @@ static int read_split(fa_tok *t, const fa_jnode *n, fa_error *err) {
     if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: pre_tokenizer: Split has no pattern", t->what);
     int rc = read_behavior(t, fa_jget(n, "behavior"), &b, err);
     if (rc) return rc;
-    return regex || !len ? fa_tok_put_pattern(t, s, len, b, invert, err) : fa_tok_put_literal(t, s, len, b, invert, err);
+    return regex || !len ? fa_tok_put_pattern(t, s, len, b, invert, err)
+                         : fa_tok_put_literal(t, s, len, b, invert, err);
 }
 
 int fa_tok_put_metaspace(fa_tok *t, const char *replacement, size_t n, int scheme, bool split, fa_error *err) {

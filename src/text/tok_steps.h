@@ -62,7 +62,8 @@ int fa_tok_prepare_words(fa_tok *t, fa_error *err);
 /* Appends an added token; t->added has room. The text is copied. */
 int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err);
 
-/* scores.c: what sorts tokens by score; ranks from v[0..k), key << 32 | id in any order, with room for k more behind. */
+/* scores.c: what sorts tokens by score; ranks from v[0..k), key << 32 | id in any order, with room for k more behind.
+ */
 uint32_t fa_tok_score_key(float score);
 int fa_tok_put_ranks(fa_tok *t, uint64_t *v, size_t k, fa_error *err);
 

@@ -1,15 +1,11 @@
-/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a tokenizer.
- *     tok_tool encode|special|plain|decode|all|stream MODEL
- *         records on stdin, results on stdout: each is a u32 count and that many bytes or i32 ids
- *     tok_tool each MODEL
- *         records that begin with t (text) or i (ids); each is answered by three records: encode, special, plain or
- *         decode, all, stream; ~0 in place of a count: an error
- *     tok_tool bench MODEL FILE
- *         load time, and MB/s of encoding FILE cold, warm and decoding
- *     tok_tool serve MODEL
- *         commands on stdin, one line of answer each: "load" loads the model once more, "fresh" makes that one the one in
- *         use, with nothing in its word cache, "encode FILE", "ids FILE OUT" writes the ids
- * Times are processor seconds of the thread. MODEL is a folder with tokenizer.json or a .gguf file. */
+/* A helper of tools/check_tokenizers.py and of measurements (bench/tokenizers.py): encodes, decodes or times a
+ * tokenizer. tok_tool encode|special|plain|decode|all|stream MODEL records on stdin, results on stdout: each is a u32
+ * count and that many bytes or i32 ids tok_tool each MODEL records that begin with t (text) or i (ids); each is
+ * answered by three records: encode, special, plain or decode, all, stream; ~0 in place of a count: an error tok_tool
+ * bench MODEL FILE load time, and MB/s of encoding FILE cold, warm and decoding tok_tool serve MODEL commands on stdin,
+ * one line of answer each: "load" loads the model once more, "fresh" makes that one the one in use, with nothing in its
+ * word cache, "encode FILE", "ids FILE OUT" writes the ids Times are processor seconds of the thread. MODEL is a folder
+ * with tokenizer.json or a .gguf file. */
 #define _POSIX_C_SOURCE 200809L
 #include "base/alloc.h"
 #include "base/map.h"
