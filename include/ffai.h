@@ -1,11 +1,24 @@
-/* ffai - the public interface of libffai.
+/* ffai - the public interface of libffai. docs/c-api.md walks through a program; examples/ has more.
  *
- * One model is loaded once and is immutable; an engine runs requests against it; a request is one growing sequence of
- * tokens. Functions that can fail return 0 on success or a negative ffai_code and fill *err (err may be NULL).
- * Out-parameters are NULL after a failure; every
- * *_free(NULL) is a no-op. A model and a tokenizer may be used by several threads at once; an engine and its requests
- * by one at a time.
- */
+ * A model is loaded once and does not change; an engine runs requests against it; a request is one growing sequence of
+ * tokens.
+ *
+ * Errors: functions that can fail return 0 on success or a negative ffai_code and fill *err (err may be NULL). After a
+ * failure out-parameters are NULL or 0 and what was there before is as it was. The library never ends the process,
+ * prints, or reads the environment.
+ *
+ * Ownership: what a *_create, *_open, *_parse, *_compile or ffai_submit gives is freed with its *_free, text and arrays
+ * that the header says so of with ffai_free; *_free(NULL) does nothing. A model outlives its engines and grammars, an
+ * engine and a grammar outlive their requests. What options point to is copied before the call returns, unless said
+ * otherwise.
+ *
+ * Threads: functions on a model, template or grammar may run in several threads at once. An engine with its requests,
+ * and a parser, belong to one thread at a time; different engines run in different threads, also on one model. Work is
+ * done inside ffai_engine_step, ffai_eval, ffai_bench and ffai_embed, by the engine's own n_thread threads (the caller
+ * is one of them); callbacks come on the calling thread.
+ *
+ * Units: text is UTF-8 with its length in bytes, tokens are int32_t ids, times are seconds, sizes bytes. A struct of
+ * zeros is what all options begin with. */
 #ifndef FFAI_H
 #define FFAI_H
 
@@ -26,6 +39,8 @@ extern "C" {
 #define FFAI_VERSION_MAJOR 0
 #define FFAI_VERSION_MINOR 1
 #define FFAI_VERSION_PATCH 0
+/* 100 for 0.1.0: to be compared */
+#define FFAI_VERSION (10000 * FFAI_VERSION_MAJOR + 100 * FFAI_VERSION_MINOR + FFAI_VERSION_PATCH)
 
 /* ---- errors ---- */
 
@@ -54,7 +69,9 @@ typedef struct ffai_error {
 } ffai_error;
 
 FFAI_API const char *ffai_code_text(int code);
+/* Of the library that runs, which may be newer than the header that a program was built with. */
 FFAI_API const char *ffai_version(void); /* "0.1.0" */
+FFAI_API int ffai_version_number(void);  /* FFAI_VERSION */
 
 /* Frees strings and arrays that functions below hand over. */
 FFAI_API void ffai_free(void *p);
@@ -87,6 +104,7 @@ typedef struct ffai_model_opts {
                             work */
     const char *synthetic; /* random weights of this format instead of the checkpoint's: "affine4g64", "bf16", "mxfp4",
                               "q8_0", ...; NULL: no. The folder needs config.json only */
+    const char *chat_template; /* source of a chat template instead of the checkpoint's own; NULL: its own */
 } ffai_model_opts;
 
 /* path: a folder in HuggingFace or mlx layout, or a .gguf file; with tokenizer_only also a tokenizer file by itself.
@@ -379,6 +397,7 @@ typedef struct ffai_request_opts {
                              the finish; instead of polling. It may submit, cancel and free requests, this one too, and
                              save its session; not step or free the engine. NULL: none */
     void *user;           /* for both */
+    bool fresh; /* feed the whole prompt, whatever the cache holds: the same tokens to the last bit of the logits */
 } ffai_request_opts;
 
 typedef enum ffai_finish {
@@ -423,8 +442,8 @@ FFAI_API void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_
                                size_t *n_reused);
 
 /* The cache of a finished (cancelled, freed) request stays in its slot until another one needs it: a prompt that begins
- * with the same tokens goes on from there, with the same result as if it were fed from the start. A session is such a
- * prefix in a file. */
+ * with the same tokens goes on from there. The result is that of feeding all from the start, but for the order of
+ * sums: opts.fresh gives the same bits again. A session is such a prefix in a file. */
 
 /* Writes tokens and cache of a request between steps: running, or finished while its slot was not used again. The file
  * appears whole under its name or not at all (written next to it, synced, renamed); it is readable by its owner only.

@@ -39,18 +39,15 @@ void *fa_aligned_calloc(size_t align, size_t bytes) {
 }
 
 void *fa_table_calloc(size_t n, size_t size) {
-    const size_t huge = (size_t)2 << 20;
-    if (size && n > (SIZE_MAX - huge) / size) return NULL;
-    size_t bytes = n * size;
-    if (bytes < huge) return fa_calloc(n, size);
-    if (must_fail()) return NULL;
-    bytes = (bytes + huge - 1) / huge * huge;
-    void *p = aligned_alloc(huge, bytes);
-    if (!p) return NULL;
+    void *p = fa_calloc(n, size);
 #ifdef MADV_HUGEPAGE
-    (void)madvise(p, bytes, MADV_HUGEPAGE); /* a hint: without it the pages are small ones */
+    const uintptr_t page = 4096;
+    if (p && n * size >= (size_t)2 << 20) { /* a hint: without it the pages are small ones */
+        uintptr_t from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n * size) / page * page;
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
+    }
 #endif
-    return memset(p, 0, bytes);
+    return p;
 }
 
 char *fa_strndup(const char *s, size_t n) {

@@ -56,6 +56,8 @@ const char *ffai_code_text(int code) {
 #define FA_STR2(x) #x
 #define FA_STR(x)  FA_STR2(x)
 
+int ffai_version_number(void) { return FFAI_VERSION; }
+
 const char *ffai_version(void) {
     return FA_STR(FFAI_VERSION_MAJOR) "." FA_STR(FFAI_VERSION_MINOR) "." FA_STR(FFAI_VERSION_PATCH);
 }

@@ -155,11 +155,12 @@ int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *e
         return fa_fail(err, FFAI_ELIMIT, "sequence of %d tokens does not fit the context of %d", to, c->n_ctx);
     for (int i = 0; i < c->n_group; i++) {
         fa_kv_group *g = &c->group[i];
-        int32_t *table = g->table + (int64_t)slot * c->page_stride, first = 0;
+        int32_t *table = g->table + (int64_t)slot * c->page_stride;
         if (g->window) {
             int32_t lowest = from - g->window + 1; /* the first new row sees this far back */
-            first = lowest > 0 ? lowest / FA_PAGE : 0;
-            for (int32_t p = 0; p < first; p++) give_back(g, &table[p]);
+            int32_t seen = lowest > 0 ? lowest / FA_PAGE : 0, kept = pages_for(to) - g->n_page / c->n_slot;
+            /* what the slot's share has room for stays, so that the sequence can be cut a little further back */
+            for (int32_t p = 0; p < seen && p < kept; p++) give_back(g, &table[p]);
         }
         for (int32_t p = from / FA_PAGE; p <= (to - 1) / FA_PAGE; p++) {
             if (table[p] >= 0) continue;

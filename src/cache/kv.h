@@ -44,7 +44,7 @@ int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t
 int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err);
 void fa_kv_free(fa_kv_cache *c);
 /* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or
- * after `from` can see. */
+ * after `from` can see, once the slot's share of a window group is used up. */
 int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *err);
 /* Can positions at and after len be forgotten, so that the sequence goes on from there? */
 bool fa_kv_can_truncate(const fa_kv_cache *c, int slot, int32_t len);

@@ -173,7 +173,7 @@ static const chat_command commands[N_COMMAND] = {
     {"help", NULL, "this list", cmd_help_run},
     {"system", "TEXT", "set the system message; without TEXT remove it", cmd_system_run},
     {"reset", NULL, "begin a new conversation; the system message stays", cmd_reset_run},
-    {"save", "FILE", "write the conversation as JSON (the form of ffai template and --messages)", cmd_save_run},
+    {"save", "FILE", "write the conversation as JSON, the form of --messages", cmd_save_run},
     {"load", "FILE", "go on with a saved conversation", cmd_load_run},
     {"regen", NULL, "answer the last message once more", cmd_regen_run},
     {"stats", NULL, "speed of the last answer, and how full the context is", cmd_stats_run},

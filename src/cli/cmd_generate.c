@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 /* Options that only mean something with a chat template. */
-static const opt_id chat_only[] = {OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_END};
+static const opt_id chat_only[] = {OPT_SYSTEM,        OPT_MESSAGES,     OPT_TOOLS, OPT_TEMPLATE,
+                                   OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_END};
 
 /* --chat, --raw, an option that says so, or what the checkpoint was made for. */
 static int choose_mode(const cli_opts *o, ffai_model *m, bool *as_chat) {

@@ -16,6 +16,42 @@ static void shape_text(char *buf, size_t cap, const ffai_tensor_info *t) {
 
 /* ---- text ---- */
 
+/* "default (4116 bytes), tool_use (812 bytes)" */
+static void print_templates(ffai_model *m) {
+    const char *name, *source;
+    char text[100];
+    ffai_error err;
+    int rc = 1;
+    printf("%stemplate%s   ", term_sgr(stdout, TERM_BOLD), term_sgr(stdout, TERM_PLAIN));
+    for (size_t i = 0; (rc = ffai_model_template_at(m, i, &name, &source, &err)) == 1; i++) {
+        snprintf(text, sizeof text, "%s", name);
+        printf("%s%s (%zu bytes)", i ? ", " : "", out_plain(text), strlen(source));
+        ffai_template *t;
+        if (ffai_template_parse(&t, source, strlen(source), "it", &err)) printf(", not usable: %s", err.msg);
+        ffai_template_free(t);
+    }
+    if (rc < 0) printf("none: %s", err.msg);
+    if (rc == 0 && ffai_model_template_at(m, 0, &name, &source, NULL) != 1) printf("none");
+    putchar('\n');
+}
+
+static void json_templates(out_json *j, ffai_model *m) {
+    const char *name, *source;
+    ffai_error err;
+    out_json_open(j, "templates", '[');
+    for (size_t i = 0; ffai_model_template_at(m, i, &name, &source, &err) == 1; i++) {
+        ffai_template *t;
+        int rc = ffai_template_parse(&t, source, strlen(source), "it", &err);
+        out_json_open(j, NULL, '{');
+        out_json_str(j, "name", name);
+        out_json_int(j, "bytes", (int64_t)strlen(source));
+        out_json_str(j, "error", rc ? err.msg : NULL);
+        out_json_close(j, '}');
+        ffai_template_free(t);
+    }
+    out_json_close(j, ']');
+}
+
 static void print_summary(ffai_model *m) {
     ffai_model_info in;
     ffai_error err;
@@ -39,6 +75,7 @@ static void print_summary(ffai_model *m) {
         printf("%stokenizer%s  %s\n", b, p, out_plain(tok));
     else
         printf("%stokenizer%s  none: %s\n", b, p, err.msg);
+    print_templates(m);
 }
 
 static int print_tensors(const cli_opts *o, ffai_model *m) {
@@ -118,6 +155,7 @@ static void json_summary(out_json *j, ffai_model *m) {
     out_json_int(j, "max_ctx", in.max_ctx);
     out_json_bool(j, "tied", in.tied);
     out_json_str(j, "tokenizer", ffai_tokenizer_text(m, tok, sizeof tok, &err) == 0 ? tok : NULL);
+    json_templates(j, m);
     out_json_raw(j, "config", ffai_model_config_text(m));
     out_json_int(j, "n_tensor", in.n_tensor);
     out_json_int(j, "n_unused", in.n_unused);
@@ -193,7 +231,8 @@ const cli_command cmd_inspect = {
     .name = "inspect",
     .summary = "describe a checkpoint, plan its memory, run token ids",
     .usage = "-m MODEL [--json] [--plan --ctx N] [--token-ids IDS ...]",
-    .text = "Without token ids it prints family, shape, tokenizer and every tensor; with --plan what the model needs "
+    .text = "Without token ids it prints family, shape, tokenizer, chat templates and every tensor; with --plan what "
+            "the model needs "
             "for a context length.\n\n"
             "With token ids it runs them, in exact precision unless --precision says otherwise, and writes what was "
             "asked for: logits as float32 "

@@ -36,9 +36,8 @@ static int render_model(const cli_opts *o, const char *json, size_t len, char **
 static int run_template(const cli_opts *o) {
     char *json = NULL, *text = NULL;
     size_t len, n;
-    if (cli_has(o, OPT_MODEL) == cli_has(o, OPT_TEMPLATE))
-        return cli_usage(o, cli_has(o, OPT_MODEL) ? "-m and --template cannot be given together"
-                                                  : "-m MODEL or --template FILE is missing");
+    if (!cli_has(o, OPT_MODEL) && !cli_has(o, OPT_TEMPLATE))
+        return cli_usage(o, "-m MODEL or --template FILE is missing");
     if (cli_has(o, OPT_TEMPLATE_NAME) && !cli_has(o, OPT_MODEL)) return cli_usage(o, "--template-name needs -m MODEL");
     int rc = cli_require(o, OPT_CONVERSATION);
     if (!rc) rc = text_read(o, OPT_CONVERSATION, cli_str(o, OPT_CONVERSATION, ""), &json, &len);
@@ -63,7 +62,8 @@ const cli_command cmd_template = {
             "nothing else.\n\n"
             "The messages file is a JSON object: \"messages\", and if wanted \"tools\", \"documents\", "
             "\"add_generation_prompt\", \"continue_final_message\"; every other member is a variable of the template. "
-            "With -m the special tokens of the checkpoint (bos_token, ...) are variables too.\n\n"
+            "With -m the special tokens of the checkpoint (bos_token, ...) are variables too, also for the template of "
+            "--template.\n\n"
             "A model may have several templates: tool_use is taken when there are tools, else default; "
             "--template-name says which one.",
     .examples = "template -m models/qwen3-0.6b --messages chat.json\n"

@@ -37,6 +37,7 @@ CLI_COMMANDS(X)
 
 /* Options of a conversation. */
 #define CLI_CHAT_OPTIONS                                                                                               \
-    OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT, OPT_REASONING
+    OPT_SYSTEM, OPT_MESSAGES, OPT_TOOLS, OPT_TEMPLATE, OPT_TEMPLATE_NAME, OPT_TEMPLATE_ARG, OPT_ANSWER_FORMAT,         \
+        OPT_REASONING
 
 #endif

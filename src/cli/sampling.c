@@ -127,7 +127,8 @@ int cli_sampling(const cli_opts *o, ffai_model *m, sampling_flags *out) {
     int rc = set_bias(o, out);
     if (!rc) rc = set_breakers(o, out);
     ffai_error err;
-    if (!rc && ffai_sampling_check(m, &out->s, &err)) rc = cli_usage(o, "--%s", err.msg);
+    if (!rc && ffai_sampling_check(m, &out->s, &err))
+        rc = err.code == FFAI_ENOMEM ? cli_fail(o, "%s", err.msg) : cli_usage(o, "--%s", err.msg);
     if (!rc && !(out->s.temp > 0)) note_greedy(o);
     if (rc) cli_sampling_free(out);
     return rc;

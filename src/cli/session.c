@@ -2,6 +2,7 @@
 #include "cli/session.h"
 #include "cli/out.h"
 #include "cli/term.h"
+#include "cli/text_in.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +12,17 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     *m = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (rc) return rc;
-    ffai_model_opts mo = {.weights = cli_str(o, OPT_WEIGHTS, NULL),
+    char *template = NULL;
+    size_t len;
+    if (cli_has(o, OPT_TEMPLATE)) rc = text_read(o, OPT_TEMPLATE, cli_str(o, OPT_TEMPLATE, ""), &template, &len);
+    if (rc) return rc;
+    ffai_model_opts mo = {.chat_template = template,
+                          .weights = cli_str(o, OPT_WEIGHTS, NULL),
                           .tokenizer_only = tokenizer_only,
                           .synthetic = cli_str(o, OPT_SYNTHETIC, NULL)};
-    if (ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err)) return cli_fail(o, "%s", err.msg);
+    rc = ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err);
+    free(template);
+    if (rc) return cli_fail(o, "%s", err.msg);
     if (tokenizer_only) return 0;
     ffai_model_info in;
     char size[16];

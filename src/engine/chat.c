@@ -19,22 +19,29 @@ bool ffai_model_is_chat(ffai_model *m) {
 
 enum { MAX_STOP = 256 };
 
-/* What the template writes after an answer, without the white space around it; its first line. */
+static const char QUESTION[] = "NEXT-QUESTION-HERE";
+
+/* What the template writes after an answer, without the white space around it, its first line; where that is nothing,
+ * what it writes between an answer and the next question ("\nUser:"). */
 static int after_answer(ffai_model *m, const char *name, char **text, fa_error *err) {
     static const char mark[] = "ANSWER-ENDS-HERE", json[] =
                                                        "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}, "
-                                                       "{\"role\": \"assistant\", \"content\": \"ANSWER-ENDS-HERE\"}]}";
+                                                       "{\"role\": \"assistant\", \"content\": \"ANSWER-ENDS-HERE\"}, "
+                                                       "{\"role\": \"user\", \"content\": \"NEXT-QUESTION-HERE\"}]}";
     char *all;
     size_t len;
     int rc = ffai_chat_render(m, name, json, sizeof json - 1, &all, &len, err);
     if (rc) return rc;
-    const char *s = strstr(all, mark);
+    char *s = strstr(all, mark), *next = s ? strstr(s, QUESTION) : NULL;
     size_t n = 0;
-    if (s) {
+    if (next) {
+        *next = 0;
         s += sizeof mark - 1;
-        s += strspn(s, " \t\r\n");
-        n = strcspn(s, "\r\n");
-        while (n && (s[n - 1] == ' ' || s[n - 1] == '\t')) n--;
+        const char *first = s + strspn(s, " \t\r\n");
+        bool own_line = memchr(s, '\n', (size_t)(first - s)) != NULL; /* then it belongs to the question */
+        if (!own_line) s += first - s;
+        n = own_line ? (size_t)(next - s) : strcspn(s, "\r\n");
+        while (n && strchr(" \t\r\n", s[n - 1])) n--;
     }
     if (n && n <= MAX_STOP && !(*text = fa_strndup(s, n)))
         rc = fa_fail(err, FFAI_ENOMEM, "no memory for a stop string");

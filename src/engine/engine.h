@@ -75,9 +75,10 @@ int fa_slots_create(ffai_engine *e, fa_error *err);
 void fa_slots_free(ffai_engine *e);
 /* A step is about to put ids [n] behind what the slot holds; len: the sequence length that chooses their rotation. */
 void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t len);
-/* The free slot for a prompt of n ids, cut to what the prompt can go on from: *reused of its tokens, at most n - 1. -1:
- * no slot is free. */
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, int64_t *reused);
+/* The free slot for a prompt of n ids, cut to what the prompt can go on from: *reused of its tokens, at most n - 1. The
+ * slot that shares most with it, if that is a good part of either; else the oldest. fresh: reuse nothing. -1: no slot
+ * is free. */
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int64_t *reused);
 /* The free slot that is emptiest or was not used for longest; -1: none is free. */
 int fa_slot_oldest(const ffai_engine *e);
 /* The free slot that holds the first tokens of ids [n], and nothing else, the most of them; -1: there is none. */

@@ -178,6 +178,10 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
     pthread_mutex_init(&m->tmpl_lock, NULL);
+    if (opts && opts->chat_template && !(m->own_template = fa_strdup(opts->chat_template))) {
+        ffai_model_free(m);
+        return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a chat template", path);
+    }
     if (opts && opts->tokenizer_only) {
         rc = open_tokenizer(m, path, err);
         if (rc)
@@ -213,6 +217,7 @@ void ffai_model_free(ffai_model *m) {
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
+    fa_free(m->own_template);
     fa_templates_free(m->tmpl);
     pthread_mutex_destroy(&m->tok_lock);
     pthread_mutex_destroy(&m->tmpl_lock);

@@ -39,6 +39,7 @@ struct ffai_model {
     bool tok_tried;
     struct fa_vocab *vocab; /* for grammars (grammar.c), made on first use */
     pthread_mutex_t tmpl_lock;
+    char *own_template;        /* ffai_model_opts.chat_template or NULL */
     struct fa_templates *tmpl; /* chat templates, loaded once, on first use (template.c) */
 };
 

@@ -27,6 +27,7 @@ struct ffai_request {
     fa_buf text;           /* everything decoded so far, stop string cut off */
     ffai_event_fn *event;  /* NULL: polled only */
     void *user;            /* its first argument */
+    bool fresh;            /* reuse no cache */
     bool event_done;       /* the event that tells the finish is out */
     bool doomed;           /* freed inside an event: goes when the step ends */
     size_t text_given;     /* bytes that a poll has handed out */
@@ -79,6 +80,7 @@ static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *
         return fa_fail(err, FFAI_ENOMEM, "no memory for the logprobs of %lld tokens", (long long)r->max_new);
     r->mask = o->mask;
     r->user = o->user;
+    r->fresh = o->fresh;
     int rc = o->grammar ? fa_constraint_new(&r->grammar, o->grammar, r->e->m, err) : 0;
     if (rc) return rc;
     if ((r->mask || r->grammar) && !(r->allowed = FA_NEWN(uint32_t, (size_t)(vocab + 31) / 32)))
@@ -343,7 +345,7 @@ static void admit(ffai_engine *e) {
     for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, &r->n_reused);
+        int s = fa_slot_take(e, r->ids, r->n_prompt, r->fresh, &r->n_reused);
         if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;

@@ -53,15 +53,18 @@ void fa_cut_min_p(fa_pick *p, float min_p) {
     if (isfinite(max)) fa_pick_above(p, fminf(max, max + logf(min_p)));
 }
 
-void fa_cut_prob(fa_pick *p, double prob) {
+/* Those of at least this probability; lse: fa_pick_lse. */
+static void cut_below(fa_pick *p, double lse, double prob) {
     float max = fa_pick_max(p);
-    if (isfinite(max)) fa_pick_above(p, fminf(max, (float)(fa_pick_lse(p) + log(prob))));
+    if (isfinite(max)) fa_pick_above(p, fminf(max, (float)(lse + log(prob))));
 }
+
+void fa_cut_prob(fa_pick *p, double prob) { cut_below(p, fa_pick_lse(p), prob); }
 
 void fa_cut_eta(fa_pick *p, float eta) {
     int64_t n;
-    double h = fa_pick_entropy(p, &n);
-    fa_cut_prob(p, fmin((double)eta, sqrt((double)eta) * exp(-h)));
+    double lse, h = fa_pick_entropy(p, &n, &lse);
+    cut_below(p, lse, fmin((double)eta, sqrt((double)eta) * exp(-h)));
 }
 
 /* Of finite x: how many, sum and sum of squares of x - max, in eight lanes. */
@@ -105,16 +108,28 @@ void fa_cut_top_n_sigma(fa_pick *p, float n_sigma) {
 
 /* ---- locally typical ---- */
 
+/* The surprise -l + lse is nearest to the entropy where l is nearest to lse - h. Dense: looks ever farther from there
+ * until what it holds weighs enough; what lies above is few and comes along. */
 void fa_cut_typical(fa_pick *p, float mass) {
-    fa_pick_softmax(p);
-    if (p->n < 2) return;
-    float max = fa_pick_max(p);
-    double lz = log(p->z), h = 0;
-    for (int64_t i = 0; i < p->n; i++)
-        if (p->p[i] > 0) h -= (double)p->p[i] / p->z * ((double)(p->l[i] - max) - lz);
-    for (int64_t i = 0; i < p->n; i++) /* nearest to the entropy first */
-        p->key[i] = (float)-fabs(-((double)(p->l[i] - max) - lz) - h);
-    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, (double)mass * p->z));
+    static const float depth[] = {1, 4, 16, INFINITY};
+    const bool dense = p->dense;
+    const float max = fa_pick_max(p);
+    int64_t n;
+    double lse, h = fa_pick_entropy(p, &n, &lse), centre = lse - h;
+    double target = (double)mass * exp(lse - (double)max), near = 0;
+    if (!isfinite(max) || n < 2) return;
+    for (int i = dense ? 0 : 3; i < 4 && near < target; i++) {
+        p->dense = dense;
+        fa_pick_above(p, fminf(max, (float)centre - depth[i]));
+        p->k->exp_sum(p->l, p->n, max, 1, p->p);
+        near = 0;
+        for (int64_t j = 0; j < p->n; j++) {
+            p->key[j] = (float)-fabs((double)p->l[j] - centre);
+            if (-p->key[j] <= depth[i]) near += (double)p->p[j];
+        }
+        p->have_top = false; /* the keys have taken their place */
+    }
+    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, target));
 }
 
 /* ---- exclude top choices ---- */

@@ -59,8 +59,8 @@ void fa_pick_list(fa_pick *p); /* makes a list */
 void fa_pick_softmax(fa_pick *p);
 /* Logarithm of the sum of e^l over all candidates, without making a list. */
 double fa_pick_lse(fa_pick *p);
-/* Entropy of the distribution in nats and how many candidates there are; makes no list. */
-double fa_pick_entropy(fa_pick *p, int64_t *n_live);
+/* Entropy of the distribution in nats, how many candidates there are and fa_pick_lse; makes no list. */
+double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse);
 /* The last element to keep when the best are taken while the weight of those taken is below target. Reorders r. */
 fa_rank fa_select(fa_rank *r, int64_t n, double target);
 /* The same over the list, whose keys and weights (NULL: 1 each) are [n]. */

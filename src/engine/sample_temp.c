@@ -19,7 +19,7 @@ void fa_temp(fa_pick *p, float temp) {
  * temp - range and temp + range. */
 void fa_temp_dynamic(fa_pick *p, float temp, float range, float exponent) {
     int64_t n;
-    double h = fa_pick_entropy(p, &n);
+    double lse, h = fa_pick_entropy(p, &n, &lse);
     if (n < 2) return;
     double lo = fmax(0, (double)temp - (double)range), hi = (double)temp + (double)range;
     double share = fmin(1, fmax(0, h / log((double)n)));

@@ -90,22 +90,29 @@ void fa_sampler_free(fa_sampler *s) {
 
 /* ---- bans and bias ---- */
 
+/* 32 values, without branches and without a shift by the lane, which few machines have for vectors. */
+static void mask_word(float *x, uint32_t bits, const uint32_t *bit) {
+    uint32_t u[32];
+    memcpy(u, x, sizeof u);
+    for (int i = 0; i < 32; i++) {
+        uint32_t drop = (bits & bit[i]) ? 0 : UINT32_MAX;
+        u[i] = (u[i] & ~drop) | (UINT32_C(0xFF800000) & drop); /* -inf */
+    }
+    memcpy(x, u, sizeof u);
+}
+
 static void apply_mask(float *x, int64_t vocab, const uint32_t *mask) {
     uint32_t bit[32];
     for (int i = 0; i < 32; i++) bit[i] = UINT32_C(1) << i;
     for (int64_t w = 0; w * 32 < vocab; w++) {
-        const uint32_t bits = mask[w];
-        const int64_t n = vocab - w * 32 < 32 ? vocab - w * 32 : 32;
         float *at = x + w * 32;
-        if (bits == UINT32_MAX) continue;
-        if (n < 32) {
-            for (int64_t i = 0; i < n; i++)
-                if (!(bits & bit[i])) at[i] = -INFINITY;
-        } else if (!bits) {
-            for (int i = 0; i < 32; i++) at[i] = -INFINITY;
-        } else { /* no shift by the lane, which few machines have for vectors */
-            for (int i = 0; i < 32; i++) at[i] = bits & bit[i] ? at[i] : -INFINITY;
+        if (mask[w] == UINT32_MAX) continue;
+        if (w * 32 + 32 <= vocab) {
+            mask_word(at, mask[w], bit);
+            continue;
         }
+        for (int64_t i = 0; w * 32 + i < vocab; i++)
+            if (!(mask[w] & bit[i])) at[i] = -INFINITY;
     }
 }
 

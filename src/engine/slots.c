@@ -74,12 +74,13 @@ int fa_slot_oldest(const ffai_engine *e) {
     return best;
 }
 
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, int64_t *reused) {
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int64_t *reused) {
     int best = fa_slot_oldest(e);
-    int32_t best_k = best < 0 ? 0 : usable(e, best, ids, n);
-    for (int s = 0; best >= 0 && s < e->n_slot; s++) {
+    int32_t best_k = best < 0 || fresh ? 0 : usable(e, best, ids, n);
+    for (int s = 0; best >= 0 && !fresh && s < e->n_slot; s++) {
         int32_t k = e->slot[s] ? 0 : usable(e, s, ids, n);
-        if (k <= best_k) continue;
+        /* a few tokens that all prompts begin with are not worth another conversation's cache */
+        if (k <= best_k || (k < (n - 1) / 2 && k < e->kv->len[s] / 2)) continue;
         best = s;
         best_k = k;
     }

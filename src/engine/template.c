@@ -254,6 +254,10 @@ static struct fa_templates *load(ffai_model *m, fa_error *err) {
         rc = read_gguf(s, m, fa_ckpt_gguf(m->ckpt), err);
     else if (fa_path_is_dir(dir))
         rc = read_dir(s, dir, err);
+    if (!rc && m->own_template) { /* tokens are the checkpoint's all the same */
+        s->n = 0;
+        rc = add(s, "default", 7, m->own_template, strlen(m->own_template), "chat template", err);
+    }
     if (!rc) return s;
     fa_templates_free(s);
     return NULL;

@@ -57,8 +57,9 @@ int fa_regex_new(fa_regex **out, const char *pattern, size_t len, const char *wh
             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT, &code, &at, cc);
         if (!r->code) {
             pcre2_get_error_message(code, text, sizeof text);
-            rc = fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu", what, pattern, (const char *)text,
-                         (size_t)at);
+            rc = code == PCRE2_ERROR_HEAP_FAILED ? fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", what)
+                                                 : fa_fail(err, FFAI_ENOTSUP, "%s: pattern \"%.200s\": %s at byte %zu",
+                                                           what, pattern, (const char *)text, (size_t)at);
         } else {
             pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE); /* without JIT it is only slower */
         }
@@ -142,6 +143,7 @@ int fa_regex_next(const fa_regex *r, fa_regex_run **run, const char *s, size_t n
         rc = search(r, *run, s, n, next);
     }
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
+    if (rc == PCRE2_ERROR_NOMEMORY) return fa_fail(err, FFAI_ENOMEM, "%s: no memory to match a pattern", r->what);
     if (rc < 0)
         return fa_fail(err, FFAI_ELIMIT, "%s: a pattern takes too long on the text behind byte %zu (PCRE2 error %d)",
                        r->what, at->pos, rc);

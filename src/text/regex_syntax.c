@@ -277,6 +277,20 @@ static size_t char_len(const char *p, const char *end) {
     return n;
 }
 
+/* Length of the escape at p, behind its backslash: with the digits, {} or <> that belong to it. */
+static size_t escape_len(const char *p, const char *end) {
+    const char *q = p + 1;
+    char close = q < end && *q == '{' && strchr("xpPo", *p) ? '}' : q < end && *q == '<' && strchr("kg", *p) ? '>' : 0;
+    if (close) {
+        const char *to = memchr(q, close, (size_t)(end - q));
+        return to ? (size_t)(to + 1 - p) : 1;
+    }
+    bool hex = *p == 'x';
+    if (!hex && !(*p >= '0' && *p <= '9')) return 1;
+    while (q < end && q - p < 3 && ((*q >= '0' && *q <= '9') || (hex && strchr("abcdefABCDEF", *q) && *q))) q++;
+    return (size_t)(q - p);
+}
+
 /* An escape that is one character, or means in PCRE2 what it means here. */
 static void read_escape(reader *r, fa_buf *b, bool in_class) {
     const char *p = r->p + 1;
@@ -295,7 +309,7 @@ static void read_escape(reader *r, fa_buf *b, bool in_class) {
     else if (*p == 'O' && !in_class)
         fa_buf_puts(b, "(?s:.)");
     else if (alnum && strchr(same, *p))
-        fa_buf_add(b, r->p, 2);
+        n = escape_len(p, r->end), fa_buf_add(b, r->p, n + 1);
     else
         put_literal(b, p, n);
     r->p = p + n;

@@ -348,17 +348,32 @@ static int build_matcher(fa_tok *t, size_t i, fa_enc *e, fa_error *err) {
     const char *s = a->text;
     size_t n = a->len;
     bool same = true;
-    if (a->normalized && t->n_norm && !t->spm) {
+    if (a->spelled_normalized && t->n_norm && !t->spm) {
         size_t zero = 0;
         int rc = fa_norm_run(e, s, n, &s, &n, &zero);
         if (rc) return rc;
         same = n == a->len && memcmp(s, a->text, n) == 0;
     }
-    if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, s, n, (uint32_t)i) ||
+    if (!fa_trie_put(a->normalized ? &t->trie_norm : &t->trie_raw, a->normalized ? s : a->text,
+                     a->normalized ? n : a->len, (uint32_t)i) ||
         (!same && !fa_strtab_set(&t->shown, (uint32_t)a->id, s, n)))
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the added tokens", t->what);
-    t->special[a->id] |= a->special && same;
     return FFAI_OK;
+}
+
+/* A token is special by what it is spelled like outwards: the content of any special token will do. */
+static bool special_by_name(const fa_tok *t, int32_t id) {
+    size_t len;
+    uint32_t i;
+    const char *s = fa_tok_piece(t, id, &len);
+    return s && fa_smap_get(&t->added_id, s, len, &i) && t->added[i].special;
+}
+
+static void mark_special(fa_tok *t) {
+    for (size_t i = 0; i < t->n_added; i++) t->special[t->added[i].id] = special_by_name(t, t->added[i].id);
+    if (t->kind != FA_MODEL_UNIGRAM || !t->n_added) return;
+    for (size_t i = 0; i < t->name.n_id; i++) /* whose vocabulary may spell several tokens alike */
+        if (!t->special[i]) t->special[i] = special_by_name(t, (int32_t)i);
 }
 
 static int build_matchers(fa_tok *t, fa_error *err) {
@@ -391,6 +406,7 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
     int rc = build_matchers(t, err);
+    mark_special(t);
     if (!rc) rc = fa_cut_build(t, err);
     return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
 }

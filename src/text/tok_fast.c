@@ -193,21 +193,22 @@ static bool find_key(cursor *c, const char *key, on_key *on, void *ctx) {
 
 /* ---- the two large values ---- */
 
+static inline bool follows(char c) { return ((unsigned char)c & 0xC0) == 0x80; }
+
 static bool valid_utf8(piece s) {
-    for (size_t i = 0; i < s.n;) {
-        if ((unsigned char)s.s[i] < 0x80) {
-            i++;
-            continue;
-        }
-        if (s.n - i > 1 && (unsigned char)s.s[i] >= 0xC2 && (unsigned char)s.s[i] < 0xE0 &&
-            ((unsigned char)s.s[i + 1] & 0xC0) == 0x80) {
-            i += 2;
-            continue;
-        }
+    for (size_t i = 0, k; i < s.n; i += k) {
+        unsigned char c = (unsigned char)s.s[i];
         uint32_t cp;
-        size_t k = (size_t)fa_utf8_decode(s.s + i, s.n - i, &cp);
-        if (cp == 0xFFFD && !(k == 3 && memcmp(s.s + i, "\xEF\xBF\xBD", 3) == 0)) return false;
-        i += k;
+        if (c < 0x80) {
+            k = 1;
+        } else if (s.n - i > 1 && c >= 0xC2 && c < 0xE0 && follows(s.s[i + 1])) {
+            k = 2;
+        } else if (s.n - i > 2 && c > 0xE0 && c < 0xED && follows(s.s[i + 1]) && follows(s.s[i + 2])) {
+            k = 3;
+        } else {
+            k = (size_t)fa_utf8_decode(s.s + i, s.n - i, &cp);
+            if (cp == 0xFFFD && !(k == 3 && memcmp(s.s + i, "\xEF\xBF\xBD", 3) == 0)) return false;
+        }
     }
     return true;
 }

@@ -271,6 +271,7 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
     fa_added *p = &t->added[t->n_added];
     if (!a->len) return FFAI_OK;
     *p = *a;
+    p->spelled_normalized = a->normalized;
     p->text = fa_strndup(a->text, a->len);
     if (!p->text) return no_memory(t, err);
     t->n_added++;
@@ -287,6 +288,7 @@ int fa_tok_add(fa_tok *t, const fa_added *a, fa_error *err) {
         t->added[i].text = old.text;
         t->added[i].id = old.id;
         t->added[i].special |= old.special;
+        t->added[i].spelled_normalized = old.spelled_normalized || a->normalized;
         return FFAI_OK;
     }
     bool taken = fa_strtab_has(&t->name, a->id),

@@ -110,6 +110,7 @@ typedef struct fa_added {
     size_t len;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
+    bool spelled_normalized; /* tok_hf.c: an entry of the same content is normalized, so that decoding spells it so */
 } fa_added;
 
 typedef struct fa_trie_node {
@@ -347,6 +348,7 @@ typedef struct fa_pending {
 } fa_pending;
 
 typedef struct fa_words {
+    void *block; /* what `small` lies in, at the first cache line */
     fa_short_word *small;
     fa_wide_word *wide;
     size_t n_small, used_small, n_wide, used_wide; /* slots (powers of two), and how many are in use */

@@ -18,22 +18,26 @@ enum {
     COUNT_SHIFT = 30 /* of id[0] */
 };
 
+/* n zeroed slots that begin with a cache line; *block is what is to be freed. */
+static fa_short_word *new_small(size_t n, void **block) {
+    enum { LINE = 64, PER_LINE = LINE / sizeof(fa_short_word) };
+    char *p = (char *)fa_table_calloc(n + PER_LINE, sizeof(fa_short_word));
+    *block = p;
+    return p ? (fa_short_word *)(void *)(p + (LINE - (uintptr_t)p % LINE) % LINE) : NULL;
+}
+
 bool fa_words_init(fa_words *w) {
-    w->small = (fa_short_word *)fa_aligned_calloc(64, SMALL_MIN * sizeof *w->small);
-    w->wide = (fa_wide_word *)fa_aligned_calloc(64, WIDE_MIN * sizeof *w->wide);
+    w->small = new_small(SMALL_MIN, &w->block);
+    w->wide = FA_NEWN(fa_wide_word, WIDE_MIN);
     w->n_small = SMALL_MIN;
     w->n_wide = WIDE_MIN;
     return w->small && w->wide;
 }
 
 void fa_words_free(fa_words *w) {
-    fa_free(w->small);
+    fa_free(w->block);
     fa_free(w->wide);
     memset(w, 0, sizeof *w);
-}
-
-static void *new_table(size_t n, size_t size) {
-    return n * size < (size_t)2 << 20 ? fa_aligned_calloc(64, n * size) : fa_table_calloc(n, size);
 }
 
 /* ---- words of up to 15 bytes and 4 tokens ---- */
@@ -64,14 +68,16 @@ static void put_small(fa_words *w, const fa_short_word *word) {
 static void grow_small(fa_words *w) {
     size_t n = w->n_small;
     if (n >= SMALL_MAX || w->used_small * 2 < n) return;
-    fa_short_word *old = w->small, *more = (fa_short_word *)new_table(n * 4, sizeof *more);
+    void *block, *old_block = w->block;
+    fa_short_word *old = w->small, *more = new_small(n * 4, &block);
     if (!more) return;
+    w->block = block;
     w->small = more;
     w->n_small = n * 4;
     w->used_small = 0;
     for (size_t i = 0; i < n; i++)
         if (old[i].key[1]) put_small(w, &old[i]);
-    fa_free(old);
+    fa_free(old_block);
 }
 
 /* ---- other words of up to 31 bytes and 7 tokens ---- */
@@ -106,7 +112,7 @@ static void put_wide(fa_words *w, const fa_wide_word *word) {
 static void grow_wide(fa_words *w) {
     size_t n = w->n_wide;
     if (n >= WIDE_MAX || w->used_wide * 2 < n) return;
-    fa_wide_word *old = w->wide, *more = (fa_wide_word *)new_table(n * 4, sizeof *more);
+    fa_wide_word *old = w->wide, *more = (fa_wide_word *)fa_table_calloc(n * 4, sizeof *more);
     if (!more) return;
     w->wide = more;
     w->n_wide = n * 4;

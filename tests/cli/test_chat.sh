@@ -110,4 +110,11 @@ grep -q -- '--system' err || fail "--raw --system: $(cat err)"
 "$FFAI" generate -m "$model" -p 'x' --template-arg nonsense 2>err && fail "--template-arg"
 "$FFAI" generate -m "$model" -p 'x' --chat --template-name other 2>err && fail "--template-name"
 grep -q 'other' err || fail "--template-name: $(cat err)"
+# A template of one's own: the answer ends where its next question would begin; a broken one names line and column.
+printf '{{ bos_token }}{%% for m in messages %%}{{ m.role }}: {{ m.content }}\n{%% endfor %%}assistant:' >plain.jinja
+"$FFAI" generate -m "$model" -p 'How do you do?' --template plain.jinja -n 12 --greedy --echo >own || fail "--template"
+[[ $(cat own) == '<s>user: How do you do?'$'\n''assistant:'* ]] || fail "--template: $(cat own)"
+printf '{%% if %%}' >broken.jinja
+"$FFAI" generate -m "$model" -p x --template broken.jinja 2>err && fail "a broken template"
+grep -q 'line 1, column' err || fail "a broken template: $(cat err)"
 exit $status

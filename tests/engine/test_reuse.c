@@ -205,13 +205,17 @@ static void test_slots(void **state) {
             any_ids(talk[i] + all, 5, (uint32_t)(turn * 3 + i));
             n[i] = all + 5;
         }
+    /* one that shares a first token, as all do that begin with BOS, takes no conversation's slot but the oldest */
+    talk[3][0] = talk[1][0];
+    ask(e, talk[1], n[1], 1, talk[1], &reused);
+    assert_int_equal(reused, n[1] - 6);
     /* a fourth takes the slot that was used first; the others keep theirs */
     ask(e, talk[3], n[3], 10, talk[3], &reused);
     assert_int_equal(reused, 0);
     ask(e, talk[2], n[2], 10, talk[2], &reused);
     assert_int_equal(reused, n[2] - 6);
     ask(e, talk[1], n[1], 10, talk[1], &reused);
-    assert_int_equal(reused, n[1] - 6);
+    assert_int_equal(reused, n[1] - 1);
     ask(e, talk[0], n[0], 10, talk[0], &reused);
     assert_int_equal(reused, 0);
     ffai_engine_free(e);
@@ -274,6 +278,12 @@ static void test_interrupted(void **state) {
         assert_int_equal(ffai_bench(e, 1, 10, 1, 2, s, &err), 0);
     }
     ffai_engine_stats st;
+    ffai_engine_get_stats(e, &st);
+    assert_int_equal(st.reused_tokens, 16 + 64 + 99);
+    ffai_request_opts fresh = {.ids = out, .n_ids = 100, .max_new = 1, .fresh = true};
+    ffai_request *r = NULL;
+    assert_int_equal(ffai_submit(e, &fresh, &r, &err), 0);
+    run_out(e);
     ffai_engine_get_stats(e, &st);
     assert_int_equal(st.reused_tokens, 16 + 64 + 99);
     ffai_engine_free(e);

@@ -325,6 +325,69 @@ static void test_broken(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) broken(cases[i].file, cases[i].text, cases[i].word);
 }
 
+/* ---- GGUF ---- */
+
+static void put_le(uint8_t *p, uint64_t v, int n) {
+    for (int i = 0; i < n; i++) p[i] = (uint8_t)(v >> 8 * i);
+}
+
+/* Puts llama.pooling_type (and a key that fills up to the alignment of the data) in front of a file's metadata. */
+static void add_pooling_type(const char *from, const char *to, uint32_t type) {
+    static const char *const keys[] = {"llama.pooling_type", "filling.up.u32"};
+    char *file;
+    size_t n, at = 24;
+    ffai_error err;
+    if (fa_read_file(&file, &n, from, 1 << 24, &err)) fail_msg("%s", err.msg);
+    uint8_t *out = calloc(n + 64, 1);
+    assert_non_null(out);
+    memcpy(out, file, 24);
+    put_le(out + 16, (uint64_t)(uint8_t)file[16] + 2, 8);
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(keys[i]);
+        put_le(out + at, len, 8);
+        memcpy(out + at + 8, keys[i], len);
+        put_le(out + at + 8 + len, 4, 4); /* u32 */
+        put_le(out + at + 12 + len, type, 4);
+        at += 16 + len;
+    }
+    assert_int_equal(at, 24 + 64);
+    memcpy(out + at, file + 24, n - 24);
+    put(to, (const char *)out, n + 64);
+    free(out);
+    ffai_free(file);
+}
+
+static void test_gguf(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"mean", "mean", "cls", "last"};
+    fx f;
+    ffai_error err = {0};
+    char model[512], changed[600];
+    float x[MAX_DIM], y[MAX_DIM];
+    const int32_t ids[] = {3, 1, 4, 1, 5};
+    if (fx_open(&f, FFAI_SOURCE_DIR "/tests/data/families", "gguf_llama_f32", &err) || fx_write(&f, root, model, &err))
+        fail_msg("%s", err.msg);
+    fx_close(&f);
+    snprintf(changed, sizeof changed, "%s/changed.gguf", root);
+    for (uint32_t type = 0; type < 5; type++) {
+        ffai_model *m = NULL;
+        int64_t dim;
+        add_pooling_type(model, changed, type);
+        if (ffai_model_open(&m, changed, NULL, &err)) fail_msg("%s", err.msg);
+        assert_int_equal(ffai_embed_dim(m, &dim, &err), type < 4 ? 0 : FFAI_ENOTSUP);
+        if (type == 4) assert_non_null(strstr(err.msg, "llama.pooling_type"));
+        ffai_engine *e = engine(m, 1, 0);
+        ffai_embed_opts o = {.pooling = kinds[type % 4]};
+        if (type < 4) {
+            assert_int_equal(ffai_embed(e, ids, 5, NULL, x, &err), 0);
+            assert_int_equal(ffai_embed(e, ids, 5, &o, y, &err), 0);
+            assert_memory_equal(x, y, (size_t)dim * sizeof *x);
+        }
+        ffai_engine_free(e);
+        ffai_model_free(m);
+    }
+}
+
 /* The n-th allocation fails: reported, and gone the next time. */
 static void test_fault(void **state) {
     (void)state;
@@ -360,8 +423,8 @@ static void test_fault(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity), cmocka_unit_test(test_options),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_parity),   cmocka_unit_test(test_options),
                                        cmocka_unit_test(test_headless), cmocka_unit_test(test_broken),
-                                       cmocka_unit_test(test_fault)};
+                                       cmocka_unit_test(test_gguf),     cmocka_unit_test(test_fault)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

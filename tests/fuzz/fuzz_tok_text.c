@@ -39,6 +39,20 @@ static const char *const json[] = {
     "{" ADDED "\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":"
     "[" SPLIT("(a+)+b|[^\\\\w\\\\s]{2}") ",{\"type\":\"Punctuation\"}]}," MODEL(
         "\"unk_token\":\"<unk>\",\"end_of_word_suffix\":\"c\",") "}",
+    "{" ADDED "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Nmt\"},{\"type\":\"NFKC\"}]},"
+    "\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"},"
+    "\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\"},\"model\":{\"type\":\"Unigram\",\"unk_id\":"
+    "0,"
+    "\"vocab\":[[\"<unk>\",0],[\"\xE2\x96\x81\",-2],[\"\xE2\x96\x81"
+    "a\",-3],[\"a\",-4],[\"ab\",-5],[\"aab\",-5.5],[\"\xC3\xA9\",-6]]}}",
+    "{" ADDED "\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
+    "\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true},\"model\":{\"type\":\"WordPiece\","
+    "\"vocab\":{\"[UNK]\":0,\"a\":1,\"##a\":2,\"##ab\":3,\"e\":4,\".\":5,\"'\":6,\"b\":7,\"##b\":8,\"\xE4\xB8\xAD\":9}}"
+    "}",
+    "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"UnicodeScripts\"},{\"type\":"
+    "\"ByteLevel\"},{\"type\":\"FixedLength\",\"length\":3}]},\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{"
+    "\"type\":\"ByteLevel\"},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[^(\\\\s|[ab])]+\"},\"content\":\"_\"}]},"
+    "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"x\",\"vocab\":{\"x\":0,\"\xC4\xA0\":1,\"aab\":2}}}",
 };
 enum { N = sizeof json / sizeof *json };
 

@@ -32,7 +32,12 @@ static inline void check_text(const fa_tok *t, const char *s, size_t n, unsigned
     }
     for (size_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= fa_tok_size(t)) abort();
-    if (fa_tok_decode(t, ids, n_ids, false, &out, &err)) abort();
+    if (fa_tok_decode(t, ids, n_ids, false, &out, &err)) { /* a pattern of a decoder may take too long */
+        if (err.code != FFAI_ELIMIT && err.code != FFAI_ENOTSUP) abort();
+        fa_buf_free(&out);
+        fa_free(ids);
+        return;
+    }
     check_utf8(out.data, out.len);
     if (fa_tok_stream_new(&stream, t, false, &err)) abort();
     for (size_t i = 0; i < n_ids; i++) {

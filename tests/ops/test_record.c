@@ -249,12 +249,18 @@ static void test_pages(void **state) {
         for (int32_t p = at - 99 > 0 ? at - 99 : 0; p < at + 50; p++) assert_true(g->table[p / FA_PAGE] >= 0);
     }
     assert_int_equal(pages_in_use(&c->group[0]), 32);
-    assert_true(pages_in_use(&c->group[1]) <= 2 * 4);
+    assert_int_equal(pages_in_use(&c->group[1]), 2 * 5); /* all that there are: what has room stays */
     assert_true(fa_kv_extend(c, 0, 1000, 1001, &err) == FFAI_ELIMIT);
     assert_true(fa_kv_truncate(c, 0, 300, &err) == FFAI_ENOTSUP); /* its window is gone */
+    assert_true(fa_kv_can_truncate(c, 0, 990) && !fa_kv_can_truncate(c, 0, 300) && !fa_kv_can_truncate(c, 0, 1001));
     assert_int_equal(fa_kv_truncate(c, 0, 990, &err), 0);
     assert_int_equal(c->len[0], 990);
-    assert_int_equal(fa_kv_extend(c, 0, 990, 1000, &err), 0);
+    assert_int_equal(fa_kv_truncate(c, 0, 820, &err), 0); /* more than a chunk back, its window is still there */
+    for (int32_t at = 820; at < 1000; at += 45) {
+        assert_int_equal(fa_kv_extend(c, 0, at, at + 45, &err), 0);
+        assert_true(pages_in_use(&c->group[1]) <= 2 * 5);
+        for (int32_t p = at - 99; p < at + 45; p++) assert_true(c->group[1].table[p / FA_PAGE] >= 0);
+    }
     fa_kv_reset(c, 0);
     fa_kv_reset(c, 1);
     for (int g = 0; g < 2; g++) assert_int_equal(pages_in_use(&c->group[g]), 0);

@@ -50,7 +50,7 @@ cat >"$work/src/consumer.c" <<'C'
 int main(void) {
     char want[32];
     snprintf(want, sizeof want, "%d.%d.%d", FFAI_VERSION_MAJOR, FFAI_VERSION_MINOR, FFAI_VERSION_PATCH);
-    return strcmp(ffai_version(), want) != 0 || !*ffai_code_text(FFAI_ENOMEM);
+    return strcmp(ffai_version(), want) != 0 || ffai_version_number() != FFAI_VERSION || !*ffai_code_text(FFAI_ENOMEM);
 }
 C
 cp "$work/src/consumer.c" "$work/src/consumer.cpp"

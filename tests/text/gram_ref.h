@@ -48,7 +48,10 @@ static void ref_find_good(const fa_gb *b, uint8_t *ends) {
     for (bool more = true; more;) {
         more = false;
         for (size_t i = 0; i < b->n_rule; i++)
-            if (!ends[i] && ref_good(b, b->rule[i].body, ends)) more = ends[i] = 1;
+            if (!ends[i] && ref_good(b, b->rule[i].body, ends)) {
+                ends[i] = 1;
+                more = true;
+            }
     }
 }
 

@@ -70,9 +70,16 @@ static double exp_sum(const float *x, int64_t n, float base, float scale, float 
 
 static void block_max(const float *x, int64_t n, float *out) {
     for (int64_t b = 0; 64 * b < n; b++) {
-        out[b] = -INFINITY;
-        for (int64_t i = 64 * b; i < n && i < 64 * b + 64; i++)
-            if (x[i] > out[b]) out[b] = x[i];
+        const int64_t len = n - 64 * b < 64 ? n - 64 * b : 64;
+        const float *at = x + 64 * b;
+        float lane[8]; /* eight running maxima: compilers make vectors of them */
+        for (int t = 0; t < 8; t++) lane[t] = -INFINITY;
+        int64_t i = 0;
+        for (; i + 8 <= len; i += 8)
+            for (int t = 0; t < 8; t++) lane[t] = at[i + t] > lane[t] ? at[i + t] : lane[t];
+        for (; i < len; i++) lane[0] = at[i] > lane[0] ? at[i] : lane[0];
+        for (int t = 1; t < 8; t++) lane[0] = lane[t] > lane[0] ? lane[t] : lane[0];
+        out[b] = lane[0];
     }
 }
 

@@ -52,7 +52,10 @@ static bool until(reader *r, const char *end, const char **s, size_t *n) {
 
 /* ---- one level of parameters ---- */
 
-typedef enum newlines { NL_KEEP, NL_ONE } newlines; /* one newline next to each tag is layout */
+typedef enum newlines {
+    NL_KEEP,
+    NL_PAIR
+} newlines; /* a newline behind the opening tag, and then one before the closing, are layout */
 
 typedef struct style {
     const char *fn, *fn_end;               /* around the name of the function; fn may be missing at the beginning */
@@ -75,8 +78,8 @@ static bool contains(const char *s, size_t n, const char *what) {
 static bool value_of(reader *r, const style *st, const char **s, size_t *n) {
     if (st->cdata && skip(r, "<![CDATA[")) return until(r, "]]>", s, n) && skip(r, st->close);
     if (!until(r, st->close, s, n)) return false;
-    if (st->nl == NL_ONE) {
-        if (*n && **s == '\n') ++*s, --*n;
+    if (st->nl == NL_PAIR && *n && **s == '\n') {
+        ++*s, --*n;
         if (*n && (*s)[*n - 1] == '\n') --*n;
     }
     return true;
@@ -153,7 +156,7 @@ bool fa_ans_body_function(fa_ans_cx *cx, const char *s, size_t n) {
                              .param_end = ">",
                              .close = "</parameter>",
                              .fn_close = "</function>",
-                             .nl = NL_ONE};
+                             .nl = NL_PAIR};
     return functions(cx, &st, s, n);
 }
 
@@ -165,7 +168,7 @@ bool fa_ans_body_invoke(fa_ans_cx *cx, const char *s, size_t n) {
                              .param_end = "\"",
                              .close = "</parameter>",
                              .fn_close = "</invoke>",
-                             .nl = NL_ONE};
+                             .nl = NL_PAIR};
     return functions(cx, &st, s, n);
 }
 

@@ -222,8 +222,9 @@ static uint32_t subset(subsets *s, fa_lang *l, size_t *cap) {
     }
     if (s->n_pool + s->n_work > s->cap_pool) {
         size_t c = 2 * (s->n_pool + s->n_work) + 64;
-        void *p = c < MAX_CELLS * (size_t)4 ? fa_realloc(s->pool, c, sizeof *s->pool) : NULL;
-        if (!p) return too_large(s->b), NONE;
+        if (c > MAX_CELLS * (size_t)4) return too_large(s->b), NONE;
+        void *p = fa_realloc(s->pool, c, sizeof *s->pool);
+        if (!p) return nomem(s->b), NONE;
         s->pool = (uint32_t *)p;
         s->cap_pool = c;
     }

@@ -36,12 +36,13 @@ static bool add_escape(fa_gm *m, fa_grel *r, size_t *cap, uint32_t at) {
 /* Sets the bits of the tokens below trie node `root` that lead on from `state`; r: where escapes go, or NULL. */
 static void walk(fa_gm *m, uint32_t root, uint32_t state, uint32_t *bits, fa_grel *r) {
     const fa_vnode *v = m->v->node;
+    const uint8_t *cls = m->net->cls;
     uint32_t end = v[root].skip, base = v[root].depth;
     size_t cap = 0;
     m->path[0] = state;
     for (uint32_t i = root + 1; i < end && !m->rc;) {
         uint32_t depth = v[i].depth - base;
-        uint32_t to = fa_gm_delta(m, m->path[depth - 1], m->net->cls[v[i].byte]);
+        uint32_t to = fa_gm_delta(m, m->path[depth - 1], cls[v[i].byte]);
         if (to == FA_G_DEAD) {
             i = v[i].skip;
             continue;

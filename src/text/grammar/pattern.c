@@ -63,11 +63,14 @@ static bool in_class(int kind, uint32_t cp) {
     }
 }
 
-/* Adds the characters for which `set` has a bit (kind 0) or that the class has. */
-static void put_matching(reader *r, ranges *s, int kind, uint32_t set, bool negate) {
-    uint32_t from = UINT32_MAX, top = kind == 'd' || kind == 'w' || kind == 's' ? 0x80 : 0x110000;
+/* Adds the characters for which `set` has a bit (kind 0) or that the class has. In a negated class (wide) it is the
+ * larger form of a class that leaves the smaller set. */
+static void put_matching(reader *r, ranges *s, int kind, uint32_t set, bool negate, bool wide) {
+    uint32_t from = UINT32_MAX, top = kind && (kind & 32) && !wide ? 0x80 : 0x110000;
     for (uint32_t cp = 0; cp <= top; cp++) {
-        bool in = cp < top && (kind ? in_class(kind, cp) : !(fa_ucd_set(cp) & set) == negate);
+        bool in = cp < top && (!kind  ? !(fa_ucd_set(cp) & set) == negate
+                               : wide ? !in_class(kind ^ 32, cp)
+                                      : in_class(kind, cp));
         if (in && from == UINT32_MAX) from = cp;
         if (in || from == UINT32_MAX) continue;
         put(r, s, from, cp - 1);
@@ -126,7 +129,7 @@ static void property(reader *r, ranges *s, bool negate, size_t from) {
     if (!set)
         fail(r, FFAI_ENOTSUP, from, "unknown property; general categories such as \\p{L} and \\p{Nd} are supported");
     else
-        put_matching(r, s, 0, set, negate);
+        put_matching(r, s, 0, set, negate, false);
 }
 
 static int hex(int c) {
@@ -159,7 +162,7 @@ static uint32_t code_point(reader *r, int kind, size_t from) {
 }
 
 /* Behind a backslash: one character (true, *cp) or the characters of a class, added to s. */
-static bool escape(reader *r, ranges *s, uint32_t *cp, bool inside) {
+static bool escape(reader *r, ranges *s, uint32_t *cp, bool inside, bool wide) {
     size_t from = r->i++;
     int c = at(r, 0);
     static const char names[] = "tnrfv", values[] = "\t\n\r\f\v";
@@ -167,8 +170,8 @@ static bool escape(reader *r, ranges *s, uint32_t *cp, bool inside) {
     *cp = 0;
     if (c < 0) return fail(r, FFAI_EFORMAT, from, "a backslash at the end"), true;
     r->i++;
-    if (strchr("dwsDWS", c)) {
-        put_matching(r, s, c, 0, false);
+    if (c && strchr("dwsDWS", c)) {
+        put_matching(r, s, c, 0, false, wide);
         return false;
     }
     if (c == 'p' || c == 'P') {
@@ -214,12 +217,14 @@ static void fold(reader *r, ranges *s, bool negate) {
 
 static uint32_t finish_set(reader *r, ranges *s, bool negate, size_t from) {
     if (r->fold) {
-        for (size_t i = 0; i < s->n; i++)
+        for (size_t i = 0; negate && i < s->n; i++) /* elsewhere the letter itself is all that is taken */
             if (s->r[i][1] > 0x7F && s->r[i][1] - s->r[i][0] < 0x400 && (fa_ucd_set(s->r[i][0]) & FA_SET_L))
-                return fail(r, FFAI_ENOTSUP, from, "(?i) is supported for ASCII letters alone");
+                return fail(r, FFAI_ENOTSUP, from,
+                            "(?i) is not supported for a negated class with letters beyond ASCII");
         fold(r, s, negate);
     }
-    return r->b->rc || !s->n ? 0 : fa_gx_set(r->b, s->r, s->n, negate, from);
+    if (!s->n) put(r, s, 1, 0); /* no character at all */
+    return r->b->rc ? 0 : fa_gx_set(r->b, s->r, s->n, negate, from);
 }
 
 static uint32_t char_class(reader *r) {
@@ -236,7 +241,7 @@ static uint32_t char_class(reader *r) {
             break;
         }
         if (at(r, 0) == '\\')
-            single = escape(r, &s, &lo, true);
+            single = escape(r, &s, &lo, true, negate);
         else
             r->i += (size_t)fa_utf8_decode(r->s + r->i, r->n - r->i, &lo);
         if (!single) continue;
@@ -244,7 +249,7 @@ static uint32_t char_class(reader *r) {
         if (at(r, 0) == '-' && at(r, 1) != ']' && at(r, 1) >= 0) {
             r->i++;
             if (at(r, 0) == '\\')
-                single = escape(r, &s, &hi, true);
+                single = escape(r, &s, &hi, true, negate);
             else
                 r->i += (size_t)fa_utf8_decode(r->s + r->i, r->n - r->i, &hi);
             if (!r->b->rc && (!single || hi < lo)) fail(r, FFAI_EFORMAT, c, "a range that ends before it begins");
@@ -287,10 +292,10 @@ static uint32_t backslash(reader *r) {
     uint32_t cp, x;
     if (c == 'A') return anchor(r, true, 2);
     if (c == 'z' || c == 'Z') return anchor(r, false, 2);
-    if (escape(r, &s, &cp, false))
+    if (escape(r, &s, &cp, false, false))
         x = r->b->rc ? 0 : one(r, cp, from);
     else
-        x = r->b->rc ? 0 : fa_gx_set(r->b, s.r, s.n, false, from);
+        x = r->b->rc ? 0 : finish_set(r, &s, false, from);
     fa_free(s.r);
     return x;
 }

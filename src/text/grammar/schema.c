@@ -411,12 +411,7 @@ static uint32_t constants(fa_schema *s, const fa_sset *set) {
         uint32_t alt = fa_gx_new(s->b, FA_GX_ALT, 0);
         fa_gx_add(s->b, alt, fa_gx_new(s->b, FA_GX_NEVER, 0));
         for (const fa_jnode *v = one ? one : fa_jfirst(list); v && !s->b->rc; v = one ? NULL : fa_jnext(v)) {
-            fa_buf text = {0};
-            if (!fa_schema_accepts(s, set, v, 0)) continue;
-            fa_json_write(&text, v);
-            if (text.failed) fa_gb_nomem(s->b);
-            if (!s->b->rc) fa_gx_add(s->b, alt, fa_gx_lit(s->b, text.data, text.len, 0));
-            fa_buf_free(&text);
+            if (fa_schema_accepts(s, set, v, 0)) fa_gx_add(s->b, alt, fa_json_tree(s, v));
         }
         return alt;
     }

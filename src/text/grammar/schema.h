@@ -91,8 +91,9 @@ uint32_t fa_schema_object(fa_schema *s, const fa_sset *set);
 uint32_t fa_schema_array(fa_schema *s, const fa_sset *set);
 
 /* ---- schema_lit.c: given values ---- */
-/* The text of a value, compact. */
-void fa_json_write(fa_buf *b, const fa_jnode *v);
+void fa_json_quote(fa_buf *b, const char *s, size_t n);
+/* The texts of a value, with the white space that all values may have. */
+uint32_t fa_json_tree(fa_schema *s, const fa_jnode *v);
 bool fa_json_equal(const fa_jnode *a, const fa_jnode *b);
 /* Does a value satisfy a closed set? */
 bool fa_schema_accepts(fa_schema *s, const fa_sset *set, const fa_jnode *v, int depth);

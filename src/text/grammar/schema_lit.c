@@ -11,7 +11,7 @@
 
 enum { MAX_DEPTH = 60 };
 
-static void write_string(fa_buf *b, const char *s, size_t n) {
+void fa_json_quote(fa_buf *b, const char *s, size_t n) {
     fa_buf_puts(b, "\"");
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)s[i];
@@ -26,12 +26,11 @@ static void write_string(fa_buf *b, const char *s, size_t n) {
     fa_buf_puts(b, "\"");
 }
 
-void fa_json_write(fa_buf *b, const fa_jnode *v) {
+static void write_scalar(fa_buf *b, const fa_jnode *v) {
     size_t n;
     const char *s;
     char num[40];
     switch (fa_jtype_of(v)) {
-    case FA_JNULL: fa_buf_puts(b, "null"); break;
     case FA_JBOOL: fa_buf_puts(b, fa_jbool(v, false) ? "true" : "false"); break;
     case FA_JINT: fa_buf_printf(b, "%lld", (long long)fa_jint(v, 0)); break;
     case FA_JNUM:
@@ -43,21 +42,42 @@ void fa_json_write(fa_buf *b, const fa_jnode *v) {
         break;
     case FA_JSTR:
         s = fa_jstr(v, &n);
-        write_string(b, s, n);
+        fa_json_quote(b, s, n);
         break;
-    default:
-        fa_buf_puts(b, fa_jtype_of(v) == FA_JARR ? "[" : "{");
-        for (const fa_jnode *k = fa_jfirst(v); k; k = fa_jnext(k)) {
-            s = fa_jkey(k, &n);
-            if (s) {
-                write_string(b, s, n);
-                fa_buf_puts(b, ": ");
-            }
-            fa_json_write(b, k);
-            if (fa_jnext(k)) fa_buf_puts(b, ", ");
-        }
-        fa_buf_puts(b, fa_jtype_of(v) == FA_JARR ? "]" : "}");
+    default: fa_buf_puts(b, "null");
     }
+}
+
+uint32_t fa_json_tree(fa_schema *s, const fa_jnode *v) {
+    fa_gb *b = s->b;
+    fa_jtype t = fa_jtype_of(v);
+    if (t != FA_JARR && t != FA_JOBJ) {
+        fa_buf text = {0};
+        write_scalar(&text, v);
+        uint32_t x = text.failed ? fa_gb_nomem(b) : fa_gx_lit(b, text.data, text.len, 0);
+        fa_buf_free(&text);
+        return x;
+    }
+    uint32_t seq = fa_gx_new(b, FA_GX_SEQ, 0);
+    fa_gx_add(b, seq, fa_schema_lit(s, t == FA_JARR ? "[" : "{"));
+    for (const fa_jnode *k = fa_jfirst(v); k && !b->rc; k = fa_jnext(k)) {
+        size_t n;
+        const char *key = fa_jkey(k, &n);
+        if (k != fa_jfirst(v)) fa_gx_add(b, seq, fa_schema_lit(s, ","));
+        fa_gx_add(b, seq, fa_schema_ws(s));
+        if (key) {
+            fa_buf text = {0};
+            fa_json_quote(&text, key, n);
+            fa_buf_puts(&text, ":");
+            fa_gx_add(b, seq, text.failed ? fa_gb_nomem(b) : fa_gx_lit(b, text.data, text.len, 0));
+            fa_gx_add(b, seq, fa_gx_rep(b, fa_schema_lit(s, " "), 0, 1, 0));
+            fa_buf_free(&text);
+        }
+        fa_gx_add(b, seq, fa_json_tree(s, k));
+    }
+    fa_gx_add(b, seq, fa_schema_ws(s));
+    fa_gx_add(b, seq, fa_schema_lit(s, t == FA_JARR ? "]" : "}"));
+    return b->rc ? 0 : seq;
 }
 
 static const fa_jnode *member(const fa_jnode *obj, const char *key, size_t n) {
@@ -248,7 +268,7 @@ static bool lacks(const fa_sset *a, const char *name, size_t n) {
                        *p = property(node, name, n);
         if (p && !(fa_jtype_of(p) == FA_JBOOL && !fa_jbool(p, true))) return false;
         if (fa_jget(node, "patternProperties") || (rest && !(fa_jtype_of(rest) == FA_JBOOL && !fa_jbool(rest, true))) ||
-            fa_jget(node, "anyOf") || fa_jget(node, "oneOf"))
+            (fa_jget(node, "anyOf") && !a->item[i].any_taken) || (fa_jget(node, "oneOf") && !a->item[i].one_taken))
             return false;
         listed = listed || fa_jget(node, "properties") || rest;
     }

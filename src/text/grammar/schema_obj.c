@@ -267,7 +267,10 @@ static bool put_subset(object *o, const pattern *p, size_t n, const fa_lang *key
         for (size_t k = 0; k < n && ok; k++)
             ok = mask >> k & 1 ? fa_lang_both(s->b, &l, &p[k].lang) : fa_lang_without(s->b, &l, &p[k].lang);
     }
-    ok = ok && put_extra(o, n ? &l : keys, any && !n, &set);
+    if (ok)
+        ok = put_extra(o, n ? &l : keys, any && !n, &set);
+    else
+        fa_sset_free(&set);
     fa_lang_free(&l);
     return ok;
 }
@@ -335,18 +338,8 @@ static uint32_t key_value(object *o, const member *m) {
     fa_gb *b = o->s->b;
     fa_buf text = {0};
     uint32_t seq = fa_gx_new(b, FA_GX_SEQ, 0);
-    fa_buf_puts(&text, "\"");
-    for (size_t i = 0; i < m->len; i++) {
-        unsigned char c = (unsigned char)m->name[i];
-        const char *names = "\"\\\b\f\n\r\t", *p = c ? strchr(names, c) : NULL;
-        if (p)
-            fa_buf_printf(&text, "\\%c", "\"\\bfnrt"[p - names]);
-        else if (c < 0x20)
-            fa_buf_printf(&text, "\\u%04x", c);
-        else
-            fa_buf_add(&text, &m->name[i], 1);
-    }
-    fa_buf_puts(&text, "\":");
+    fa_json_quote(&text, m->name, m->len);
+    fa_buf_puts(&text, ":");
     if (text.failed) fa_gb_nomem(b);
     if (!b->rc) fa_gx_add(b, seq, fa_gx_lit(b, text.data, text.len, 0));
     fa_buf_free(&text);

@@ -89,7 +89,7 @@ static int by_first(const void *a, const void *b) {
 }
 
 size_t fa_ranges_tidy(uint32_t (*r)[2], size_t n, bool negate) {
-    qsort(r, n, sizeof *r, by_first);
+    if (n) qsort(r, n, sizeof *r, by_first);
     size_t k = 0;
     for (size_t i = 0; i < n; i++) {
         if (r[i][0] > r[i][1]) continue;

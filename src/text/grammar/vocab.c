@@ -23,18 +23,34 @@ static int by_bytes(const void *a, const void *b) {
     return x->id < y->id ? -1 : 1;
 }
 
+static unsigned bucket(const item *x) { return (unsigned)(x->key >> 48); }
+
+/* First into buckets by two bytes, then each bucket by itself. */
 static item *sorted(const fa_vocab *v, size_t *n) {
-    item *it = FA_NEWN(item, v->n_id + 1);
+    enum { BUCKETS = 1 << 16 };
+    item *it = FA_NEWN(item, v->n_id + 1), *out = FA_NEWN(item, v->n_id + 1);
+    uint32_t *start = FA_NEWN(uint32_t, BUCKETS + 2);
+    bool ok = it && out && start;
     *n = 0;
-    for (size_t i = 0; it && i < v->n_id; i++) {
+    for (size_t i = 0; ok && i < v->n_id; i++) {
         uint32_t len = v->off[i + 1] - v->off[i];
         if (!len) continue;
         item *p = &it[(*n)++];
         *p = (item){.s = v->pool + v->off[i], .n = len, .id = (uint32_t)i};
         for (uint32_t k = 0; k < 8; k++) p->key = p->key << 8 | (k < len ? (unsigned char)p->s[k] : 0);
+        start[bucket(p) + 2]++;
     }
-    if (it) qsort(it, *n, sizeof *it, by_bytes);
-    return it;
+    for (size_t k = 2; ok && k < BUCKETS + 2; k++) start[k] += start[k - 1];
+    for (size_t i = 0; ok && i < *n; i++) out[start[bucket(&it[i]) + 1]++] = it[i];
+    for (size_t k = 0; ok && k < BUCKETS; k++) {
+        size_t len = start[k + 1] - start[k];
+        if (len > 1) qsort(out + start[k], len, sizeof *out, by_bytes);
+    }
+    fa_free(it);
+    fa_free(start);
+    if (ok) return out;
+    fa_free(out);
+    return NULL;
 }
 
 static uint32_t shared(const item *a, const item *b) {

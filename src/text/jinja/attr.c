@@ -184,7 +184,8 @@ static bool unsafe(fa_jjv obj, const fa_jjstr *name) {
     static const char *const sized[] = {"__len__", "__iter__", "__contains__", "__getitem__", NULL};
     if (obj.t == FA_JJ_LIST && among(name, list)) return true;
     if (obj.t == FA_JJ_DICT && among(name, dict)) return true;
-    if (obj.t == FA_JJ_UNDEF || obj.t == FA_JJ_NS || name->n < 5 || memcmp(name->p, "__", 2) != 0) return false;
+    if (obj.t == FA_JJ_NS) return fa_jj_is(name, "__class__");
+    if (name->n < 5 || memcmp(name->p, "__", 2) != 0) return false;
     if (among(name, dunder)) return true;
     return (obj.t == FA_JJ_STR || obj.t == FA_JJ_LIST || obj.t == FA_JJ_TUPLE || obj.t == FA_JJ_DICT ||
             obj.t == FA_JJ_RANGE) &&
@@ -280,9 +281,10 @@ static bool item(fa_jj *m, fa_jjv obj, int64_t i, fa_jjv *out) {
     fa_jj_len(m, obj, &n);
     if (i < 0) i += (int64_t)n;
     if (i < 0 || (size_t)i >= n) return false;
-    if (obj.t == FA_JJ_STR)
+    if (obj.t == FA_JJ_STR) {
         *out = fa_jj_strv(fa_jj_char(m, obj.u.s, fa_jj_offset(m, obj.u.s, (size_t)i), &len));
-    else if (obj.t == FA_JJ_RANGE)
+        if (obj.u.s->markup) out->u.s = fa_jj_mark(m, out->u.s);
+    } else if (obj.t == FA_JJ_RANGE)
         *out = fa_jj_int(obj.u.r->start + i * obj.u.r->step);
     else
         *out = obj.u.l->v[i];
@@ -335,9 +337,10 @@ static fa_jjv slice_str(fa_jj *m, fa_jjstr *s, int64_t from, int64_t to, int64_t
 fa_jjv fa_jj_slice(fa_jj *m, fa_jjv obj, fa_jjv start, fa_jjv stop, fa_jjv step) {
     size_t len;
     if (obj.t == FA_JJ_UNDEF) fa_jj_undef_fail(m, obj);
+    bool sliceable = obj.t == FA_JJ_STR || obj.t == FA_JJ_LIST || obj.t == FA_JJ_TUPLE || obj.t == FA_JJ_RANGE;
+    if (!sliceable && m->folding) return fa_jj_undef(m, obj, fa_jj_none());
     if (obj.t == FA_JJ_DICT) fa_jj_type_error(m, "unhashable type: 'slice'");
-    if (obj.t != FA_JJ_STR && obj.t != FA_JJ_LIST && obj.t != FA_JJ_TUPLE && obj.t != FA_JJ_RANGE)
-        fa_jj_type_error(m, "'%s' object is not subscriptable", fa_jj_type(obj));
+    if (!sliceable) fa_jj_type_error(m, "'%s' object is not subscriptable", fa_jj_type(obj));
     fa_jj_len(m, obj, &len);
     int64_t n = (int64_t)len, by = slice_index(m, step, 1);
     if (by == 0) fa_jj_fail(m, FFAI_EINVAL, "slice step cannot be zero");

@@ -6,10 +6,22 @@
 #include <string.h>
 #include <time.h>
 
-static fa_jjscope *new_scope(fa_jj *m, fa_jjscope *up) {
-    fa_jjscope *s = (fa_jjscope *)fa_jj_alloc(m, 1, sizeof *s);
+/* old: a scope of the same statement that has ended; it is used again unless something keeps it. */
+static fa_jjscope *next_scope(fa_jj *m, fa_jjscope *old, fa_jjscope *up, const fa_jjundefs *undef) {
+    fa_jjscope *s = old;
+    if (!s || s->kept) s = (fa_jjscope *)fa_jj_alloc(m, 1, sizeof *s);
+    s->n = 0;
     s->up = up;
+    for (uint32_t i = 0; undef && i < undef->n; i++) fa_jj_store(m, undef->sym[i], s, fa_jj_missing());
     return s;
+}
+
+static fa_jjscope *new_scope(fa_jj *m, fa_jjscope *up, const fa_jjundefs *undef) {
+    return next_scope(m, NULL, up, undef);
+}
+
+static void keep(fa_jjscope *s) {
+    for (; s && !s->kept; s = s->up) s->kept = true;
 }
 
 /* ---- assignment ---- */
@@ -50,8 +62,9 @@ static void check_targets(fa_jj *m, const fa_jjnode *target, fa_jjscope *s) {
 
 /* The items that pass the loop's `if`: its own scope, in which the loop variable is not known. */
 static bool next_filtered(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
+    fa_jjscope *s = NULL;
     while (fa_jj_next(m, it->in, out)) {
-        fa_jjscope *s = new_scope(m, it->scope);
+        s = next_scope(m, s, it->scope, NULL);
         fa_jj_assign(m, it->node->a, s, *out);
         if (fa_jj_truth(m, fa_jj_eval(m, it->node->c, s))) return true;
     }
@@ -80,6 +93,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
     lo->depth0 = depth0;
     lo->node = n;
     lo->scope = s;
+    if (n->flag) keep(s);
     lo->iterable = seq;
     lo->it = fa_jj_iter(m, seq);
     if (n->c) {
@@ -92,7 +106,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
     }
     fa_jjscope *body = NULL;
     while (loop_next(m, lo)) {
-        body = new_scope(m, s);
+        body = next_scope(m, body, s, &n->undef);
         if (n->uses & FA_JJ_USES_LOOP || n->flag)
             fa_jj_store(m, m->t->sym_loop, body, (fa_jjv){.t = FA_JJ_LOOP, .u.lo = lo});
         fa_jj_assign(m, n->a, body, lo->cur);
@@ -102,7 +116,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
         if (!left) empty = false; /* as in jinja: a round that was cut short does not count */
         if (broke) break;
     }
-    if (empty && n->d) fa_jj_exec(m, n->d, new_scope(m, s));
+    if (empty && n->d) fa_jj_exec(m, n->d, new_scope(m, s, &n->undef_else));
 }
 
 fa_jjv fa_jj_call_loop(fa_jj *m, fa_jjloop *lo, fa_jjv seq) {
@@ -155,10 +169,6 @@ static void exec_for(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
     fa_jjv seq = fa_jj_eval(m, n->b, s);
     m->line = n->line;
     m->col = n->col;
-    if (!n->flag) {
-        run_loop(m, n, s, seq, 0);
-        return;
-    }
     run_loop(m, n, s, seq, 0);
 }
 
@@ -220,7 +230,7 @@ static void macro_rest(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjargs *a
 
 fa_jjv fa_jj_call_macro(fa_jj *m, fa_jjmacro *mc, const fa_jjargs *given) {
     const fa_jjnode *n = mc->node, *def = n->kw;
-    fa_jjscope *s = new_scope(m, mc->scope);
+    fa_jjscope *s = new_scope(m, mc->scope, &n->undef);
     fa_jjargs a = *given;
     bool found_caller = false, broke = m->broke, continued = m->continued;
     size_t i = 0;
@@ -262,6 +272,7 @@ static fa_jjv new_macro(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
     fa_jjmacro *mc = (fa_jjmacro *)fa_jj_alloc(m, 1, sizeof *mc);
     mc->node = n;
     mc->scope = s;
+    keep(s);
     return (fa_jjv){.t = FA_JJ_MACRO, .u.m = mc};
 }
 
@@ -289,7 +300,7 @@ static void exec_call_block(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
 /* The text of a body; *left: a loop control leaves through it, then there is no text. */
 static fa_jjv capture(fa_jj *m, const fa_jjnode *n, const fa_jjnode *filter, fa_jjscope *s, bool *left) {
     size_t mark = m->out.len;
-    fa_jjscope *in = new_scope(m, s);
+    fa_jjscope *in = new_scope(m, s, &n->undef);
     fa_jj_exec(m, n->list, in);
     fa_jjv text = fa_jj_strv(fa_jj_take(m, mark));
     *left = m->broke || m->continued;
@@ -303,7 +314,7 @@ static fa_jjv capture(fa_jj *m, const fa_jjnode *n, const fa_jjnode *filter, fa_
 }
 
 static void exec_with(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
-    fa_jjscope *in = new_scope(m, s);
+    fa_jjscope *in = new_scope(m, s, &n->undef);
     const fa_jjnode *v = n->kw;
     for (const fa_jjnode *t = n->args; t; t = t->next, v = v->next) fa_jj_assign(m, t, in, fa_jj_eval(m, v, s));
     fa_jj_exec(m, n->list, in);
@@ -340,21 +351,27 @@ static void exec_block(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
         return;
     case FA_JJ_N_FILTER_BLOCK:
         v = capture(m, n, n->a, s, &left);
-        if (!left) fa_jj_put_str(m, &m->out, v);
+        if (left) return;
+        if (v.t != FA_JJ_STR) fa_jj_type_error(m, "sequence item 0: expected str instance, %s found", fa_jj_type(v));
+        fa_jj_put_str(m, &m->out, v);
         return;
     case FA_JJ_N_MACRO: fa_jj_store(m, n->sym, s, new_macro(m, n, s)); return;
     case FA_JJ_N_CALL_BLOCK: exec_call_block(m, n, s); return;
     case FA_JJ_N_WITH: exec_with(m, n, s); return;
     case FA_JJ_N_GENERATION: exec_generation(m, n, s); return;
     default: /* a block sees the top level only, unless it is scoped */
-        fa_jj_exec(m, n->list, new_scope(m, n->flag ? s : NULL));
+        fa_jj_exec(m, n->list, new_scope(m, n->flag ? s : NULL, NULL));
     }
 }
 
 static void exec_one(fa_jj *m, const fa_jjnode *n, fa_jjscope *s) {
     switch (n->k) {
     case FA_JJ_N_DATA: fa_jj_puts(m, &m->out, n->v.u.s->p, n->v.u.s->n); return;
-    case FA_JJ_N_OUTPUT: fa_jj_put_str(m, &m->out, fa_jj_eval(m, n->a, s)); return;
+    case FA_JJ_N_OUTPUT:
+        m->folding = n->flag;
+        fa_jj_put_str(m, &m->out, fa_jj_eval(m, n->a, s));
+        m->folding = false;
+        return;
     case FA_JJ_N_IF: exec_if(m, n, s); return;
     case FA_JJ_N_FOR: exec_for(m, n, s); return;
     case FA_JJ_N_SET:
@@ -407,6 +424,7 @@ static void render(fa_jj *m, const char *json, size_t len, const fa_jinja_opts *
     m->root = (fa_jjv *)fa_jj_alloc(m, m->t->n_sym, sizeof *m->root);
     m->ctx = (fa_jjv *)fa_jj_alloc(m, m->t->n_sym, sizeof *m->ctx);
     bind_context(m, ctx.u.d, o);
+    for (uint32_t i = 0; i < m->t->undef.n; i++) m->ctx[m->t->undef.sym[i]] = fa_jj_missing();
     m->now = o && o->now ? o->now : (int64_t)time(NULL);
     fa_jj_exec(m, m->t->body, NULL);
     m->line = 0;
@@ -430,7 +448,7 @@ int fa_jinja_render(const fa_jinja *t, const char *json, size_t len, const fa_ji
     m->t = t;
     m->what = t->what;
     m->mem.limit = ((size_t)512 << 20) + (len < ((size_t)1 << 30) ? len : (size_t)1 << 30) * 32;
-    m->max_steps = 20000000 + (uint64_t)len * 64;
+    m->max_steps = opts && opts->max_steps ? opts->max_steps : 20000000 + (uint64_t)len * 64;
     int rc = guarded(m, json, len, opts);
     if (!rc && !m->out.data) rc = fa_fail(&m->err, FFAI_ENOMEM, "%s: no memory for the text", t->what);
     if (rc) {

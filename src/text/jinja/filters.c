@@ -71,11 +71,12 @@ static void sort(fa_jj *m, keyed *e, keyed *tmp, size_t n, bool reverse) {
     memcpy(e, tmp, n * sizeof *e);
 }
 
-static keyed *sorted(fa_jj *m, fa_jjlist *l, const getter *g, size_t n_key, bool reverse) {
+/* wrap: keys are lists even of one, whose order asks for equality first */
+static keyed *sorted(fa_jj *m, fa_jjlist *l, const getter *g, size_t n_key, bool wrap, bool reverse) {
     keyed *e = (keyed *)fa_jj_alloc(m, l->n * 2 + 1, sizeof *e);
     for (size_t i = 0; i < l->n; i++) {
         e[i].v = l->v[i];
-        if (n_key == 1) {
+        if (!wrap) {
             e[i].key = get(m, g, l->v[i]);
         } else {
             fa_jjlist *keys = fa_jj_list(m, n_key);
@@ -103,7 +104,7 @@ static fa_jjv f_sort(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     }
     if (attr.t != FA_JJ_STR) g[n++] = make_getter(m, attr, fold);
     fa_jjlist *l = fa_jj_to_list(m, v), *out = fa_jj_list(m, l->n);
-    keyed *e = sorted(m, l, g, n, flag(m, a, 0));
+    keyed *e = sorted(m, l, g, n, true, flag(m, a, 0));
     for (size_t i = 0; i < l->n; i++) fa_jj_push(m, out, e[i].v);
     return fa_jj_listv(out);
 }
@@ -124,7 +125,7 @@ static fa_jjv f_dictsort(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     fa_jjlist *l = fa_jj_list(m, d->n), *out = fa_jj_list(m, d->n);
     for (size_t i = 0; i < d->n; i++) fa_jj_push(m, l, fa_jj_pair(m, d->e[i].key, d->e[i].val));
     getter g = make_getter(m, fa_jj_int(!key), !flag(m, a, 0));
-    keyed *e = sorted(m, l, &g, 1, flag(m, a, 2));
+    keyed *e = sorted(m, l, &g, 1, false, flag(m, a, 2));
     for (size_t i = 0; i < l->n; i++) fa_jj_push(m, out, e[i].v);
     return fa_jj_listv(out);
 }
@@ -137,7 +138,7 @@ static fa_jjv f_groupby(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     plain = g;
     plain.fold = false;
     fa_jjlist *l = fa_jj_to_list(m, v), *out = fa_jj_list(m, 0), *items = NULL;
-    keyed *e = sorted(m, l, &g, 1, false);
+    keyed *e = sorted(m, l, &g, 1, false, false);
     for (size_t i = 0; i < l->n; i++) {
         if (!i || !fa_jj_eq(m, e[i].key, e[i - 1].key)) {
             items = fa_jj_list(m, 0);
@@ -354,13 +355,20 @@ static fa_jjv f_slice(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     return of_list(m, out);
 }
 
+static bool next_item(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
+    if (it->src.t != FA_JJ_UNDEF && it->src.t != FA_JJ_DICT)
+        fa_jj_type_error(m, "Can only get item pairs from a mapping.");
+    if (it->src.t == FA_JJ_UNDEF || it->i >= it->src.u.d->n) return false;
+    const fa_jjent *e = &it->src.u.d->e[it->i++];
+    *out = fa_jj_pair(m, e->key, e->val);
+    return true;
+}
+
 static fa_jjv f_items(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
-    fa_jjlist *out = fa_jj_list(m, 0);
+    fa_jjiter *it = fa_jj_new_iter(m, next_item, "generator");
     (void)a;
-    if (v.t != FA_JJ_UNDEF && v.t != FA_JJ_DICT) fa_jj_type_error(m, "Can only get item pairs from a mapping.");
-    for (size_t i = 0; v.t == FA_JJ_DICT && i < v.u.d->n; i++)
-        fa_jj_push(m, out, fa_jj_pair(m, v.u.d->e[i].key, v.u.d->e[i].val));
-    return of_list(m, out);
+    it->src = v;
+    return generator(it);
 }
 
 /* ---- single values of sequences ---- */
@@ -458,7 +466,7 @@ static fa_jjv f_abs(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
 /* Python's round(): to even, from the exact decimal value */
 static fa_jjv round_even(fa_jj *m, fa_jjv v, int64_t digits) {
     char buf[700];
-    bool ok;
+    bool ok = false;
     if (fa_jj_is_int(v)) {
         int64_t i = fa_jj_as_int(v), unit = 1;
         if (digits >= 0) return fa_jj_int(i);
@@ -477,7 +485,7 @@ static fa_jjv round_even(fa_jj *m, fa_jjv v, int64_t digits) {
     int n = snprintf(buf, sizeof buf, "%.*f", (int)digits, v.u.f);
     for (int i = 0; i < n; i++)
         if (buf[i] == ',') buf[i] = '.';
-    (void)m, (void)ok;
+    (void)m;
     return fa_jj_float(n < 390 ? fa_jj_strtod(buf, (size_t)n, &ok) : v.u.f);
 }
 
@@ -496,7 +504,10 @@ static fa_jjv f_round(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     }
     fa_jjv unit = fa_jj_binary(m, FA_JJ_N_POW, fa_jj_int(10), precision), x = fa_jj_binary(m, FA_JJ_N_MUL, v, unit);
     double f = fa_jj_as_num(x);
-    return fa_jj_binary(m, FA_JJ_N_DIV, fa_jj_float(ceiling ? ceil(f) : floor(f)), unit);
+    f = ceiling ? ceil(f) : floor(f);
+    if (isnan(f)) fa_jj_fail(m, FFAI_EINVAL, "cannot convert float NaN to integer");
+    if (isinf(f)) fa_jj_fail(m, FFAI_EINVAL, "cannot convert float infinity to integer");
+    return fa_jj_binary(m, FA_JJ_N_DIV, fabs(f) < 0x1p62 ? fa_jj_int((int64_t)f) : fa_jj_float(f), unit);
 }
 
 /* Digits of a number as Python's int() and float() read them: outer white space and single underscores are dropped. */

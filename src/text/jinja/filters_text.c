@@ -107,8 +107,8 @@ static fa_jjv f_truncate(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     fa_jjv end = fa_jj_arg(a, 2, fa_jj_text(m, "...")), lee = fa_jj_arg(a, 3, fa_jj_none());
     if (lee.t != FA_JJ_NONE) leeway = fa_jj_index(m, lee);
     size_t len;
-    if (end.t != FA_JJ_STR) fa_jj_type_error(m, "object of type '%s' has no len()", fa_jj_type(end));
-    n_end = fa_jj_ncp(m, end.u.s);
+    if (!fa_jj_len(m, end, &len)) fa_jj_type_error(m, "object of type '%s' has no len()", fa_jj_type(end));
+    n_end = (int64_t)len;
     if (length < n_end)
         fa_jj_fail(m, FFAI_EINVAL, "expected length >= %lld, got %lld", (long long)n_end, (long long)length);
     if (leeway < 0) fa_jj_fail(m, FFAI_EINVAL, "expected leeway >= 0, got %lld", (long long)leeway);
@@ -319,13 +319,37 @@ static fa_jjv f_filesizeformat(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     return fa_jj_strv(fa_jj_copy(m, buf, strlen(buf)));
 }
 
-/* pprint of what fits one line; dicts are sorted there, so larger ones are refused. */
+/* pprint of what fits one line: as repr, with the keys of dicts in order. */
+static fa_jjv in_order(fa_jj *m, fa_jjv v) {
+    if (v.t == FA_JJ_LIST || v.t == FA_JJ_TUPLE) {
+        fa_jjv r = v;
+        r.u.l = fa_jj_list(m, v.u.l->n);
+        fa_jj_enter(m);
+        for (size_t i = 0; i < v.u.l->n; i++) fa_jj_push(m, r.u.l, in_order(m, v.u.l->v[i]));
+        fa_jj_leave(m);
+        return r;
+    }
+    if (v.t != FA_JJ_DICT || v.u.d->n > 80) return v;
+    fa_jjdict *d = fa_jj_dict(m, v.u.d->n);
+    bool *done = (bool *)fa_jj_alloc(m, v.u.d->n + 1, sizeof *done);
+    fa_jj_enter(m);
+    for (size_t k = 0; k < v.u.d->n; k++) {
+        size_t least = SIZE_MAX;
+        for (size_t i = 0; i < v.u.d->n; i++)
+            if (!done[i] && (least == SIZE_MAX || fa_jj_cmp(m, v.u.d->e[i].key, v.u.d->e[least].key, "<") == -1))
+                least = i;
+        done[least] = true;
+        fa_jj_dict_set(m, d, v.u.d->e[least].key, in_order(m, v.u.d->e[least].val));
+    }
+    fa_jj_leave(m);
+    return fa_jj_dictv(d);
+}
+
 static fa_jjv f_pprint(fa_jj *m, fa_jjv v, const fa_jjargs *a) {
     (void)a;
     fa_jjstr *s = fa_jj_repr(m, v);
-    if (v.t == FA_JJ_DICT || fa_jj_ncp(m, s) > 80)
-        fa_jj_fail(m, FFAI_ENOTSUP, "the filter \"pprint\" is supported for short values only");
-    return fa_jj_strv(s);
+    if (fa_jj_ncp(m, s) > 80) fa_jj_fail(m, FFAI_ENOTSUP, "the filter \"pprint\" is supported for short values only");
+    return fa_jj_strv(fa_jj_repr(m, in_order(m, v)));
 }
 
 static fa_jjv f_refuse(fa_jj *m, fa_jjv v, const fa_jjargs *a) {

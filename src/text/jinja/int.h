@@ -194,7 +194,7 @@ struct fa_jjscope {
     fa_jjscope *up; /* NULL: the root */
     fa_jjslot *v;
     uint32_t n, cap;
-    fa_jjloop *loop;
+    bool kept; /* something outlives the statement that opened it: a macro, a recursive loop */
 };
 
 /* ---- the machine ---- */
@@ -215,6 +215,7 @@ struct fa_jj {
     uint64_t steps, max_steps;
     /* rendering */
     const fa_jinja *t;
+    uint32_t sym_loop;  /* parsing: the symbol of `loop`; caller, kwargs, varargs follow it */
     fa_buf out;         /* captures are the tail of it */
     fa_jjv *root, *ctx; /* [symbols] variables set at the top level; given ones and globals */
     fa_jjstr *one[128]; /* strings of one ASCII character */
@@ -227,6 +228,7 @@ struct fa_jj {
     int grow_next;
     int64_t now;
     bool broke, continued; /* a loop control is on its way */
+    bool folding; /* inside an output that jinja computes when it compiles: slices of what has none are undefined */
 };
 
 enum { FA_JJ_MAX_DEPTH = 1200, FA_JJ_MAX_NEST = 150 };
@@ -400,7 +402,7 @@ typedef struct fa_jjtoken {
 typedef enum fa_jjkind {
     /* statements */
     FA_JJ_N_DATA,         /* v */
-    FA_JJ_N_OUTPUT,       /* a */
+    FA_JJ_N_OUTPUT,       /* a; flag: a constant */
     FA_JJ_N_IF,           /* a test, list body, b next IF (elif) or NULL, c else chain */
     FA_JJ_N_FOR,          /* a target, b iter, c test, list body, d else chain; flag: recursive */
     FA_JJ_N_SET,          /* a target, b value */
@@ -446,6 +448,11 @@ typedef enum fa_jjkind {
 
 enum { FA_JJ_USES_CALLER = 1, FA_JJ_USES_KWARGS = 2, FA_JJ_USES_VARARGS = 4, FA_JJ_USES_LOOP = 8 };
 
+/* Variables that a scope begins without (symbols.c). */
+typedef struct fa_jjundefs {
+    uint32_t *sym, n;
+} fa_jjundefs;
+
 struct fa_jjnode {
     fa_jjkind k;
     uint32_t line, col;
@@ -459,6 +466,7 @@ struct fa_jjnode {
     fa_jjnode *list, *args, *kw, *dyn_args, *dyn_kw; /* chains by next; keywords carry their name in v */
     fa_jjv v;
     const fa_jjfunc *fn;
+    fa_jjundefs undef, undef_else; /* of the scopes that a statement opens */
 };
 
 typedef struct fa_jjsym {
@@ -469,9 +477,10 @@ struct fa_jinja {
     fa_jjarena mem;
     char *what;
     fa_jjnode *body;
-    fa_jjstr **sym; /* [n_sym] names of variables */
-    uint32_t n_sym, sym_loop, sym_caller, sym_kwargs, sym_varargs;
-    const char *source; /* newlines normalized */
+    fa_jjundefs undef;
+    fa_jjstr **sym;                                                /* [n_sym] names of variables */
+    uint32_t n_sym, sym_loop, sym_caller, sym_kwargs, sym_varargs; /* in this order from 0 on */
+    const char *source;                                            /* newlines normalized */
     size_t n_source;
 };
 
@@ -511,12 +520,13 @@ bool fa_jj_skip_name(fa_jjparser *p, const char *name);
 const fa_jjtoken *fa_jj_expect_op(fa_jjparser *p, uint32_t op);
 const fa_jjtoken *fa_jj_expect(fa_jjparser *p, fa_jjtok t, const char *what);
 fa_jjnode *fa_jj_parse_expr(fa_jjparser *p, bool with_cond);
-/* end: a name that ends the tuple too, or NULL */
-fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond, const char *end);
-fa_jjnode *fa_jj_parse_target(fa_jjparser *p, const char *end, bool with_ns);
+fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond);
+fa_jjnode *fa_jj_parse_target(fa_jjparser *p, bool with_ns);
 fa_jjnode *fa_jj_parse_name_target(fa_jjparser *p);
+bool fa_jj_is_const(const fa_jjnode *n); /* no names, no calls */
 fa_jjnode *fa_jj_parse_filter(fa_jjparser *p, fa_jjnode *node, bool inline_start);
 void fa_jj_parse_template(fa_jjparser *p, fa_jinja *t);
+void fa_jj_track(fa_jj *m, fa_jinja *t); /* fills the undef of all scopes (symbols.c) */
 
 /* ---- evaluation: expressions in eval.c, statements in exec.c ---- */
 

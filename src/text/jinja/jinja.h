@@ -28,7 +28,8 @@ typedef struct fa_jinja_opts {
                                 apply_chat_template does, continue_final_message is obeyed */
     const fa_jinja_var *var; /* [n_var] defaults: special tokens */
     size_t n_var;
-    int64_t now; /* seconds since 1970 for strftime_now; 0: the clock */
+    int64_t now;        /* seconds since 1970 for strftime_now; 0: the clock */
+    uint64_t max_steps; /* 0: by the size of the input */
 } fa_jinja_opts;
 
 /* json: an object, its members are the template's variables. *text: NUL-terminated, fa_free. opts may be NULL. */

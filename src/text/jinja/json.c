@@ -161,7 +161,6 @@ static fa_jjv number(reader *r) {
         if (!ok) bad(r, "a number is too long");
         return fa_jj_float(f);
     }
-    if (n <= 18) return fa_jj_int(strtoll(from, NULL, 10));
     bool minus = *from == '-';
     int64_t v = 0;
     bool over = false;
@@ -422,6 +421,7 @@ fa_jjv fa_jj_tojson(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
                 .pretty = indent.t != FA_JJ_NONE,
                 .item = fa_jj_ref(m, ", ", 2),
                 .colon = fa_jj_ref(m, ": ", 2)};
+    if (w.pretty && self.t == FA_JJ_STR) w.pretty = false; /* Python does not look at it then */
     if (w.pretty) {
         w.item = fa_jj_ref(m, ",", 1);
         if (indent.t == FA_JJ_STR) {

@@ -160,7 +160,7 @@ static fa_jjnode *parse_if(fa_jjparser *p) {
         else
             first = branch;
         n = branch;
-        n->a = fa_jj_parse_tuple(p, false, NULL);
+        n->a = fa_jj_parse_tuple(p, false);
         n->list = body(p, end);
     } while (fa_jj_at_name(p, "elif"));
     if (fa_jj_skip_name(p, "else"))
@@ -176,9 +176,9 @@ static fa_jjnode *parse_for(fa_jjparser *p) {
     fa_jjnode *n = fa_jj_node(p, FA_JJ_N_FOR, p->tok++);
     uint32_t stores = p->n_loop_store, uses = 0;
     bool soft = p->soft;
-    n->a = fa_jj_parse_target(p, "in", false);
+    n->a = fa_jj_parse_target(p, false);
     expect_name(p, "in");
-    n->b = fa_jj_parse_tuple(p, false, "recursive");
+    n->b = fa_jj_parse_tuple(p, false);
     p->soft = false;
     if (fa_jj_skip_name(p, "if")) n->c = fa_jj_parse_expr(p, true);
     n->flag = fa_jj_skip_name(p, "recursive");
@@ -203,11 +203,11 @@ static fa_jjnode *parse_for(fa_jjparser *p) {
 static fa_jjnode *parse_set(fa_jjparser *p) {
     static const char *const end[] = {"endset", NULL};
     const fa_jjtoken *at = p->tok++;
-    fa_jjnode *target = fa_jj_parse_target(p, NULL, true), *n;
+    fa_jjnode *target = fa_jj_parse_target(p, true), *n;
     if (fa_jj_skip_op(p, '=')) {
         n = fa_jj_node(p, FA_JJ_N_SET, at);
         n->a = target;
-        n->b = fa_jj_parse_tuple(p, true, NULL);
+        n->b = fa_jj_parse_tuple(p, true);
         return n;
     }
     bool soft = p->soft;
@@ -306,7 +306,7 @@ static fa_jjnode *parse_with(fa_jjparser *p) {
     fa_jjnode *n = fa_jj_node(p, FA_JJ_N_WITH, p->tok++), **target = &n->args, **value = &n->kw;
     while (p->tok->t != FA_JJ_T_BLOCK_END) {
         if (n->args) fa_jj_expect_op(p, ',');
-        *target = fa_jj_parse_target(p, NULL, false);
+        *target = fa_jj_parse_target(p, false);
         target = &(*target)->next;
         fa_jj_expect_op(p, '=');
         *value = fa_jj_parse_expr(p, true);
@@ -427,7 +427,8 @@ static fa_jjnode *subparse(fa_jjparser *p, const char *const *end) {
             n->v = at->v;
         } else if (at->t == FA_JJ_T_VAR_BEGIN) {
             n = fa_jj_node(p, FA_JJ_N_OUTPUT, at);
-            n->a = fa_jj_parse_tuple(p, true, NULL);
+            n->a = fa_jj_parse_tuple(p, true);
+            n->flag = fa_jj_is_const(n->a);
             fa_jj_expect(p, FA_JJ_T_VAR_END, "end of print statement");
         } else {
             if (at_end(p, end)) break;
@@ -482,6 +483,8 @@ static int guarded(fa_jjparser *p, fa_jinja *t, const char *source, size_t len) 
     normalize(p->m, t, source, len);
     p->tok = fa_jj_lex(p->m, t->source, t->n_source);
     fa_jj_parse_template(p, t);
+    p->m->sym_loop = t->sym_loop;
+    fa_jj_track(p->m, t);
     return 0;
 }
 

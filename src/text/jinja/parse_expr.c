@@ -266,7 +266,7 @@ static fa_jjnode *parse_strings(fa_jjparser *p) {
     return constant(p, at, v);
 }
 
-static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, const char *end, bool parens, bool with_ns);
+static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, bool parens, bool with_ns);
 
 static fa_jjnode *parse_primary(fa_jjparser *p, bool with_ns) {
     char buf[80];
@@ -281,7 +281,7 @@ static fa_jjnode *parse_primary(fa_jjparser *p, bool with_ns) {
     }
     fa_jj_nest(p);
     if (fa_jj_skip_op(p, '(')) {
-        n = tuple(p, false, true, NULL, true, false);
+        n = tuple(p, false, true, true, false);
         fa_jj_expect_op(p, ')');
     } else if (fa_jj_at_op(p, '[')) {
         n = parse_list(p);
@@ -438,12 +438,11 @@ fa_jjnode *fa_jj_parse_expr(fa_jjparser *p, bool with_cond) { return with_cond ?
 
 /* ---- tuples and targets ---- */
 
-static bool tuple_end(const fa_jjparser *p, const char *end) {
-    return p->tok->t == FA_JJ_T_VAR_END || p->tok->t == FA_JJ_T_BLOCK_END || fa_jj_at_op(p, ')') ||
-           (end && fa_jj_at_name(p, end));
+static bool tuple_end(const fa_jjparser *p) {
+    return p->tok->t == FA_JJ_T_VAR_END || p->tok->t == FA_JJ_T_BLOCK_END || fa_jj_at_op(p, ')');
 }
 
-static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, const char *end, bool parens, bool with_ns) {
+static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, bool parens, bool with_ns) {
     char buf[80];
     const fa_jjtoken *at = p->tok;
     fa_jjnode *first = NULL, **last = &first;
@@ -451,7 +450,7 @@ static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, const char 
     bool is_tuple = false;
     for (;;) {
         if (first) fa_jj_expect_op(p, ',');
-        if (tuple_end(p, end)) break;
+        if (tuple_end(p)) break;
         *last = simple ? parse_primary(p, with_ns) : fa_jj_parse_expr(p, with_cond);
         last = &(*last)->next;
         n++;
@@ -467,9 +466,7 @@ static fa_jjnode *tuple(fa_jjparser *p, bool simple, bool with_cond, const char 
     return t;
 }
 
-fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond, const char *end) {
-    return tuple(p, false, with_cond, end, false, false);
-}
+fa_jjnode *fa_jj_parse_tuple(fa_jjparser *p, bool with_cond) { return tuple(p, false, with_cond, false, false); }
 
 static const char *class_of(const fa_jjnode *n) {
     switch (n->k) {
@@ -501,11 +498,11 @@ static bool assignable(fa_jjparser *p, const fa_jjnode *n) {
     return true;
 }
 
-fa_jjnode *fa_jj_parse_target(fa_jjparser *p, const char *end, bool with_ns) {
+fa_jjnode *fa_jj_parse_target(fa_jjparser *p, bool with_ns) {
     uint32_t use[4];
     memcpy(use, p->n_use, sizeof use);
     const fa_jjtoken *at = p->tok;
-    fa_jjnode *n = tuple(p, true, true, end, false, with_ns);
+    fa_jjnode *n = tuple(p, true, true, false, with_ns);
     memcpy(p->n_use, use, sizeof use); /* these are no reads */
     if (!assignable(p, n)) fa_jj_syntax(p, at, "can't assign to '%s'", class_of(n));
     return n;
@@ -519,4 +516,24 @@ fa_jjnode *fa_jj_parse_name_target(fa_jjparser *p) {
     fa_jjnode *n = fa_jj_node(p, FA_JJ_N_NAME, at);
     n->sym = fa_jj_sym(p, at->v.u.s);
     return n;
+}
+
+/* ---- constants ---- */
+
+static bool all_const(const fa_jjnode *list) {
+    for (; list; list = list->next)
+        if (!fa_jj_is_const(list)) return false;
+    return true;
+}
+
+bool fa_jj_is_const(const fa_jjnode *n) {
+    for (; n; n = n->a) { /* down the left side without recursion: chains of operators are long */
+        if (n->k == FA_JJ_N_NAME || n->k == FA_JJ_N_CALL || (n->k == FA_JJ_N_COND && !n->c)) return false;
+        if (n->k == FA_JJ_N_FILTER && n->fn && !n->fn->params && !fa_jj_is(n->v.u.s, "format")) return false;
+        if (!all_const(n->args) || !all_const(n->kw)) return false;
+        if (n->b && !fa_jj_is_const(n->b)) return false;
+        if (n->c && !fa_jj_is_const(n->c)) return false;
+        if (n->dyn_args || n->dyn_kw) return false;
+    }
+    return true;
 }

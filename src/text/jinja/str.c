@@ -91,7 +91,7 @@ fa_jjstr *fa_jj_sub(fa_jj *m, fa_jjstr *s, size_t from, size_t to) {
 
 fa_jjstr *fa_jj_char(fa_jj *m, fa_jjstr *s, size_t off, size_t *len) {
     unsigned char c = (unsigned char)s->p[off];
-    if (c < 128 && !s->markup) {
+    if (c < 128) {
         *len = 1;
         if (!m->one[c]) {
             m->one[c] = fa_jj_copy(m, s->p + off, 1);
@@ -103,7 +103,6 @@ fa_jjstr *fa_jj_char(fa_jj *m, fa_jjstr *s, size_t off, size_t *len) {
     while (off + *len < s->n && ((unsigned char)s->p[off + *len] & 0xC0) == 0x80) ++*len;
     fa_jjstr *r = fa_jj_ref(m, s->p + off, *len);
     r->ncp = 1;
-    r->markup = s->markup;
     return r;
 }
 

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* An argument that must be a string; a Markup object escapes what it is given. */
-static fa_jjstr *want(fa_jj *m, fa_jjv self, fa_jjv v, const char *msg) {
+/* An argument that must be a string. */
+static fa_jjstr *want(fa_jj *m, fa_jjv v, const char *msg) {
     if (v.t != FA_JJ_STR) fa_jj_type_error(m, "%s, not %s", msg, v.t == FA_JJ_NONE ? "None" : fa_jj_type(v));
-    return self.u.s->markup ? fa_jj_escape(m, v) : v.u.s;
+    return v.u.s;
 }
 
 /* slice-like positions: code points, negative from the end; byte offsets out */
@@ -44,7 +44,7 @@ static fa_jjv strip(fa_jj *m, fa_jjv self, const fa_jjargs *a, int side) {
     static const char *const msg[] = {"", "lstrip arg must be None or str", "rstrip arg must be None or str",
                                       "strip arg must be None or str"};
     if (c.t != FA_JJ_NONE && c.t != FA_JJ_STR) fa_jj_type_error(m, "%s", msg[side]);
-    const fa_jjstr *chars = c.t == FA_JJ_STR ? want(m, self, c, "") : NULL;
+    const fa_jjstr *chars = c.t == FA_JJ_STR ? want(m, c, "") : NULL;
     return fa_jj_strv(fa_jj_strip(m, self.u.s, chars, side));
 }
 
@@ -156,7 +156,7 @@ static fa_jjv split(fa_jj *m, fa_jjv self, const fa_jjargs *a, bool right) {
     int64_t max = fa_jj_index(m, fa_jj_arg(a, 1, fa_jj_int(-1)));
     if (sep.t == FA_JJ_NONE) return fa_jj_listv(right ? rsplit_space(m, self.u.s, max) : split_space(m, self.u.s, max));
     if (sep.t != FA_JJ_STR) fa_jj_type_error(m, "must be str or None, not %s", fa_jj_type(sep));
-    return fa_jj_listv(split_at(m, self.u.s, want(m, self, sep, ""), max, right));
+    return fa_jj_listv(split_at(m, self.u.s, want(m, sep, ""), max, right));
 }
 
 static fa_jjv s_split(fa_jj *m, fa_jjv self, const fa_jjargs *a) { return split(m, self, a, false); }
@@ -167,7 +167,7 @@ static fa_jjv s_splitlines(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
 }
 
 static fa_jjv partition(fa_jj *m, fa_jjv self, const fa_jjargs *a, bool right) {
-    fa_jjstr *s = self.u.s, *sep = want(m, self, a->v[0], "must be str"), *empty = fa_jj_sub(m, s, 0, 0);
+    fa_jjstr *s = self.u.s, *sep = want(m, a->v[0], "must be str"), *empty = fa_jj_sub(m, s, 0, 0);
     if (!sep->n) fa_jj_fail(m, FFAI_EINVAL, "empty separator");
     size_t hit = right ? find_last(m, s, sep, 0, s->n) : fa_jj_find(m, s, sep, 0);
     fa_jjlist *l = fa_jj_list(m, 3);
@@ -209,13 +209,13 @@ static fa_jjv s_startswith(fa_jj *m, fa_jjv self, const fa_jjargs *a) { return a
 static fa_jjv s_endswith(fa_jj *m, fa_jjv self, const fa_jjargs *a) { return affix(m, self, a, true); }
 
 static fa_jjv s_removeprefix(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
-    fa_jjstr *p = want(m, self, a->v[0], "removeprefix() argument must be str");
+    fa_jjstr *p = want(m, a->v[0], "removeprefix() argument must be str");
     return fa_jj_strv(begins(self.u.s, 0, self.u.s->n, p, false) ? fa_jj_sub(m, self.u.s, p->n, self.u.s->n)
                                                                  : self.u.s);
 }
 
 static fa_jjv s_removesuffix(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
-    fa_jjstr *p = want(m, self, a->v[0], "removesuffix() argument must be str");
+    fa_jjstr *p = want(m, a->v[0], "removesuffix() argument must be str");
     return fa_jj_strv(begins(self.u.s, 0, self.u.s->n, p, true) ? fa_jj_sub(m, self.u.s, 0, self.u.s->n - p->n)
                                                                 : self.u.s);
 }
@@ -260,8 +260,9 @@ static fa_jjv s_count(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
 }
 
 static fa_jjv s_replace(fa_jj *m, fa_jjv self, const fa_jjargs *a) {
-    fa_jjstr *from = want(m, self, a->v[0], "replace() argument 1 must be str");
-    fa_jjstr *to = want(m, self, a->v[1], "replace() argument 2 must be str");
+    fa_jjstr *from = want(m, a->v[0], "replace() argument 1 must be str");
+    fa_jjstr *to = want(m, a->v[1], "replace() argument 2 must be str");
+    if (self.u.s->markup) to = fa_jj_escape(m, fa_jj_strv(to));
     return fa_jj_strv(fa_jj_replace(m, self.u.s, from, to, fa_jj_index(m, fa_jj_arg(a, 2, fa_jj_int(-1)))));
 }
 
