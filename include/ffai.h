@@ -107,8 +107,8 @@ typedef struct ffai_model_opts {
     const char *chat_template; /* source of a chat template instead of the checkpoint's own; NULL: its own */
 } ffai_model_opts;
 
-/* path: a folder in HuggingFace or mlx layout, or a .gguf file; with tokenizer_only also a tokenizer file by itself. opts
- * may be NULL. */
+/* path: a folder in HuggingFace or mlx layout, or a .gguf file; with tokenizer_only also a tokenizer file by itself.
+ * opts may be NULL. */
 FFAI_API int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err);
 FFAI_API void ffai_model_free(ffai_model *m);
 
@@ -150,8 +150,8 @@ FFAI_API const char *ffai_model_config_text(const ffai_model *m);
 enum {
     FFAI_TOK_SPECIAL = 1,          /* add BOS / EOS as the checkpoint says */
     FFAI_TOK_NO_PARSE_SPECIAL = 2, /* text of special tokens is plain text */
-    FFAI_TOK_PARSE_SPECIAL = 4     /* it is those tokens, even where the original keeps them out of texts (tekken.json, a
-                                      lone SentencePiece model): for what a chat template has rendered */
+    FFAI_TOK_PARSE_SPECIAL = 4 /* it is those tokens, even where the original keeps them out of texts (tekken.json, a
+                                  lone SentencePiece model): for what a chat template has rendered */
 };
 
 /* One line about the tokenizer ("BPE, byte-level, 4096 tokens, bos 0, eos 1"), or the reason why there is none. Loads
