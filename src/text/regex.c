@@ -92,7 +92,7 @@ void fa_regex_run_free(fa_regex_run *r) {
 }
 
 void fa_regex_run_begin(fa_regex_run *r) {
-    if (r) r->from = fa_now();
+    if (r) r->from = fa_thread_now();
 }
 
 static fa_regex_run *new_run(void) {
@@ -126,7 +126,7 @@ static int search(const fa_regex *r, fa_regex_run *run, const char *s, size_t n,
     int rc = PCRE2_ERROR_NOMATCH;
     for (; at <= n && rc == PCRE2_ERROR_NOMATCH; at += WINDOW) {
         while (at < n && ((unsigned char)s[at] & 0xC0) == 0x80) at++;
-        if (fa_now() - run->from > MAX_SECONDS + (double)n * 1e-5) return PCRE2_ERROR_MATCHLIMIT;
+        if (fa_thread_now() - run->from > MAX_SECONDS + (double)n * 1e-5) return PCRE2_ERROR_MATCHLIMIT;
         rc = match(r, run, s, n, at);
     }
     return rc;
