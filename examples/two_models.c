@@ -26,7 +26,7 @@ static void on_event(void *user, ffai_request *request, const ffai_event *event)
 static int start(voice *v, const char *path, const char *text, ffai_error *err) {
     ffai_request *request;
     int32_t *ids = NULL;
-    size_t n;
+    size_t n = 0;
     int rc = ffai_model_open(&v->model, path, NULL, err);
     if (!rc) rc = ffai_engine_create(&v->engine, v->model, NULL, err);
     if (!rc) rc = ffai_tokenize(v->model, text, strlen(text), FFAI_TOK_SPECIAL, &ids, &n, err);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -115,6 +116,18 @@ void fa_pool_run(fa_pool *p, void (*fn)(void *arg, int ith, int n_thread), void 
     fa_pool_barrier(p);
 }
 
+/* Signals are the business of the program's own threads: a worker takes only those that its own faults raise. */
+static bool start_quiet(pthread_t *t, worker_arg *w) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t quiet, before;
+    sigfillset(&quiet);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&quiet, faults[i]);
+    pthread_sigmask(SIG_BLOCK, &quiet, &before); /* the new thread inherits it */
+    bool ok = pthread_create(t, NULL, worker_main, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return ok;
+}
+
 int fa_pool_create(fa_pool **out, int n_thread, fa_error *err) {
     *out = NULL;
     if (n_thread < 1 || n_thread > 1024)
@@ -130,7 +143,7 @@ int fa_pool_create(fa_pool **out, int n_thread, fa_error *err) {
         worker_arg *w = FA_NEW(worker_arg);
         if (!w) goto nomem;
         *w = (worker_arg){p, i};
-        if (pthread_create(&p->thread[i - 1], NULL, worker_main, w) != 0) {
+        if (!start_quiet(&p->thread[i - 1], w)) {
             fa_free(w);
             fa_pool_free(p);
             return fa_fail(err, FFAI_ENOMEM, "threads: cannot start thread %d of %d", i + 1, n_thread);

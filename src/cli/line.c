@@ -1,6 +1,5 @@
 /* Lines through libedit on a terminal, through getline elsewhere. */
-#define _DEFAULT_SOURCE
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include "cli/line.h"
 #include "cli/term.h"
 
@@ -8,12 +7,16 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 enum { HISTORY_LINES = 1000 };
 
@@ -32,6 +35,30 @@ static char *prompt_text(EditLine *el) {
     line_reader *r = NULL;
     el_get(el, EL_CLIENTDATA, &r);
     return r && r->more ? more : first;
+}
+
+/* The next character for libedit. Ctrl-C is let in only while it waits, so that none is lost between a look at the flag
+ * and the read. 1, 0 at the end, -1. */
+static int read_char(EditLine *el, wchar_t *c) {
+    mbstate_t state;
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t open;
+    (void)el;
+    memset(&state, 0, sizeof state);
+    pthread_sigmask(SIG_SETMASK, NULL, &open);
+    sigdelset(&open, SIGINT);
+    for (;;) {
+        char byte;
+        if (ppoll(&in, 1, NULL, &open) < 0) {
+            if (errno == EINTR && !term_interrupted()) continue; /* a resized terminal, say */
+            return -1;
+        }
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n <= 0) return n < 0 ? -1 : 0;
+        size_t got = mbrtowc(c, &byte, 1, &state);
+        if (got == (size_t)-1) memset(&state, 0, sizeof state); /* no character: left out */
+        if (got <= 1) return 1;
+    }
 }
 
 /* libedit reads characters of the locale: anything but UTF-8 would cut them into bytes. */
@@ -56,6 +83,7 @@ line_reader *line_open(const char *path) {
     el_set(r->el, EL_PROMPT, prompt_text);
     el_set(r->el, EL_EDITOR, "emacs");
     el_set(r->el, EL_SIGNAL, 0); /* Ctrl-C is the program's business */
+    el_set(r->el, EL_GETCFN, read_char);
     el_set(r->el, EL_HIST, history, r->hist);
     el_source(r->el, NULL);
     history(r->hist, &ev, H_SETSIZE, HISTORY_LINES);
@@ -86,8 +114,12 @@ void line_close(line_reader *r) {
 static line_result raw_line(line_reader *r, const char **line, size_t *len) {
     if (r->el) {
         int n = 0;
-        errno = 0;
+        sigset_t interrupt, before;
+        sigemptyset(&interrupt);
+        sigaddset(&interrupt, SIGINT);
+        pthread_sigmask(SIG_BLOCK, &interrupt, &before); /* see read_char */
         const char *s = el_gets(r->el, &n);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (term_clear_interrupt()) return LINE_INTERRUPTED;
         if (!s || n <= 0) return LINE_END;
         *line = s;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,6 +76,13 @@ static int expect(term *t, const char *text) {
     return fail(t, "expect", text);
 }
 
+static int by_key(term *t) {
+    struct termios mode;
+    for (double end = now() + SECONDS; now() < end && !t->ended; take(t, 5))
+        if (tcgetattr(t->fd, &mode) == 0 && !(mode.c_lflag & ICANON)) return 0;
+    return fail(t, "prompt", "key by key");
+}
+
 static size_t unescape(char *s) {
     char *out = s, *begin = s;
     for (; *s; s++) {
@@ -104,6 +112,7 @@ static int step(term *t, char *line) {
     }
     if (!strcmp(line, "send")) return write(t->fd, arg, n) == (ssize_t)n ? 0 : fail(t, "send", arg);
     if (!strcmp(line, "expect")) return expect(t, arg);
+    if (!strcmp(line, "prompt")) return expect(t, arg) || by_key(t) ? FAILED : 0;
     if (!strcmp(line, "absent")) return t->all && strstr(t->all + t->seen, arg) ? fail(t, "absent", arg) : 0;
     if (!strcmp(line, "size")) {
         struct winsize w = {0};

@@ -21,26 +21,33 @@ chat() { "$FFAI" chat -m "$model" --seed 1 "$@"; }
 # A conversation: answers come, the prompt comes back, history and editing work, /quit leaves with 0.
 play talk 0 chat -m "$model" -n 12 --seed 1 <<'S'
 expect /help lists the commands
-expect > 
+prompt > 
 send How do you do?\n
-expect \n> 
+prompt \n> 
 send /stats\n
 expect from the cache
 expect tokens/s
+prompt \n> 
 send /regen\n
-expect \n> 
+prompt \n> 
 send /stat\n
 expect did you mean /stats?
+prompt > 
 send /save talk.json\n
 expect 2 messages saved to talk.json
+prompt > 
 send /reset\n
 expect a new conversation
+prompt > 
 send /load talk.json\n
 expect 2 messages loaded
+prompt > 
 send \e[A\n
 expect 2 messages loaded
+prompt > 
 send /nonsense-xyz\n
 expect /help lists them
+prompt > 
 send /quit\n
 end
 S
@@ -49,35 +56,37 @@ grep -q '"role": "user", "content": "How do you do?"' talk.json || fail "/save: 
 
 # Ctrl-C stops the answer, not the program; at the prompt it empties the line; Ctrl-D leaves.
 play interrupt 0 chat -m "$model" --ignore-eos --temp 1 --seed 3 --ctx 4096 <<'S'
-expect > 
+prompt > 
 send Tell me a long story.\n
 expect  the
 send \x03
 expect stopped
-expect > 
+prompt > 
 send rubbish\x03
 expect Ctrl-D or /quit leaves
-expect > 
+prompt > 
 send \x04
 end
 S
 
 # Several lines, umlauts, a system message, a terminal that is resized.
 play lines 0 chat -m "$model" -n 4 --seed 1 <<'S'
-expect > 
+prompt > 
 size 30 60
 send /system Schöne Grüße\n
 expect system message set
+prompt > 
 send one\\\n
-expect … 
+prompt … 
 send two\n
-expect \n> 
+prompt \n> 
 send """three\n
-expect … 
+prompt … 
 send four"""\n
-expect \n> 
+prompt \n> 
 send /save lines.json\n
 expect messages saved
+prompt > 
 send \x04
 end
 S
