@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 labels=${1:-^(base|tensor|qfmt|kern|ops)$}
 root=$PWD/build/aarch64-root
-packages=(libsimdjson-dev libsimdjson14 libcmocka-dev libcmocka0 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2)
+packages=(libsimdjson-dev libsimdjson14 libcmocka-dev libcmocka0 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2
+    libedit-dev libedit2 libbsd0 libmd0 libtinfo6)
 
 tools/deps.sh ci
 if [ ! -e "$root/.done" ]; then
@@ -23,5 +24,5 @@ fi
 export PKG_CONFIG_LIBDIR=$root/usr/lib/aarch64-linux-gnu/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root FFAI_CROSS_ROOT=$root
 cmake --preset aarch64 >build/aarch64.configure.log 2>&1 || { cat build/aarch64.configure.log; exit 1; }
 cmake --build --preset aarch64
-QEMU_LD_PREFIX=/usr/aarch64-linux-gnu QEMU_SET_ENV=LD_LIBRARY_PATH=$root/usr/lib/aarch64-linux-gnu \
+QEMU_LD_PREFIX=/usr/aarch64-linux-gnu QEMU_SET_ENV=LD_LIBRARY_PATH=$root/usr/lib/aarch64-linux-gnu:$root/lib/aarch64-linux-gnu \
     ctest --preset aarch64 -L "$labels" --no-tests=error
