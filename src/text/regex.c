@@ -10,7 +10,7 @@
 
 /* PCRE2 limits the work of a match from one place of the text only. So a search covers WINDOW places at a time, and
  * between the windows of one encode the clock is looked at. */
-enum { MATCH_LIMIT = 5000000, WINDOW = 64, MAX_SECONDS = 10, JIT_STACK_MAX = 8 << 20 };
+enum { MATCH_LIMIT = 5000000, WINDOW = 64, MAX_SECONDS = 10, JIT_STACK_MAX = 64 << 20 };
 
 struct fa_regex {
     pcre2_code *code;
@@ -22,7 +22,8 @@ struct fa_regex_run {
     pcre2_match_context *mc;
     pcre2_match_data *md;
     pcre2_jit_stack *stack;
-    double from; /* when the encode that uses it began */
+    double from, cpu; /* when the encode that uses it began: the clock, and the thread's processor time */
+    size_t tried;     /* places where a match was tried since the clock was looked at */
 };
 
 static void *take(size_t n, void *unused) {
@@ -92,7 +93,9 @@ void fa_regex_run_free(fa_regex_run *r) {
 }
 
 void fa_regex_run_begin(fa_regex_run *r) {
-    if (r) r->from = fa_thread_now();
+    if (!r) return;
+    r->from = fa_now();
+    r->cpu = fa_thread_now();
 }
 
 static fa_regex_run *new_run(void) {
@@ -121,13 +124,24 @@ static int match(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, 
     return rc == 0 ? 1 : rc; /* 0: a match with more groups than the one that is kept */
 }
 
+/* Asked before each window. Short words have several searches for each character, so the clock is looked at when a
+ * whole window of places was tried, and the processor time, which costs a system call, when the clock says that it may
+ * be too much. */
+static bool too_long(fa_regex_run *run, size_t n) {
+    double max = MAX_SECONDS + (double)n * 1e-5;
+    if (run->tried < WINDOW) return false;
+    run->tried = 0;
+    return fa_now() - run->from > max && fa_thread_now() - run->cpu > max;
+}
+
 /* The first match at or behind `at`; the result of PCRE2. */
 static int search(const fa_regex *r, fa_regex_run *run, const char *s, size_t n, size_t at) {
     int rc = PCRE2_ERROR_NOMATCH;
     for (; at <= n && rc == PCRE2_ERROR_NOMATCH; at += WINDOW) {
         while (at < n && ((unsigned char)s[at] & 0xC0) == 0x80) at++;
-        if (fa_thread_now() - run->from > MAX_SECONDS + (double)n * 1e-5) return PCRE2_ERROR_MATCHLIMIT;
+        if (too_long(run, n)) return PCRE2_ERROR_MATCHLIMIT;
         rc = match(r, run, s, n, at);
+        run->tried += rc > 0 ? pcre2_get_ovector_pointer(run->md)[0] - at + 1 : n - at < WINDOW ? n - at + 1 : WINDOW;
     }
     return rc;
 }

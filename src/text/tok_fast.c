@@ -245,10 +245,10 @@ static int vocabulary(cursor *c, fa_tok *t, size_t *n_tok) {
     return c->bad || fa_strtab_index(&t->name, NULL) ? FFAI_OK : FFAI_ENOMEM;
 }
 
-/* "a b" in two. */
+/* "a b" in two; not a version line, which is no merge. */
 static bool halves(piece *a, piece *b) {
     const char *space = a->n ? (const char *)memchr(a->s, ' ', a->n) : NULL;
-    if (!space) return false;
+    if (!space || (a->n >= 8 && memcmp(a->s, "#version", 8) == 0)) return false;
     *b = (piece){space + 1, (size_t)(a->s + a->n - space) - 1};
     a->n = (size_t)(space - a->s);
     return !b->n || !memchr(b->s, ' ', b->n);

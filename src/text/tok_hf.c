@@ -189,8 +189,9 @@ static int read_merges(fa_tok *t, const fa_jnode *list, fa_error *err) {
     for (const fa_jnode *m = fa_jfirst(list); m && !rc; m = fa_jnext(m), i++) {
         size_t na, nb;
         const char *s = fa_jstr(m, &na);
-        if (s) {
-            rc = fa_tok_merge_text(g, s, na, i, err);
+        if (s) { /* the reference skips what merges.txt begins with */
+            bool version = na >= 8 && memcmp(s, "#version", 8) == 0;
+            rc = version ? FFAI_OK : fa_tok_merge_text(g, s, na, i, err);
             continue;
         }
         const fa_jnode *first = fa_jfirst(m), *second = fa_jnext(first);

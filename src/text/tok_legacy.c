@@ -318,7 +318,11 @@ int fa_tok_from_vocab(fa_tok **out, const char *vocab, size_t n_vocab, const cha
     put_with_prefix(&w, w.row->pre);
     put_post(&w);
     fa_buf_puts(&w.b, ",\"decoder\":" BYTE_LEVEL("true", "true") ",\"model\":{\"type\":\"BPE\",");
-    if (*w.row->suffix) fa_buf_printf(&w.b, "\"end_of_word_suffix\":\"%s\",", w.row->suffix);
+    if (*w.row->suffix) { /* a letter that no word ends with may be missing: unknown */
+        fa_buf_printf(&w.b, "\"end_of_word_suffix\":\"%s\",\"unk_token\":", w.row->suffix);
+        put_string(&w.b, w.name[UNK] ? w.name[UNK] : "", w.name[UNK] ? w.n_name[UNK] : 0);
+        fa_buf_puts(&w.b, ",");
+    }
     put_merges(&w, merges, n_merges);
     fa_buf_puts(&w.b, ",\"vocab\":");
     fa_buf_add(&w.b, vocab, n_vocab);

@@ -143,6 +143,26 @@ static void test_left(void **state) {
         if (quick(whole[i], strlen(whole[i]))) fail_msg("taken: %s", whole[i]);
 }
 
+/* Lines of a merges.txt that begin with #version are no merges, even where the vocabulary could make one of them. */
+static void test_version(void **state) {
+    (void)state;
+    static const char *const with[] = {"[\"#version: 0.2\",\"a b\",\"#version b\"]", "[\"#version b\",\"a b\"]"};
+    const char *vocab = "{\"a\":0,\"b\":1,\"ab\":2,\"#version\":3,\"#versionb\":4}";
+    for (size_t i = 0; i < 2; i++) {
+        char *a = document(vocab, with[i], true), *b = document(vocab, "[\"a b\"]", true);
+        fa_tok *x, *y;
+        fa_error err;
+        assert_false(quick(a, strlen(a)));
+        if (fa_tok_from_json(&x, a, strlen(a), NULL, 0, "t", &err)) fail_msg("%s", err.msg);
+        if (fa_tok_from_json(&y, b, strlen(b), NULL, 0, "t", &err)) fail_msg("%s", err.msg);
+        compare(x, y);
+        fa_tok_free(x);
+        fa_tok_free(y);
+        free(a);
+        free(b);
+    }
+}
+
 /* What is cut off is never taken, and nothing behind the end is read (the sanitizers see that). */
 static void test_truncated(void **state) {
     (void)state;
@@ -183,10 +203,8 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same),
-        cmocka_unit_test(test_left),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_same),      cmocka_unit_test(test_left),      cmocka_unit_test(test_version),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

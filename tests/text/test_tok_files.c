@@ -333,6 +333,36 @@ static void test_folder_errors(void **state) {
     drop(scratch_dir, "vocab.txt");
 }
 
+/* CLIP: a letter that the vocabulary lacks at the end of a word is unk_token; without one it is left out. */
+static void test_clip_unknown(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int32_t id[3];
+        size_t n;
+    } row[] = {{"{\"tokenizer_class\":\"CLIPTokenizer\",\"unk_token\":\"<u>\"}", {2, 1, 0}, 3},
+               {"{\"tokenizer_class\":\"CLIPTokenizer\",\"unk_token\":null}", {2, 0}, 2}};
+    static const char vocab[] = "{\"a</w>\":0,\"<u>\":1,\"b\":2}";
+    put(scratch_dir, "vocab.json", vocab, sizeof vocab - 1);
+    put(scratch_dir, "merges.txt", "", 0);
+    for (size_t i = 0; i < 2; i++) {
+        fa_tok *t;
+        fa_error err;
+        int32_t *ids;
+        size_t n;
+        put(scratch_dir, "tokenizer_config.json", row[i].config, strlen(row[i].config));
+        if (fa_tok_from_dir(&t, scratch_dir, &err)) fail_msg("%s", err.msg);
+        assert_int_equal(fa_tok_encode(t, "bc a", 4, 0, &ids, &n, &err), 0);
+        assert_int_equal(n, row[i].n);
+        assert_memory_equal(ids, row[i].id, n * sizeof *ids);
+        fa_free(ids);
+        fa_tok_free(t);
+    }
+    drop(scratch_dir, "tokenizer_config.json");
+    drop(scratch_dir, "vocab.json");
+    drop(scratch_dir, "merges.txt");
+}
+
 /* ---- memory, time ---- */
 
 static void test_no_memory(void **state) {
@@ -399,9 +429,10 @@ static int drop_dir(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),     cmocka_unit_test(test_special),     cmocka_unit_test(test_order),
-        cmocka_unit_test(test_tekken_errors), cmocka_unit_test(test_rank_errors), cmocka_unit_test(test_spm_errors),
-        cmocka_unit_test(test_folder_errors), cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_reference),     cmocka_unit_test(test_special),      cmocka_unit_test(test_order),
+        cmocka_unit_test(test_tekken_errors), cmocka_unit_test(test_rank_errors),  cmocka_unit_test(test_spm_errors),
+        cmocka_unit_test(test_folder_errors), cmocka_unit_test(test_clip_unknown), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_linear),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
