@@ -37,6 +37,9 @@ SCHEMAS = {
     "int_high": ({"type": "integer", "maximum": -3}, [-2, -3, -40000, 0, 3]),
     "int_open": ({"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 10}, [0, 1, 9, 10, -1]),
     "int_half": ({"type": "integer", "minimum": 1.5, "maximum": 3.5}, [1, 2, 3, 4]),
+    "int_safe": ({"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991}, [0, -1, 999999999999999, 1.5]),
+    "int_64": ({"type": "integer", "minimum": 0, "maximum": 18446744073709551615}, [0, 7, -1]),
+    "num_wide": ({"type": "number", "exclusiveMinimum": -1e300, "maximum": 1e22}, [0, -12.5, "0"]),
     "int_one": ({"type": "integer", "minimum": 1000, "maximum": 1000}, [999, 1000, 1001]),
     "number": ({"type": "number"}, [0, -1.5, 1e5, "1"]),
     "num_range": ({"type": "number", "minimum": -1.25, "maximum": 2.5}, [-1.26, -1.25, -1.2, -1, 0, 0.5, 2, 2.5, 2.51, 3]),
@@ -117,6 +120,7 @@ SCHEMAS["format_len"] = ({"type": "string", "format": "hostname", "maxLength": 8
 GOOD_FORMATS = ["P1W"]
 # Refused: (schema, what the message must name)
 REFUSED = [
+    ({"type": "integer", "minimum": 2000000000000000}, "1e15 and more"),
     ({"not": {"type": "string"}}, "not"), ({"type": "array", "uniqueItems": True}, "uniqueItems"), ({"type": "array", "contains": {}}, "contains"),
     ({"type": "number", "multipleOf": 0.5}, "multipleOf"), ({"if": {}, "then": {"type": "null"}}, "if"), ({"dependentRequired": {"a": ["b"]}}, "dependentRequired"),
     ({"properties": {"x": {"properties": {"y/z": {"multipleOf": 2}}}}}, "/properties/x/properties/y~1z/multipleOf"), ({"$ref": "#/nowhere"}, "/$ref"), ({"$ref": "other.json"}, "/$ref"),

@@ -211,6 +211,7 @@ static void detection(void **state) {
         {"<start_function_call>", "function_gemma"},
         {"<TOOLCALL>", "nemotron"},
         {"<|start_of_role|> <|tool_call|>", "granite"},
+        {"message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>'", "phi4_mini"},
         {"<｜tool▁calls▁begin｜>", "deepseek"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -435,6 +435,11 @@ static void limits(void **state) {
     fa_gram_run_free(r);
     fa_gram_free(g);
     fa_buf b = {0};
+    fa_buf_puts(&b, "{\"type\":\"string\",\"enum\":["); /* long lists are not short of anything */
+    for (int i = 0; i < 10000; i++) fa_buf_printf(&b, "%s\"value number %d\"", i ? "," : "", i);
+    fa_buf_puts(&b, "]}");
+    fa_gram_free(compile(v, "json-schema", b.data));
+    b.len = 0;
     for (int i = 0; i < 300000; i++) fa_buf_puts(&b, "(");
     compile_fails(v, "regex", b.data, b.len);
     compile_fails(v, "gbnf", b.data, b.len);

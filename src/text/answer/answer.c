@@ -141,10 +141,12 @@ static void to_text(fa_answer *a) {
     a->bare_ok = a->fmt->bare != NULL;
 }
 
-static void begin_header(fa_answer *a) {
+/* `tag` began it and stays in it: GPT-OSS may leave out all that stands before <|channel|>. */
+static void begin_header(fa_answer *a, const char *tag, size_t n) {
     drop_lead(a);
     a->mode = FA_ANS_M_HEADER;
     a->head.len = 0;
+    keep(a, &a->head, tag, n);
     a->fresh = false;
 }
 
@@ -163,7 +165,7 @@ static void end_header(fa_answer *a, const char *end) {
 }
 
 /* A tag in the reasoning; false: it is text there. */
-static bool tag_in_think(fa_answer *a, fa_ans_kind kind) {
+static bool tag_in_think(fa_answer *a, fa_ans_kind kind, const char *s, size_t n) {
     switch (kind) {
     case FA_ANS_NO_TAG:
     case FA_ANS_DROP:
@@ -173,7 +175,7 @@ static bool tag_in_think(fa_answer *a, fa_ans_kind kind) {
         drop_lead(a);
         to_text(a);
         return true;
-    case FA_ANS_HEADER: begin_header(a); return true;
+    case FA_ANS_HEADER: begin_header(a, s, n); return true;
     default: return false;
     }
 }
@@ -218,7 +220,7 @@ static bool tag_in_text(fa_answer *a, const fa_ans_tag *t, const char *s, size_t
     case FA_ANS_CALL: fa_ans_begin_call(a, t->call, s, n); return true;
     case FA_ANS_SECTION:
     case FA_ANS_SECTION_END: return section_tag(a, s, n, t->kind == FA_ANS_SECTION);
-    case FA_ANS_HEADER: begin_header(a); return true;
+    case FA_ANS_HEADER: begin_header(a, s, n); return true;
     case FA_ANS_HEADER_END: return !fa_ans_is_space(t->text[0]);
     default: return true;
     }
@@ -234,7 +236,7 @@ static bool on_tag(fa_answer *a, int tag, const char *s, size_t n) {
         return true;
     }
     if (a->fmt->call_in_think && t->kind == FA_ANS_SECTION) return section_tag(a, s, n, true);
-    return tag_in_think(a, t->kind);
+    return tag_in_think(a, t->kind, s, n);
 }
 
 /* ---- steps ---- */
@@ -439,7 +441,7 @@ static void read_prompt(fa_answer *a, const char *s, size_t n) {
         if (a->mode == FA_ANS_M_HEADER && (!k || kind == FA_ANS_HEADER || kind == FA_ANS_DROP)) {
             if (a->head.len <= MAX_HEADER) keep(a, &a->head, s + i, k ? k : 1);
         } else if (k && kind == FA_ANS_HEADER) {
-            begin_header(a);
+            begin_header(a, s + i, k);
         } else if (k && kind == FA_ANS_HEADER_END && a->mode == FA_ANS_M_HEADER) {
             end_header(a, a->fmt->tags[tag].text);
         } else if (k && kind == FA_ANS_MESSAGE_END) {
@@ -499,7 +501,7 @@ static int set_up(fa_answer *a, const fa_answer_opts *o, fa_error *err) {
     }
     a->mode = FA_ANS_M_TEXT;
     a->bare_ok = a->fmt->bare != NULL;
-    if (o->prompt) {
+    if (o->prompt && o->prompt_len) {
         read_prompt(a, o->prompt, o->prompt_len);
     } else if (a->fmt->header) {
         a->mode = FA_ANS_M_HEADER;

@@ -18,6 +18,7 @@ typedef struct fa_ans_cx {
     const char *to;        /* recipient that a message's header named; else NULL */
     fa_ans_call *call;
     size_t n, cap;
+    bool cut; /* the output ended before the closing tag began */
     bool oom;
 } fa_ans_cx;
 

@@ -236,7 +236,9 @@ static bool glm(fa_ans_cx *cx, const pairs *p, const char *s, size_t n) {
     if (!(p->sep && seek(&r, p->sep, &to)) && !seek(&r, p->key, &to)) to = n;
     r.i = to;
     trim(s, &from, &to);
-    if (memchr(s + from, '\n', to - from) || memchr(s + from, '<', to - from)) return false;
+    for (size_t i = from; i < to; i++) /* a name, not prose about the tag */
+        if (fa_ans_is_space(s[i]) || strchr("<>`\"'", s[i])) return false;
+    if (cx->cut && r.i == n) return false; /* a name alone may be half a name */
     fa_ans_call *c = fa_ans_add(cx, s + from, to - from, NULL, 0);
     if (!c) return false;
     const fa_jnode *props = fa_ans_props(cx, c->name);

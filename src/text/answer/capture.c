@@ -26,6 +26,7 @@ static void heat_all(fa_answer *a) {
 void fa_ans_begin_call(fa_answer *a, const fa_ans_spec *spec, const char *open, size_t n) {
     a->mode = FA_ANS_M_CALL;
     a->spec = spec;
+    a->cx.cut = false;
     a->open.len = 0;
     fa_buf_add(&a->open, open, n);
     a->failed |= a->open.failed;
@@ -79,10 +80,27 @@ static void give_up(fa_answer *a) {
     }
 }
 
+/* How many bytes at the end of the output began the closing tag. */
+static size_t begun_close(const fa_answer *a, const char *s, size_t n) {
+    for (int i = 0; i < 3 && a->spec->close[i]; i++) {
+        size_t k = strlen(a->spec->close[i]);
+        while (--k)
+            if (k <= n && memcmp(s + n - k, a->spec->close[i], k) == 0) return k;
+    }
+    return 0;
+}
+
 /* The output has ended in the call. Without its closing tag it may still be whole; and if the tag stood in a quote that
  * never closed, the call ended there and the rest is looked at again (a few times: each costs a walk). */
 static void retry(fa_answer *a) {
     size_t n = a->in.len - a->pos, at = a->close_in_quote;
+    size_t k = a->quote || !n ? 0 : begun_close(a, a->in.data + a->pos, n);
+    if (k && parse(a, n - k)) {
+        fa_ans_drop(&a->cx);
+        end_call(a, n - k, k);
+        return;
+    }
+    a->cx.cut = true;
     if (at == SIZE_MAX || a->n_retry == MAX_RETRY) {
         end_call(a, n, 0);
         return;
@@ -93,6 +111,7 @@ static void retry(fa_answer *a) {
         return;
     }
     a->n_retry++;
+    a->cx.cut = false;
     end_call(a, at, strlen(a->spec->close[0]));
 }
 

@@ -410,9 +410,11 @@ static uint32_t constants(fa_schema *s, const fa_sset *set) {
             return fa_schema_fail(s, FFAI_EFORMAT, node, "enum", "must be an array of values");
         uint32_t alt = fa_gx_new(s->b, FA_GX_ALT, 0);
         fa_gx_add(s->b, alt, fa_gx_new(s->b, FA_GX_NEVER, 0));
+        s->listing = one && list ? NULL : node;
         for (const fa_jnode *v = one ? one : fa_jfirst(list); v && !s->b->rc; v = one ? NULL : fa_jnext(v)) {
             if (fa_schema_accepts(s, set, v, 0)) fa_gx_add(s->b, alt, fa_json_tree(s, v));
         }
+        s->listing = NULL;
         return alt;
     }
     return 0;

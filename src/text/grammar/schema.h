@@ -46,6 +46,7 @@ typedef struct fa_schema {
     size_t n_rule, cap_rule, n_done;
     fa_smap seen;
     uint32_t ws, string, character; /* rules that all values share, UINT32_MAX: not yet */
+    const fa_jnode *listing;        /* whose enum or const is being gone through: its values need no search in it */
 } fa_schema;
 
 /* ---- schema.c ---- */
@@ -71,7 +72,9 @@ bool fa_schema_count(fa_schema *s, const fa_jnode *node, const char *key, uint32
 /* ---- schema_val.c: strings and numbers ---- */
 uint32_t fa_schema_string(fa_schema *s, const fa_sset *set);
 uint32_t fa_schema_number(fa_schema *s, const fa_sset *set, bool integer);
-/* The strings that a set allows; *any: all of them, and nothing was made. */
+/* The strings that a set's patterns, formats and lengths allow; *any: all of them, and nothing was made. */
+bool fa_schema_texts(fa_schema *s, const fa_sset *set, fa_lang *out, bool *any);
+/* The same, of those that enum and const name. */
 bool fa_schema_lang(fa_schema *s, const fa_sset *set, fa_lang *out, bool *any);
 /* The pattern as a language over whole strings. */
 bool fa_schema_pattern(fa_schema *s, const fa_jnode *node, const char *key, const char *text, size_t len, fa_lang *out);

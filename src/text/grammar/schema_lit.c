@@ -154,7 +154,7 @@ static bool string_allowed(fa_schema *s, const fa_sset *set, const fa_jnode *v) 
     size_t n;
     const char *text = fa_jstr(v, &n);
     fa_lang l;
-    bool any, ok = fa_schema_lang(s, set, &l, &any) && (any || fa_lang_has(&l, text, n));
+    bool any, ok = fa_schema_texts(s, set, &l, &any) && (any || fa_lang_has(&l, text, n));
     fa_lang_free(&l);
     return ok;
 }
@@ -220,7 +220,8 @@ bool fa_schema_accepts(fa_schema *s, const fa_sset *set, const fa_jnode *v, int 
     if (set->never || depth > MAX_DEPTH || s->b->rc || !(fa_sset_types(s, set) & type)) return false;
     for (size_t i = 0; i < set->n; i++) {
         const fa_jnode *node = set->item[i].node;
-        if (!constants_allow(node, v) || !choices_allow(s, node, v, depth)) return false;
+        if (!(depth == 0 && node == s->listing) && !constants_allow(node, v)) return false;
+        if (!choices_allow(s, node, v, depth)) return false;
         if (type == FA_S_OBJ && !object_allowed(s, node, v, depth)) return false;
         if (type == FA_S_ARR && !array_allowed(s, node, v, depth)) return false;
     }

@@ -150,13 +150,19 @@ static bool keep_constants(fa_schema *s, fa_lang *l, const fa_jnode *one, const 
     return ok;
 }
 
-bool fa_schema_lang(fa_schema *s, const fa_sset *set, fa_lang *out, bool *any) {
+bool fa_schema_texts(fa_schema *s, const fa_sset *set, fa_lang *out, bool *any) {
     limits k = string_limits(s, set);
     *out = (fa_lang){0};
     *any = !k.n && !k.min && k.max == FA_GX_INF;
+    return !s->b->rc && (*any || language(s, &k, out));
+}
+
+bool fa_schema_lang(fa_schema *s, const fa_sset *set, fa_lang *out, bool *any) {
+    bool listed = false, ok = fa_schema_texts(s, set, out, any);
     for (size_t i = 0; i < set->n; i++)
-        *any = *any && !fa_jget(set->item[i].node, "enum") && !fa_jget(set->item[i].node, "const");
-    bool ok = !s->b->rc && (*any || language(s, &k, out));
+        listed = listed || fa_jget(set->item[i].node, "enum") || fa_jget(set->item[i].node, "const");
+    if (ok && *any && listed) ok = fa_lang_lengths(s->b, 0, FA_GX_INF, out);
+    *any = *any && !listed;
     for (size_t i = 0; i < set->n && ok; i++) {
         const fa_jnode *one = fa_jget(set->item[i].node, "const"), *list = fa_jget(set->item[i].node, "enum");
         if (one || list) ok = keep_constants(s, out, one, list);
@@ -240,8 +246,6 @@ static bool bound(fa_schema *s, const fa_jnode *node, const char *key, double *v
     if (fa_jtype_of(n) != FA_JINT && fa_jtype_of(n) != FA_JNUM)
         return fa_schema_fail(s, FFAI_EFORMAT, node, key, "must be a number"), false;
     *v = fa_jnum(n, 0);
-    if (fabs(*v) >= 1e15)
-        return fa_schema_fail(s, FFAI_ELIMIT, node, key, "bounds of 1e15 and more are not supported"), false;
     return true;
 }
 
@@ -262,12 +266,27 @@ fa_sbounds fa_schema_bounds(fa_schema *s, const fa_sset *set) {
     return k;
 }
 
+/* Where there are bounds, numbers have up to 15 digits: a bound beyond those, like the ends of 64 bits, is none. */
+static bool within_digits(fa_schema *s, fa_sbounds *k) {
+    const double end = 1e15;
+    if ((k->has_min && k->min >= end) || (k->has_max && k->max <= -end)) {
+        static const char *const keys[] = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", NULL};
+        const char *const *key = keys;
+        while (*key && fabs(fa_jnum(fa_jget(k->at, *key), 0)) < end) key++;
+        return fa_schema_fail(s, FFAI_ELIMIT, k->at, *key, "numbers of 1e15 and more are not supported"), false;
+    }
+    k->has_min = k->has_min && k->min > -end;
+    k->has_max = k->has_max && k->max < end;
+    return true;
+}
+
 uint32_t fa_schema_number(fa_schema *s, const fa_sset *set, bool integer) {
     static const char any[] = "-?(0|[1-9][0-9]{0,15})(\\.[0-9]{1,16})?([eE][+-]?[0-9]{1,2})?",
                       whole[] = "0|-?[1-9][0-9]{0,14}";
     fa_sbounds k = fa_schema_bounds(s, set);
-    if (s->b->rc) return 0;
-    if (k.has_min || k.has_max) return fa_decimal_tree(s, &k, integer);
+    bool bounded = k.has_min || k.has_max;
+    if (s->b->rc || !within_digits(s, &k)) return 0;
+    if (bounded) return fa_decimal_tree(s, &k, integer);
     const char *p = integer ? whole : any;
     bool json = s->b->json;
     s->b->json = false;
