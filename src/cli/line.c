@@ -1,6 +1,6 @@
-/* Lines through libedit on a terminal, through getline elsewhere. */
-#define _DEFAULT_SOURCE
-#define _POSIX_C_SOURCE 200809L
+/* Lines through libedit on a terminal, through getline elsewhere: pipes, files, and terminals that cannot move the
+ * cursor (TERM=dumb), where a person gets a prompt but no editing. */
+#define _GNU_SOURCE /* ppoll */
 #include "cli/line.h"
 #include "cli/term.h"
 
@@ -8,17 +8,21 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <wchar.h>
 
 enum { HISTORY_LINES = 1000 };
 
 struct line_reader {
-    EditLine *el; /* NULL: no terminal */
+    EditLine *el; /* NULL: nothing can be edited */
+    bool person;  /* standard input is a terminal */
     History *hist;
     char *history; /* file */
     char *plain;   /* getline's buffer */
@@ -40,11 +44,47 @@ static void use_utf8(void) {
     if (strcasecmp(nl_langinfo(CODESET), "UTF-8")) setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+/* Waits until standard input, a terminal, can be read without waiting. False: Ctrl-C came first, at whatever moment:
+ * the signal is let in only where it ends the wait. */
+static bool wait_input(void) {
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t ours, before;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigprocmask(SIG_BLOCK, &ours, &before);
+    while (!term_interrupted() && ppoll(&p, 1, NULL, &before) < 0 && errno == EINTR) {
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return !term_interrupted();
+}
+
+/* libedit's next character, in place of its own function, which would miss a Ctrl-C just before its read. Bytes that
+ * are no UTF-8 are left out. */
+static int read_char(EditLine *el, wchar_t *out) {
+    char buf[8];
+    (void)el;
+    for (size_t n = 0;;) {
+        if (!wait_input()) {
+            errno = EINTR;
+            return -1;
+        }
+        ssize_t got = read(STDIN_FILENO, buf + n, 1);
+        if (got <= 0) return (int)got;
+        mbstate_t state = {0};
+        size_t len = mbrtowc(out, buf, ++n, &state);
+        if (len <= n) return 1;
+        if (len == (size_t)-1 || n == sizeof buf) n = 0;
+    }
+}
+
 line_reader *line_open(const char *path) {
     line_reader *r = (line_reader *)calloc(1, sizeof *r);
     HistEvent ev;
     const char *term = getenv("TERM");
-    if (!r || !isatty(STDIN_FILENO) || (term && !strcmp(term, "dumb"))) return r;
+    if (!r || !isatty(STDIN_FILENO)) return r;
+    r->person = true;
+    if (term && !strcmp(term, "dumb")) return r;
     use_utf8();
     r->el = el_init("ffai", stdin, isatty(STDOUT_FILENO) ? stdout : stderr, stderr);
     r->hist = history_init();
@@ -55,6 +95,7 @@ line_reader *line_open(const char *path) {
     el_set(r->el, EL_CLIENTDATA, r);
     el_set(r->el, EL_PROMPT, prompt_text);
     el_set(r->el, EL_EDITOR, "emacs");
+    el_set(r->el, EL_GETCFN, read_char);
     el_set(r->el, EL_SIGNAL, 0); /* Ctrl-C is the program's business */
     el_set(r->el, EL_HIST, history, r->hist);
     el_source(r->el, NULL);
@@ -64,7 +105,7 @@ line_reader *line_open(const char *path) {
     return r;
 }
 
-bool line_is_terminal(const line_reader *r) { return r->el != NULL; }
+bool line_is_terminal(const line_reader *r) { return r->person; }
 
 void line_close(line_reader *r) {
     HistEvent ev;
@@ -87,12 +128,19 @@ static line_result raw_line(line_reader *r, const char **line, size_t *len) {
     if (r->el) {
         int n = 0;
         errno = 0;
+        el_set(r->el, EL_PREP_TERM, 1); /* before the prompt is seen: Ctrl-D means the same from then on */
         const char *s = el_gets(r->el, &n);
         if (term_clear_interrupt()) return LINE_INTERRUPTED;
         if (!s || n <= 0) return LINE_END;
         *line = s;
         *len = (size_t)n;
     } else {
+        if (r->person) {
+            FILE *to = isatty(STDOUT_FILENO) ? stdout : stderr;
+            fputs(r->more ? ".. " : "> ", to);
+            fflush(to);
+            if (!wait_input() && term_clear_interrupt()) return LINE_INTERRUPTED;
+        }
         ssize_t n = getline(&r->plain, &r->cap, stdin);
         if (n < 0) return term_interrupted() ? LINE_INTERRUPTED : LINE_END;
         *line = r->plain;
