@@ -210,7 +210,7 @@ static bool is_blank(const char *s) {
 static int converse(chat *c) {
     int rc = 0;
     bool warned = false;
-    while (!c->quit && !ferror(stdout)) {
+    while (!c->quit && !ferror(stdout) && !term_terminated()) {
         const char *text;
         line_result got = line_read(c->lines, &text);
         if (got == LINE_END) {
@@ -219,6 +219,7 @@ static int converse(chat *c) {
         }
         if (got == LINE_INTERRUPTED) {
             if (!line_is_terminal(c->lines)) return 0;
+            if (term_terminated()) break;
             putchar('\n');
             if (!warned) term_note("Ctrl-D or /quit leaves");
             warned = true;
