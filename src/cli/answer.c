@@ -26,6 +26,17 @@ static int collect_stops(answer_env *env) {
     return 0;
 }
 
+int answer_check(const cli_opts *o) {
+    const char *given = cli_str(o, OPT_ANSWER_FORMAT, "auto"), *name = "auto";
+    for (size_t i = 0; name && strcmp(name, given); i++) name = ffai_parser_format_at(i);
+    if (name) return 0;
+    char list[1200] = "auto";
+    size_t n = strlen(list);
+    for (size_t i = 0; (name = ffai_parser_format_at(i)) && n + strlen(name) + 3 < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, ", %s", name);
+    return cli_usage(o, "--answer-format: \"%s\" is none of %s", given, list);
+}
+
 int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat) {
     const char *reasoning = cli_str(o, OPT_REASONING, "auto");
     *env = (answer_env){.o = o, .m = m, .e = e, .as_chat = as_chat};

@@ -33,6 +33,8 @@ typedef struct answer {
     answer_times t;
 } answer;
 
+/* --answer-format: 2 after a message when there is no such format. */
+int answer_check(const cli_opts *o);
 /* Sets up *env from the command line: stop strings, length, sampling, what is shown. */
 int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_chat);
 void answer_env_free(answer_env *env);

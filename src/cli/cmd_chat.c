@@ -125,7 +125,7 @@ static int cmd_reset_run(chat *c, const char *arg) {
 static int cmd_save_run(chat *c, const char *arg) {
     if (!*arg) return cli_fail(c->o, "/save: a file name is missing");
     int rc = dialog_save(c->o, &c->d, arg);
-    if (!rc) term_note("%zu messages saved to %s", c->d.n, arg);
+    if (!rc) term_note("%zu message%s saved to %s", c->d.n, c->d.n == 1 ? "" : "s", arg);
     return rc;
 }
 
@@ -134,7 +134,7 @@ static int cmd_load_run(chat *c, const char *arg) {
     int rc = dialog_load(c->o, &c->d, arg);
     if (rc) return rc;
     c->from = 0;
-    term_note("%zu messages loaded from %s", c->d.n, arg);
+    term_note("%zu message%s loaded from %s", c->d.n, c->d.n == 1 ? "" : "s", arg);
     if (c->d.n && c->d.msg[c->d.n - 1].role == ROLE_USER) return reply(c, c->d.n);
     return 0;
 }
@@ -210,7 +210,7 @@ static bool is_blank(const char *s) {
 static int converse(chat *c) {
     int rc = 0;
     bool warned = false;
-    while (!c->quit && !ferror(stdout)) {
+    while (!c->quit && !ferror(stdout) && !term_terminated()) {
         const char *text;
         line_result got = line_read(c->lines, &text);
         if (got == LINE_END) {
@@ -219,6 +219,7 @@ static int converse(chat *c) {
         }
         if (got == LINE_INTERRUPTED) {
             if (!line_is_terminal(c->lines)) return 0;
+            if (term_terminated()) break;
             putchar('\n');
             if (!warned) term_note("Ctrl-D or /quit leaves");
             warned = true;
@@ -263,6 +264,7 @@ static int run_chat(const cli_opts *o) {
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
     if (!rc) rc = constraint_check(o);
+    if (!rc) rc = answer_check(o);
     if (!rc) rc = dialog_args(o, OPT_TEMPLATE_ARG, &args);
     if (!rc) rc = session_model(o, false, &c.m);
     ffai_engine_opts eo = session_engine_opts(o);
@@ -306,7 +308,7 @@ const cli_command cmd_chat = {
             "When the conversation outgrows the context, its oldest turns are no longer shown to the model.",
     .examples = "chat -m models/gemma-3-270m-it --system \"You are a pirate.\"\n"
                 "chat -m model.gguf --ctx 8192 --temp 0.7\n"
-                "printf 'Hello!\\n/stats\\n' | ffai chat -m model.gguf",
+                "chat -m model.gguf --quiet < questions.txt > answers.txt",
     .options = chat_options,
     .run = run_chat,
 };

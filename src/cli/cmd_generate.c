@@ -67,6 +67,7 @@ static int run_generate(const cli_opts *o) {
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_sampling_check(o);
     if (!rc) rc = constraint_check(o);
+    if (!rc) rc = answer_check(o);
     if (!rc) rc = cli_exclusive(o, modes);
     bool prompted = cli_has(o, OPT_PROMPT) || cli_has(o, OPT_PROMPT_FILE) || !cli_has(o, OPT_MESSAGES);
     if (!rc && prompted) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);

@@ -5,7 +5,15 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+
+/* What is wrong with the input is said with its file's name; templates name themselves. */
+static int failed(const cli_opts *o, const ffai_error *err) {
+    static const char input[] = "the template's input";
+    if (strncmp(err->msg, input, sizeof input - 1)) return cli_fail(o, "%s", err->msg);
+    return cli_fail(o, "--messages %s%s", cli_str(o, OPT_CONVERSATION, ""), err->msg + sizeof input - 1);
+}
 
 static int render_file(const cli_opts *o, const char *json, size_t len, char **text, size_t *n) {
     const char *path = cli_str(o, OPT_TEMPLATE, "");
@@ -16,7 +24,7 @@ static int render_file(const cli_opts *o, const char *json, size_t len, char **t
     int rc = text_read(o, OPT_TEMPLATE, path, &source, &n_source);
     if (rc) return rc;
     if (ffai_template_parse(&t, source, n_source, path, &err) || ffai_template_render(t, json, len, text, n, &err))
-        rc = cli_fail(o, "%s", err.msg);
+        rc = failed(o, &err);
     ffai_template_free(t);
     free(source);
     return rc;
@@ -27,8 +35,7 @@ static int render_model(const cli_opts *o, const char *json, size_t len, char **
     ffai_error err;
     int rc = session_model(o, true, &m);
     if (rc) return rc;
-    if (ffai_chat_render(m, cli_str(o, OPT_TEMPLATE_NAME, NULL), json, len, text, n, &err))
-        rc = cli_fail(o, "%s", err.msg);
+    if (ffai_chat_render(m, cli_str(o, OPT_TEMPLATE_NAME, NULL), json, len, text, n, &err)) rc = failed(o, &err);
     ffai_model_free(m);
     return rc;
 }

@@ -92,6 +92,39 @@ void help_man(FILE *to) {
 
 /* ---- completions ---- */
 
+static bool has_choices(const opt_row *r) { return r->choices || r == &cli_options[OPT_ANSWER_FORMAT]; }
+
+/* The values that an option can have, with spaces between. */
+static void choices(FILE *to, const opt_row *r) {
+    const char *name;
+    if (r == &cli_options[OPT_ANSWER_FORMAT]) {
+        fputs("auto", to);
+        for (size_t i = 0; (name = ffai_parser_format_at(i)); i++) fprintf(to, " %s", name);
+        return;
+    }
+    for (const char *p = r->choices; *p; p++) fputc(*p == '|' ? ' ' : *p, to);
+}
+
+/* case lines of bash for the values of an option; `optional`: those options whose value needs "=" */
+static void bash_values(FILE *to, bool optional) {
+    for (const cli_command *const *c = cli_commands; *c; c++)
+        for (const opt_id *id = (*c)->options; *id != OPT_END; id++) {
+            const opt_row *r = &cli_options[*id];
+            if (r->kind == KIND_FLAG || (r->kind == KIND_OPT_CHOICE) != optional) continue;
+            fprintf(to, "    \"%s --%s\"", (*c)->name, r->name);
+            if (r->letter) fprintf(to, " | \"%s -%c\"", (*c)->name, r->letter);
+            if (r->kind == KIND_PATH) {
+                fputs(") compopt -o default; return ;;\n", to);
+            } else if (has_choices(r)) {
+                fputs(") COMPREPLY=($(compgen -W \"", to);
+                choices(to, r);
+                fputs("\" -- \"$cur\")); return ;;\n", to);
+            } else {
+                fputs(") return ;;\n", to);
+            }
+        }
+}
+
 void help_bash(FILE *to) {
     fputs("# bash completion for ffai, printed by `ffai help --completion bash`\n_ffai() {\n"
           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}\n    "
@@ -100,23 +133,15 @@ void help_bash(FILE *to) {
           to);
     for (const cli_command *const *c = cli_commands; *c; c++)
         fprintf(to, "%s%s", c == cli_commands ? "" : " ", (*c)->name);
-    fputs("\" -- \"$cur\"))\n        return\n    fi\n    case \"$cmd $prev\" in\n", to);
-    for (const cli_command *const *c = cli_commands; *c; c++)
-        for (const opt_id *id = (*c)->options; *id != OPT_END; id++) {
-            const opt_row *r = &cli_options[*id];
-            if (r->kind == KIND_FLAG || r->kind == KIND_OPT_CHOICE) continue;
-            fprintf(to, "    \"%s --%s\"", (*c)->name, r->name);
-            if (r->letter) fprintf(to, " | \"%s -%c\"", (*c)->name, r->letter);
-            if (r->kind == KIND_PATH) {
-                fputs(") compopt -o default; return ;;\n", to);
-            } else if (r->kind == KIND_CHOICE) {
-                fputs(") COMPREPLY=($(compgen -W \"", to);
-                for (const char *p = r->choices; *p; p++) fputc(*p == '|' ? ' ' : *p, to);
-                fputs("\" -- \"$cur\")); return ;;\n", to);
-            } else {
-                fputs(") return ;;\n", to);
-            }
-        }
+    fputs("\" -- \"$cur\"))\n        return\n    fi\n", to);
+    /* readline takes --flag=value for three words */
+    fputs("    if [ \"$cur\" = = ] || [ \"$prev\" = = ]; then\n"
+          "        if [ \"$cur\" = = ]; then cur=; else prev=${COMP_WORDS[COMP_CWORD-2]}; fi\n"
+          "    case \"$cmd $prev\" in\n",
+          to);
+    bash_values(to, true);
+    fputs("    esac\n    fi\n    case \"$cmd $prev\" in\n", to);
+    bash_values(to, false);
     fputs("    esac\n    case \"$cmd\" in\n", to);
     for (const cli_command *const *c = cli_commands; *c; c++) {
         fprintf(to, "    %s) COMPREPLY=($(compgen -W \"--help", (*c)->name);
@@ -156,9 +181,9 @@ static void zsh_option(FILE *to, const opt_row *r) {
         if (r->kind != KIND_FLAG) {
             fprintf(to, r->kind == KIND_OPT_CHOICE ? "::%s:" : ":%s:", r->arg);
             if (r->kind == KIND_PATH) fputs("_files", to);
-            if (r->choices) {
+            if (has_choices(r)) {
                 fputc('(', to);
-                for (const char *p = r->choices; *p; p++) fputc(*p == '|' ? ' ' : *p, to);
+                choices(to, r);
                 fputc(')', to);
             }
         }
@@ -201,9 +226,9 @@ void help_fish(FILE *to) {
             fprintf(to, "complete -c ffai -n '__fish_seen_subcommand_from %s' -l %s", (*c)->name, r->name);
             if (r->letter) fprintf(to, " -s %c", r->letter);
             if (r->kind != KIND_FLAG && r->kind != KIND_OPT_CHOICE) fputs(r->kind == KIND_PATH ? " -r -F" : " -x", to);
-            if (r->kind == KIND_CHOICE) {
+            if (has_choices(r)) {
                 fputs(" -a '", to);
-                for (const char *p = r->choices; *p; p++) fputc(*p == '|' ? ' ' : *p, to);
+                choices(to, r);
                 fputc('\'', to);
             }
             fputs(" -d '", to);

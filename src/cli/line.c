@@ -1,5 +1,6 @@
-/* Lines through libedit on a terminal, through getline elsewhere. */
-#define _GNU_SOURCE
+/* Lines through libedit on a terminal, through getline elsewhere: pipes, files, and terminals that cannot move the
+ * cursor (TERM=dumb), where a person gets a prompt but no editing. */
+#define _GNU_SOURCE /* ppoll */
 #include "cli/line.h"
 #include "cli/term.h"
 
@@ -21,7 +22,8 @@
 enum { HISTORY_LINES = 1000 };
 
 struct line_reader {
-    EditLine *el; /* NULL: no terminal */
+    EditLine *el; /* NULL: nothing can be edited */
+    bool person;  /* standard input is a terminal */
     History *hist;
     char *history; /* file */
     char *plain;   /* getline's buffer */
@@ -37,41 +39,53 @@ static char *prompt_text(EditLine *el) {
     return r && r->more ? more : first;
 }
 
-/* The next character for libedit. Ctrl-C is let in only while it waits, so that none is lost between a look at the flag
- * and the read. 1, 0 at the end, -1. */
-static int read_char(EditLine *el, wchar_t *c) {
-    mbstate_t state;
-    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
-    sigset_t open;
-    (void)el;
-    memset(&state, 0, sizeof state);
-    pthread_sigmask(SIG_SETMASK, NULL, &open);
-    sigdelset(&open, SIGINT);
-    for (;;) {
-        char byte;
-        if (ppoll(&in, 1, NULL, &open) < 0) {
-            if (errno == EINTR && !term_interrupted()) continue; /* a resized terminal, say */
-            return -1;
-        }
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
-        if (n <= 0) return n < 0 ? -1 : 0;
-        size_t got = mbrtowc(c, &byte, 1, &state);
-        if (got == (size_t)-1) memset(&state, 0, sizeof state); /* no character: left out */
-        if (got <= 1) return 1;
-    }
-}
-
 /* libedit reads characters of the locale: anything but UTF-8 would cut them into bytes. */
 static void use_utf8(void) {
     setlocale(LC_CTYPE, "");
     if (strcasecmp(nl_langinfo(CODESET), "UTF-8")) setlocale(LC_CTYPE, "C.UTF-8");
 }
 
+/* Waits until standard input, a terminal, can be read without waiting. False: Ctrl-C came first, at whatever moment:
+ * the signal is let in only where it ends the wait. */
+static bool wait_input(void) {
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t ours, before;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &ours, &before);
+    while (!term_interrupted() && ppoll(&p, 1, NULL, &before) < 0 && errno == EINTR) {
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !term_interrupted();
+}
+
+/* libedit's next character, in place of its own function, which would miss a Ctrl-C just before its read. Bytes that
+ * are no UTF-8 are left out. */
+static int read_char(EditLine *el, wchar_t *out) {
+    char buf[8];
+    (void)el;
+    for (size_t n = 0;;) {
+        if (!wait_input()) {
+            errno = EINTR;
+            return -1;
+        }
+        ssize_t got = read(STDIN_FILENO, buf + n, 1);
+        if (got <= 0) return (int)got;
+        mbstate_t state = {0};
+        size_t len = mbrtowc(out, buf, ++n, &state);
+        if (len <= n) return 1;
+        if (len == (size_t)-1 || n == sizeof buf) n = 0;
+    }
+}
+
 line_reader *line_open(const char *path) {
     line_reader *r = (line_reader *)calloc(1, sizeof *r);
     HistEvent ev;
     const char *term = getenv("TERM");
-    if (!r || !isatty(STDIN_FILENO) || (term && !strcmp(term, "dumb"))) return r;
+    if (!r || !isatty(STDIN_FILENO)) return r;
+    r->person = true;
+    if (term && !strcmp(term, "dumb")) return r;
     use_utf8();
     r->el = el_init("ffai", stdin, isatty(STDOUT_FILENO) ? stdout : stderr, stderr);
     r->hist = history_init();
@@ -82,8 +96,8 @@ line_reader *line_open(const char *path) {
     el_set(r->el, EL_CLIENTDATA, r);
     el_set(r->el, EL_PROMPT, prompt_text);
     el_set(r->el, EL_EDITOR, "emacs");
-    el_set(r->el, EL_SIGNAL, 0); /* Ctrl-C is the program's business */
     el_set(r->el, EL_GETCFN, read_char);
+    el_set(r->el, EL_SIGNAL, 0); /* Ctrl-C is the program's business */
     el_set(r->el, EL_HIST, history, r->hist);
     el_source(r->el, NULL);
     history(r->hist, &ev, H_SETSIZE, HISTORY_LINES);
@@ -92,7 +106,7 @@ line_reader *line_open(const char *path) {
     return r;
 }
 
-bool line_is_terminal(const line_reader *r) { return r->el != NULL; }
+bool line_is_terminal(const line_reader *r) { return r->person; }
 
 void line_close(line_reader *r) {
     HistEvent ev;
@@ -114,17 +128,20 @@ void line_close(line_reader *r) {
 static line_result raw_line(line_reader *r, const char **line, size_t *len) {
     if (r->el) {
         int n = 0;
-        sigset_t interrupt, before;
-        sigemptyset(&interrupt);
-        sigaddset(&interrupt, SIGINT);
-        pthread_sigmask(SIG_BLOCK, &interrupt, &before); /* see read_char */
+        errno = 0;
+        el_set(r->el, EL_PREP_TERM, 1); /* before the prompt is seen: Ctrl-D means the same from then on */
         const char *s = el_gets(r->el, &n);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (term_clear_interrupt()) return LINE_INTERRUPTED;
         if (!s || n <= 0) return LINE_END;
         *line = s;
         *len = (size_t)n;
     } else {
+        if (r->person) {
+            FILE *to = isatty(STDOUT_FILENO) ? stdout : stderr;
+            fputs(r->more ? ".. " : "> ", to);
+            fflush(to);
+            if (!wait_input() && term_clear_interrupt()) return LINE_INTERRUPTED;
+        }
         ssize_t n = getline(&r->plain, &r->cap, stdin);
         if (n < 0) return term_interrupted() ? LINE_INTERRUPTED : LINE_END;
         *line = r->plain;

@@ -101,7 +101,8 @@ static int unknown_option(const cli_opts *o, const char *arg) {
     if (near) return cli_usage(o, "unknown option %s; did you mean --%s?", name, near);
     for (const cli_command *const *c = cli_commands; *c; c++)
         for (const opt_id *id = (*c)->options; *id != OPT_END; id++)
-            if (!strcmp(cli_options[*id].name, bare))
+            if (!strcmp(cli_options[*id].name, bare) ||
+                (name[1] != '-' && !name[2] && cli_options[*id].letter == name[1]))
                 return cli_usage(o, "unknown option %s; it is an option of ffai %s", name, (*c)->name);
     return cli_usage(o, "unknown option %s", name);
 }

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static bool g_quiet, g_verbose;
-static volatile sig_atomic_t g_interrupted;
+static volatile sig_atomic_t g_interrupted, g_terminated;
 
 void term_init(bool quiet, bool verbose) {
     g_quiet = quiet;
@@ -60,8 +60,8 @@ void term_detail(const char *fmt, ...) {
 }
 
 static void on_interrupt(int sig) {
-    (void)sig;
     g_interrupted = 1;
+    if (sig == SIGTERM) g_terminated = 1;
 }
 
 void term_catch_interrupt(bool once) {
@@ -93,6 +93,8 @@ void term_catch_lost_page(void) {
     sigemptyset(&a.sa_mask);
     sigaction(SIGBUS, &a, NULL);
 }
+
+bool term_terminated(void) { return g_terminated != 0; }
 
 bool term_interrupted(void) { return g_interrupted != 0; }
 

@@ -25,6 +25,7 @@ void term_catch_interrupt(bool once);
 /* Makes SIGBUS (a mapped model file was truncated) end the program with a message and status 1. */
 void term_catch_lost_page(void);
 bool term_interrupted(void);
+bool term_terminated(void); /* by SIGTERM, which counts as an interrupt too */
 /* Forgets that Ctrl-C was pressed; returns whether it was. */
 bool term_clear_interrupt(void);
 

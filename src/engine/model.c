@@ -170,6 +170,7 @@ static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
 
 int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
     *out = NULL;
+    if (!path) return fa_fail(err, FFAI_EINVAL, "ffai_model_open: path is NULL");
     const char *synthetic = opts ? opts->synthetic : NULL;
     bool private_copy, config_only = (opts && opts->config_only) || synthetic;
     int rc = check_opts(opts, &private_copy, err);

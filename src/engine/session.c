@@ -248,6 +248,7 @@ int ffai_session_save(ffai_request *r, const char *path, ffai_error *err) {
     int slot;
     bool waits;
     head h;
+    if (!path) return fa_fail(err, FFAI_EINVAL, "ffai_session_save: path is NULL");
     const int32_t *ids = fa_request_tokens(r, &e, &n, &slot, &waits);
     if (!waits && slot < 0) slot = fa_slot_holding(e, ids, n);
     if (waits || slot < 0)
@@ -375,6 +376,7 @@ int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n
     uint8_t *buf = NULL;
     *ids = NULL;
     *n = 0;
+    if (!path) return fa_fail(err, FFAI_EINVAL, "ffai_session_load: path is NULL");
     if (slot < 0) return fa_fail(err, FFAI_ELIMIT, "%s: no slot is free: all %d run requests", path, e->n_slot);
     int rc = open_session(&fd, e, &h, path, err);
     if (!rc) {

@@ -94,6 +94,38 @@ grep -q '"role": "system", "content": "Schöne Grüße"' lines.json || fail "/sy
 grep -q '"content": "one\\ntwo"' lines.json || fail "backslash: $(cat lines.json)"
 grep -q '"content": "three\\nfour"' lines.json || fail "fence: $(cat lines.json)"
 
+# A terminal that cannot move the cursor: a prompt without editing; Ctrl-C empties the line there too.
+TERM=dumb play dumb 0 chat -m "$model" -n 4 --seed 1 <<'S'
+expect /help lists the commands
+expect > 
+send one\\\n
+expect .. 
+send two\n
+expect \n> 
+send rubbish\x03
+expect Ctrl-D or /quit leaves
+expect > 
+send /save dumb.json\n
+expect 2 messages saved
+expect > 
+send \x04
+end
+S
+grep -q '"content": "one\\ntwo"' dumb.json || fail "TERM=dumb: $(cat dumb.json)"
+said=$(printf '/system x\n/save one.json\n' | chat 2>&1) || fail "/save of one message"
+[[ $said == *'1 message saved to one.json'* ]] || fail "one message: $said"
+
+# SIGTERM at the prompt ends the program, and the terminal is as before.
+play term 0 chat -m "$model" --system "pid $$" <<'S' &
+expect > 
+end
+S
+sleep 1
+pid=$(pgrep -n -f -- "--system pid $$")
+kill -TERM "$pid" || fail "SIGTERM: no such process"
+wait $!
+[ ! -s term.log ] || fail "SIGTERM: the program did not end"
+
 # Through pipes: one message a line, only answers on standard output; the same as generate --chat.
 printf 'How do you do?\n/save piped.json\n' | chat -n 12 --greedy >piped 2>err || fail "piped"
 "$FFAI" generate -m "$model" --chat -p 'How do you do?' -n 12 --greedy >once || fail "generate --chat"

@@ -444,6 +444,7 @@ static void test_mismatch(void **state) {
     ffai_model *weights = NULL;
     ffai_error err = {0};
     ffai_model_opts mo = {.synthetic = "f16"};
+    assert_int_equal(ffai_model_open(&weights, NULL, &mo, &err), FFAI_EINVAL);
     assert_int_equal(ffai_model_open(&weights, FIXTURES "gemma3_swa_long", &mo, &err), 0);
     ffai_engine *e = engine(m, (ffai_engine_opts){.n_ctx = 200});
     int32_t ids[MAX_IDS];
@@ -455,6 +456,7 @@ static void test_mismatch(void **state) {
     assert_int_equal(ffai_session_save(r, file, &err), 0);
     assert_int_equal(ffai_session_save(r, "/nowhere/at/all", &err), FFAI_EIO);
     assert_int_equal(ffai_session_save(r, "/", &err), FFAI_EIO);
+    assert_int_equal(ffai_session_save(r, NULL, &err), FFAI_EINVAL);
     static const struct {
         ffai_engine_opts o;
         const char *word;
