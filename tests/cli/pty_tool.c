@@ -21,6 +21,7 @@ enum { FAILED = 99, SECONDS = 60 };
 
 typedef struct term {
     int fd;
+    pid_t pid;
     char *all; /* everything shown, NUL-terminated */
     size_t n, cap, seen;
     int ended;
@@ -114,6 +115,7 @@ static int step(term *t, char *line) {
     if (!strcmp(line, "expect")) return expect(t, arg);
     if (!strcmp(line, "prompt")) return expect(t, arg) || by_key(t) ? FAILED : 0;
     if (!strcmp(line, "absent")) return t->all && strstr(t->all + t->seen, arg) ? fail(t, "absent", arg) : 0;
+    if (!strcmp(line, "signal")) return kill(t->pid, atoi(arg)) == 0 ? 0 : fail(t, "signal", arg);
     if (!strcmp(line, "size")) {
         struct winsize w = {0};
         if (sscanf(arg, "%hu %hu", &w.ws_row, &w.ws_col) != 2) return fail(t, "size", arg);
@@ -130,7 +132,7 @@ int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: pty_tool PROGRAM [ARGUMENT...] < SCRIPT\n"), 2;
     term t = {0};
     struct winsize size = {.ws_row = 24, .ws_col = 80};
-    pid_t pid = forkpty(&t.fd, NULL, NULL, &size);
+    pid_t pid = t.pid = forkpty(&t.fd, NULL, NULL, &size);
     if (pid < 0) return perror("forkpty"), FAILED;
     if (pid == 0) {
         execv(argv[1], argv + 1);
