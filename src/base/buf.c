@@ -54,3 +54,17 @@ void fa_buf_printf(fa_buf *b, const char *fmt, ...) {
     }
     va_end(ap2);
 }
+
+void fa_buf_json(fa_buf *b, const char *s, size_t n) {
+    fa_buf_puts(b, "\"");
+    for (size_t i = 0; i < n; i++) {
+        unsigned char ch = (unsigned char)s[i];
+        if (ch == '"' || ch == '\\')
+            fa_buf_printf(b, "\\%c", ch);
+        else if (ch < 0x20)
+            fa_buf_printf(b, "\\u%04x", ch);
+        else
+            fa_buf_add(b, s + i, 1);
+    }
+    fa_buf_puts(b, "\"");
+}

@@ -16,6 +16,8 @@ void fa_buf_free(fa_buf *b);
 bool fa_buf_reserve(fa_buf *b, size_t extra);
 void fa_buf_add(fa_buf *b, const void *data, size_t n);
 void fa_buf_puts(fa_buf *b, const char *s);
+/* s[0..n), UTF-8, as a JSON string with its quotes. */
+void fa_buf_json(fa_buf *b, const char *s, size_t n);
 void fa_buf_printf(fa_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -10,6 +10,11 @@
 int fa_utf8_decode(const char *s, size_t n, uint32_t *cp);
 /* Writes cp to out[4], returns the bytes written; a surrogate or a value past U+10FFFF is written as U+FFFD. */
 int fa_utf8_encode(uint32_t cp, char *out);
+/* Bytes of the character that begins at s, which is well-formed. */
+static inline size_t fa_utf8_char_len(const char *s) {
+    unsigned char c = (unsigned char)*s;
+    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
 /* How many of the last bytes of s[0..n) are the beginning of a sequence that more bytes could complete (0..3). */
 size_t fa_utf8_partial_tail(const char *s, size_t n);
 

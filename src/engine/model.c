@@ -276,20 +276,6 @@ bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info)
     return true;
 }
 
-static void add_quoted(fa_buf *b, const char *s, size_t n) {
-    fa_buf_puts(b, "\"");
-    for (size_t i = 0; i < n; i++) {
-        unsigned char ch = (unsigned char)s[i];
-        if (ch == '"' || ch == '\\')
-            fa_buf_printf(b, "\\%c", ch);
-        else if (ch < 0x20)
-            fa_buf_printf(b, "\\u%04x", ch);
-        else
-            fa_buf_add(b, s + i, 1);
-    }
-    fa_buf_puts(b, "\"");
-}
-
 /* The tree as text, keys in file order. */
 static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
     size_t len;
@@ -306,7 +292,7 @@ static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
         return;
     case FA_JSTR:
         s = fa_jstr(n, &len);
-        add_quoted(b, s, len);
+        fa_buf_json(b, s, len);
         return;
     case FA_JARR:
     case FA_JOBJ: break;
@@ -316,7 +302,7 @@ static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
         if (obj) {
             fa_buf_printf(b, "\n%*s", indent + 2, "");
             s = fa_jkey(v, &len);
-            add_quoted(b, s, len);
+            fa_buf_json(b, s, len);
             fa_buf_puts(b, ": ");
         }
         print_node(b, v, indent + 2);
@@ -349,7 +335,7 @@ static void print_unquantized(fa_buf *b, const fa_jnode *config) {
         const char *key = fa_jkey(v, &len);
         if (!strcmp(key, "quantization") || !strcmp(key, "quantization_config")) continue;
         fa_buf_puts(b, any ? ",\n  " : "{\n  ");
-        add_quoted(b, key, len);
+        fa_buf_json(b, key, len);
         fa_buf_puts(b, ": ");
         print_node(b, v, 2);
         any = true;

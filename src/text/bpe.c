@@ -74,11 +74,6 @@ static int32_t affixed(fa_enc *e, const char *s, size_t n, bool first, bool last
     return fa_strtab_find(&e->t->name, e->word.data, e->word.len);
 }
 
-static inline size_t char_len(const char *s) {
-    unsigned char c = (unsigned char)*s;
-    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-}
-
 /* A character s[0..n) without a token, at byte `at` of the word: byte tokens, an unknown token, or nothing, in this
  * order. The byte tokens do not close a waiting unknown token: neither does the reference. */
 static void add_unknown(const fa_bpe *m, symbols *y, const char *s, size_t at, size_t n) {
@@ -97,7 +92,7 @@ static void begin_symbols(fa_enc *e, symbols *y, const char *s, size_t n) {
     const fa_bpe *m = &e->t->bpe;
     bool affix = m->prefix || m->suffix;
     for (size_t at = 0; at < n && !e->rc;) {
-        size_t len = m->byte_level ? 1 : char_len(s + at);
+        size_t len = m->byte_level ? 1 : fa_utf8_char_len(s + at);
         if (len > n - at) len = n - at;
         unsigned char c = (unsigned char)s[at];
         int32_t id;

@@ -1,6 +1,7 @@
 /* SentencePiece's unused pieces take part in merging and are taken apart again in the end: into the two parts that were
  * joined last, and so on. What was joined last is found by merging the piece by itself. */
 #include "text/bpe_int.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
@@ -27,8 +28,7 @@ static void put_unknown(run *r, const char *s, size_t n) {
 }
 
 static size_t char_len(const char *s, size_t n) {
-    unsigned char c = (unsigned char)*s;
-    size_t k = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+    size_t k = fa_utf8_char_len(s);
     return k < n ? k : n;
 }
 

@@ -70,8 +70,7 @@ int fa_plamo_build(fa_tok *t, const double *score, const uint8_t *type, fa_error
 }
 
 static size_t char_len(const char *s, size_t n) {
-    unsigned char c = (unsigned char)*s;
-    size_t k = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+    size_t k = fa_utf8_char_len(s);
     return k < n ? k : n;
 }
 

@@ -81,22 +81,6 @@ static const struct class_row {
 static const struct class_row bert_row = {
     "", "", "", "", "", {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}, {CLS, SEP}, false};
 
-/* ---- JSON out ---- */
-
-static void put_string(fa_buf *b, const char *s, size_t n) {
-    fa_buf_puts(b, "\"");
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c == '"' || c == '\\')
-            fa_buf_printf(b, "\\%c", c);
-        else if (c < 0x20)
-            fa_buf_printf(b, "\\u%04x", c);
-        else
-            fa_buf_add(b, s + i, 1);
-    }
-    fa_buf_puts(b, "\"");
-}
-
 /* ---- which class ---- */
 
 /* One of the words of `list` is s, which may go on with "Tokenizer" or "TokenizerFast". */
@@ -158,7 +142,7 @@ static void put_added(writer *w, const char *s, size_t n, int64_t id, const fa_j
     if (id >= w->next) w->next = id + 1;
     special = fa_jbool(fa_jget(options, "special"), special);
     fa_buf_printf(&w->b, "%s{\"id\":%lld,\"content\":", w->first ? "" : ",", (long long)id);
-    put_string(&w->b, s, n);
+    fa_buf_json(&w->b, s, n);
     for (int i = 0; i < 3; i++)
         fa_buf_printf(&w->b, ",\"%s\":%s", option[i], fa_jbool(fa_jget(options, option[i]), false) ? "true" : "false");
     fa_buf_printf(&w->b, ",\"normalized\":%s,\"special\":%s}",
@@ -198,7 +182,7 @@ static void put_all_added(writer *w) {
 
 static void put_special(writer *w, int which, const char *before) {
     fa_buf_printf(&w->b, "%s{\"SpecialToken\":{\"id\":", before);
-    put_string(&w->b, w->name[which], w->n_name[which]);
+    fa_buf_json(&w->b, w->name[which], w->n_name[which]);
     fa_buf_puts(&w->b, ",\"type_id\":0}}");
 }
 
@@ -221,11 +205,11 @@ static void put_post(writer *w) {
         if (k < 0 || (i && front >= 0 && strcmp(w->name[front], w->name[back]) == 0)) continue;
         int32_t id = fa_strtab_find(&w->have, w->name[k], w->n_name[k]);
         fa_buf_puts(&w->b, i && front >= 0 ? "," : "");
-        put_string(&w->b, w->name[k], w->n_name[k]);
+        fa_buf_json(&w->b, w->name[k], w->n_name[k]);
         fa_buf_puts(&w->b, ":{\"id\":");
-        put_string(&w->b, w->name[k], w->n_name[k]);
+        fa_buf_json(&w->b, w->name[k], w->n_name[k]);
         fa_buf_printf(&w->b, ",\"ids\":[%d],\"tokens\":[", (int)(id < 0 ? 0 : id));
-        put_string(&w->b, w->name[k], w->n_name[k]);
+        fa_buf_json(&w->b, w->name[k], w->n_name[k]);
         fa_buf_puts(&w->b, "]}");
     }
     fa_buf_puts(&w->b, "}}");
@@ -260,7 +244,7 @@ static void put_merges(writer *w, const char *text, size_t len) {
         size_t n = next_line(&s, end, &line);
         if (!n || (n >= 8 && memcmp(line, "#version", 8) == 0)) continue;
         if (!first) fa_buf_puts(&w->b, ",");
-        put_string(&w->b, line, n);
+        fa_buf_json(&w->b, line, n);
         first = false;
     }
     fa_buf_puts(&w->b, "]");
@@ -320,7 +304,7 @@ int fa_tok_from_vocab(fa_tok **out, const char *vocab, size_t n_vocab, const cha
     fa_buf_puts(&w.b, ",\"decoder\":" BYTE_LEVEL("true", "true") ",\"model\":{\"type\":\"BPE\",");
     if (*w.row->suffix) { /* a letter that no word ends with may be missing: unknown */
         fa_buf_printf(&w.b, "\"end_of_word_suffix\":\"%s\",\"unk_token\":", w.row->suffix);
-        put_string(&w.b, w.name[UNK] ? w.name[UNK] : "", w.name[UNK] ? w.n_name[UNK] : 0);
+        fa_buf_json(&w.b, w.name[UNK] ? w.name[UNK] : "", w.name[UNK] ? w.n_name[UNK] : 0);
         fa_buf_puts(&w.b, ",");
     }
     put_merges(&w, merges, n_merges);
@@ -341,7 +325,7 @@ static int read_words(writer *w, const char *text, size_t len, const char *what,
         size_t n = next_line(&s, end, &line);
         while (n && (line[n - 1] == ' ' || (line[n - 1] >= 9 && line[n - 1] <= 13))) n--;
         fa_buf_puts(&w->b, id ? "," : "{");
-        put_string(&w->b, line, n);
+        fa_buf_json(&w->b, line, n);
         fa_buf_printf(&w->b, ":%u", (unsigned)id);
         ok = !w->b.failed && fa_strtab_set(&w->have, id++, line, n);
     }
@@ -363,7 +347,7 @@ int fa_tok_from_word_list(fa_tok **out, const char *text, size_t len, const fa_t
     const fa_jnode *c = w.about->config, *accents = fa_jget(c, "strip_accents");
     fa_buf_puts(&w.b, "{\"version\":\"1.0\",\"model\":{\"type\":\"WordPiece\",\"continuing_subword_prefix\":\"##\","
                       "\"max_input_chars_per_word\":100,\"unk_token\":");
-    put_string(&w.b, w.name[UNK] ? w.name[UNK] : "[UNK]", w.name[UNK] ? w.n_name[UNK] : 5);
+    fa_buf_json(&w.b, w.name[UNK] ? w.name[UNK] : "[UNK]", w.name[UNK] ? w.n_name[UNK] : 5);
     fa_buf_puts(&w.b, ",\"vocab\":");
     int rc = read_words(&w, text, len, what, err);
     if (rc) {

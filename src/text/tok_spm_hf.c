@@ -3,6 +3,7 @@
  * word sign goes, which tokens it cuts out of the text, and for some in the ids. */
 #include "text/tok_spm.h"
 #include "base/alloc.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,11 +43,6 @@ static int no_memory(const fa_spm_model *m, fa_error *err) {
 
 /* ---- BPE ---- */
 
-static size_t char_len(const char *s) {
-    unsigned char c = (unsigned char)*s;
-    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-}
-
 /* Merges are all ways to cut a piece in two pieces: by the piece's id, then by the length of the first part. Counts
  * them; with `to`, the pieces that they make, also puts them (SIZE_MAX: the table cannot). */
 static size_t walk_merges(fa_tok *t, uint32_t *to) {
@@ -54,7 +50,7 @@ static size_t walk_merges(fa_tok *t, uint32_t *to) {
     for (size_t i = 0; i < t->name.n_id; i++) {
         const char *s = t->name.pool + t->name.span[i].off;
         size_t len = t->name.span[i].len;
-        for (size_t k = len ? char_len(s) : 0; k < len; k += char_len(s + k)) {
+        for (size_t k = len ? fa_utf8_char_len(s) : 0; k < len; k += fa_utf8_char_len(s + k)) {
             int32_t a = fa_strtab_find(&t->name, s, k), b = fa_strtab_find(&t->name, s + k, len - k);
             if (a < 0 || b < 0) continue;
             if (to && !fa_bpe_put_pair(&t->bpe, (uint32_t)a, (uint32_t)b, (uint32_t)n)) return SIZE_MAX;

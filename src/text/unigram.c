@@ -3,6 +3,7 @@
  * and the treatment of unknown text are the reference's: additions are done in the same order and precision. */
 #include "text/tok_int.h"
 #include "base/alloc.h"
+#include "base/utf8.h"
 
 #include <float.h>
 #include <math.h>
@@ -16,11 +17,6 @@ typedef struct place { /* the best way to a place of the word */
     int32_t id;      /* of its last piece */
     uint32_t start1; /* where that piece begins + 1; 0 = no way leads here. Later: the next place of the best way */
 } place;
-
-static inline size_t char_len(const char *s) {
-    unsigned char c = (unsigned char)*s;
-    return c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-}
 
 /* ---- building ---- */
 
@@ -102,7 +98,7 @@ static bool forward(const fa_unigram *m, const char *s, size_t n, place *at) {
         double here = at[i].score;
         uint32_t node = 0;
         bool single = false;
-        len = char_len(s + i);
+        len = fa_utf8_char_len(s + i);
         if (len > n - i) len = n - i;
         for (size_t j = i; j < n && (node = fa_dat_step(&m->dat, node, (uint8_t)s[j])); j++) {
             int32_t id = m->dat.unit[node].id;

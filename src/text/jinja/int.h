@@ -369,7 +369,6 @@ extern const fa_jjfunc fa_jj_text_filters[]; /* filters_text.c; ends with a NULL
 /* Calls a builtin: binds the arguments first. */
 fa_jjv fa_jj_invoke(fa_jj *m, const fa_jjfunc *f, fa_jjv self, const fa_jjargs *a);
 fa_jjv fa_jj_call(fa_jj *m, fa_jjv f, const fa_jjargs *a);
-static inline bool fa_jj_given(const fa_jjargs *a, size_t i) { return a->v[i].t != FA_JJ_MISSING; }
 static inline fa_jjv fa_jj_arg(const fa_jjargs *a, size_t i, fa_jjv otherwise) {
     return a->v[i].t != FA_JJ_MISSING ? a->v[i] : otherwise;
 }
