@@ -70,22 +70,26 @@ typedef struct fa_batch {
     int n_tile;  /* entries of the tile table */
     int n_axes;  /* position axes: 1 (3 for multimodal RoPE) */
     int n_group; /* KV page groups */
-    /* device buffers */
-    int32_t *tok;       /* [n_tok] */
+    /* One block holds all arrays below, at addresses fixed for the life of the engine; a device keeps a copy of it and
+     * sends bytes [0, used) before a step. Page tables stand last. */
+    uint8_t *block;
+    size_t block_bytes, used;
+    int32_t *tok;       /* [n_tok]; -1 - slot: the token that the device picked last for that slot */
     int32_t *pos;       /* [n_axes, n_tok] */
     int32_t *row_start; /* [n_seq + 1] */
+    int32_t *row_seq;   /* [n_tok] the sequence of each row */
     int32_t *slot;      /* [n_seq] */
     int32_t *len;       /* [n_seq] tokens in the cache after this step */
     int32_t *rope_len;  /* [n_seq] length that picks length-dependent frequencies: the whole prompt's while it is fed in
                            pieces */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;               /* [n_tok] one past the last visible position */
-    int32_t *page[FA_MAX_GROUP];  /* [n_seq, page_stride] physical pages, -1 where none */
-    int32_t page_stride;
+    int32_t *page[FA_MAX_GROUP];  /* [n_seq] rows, page_stride apart, of physical pages, -1 where none */
+    int32_t page_stride;          /* the groups of a sequence stand side by side in a row */
     int32_t *out_row;             /* [n_out] rows whose logits are wanted */
     int32_t *tile_seq, *tile_row; /* [n_tile] query tiles of attention: sequence and first row within the batch */
     /* optional: rows that come from elsewhere (images, audio) instead of the embedding table; NULL: none */
-    const float *embd;       /* [n, dim] */
+    const float *embd;       /* [n, dim], in the backend's memory, outside of the block */
     const int32_t *embd_row; /* [n_tok] row of embd, -1: the token's own */
     /* optional: speculation trees. Bit j: the row sees new row j of its sequence (at most 64 new rows each), besides
      * everything before them; NULL: causal */
@@ -186,6 +190,8 @@ typedef struct fa_rec {
 typedef struct fa_program {
     fa_rec *rec;
     int n, cap;
+    bool repeats;   /* a decode step, which will come again: worth a graph */
+    void *replay;   /* what the backend built to run it again; see fa_backend.forget */
     size_t scratch; /* bytes per thread that the records need */
     fa_tensor out;  /* logits [n_out, vocab] */
 } fa_program;

@@ -65,26 +65,44 @@ static fa_kv_opts kv_opts(const settings *s) { return (fa_kv_opts){s->n_slot, s-
 
 /* ---- batch buffers ---- */
 
-static int32_t *ints(fa_mem *m, int64_t n) {
-    return (int32_t *)fa_mem_calloc(m, (size_t)(n > 0 ? n : 1), sizeof(int32_t));
+/* Takes n ints out of the block, or only counts them while there is none. */
+static int32_t *ints(fa_batch *b, int64_t n) {
+    int32_t *p = b->block ? (int32_t *)(void *)(b->block + b->block_bytes) : NULL;
+    b->block_bytes += ((size_t)n * sizeof *p + 15) / 16 * 16;
+    return p;
 }
 
-/* Buffers for rows tokens of n_seq sequences; page tables only when the cache is there (a plan does without). */
-static int make_batch(ffai_engine *e, int rows, int n_seq, int page_stride, int n_group, fa_error *err) {
+static void lay_out_batch(fa_batch *b, int64_t rows, int64_t n_seq) {
+    b->block_bytes = 0;
+    b->tok = ints(b, rows);
+    b->pos = ints(b, rows * b->n_axes);
+    b->row_start = ints(b, n_seq + 1);
+    b->row_seq = ints(b, rows);
+    b->slot = ints(b, n_seq);
+    b->len = ints(b, n_seq);
+    b->rope_len = ints(b, n_seq);
+    for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
+    b->kv_hi = ints(b, rows);
+    b->out_row = ints(b, rows);
+    b->tile_seq = ints(b, rows);
+    b->tile_row = ints(b, rows);
+    int32_t *pages = ints(b, n_seq * b->page_stride);
+    for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
+}
+
+/* Buffers for rows tokens of n_seq sequences. */
+static int make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_group, fa_error *err) {
     fa_batch *b = &e->batch;
     e->cap_rows = rows;
     e->cap_seq = n_seq;
     b->n_axes = 1;
     b->n_group = n_group;
-    b->page_stride = page_stride;
-    bool ok = (b->tok = ints(&e->mem, rows)) && (b->pos = ints(&e->mem, rows)) &&
-              (b->row_start = ints(&e->mem, n_seq + 1)) && (b->slot = ints(&e->mem, n_seq)) &&
-              (b->len = ints(&e->mem, n_seq)) && (b->rope_len = ints(&e->mem, n_seq)) &&
-              (b->kv_hi = ints(&e->mem, rows)) && (b->out_row = ints(&e->mem, rows)) &&
-              (b->tile_seq = ints(&e->mem, rows)) && (b->tile_row = ints(&e->mem, rows));
-    for (int g = 0; ok && g < n_group; g++)
-        ok = (b->kv_lo[g] = ints(&e->mem, rows)) && (b->page[g] = ints(&e->mem, (int64_t)n_seq * page_stride));
-    return ok ? 0 : fa_fail(err, FFAI_ENOMEM, "no memory for batches of %d rows", rows);
+    b->page_stride = n_page * n_group;
+    lay_out_batch(b, rows, n_seq); /* how much there is */
+    if (!(b->block = (uint8_t *)fa_mem_calloc(&e->mem, b->block_bytes, 1)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for batches of %d rows", rows);
+    lay_out_batch(b, rows, n_seq);
+    return 0;
 }
 
 /* ---- creating ---- */
@@ -108,10 +126,10 @@ int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts 
     e->composed = s.composed;
     fa_kv_opts ko = kv_opts(&s);
     rc = fa_backend_cpu_create(&e->be, s.n_thread, s.cpu, s.exact, err);
-    if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, err);
+    if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, NULL, err);
     if (!rc) rc = fa_kv_create(&e->kv, m->spec, (int)m->dims.n_layer, &ko, err);
     if (!rc) {
-        e->be->max_pages = e->kv->page_stride;
+        e->be->max_pages = e->kv->page_stride * e->kv->n_group;
         e->lm = (fa_lm){m->cfg, m->w, e->kv->layer};
         rc = make_batch(e, s.n_chunk + s.n_slot, s.n_slot, e->kv->page_stride, e->kv->n_group, err);
     }
@@ -155,6 +173,7 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
         int32_t pos = from + j;
         b->tok[row + j] = s->ids[j];
         b->pos[row + j] = pos;
+        b->row_seq[row + j] = i;
         b->kv_hi[row + j] = pos + 1;
         for (int g = 0; g < b->n_group; g++) {
             int32_t w = e->kv->group[g].window;
@@ -167,8 +186,8 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
         }
     }
     for (int g = 0; g < b->n_group; g++)
-        memcpy(b->page[g] + (int64_t)i * b->page_stride, e->kv->group[g].table + (int64_t)s->slot * b->page_stride,
-               (size_t)b->page_stride * sizeof(int32_t));
+        memcpy(b->page[g] + (int64_t)i * b->page_stride, e->kv->group[g].table + (int64_t)s->slot * e->kv->page_stride,
+               (size_t)e->kv->page_stride * sizeof(int32_t));
 }
 
 static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_error *err) {
@@ -191,6 +210,7 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
         b->n_tok += s->n;
     }
     b->row_start[n_seq] = b->n_tok;
+    b->used = (size_t)((uint8_t *)(b->page[0] + (int64_t)n_seq * b->page_stride) - b->block);
     return 0;
 }
 
@@ -354,7 +374,7 @@ int ffai_engine_plan(ffai_model *m, const ffai_engine_opts *opts, ffai_plan *pla
     for (int64_t i = 0; kv && i < m->dims.n_layer; i++)
         kv[i] = (fa_kv){.n_head = m->spec[i].n_head, .head_dim = m->spec[i].head_dim, .dtype = s.kv};
     if (!rc) rc = fa_backend_cpu_create(&e.be, 1, s.cpu, s.exact, err);
-    if (!rc) rc = fa_arena_create(&e.arena, (size_t)1 << 38, err);
+    if (!rc) rc = fa_arena_create(&e.arena, (size_t)1 << 38, NULL, err);
     if (!rc) {
         e.lm = (fa_lm){m->cfg, m->w, kv};
         e.be->max_pages = (s.n_ctx + FA_PAGE - 1) / FA_PAGE;

@@ -137,7 +137,7 @@ fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *a) {
                    (long long)kv->n_head, (long long)kv->head_dim, a->n_kv_head, a->head_dim, a->n_head);
         return r.out;
     }
-    r.out = fa_cx_tensor(cx, FA_OP_ATTEND, q.dim[0], q.dim[1]);
+    r.out = fa_cx_activation(cx, FA_OP_ATTEND, q.dim[0], q.dim[1]);
     r.p.attend = (fa_attend_param){kv, a->sink, a->scale, a->softcap, a->n_head, a->head_dim, split_count(cx, a)};
     r.bytes = 8 * n_elem(q); /* the keys are counted by the engine, which knows the lengths */
     fa_cx_record(cx, FA_OP_ATTEND, &r);

@@ -46,7 +46,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
                    (long long)w->k.w.rows, (long long)w->v.w.rows, (long long)kv->n_head, (long long)kv->head_dim);
         return r.out;
     }
-    r.out = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows);
+    r.out = fa_cx_activation(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows);
     r.p.qkv = (fa_qkv_param){.norm = norm,
                              .q = &w->q,
                              .k = &w->k,
@@ -94,8 +94,8 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
                    (long long)up->w.rows);
         return r.out;
     }
-    r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows);
     if (!fuse(cx, FA_OP_NORM_MLP_UP)) {
+        r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor n = fa_rms_norm(cx, h, norm);
         fa_tensor g = fa_linear_op(cx, n, gate);
@@ -110,6 +110,7 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
         return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, up->w.cols, up->w.name ? up->w.name : "up")) return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_MLP_UP, h, norm->dim, "the norm weight")) return r.out;
+    r.out = fa_cx_activation(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows);
     r.p.mlp_up.norm = norm;
     r.p.mlp_up.gate = gate;
     r.p.mlp_up.up = up;

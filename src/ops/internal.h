@@ -8,6 +8,8 @@
 void fa_cx_fail(fa_cx *cx, fa_op op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* A fresh f32 tensor [d0, d1] in the arena; empty after an error. */
 fa_tensor fa_cx_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1);
+/* The same for what a fused operation hands to the next one: of the backend's type for that. */
+fa_tensor fa_cx_activation(fa_cx *cx, fa_op op, int64_t d0, int64_t d1);
 /* Appends *rec (op, layer and work are filled here). */
 void fa_cx_record(fa_cx *cx, fa_op op, fa_rec *rec);
 static inline bool fa_cx_ok(const fa_cx *cx) { return cx->err.code == 0; }

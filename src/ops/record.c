@@ -28,20 +28,26 @@ void fa_cx_fail(fa_cx *cx, fa_op op, const char *fmt, ...) {
         fa_fail(&cx->err, FFAI_EINVAL, "%s: %s", fa_op_name(op), text);
 }
 
-fa_tensor fa_cx_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1) {
+static fa_tensor new_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1, fa_dtype type) {
     fa_tensor t = {0};
     if (!fa_cx_ok(cx)) return t;
     if (d0 < 0 || d1 < 0 || (d1 && d0 > INT64_MAX / 4 / d1)) {
         fa_cx_fail(cx, op, "output [%lld, %lld] is too large", (long long)d0, (long long)d1);
         return t;
     }
-    void *p = fa_arena_alloc(cx->arena, (size_t)(d0 * d1) * sizeof(float));
+    void *p = fa_arena_alloc(cx->arena, (size_t)(d0 * d1) * fa_dtype_size(type));
     if (!p) {
         fa_cx_fail(cx, op, "no memory for [%lld, %lld] activations", (long long)d0, (long long)d1);
         cx->err.code = FFAI_ENOMEM;
         return t;
     }
-    return (fa_tensor){.data = p, .dim = {d0, d1, 1, 1}, .n_dim = 2, .dtype = FA_F32};
+    return (fa_tensor){.data = p, .dim = {d0, d1, 1, 1}, .n_dim = 2, .dtype = (uint8_t)type};
+}
+
+fa_tensor fa_cx_tensor(fa_cx *cx, fa_op op, int64_t d0, int64_t d1) { return new_tensor(cx, op, d0, d1, FA_F32); }
+
+fa_tensor fa_cx_activation(fa_cx *cx, fa_op op, int64_t d0, int64_t d1) {
+    return new_tensor(cx, op, d0, d1, cx->composed ? FA_F32 : cx->be->act);
 }
 
 void fa_cx_record(fa_cx *cx, fa_op op, fa_rec *rec) {
@@ -67,7 +73,12 @@ void fa_cx_record(fa_cx *cx, fa_op op, fa_rec *rec) {
     rec->op = (uint8_t)op;
     rec->layer = (int16_t)cx->layer;
     rec->work = NULL;
-    cx->be->needs(cx->be, rec, &work, &scratch);
+    fa_error why = {0};
+    if (cx->be->needs(cx->be, rec, &work, &scratch, &why)) {
+        fa_cx_fail(cx, op, "%s", why.msg);
+        cx->err.code = why.code;
+        return;
+    }
     if (scratch > p->scratch) p->scratch = scratch;
     if (work) {
         /* released right after: the next allocation may reuse it, because records run one after the other */

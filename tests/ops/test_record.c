@@ -28,7 +28,7 @@ typedef struct fixture {
 static void begin(fixture *f, int n_thread) {
     fa_error err;
     memset(f, 0, sizeof *f);
-    assert_int_equal(fa_arena_create(&f->arena, (size_t)1 << 30, &err), 0);
+    assert_int_equal(fa_arena_create(&f->arena, (size_t)1 << 30, NULL, &err), 0);
     assert_int_equal(fa_backend_cpu_create(&f->be, n_thread, NULL, true, &err), 0);
     f->batch = (fa_batch){.n_tok = ROWS, .n_seq = 1, .n_out = 1};
     f->cx = (fa_cx){.be = f->be, .arena = &f->arena, .prog = &f->prog, .batch = &f->batch, .layer = -1};

@@ -32,10 +32,12 @@ static const cpu_op *const ops[FA_OP_COUNT] = {
     [FA_OP_NORM_MLP_UP] = &cpu_norm_mlp_up,
 };
 
-static void cpu_needs(const fa_backend *be, const fa_rec *rec, size_t *work, size_t *scratch) {
+static int cpu_needs(const fa_backend *be, const fa_rec *rec, size_t *work, size_t *scratch, fa_error *err) {
     const fa_cpu *cpu = (const fa_cpu *)be;
+    (void)err;
     *work = *scratch = 0;
     if (ops[rec->op]->needs) ops[rec->op]->needs(cpu, rec, work, scratch);
+    return 0;
 }
 
 typedef struct walk {
@@ -87,7 +89,7 @@ static void walk_program(void *arg, int ith, int n_thread) {
     }
 }
 
-static int cpu_run(fa_backend *be, const fa_program *prog, const fa_batch *batch, const fa_run_opts *opts,
+static int cpu_run(fa_backend *be, fa_program *prog, const fa_batch *batch, const fa_run_opts *opts,
                    fa_error *err) {
     static const fa_run_opts none = {0};
     fa_cpu *cpu = (fa_cpu *)be;
@@ -129,6 +131,7 @@ int fa_backend_cpu_create(fa_backend **out, int n_thread, const char *limit, boo
     be->exact = exact;
     be->attend_tile = cpu->k.attend_q_tile;
     be->n_thread = n_thread;
+    be->act = FA_F32;
     for (int i = 0; i < FA_OP_COUNT; i++) be->has_op[i] = ops[i] != NULL;
     be->needs = cpu_needs;
     be->run = cpu_run;

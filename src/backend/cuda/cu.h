@@ -1,0 +1,152 @@
+/* The CUDA backend's inside: what op files share. docs/cuda.md tells how it works and how a kernel is added.
+ *
+ * A record is launched by its operation's `launch`, which puts one or more kernels on cu->stream and waits for nothing.
+ * Everything that changes from step to step lies in device memory at addresses that do not change, so that a captured
+ * graph can be replayed: kernel arguments may depend on the record and on the host fields of the batch only. */
+#ifndef FA_CUDA_CU_H
+#define FA_CUDA_CU_H
+
+#include "backend/cuda/cu_ptx.h"
+
+extern "C" {
+#include "backend/device.h"
+#include "base/err.h"
+}
+
+enum {
+    CU_WARP = 32,
+    CU_FEW = 16,          /* input rows up to which linear records stream the weight (stream*.cu); more: gemm.cu */
+    CU_COUNTERS = 1 << 16 /* see fa_cuda.counter */
+};
+
+/* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
+typedef struct cu_batch {
+    int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride;
+    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *kv_hi, *out_row, *tile_seq, *tile_row;
+    const int32_t *kv_lo[FA_MAX_GROUP], *page[FA_MAX_GROUP];
+    const float *embd; /* NULL: none */
+    const int32_t *embd_row;
+    const uint64_t *tree;
+    int32_t *last; /* [n_slot] the token picked last for each slot */
+} cu_batch;
+
+typedef struct cu_device cu_device; /* device.cu */
+
+typedef struct fa_cuda {
+    fa_backend be; /* first */
+    cu_device *dev;
+    cudaStream_t stream;
+    int n_sm;        /* multiprocessors */
+    int arch;        /* 90 for sm_90 */
+    size_t smem_max; /* dynamic shared memory that a block can ask for */
+    bool pdl;        /* launches overlap with the end of the one before (cu_pdl_wait) */
+    int n_slot, max_ctx;
+    int64_t vocab;
+    /* [CU_COUNTERS] zeros between kernels: blocks that work on one thing count themselves, and the last one, which
+     * finishes it, sets its counter back. */
+    uint32_t *counter;
+    fa_error err; /* of the launches since it was last looked at; the first wins */
+    struct cu_graphs *graphs;
+    struct cu_profile *profile; /* NULL unless a profile is wanted */
+    struct cu_blas *blas;       /* gemm.cu */
+    struct cu_sampler *sampler; /* sample.cu */
+} fa_cuda;
+
+/* An operation. work: bytes of rec->work, or < 0 with *err when there is no kernel for this record; NULL: none needed. */
+typedef struct cu_op {
+    void (*launch)(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
+    int64_t (*work)(const fa_cuda *cu, const fa_rec *r, fa_error *err);
+} cu_op;
+
+extern const cu_op cu_op_rope_table, cu_op_norm, cu_op_head_norm, cu_op_rope, cu_op_append, cu_op_glu, cu_op_add, cu_op_rows,
+    cu_op_softcap;                                                                     /* basic.cu */
+extern const cu_op cu_op_embed;                                                        /* dequant.cu */
+extern const cu_op cu_op_linear, cu_op_linear_add, cu_op_norm_qkv, cu_op_norm_mlp_up; /* linear.cu */
+extern const cu_op cu_op_attend;                                                       /* attend.cu */
+
+/* linear.cu sends a linear record to one of these by its number of input rows. */
+int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
+void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
+int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* gemm.cu */
+void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
+
+/* dequant.cu: rows [row, row + n) of w as F32 or BF16, [n, cols] contiguous. */
+void cu_dequant(fa_cuda *cu, const fa_weight *w, int64_t row, int64_t n, void *out, fa_dtype type);
+/* synth.cu: what fa_device.synth does, on a stream. */
+int cu_synth(cudaStream_t stream, const fa_weight *w, uint64_t seed, fa_error *err);
+/* Is w a format that the backend computes? device rows must be 16-byte aligned. */
+int cu_weight_ok(const fa_weight *w, fa_error *err); /* dequant.cu */
+
+/* gemm.cu: the matrix library, opened at run time. */
+int cu_blas_create(fa_cuda *cu, fa_error *err);
+void cu_blas_free(fa_cuda *cu);
+/* y [M, N] (ldy) = x [M, K] w [N, K]^T (+ y when add). type: of x and w, F32 (never TF32) or BF16; y_type F32 or BF16. */
+void cu_gemm(fa_cuda *cu, fa_dtype type, int64_t M, int64_t N, int64_t K, const void *x, const void *w, void *y, int64_t ldy,
+             fa_dtype y_type, bool add);
+int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* gemm.cu */
+
+/* sample.cu */
+int cu_sampler_create(fa_cuda *cu, fa_error *err);
+void cu_sampler_free(fa_cuda *cu);
+int cu_history(fa_backend *be, int slot, const int32_t *ids, int64_t n, fa_error *err);
+int cu_pick(fa_backend *be, fa_tensor logits, const fa_pick_opts *o, int n, fa_error *err);
+int cu_picked(fa_backend *be, int32_t *ids, int n, fa_error *err);
+
+/* backend.cu */
+int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
+
+/* device.cu: the object behind fa_device. */
+struct cu_device {
+    fa_device d; /* first */
+    int index, n_sm, arch;
+    size_t smem_max;
+    char name[16];
+    cudaStream_t stream; /* of copies and of every backend: work on one device object is in order */
+    fa_error lost;       /* code != 0: a fault that the device did not survive */
+};
+
+/* A CUDA call's result as an error that names the device and what was done; marks the device as lost when no later call
+ * can succeed. 0 for cudaSuccess. */
+int cu_check(cu_device *dev, cudaError_t rc, const char *what, fa_error *err);
+
+/* ---- launching ---- */
+
+/* Remembers a failed launch; the step fails with the first one. */
+void cu_launch_failed(fa_cuda *cu, const char *kernel, cudaError_t rc);
+void cu_fail(fa_cuda *cu, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Profile: called around every launch when cu->profile is set. */
+void cu_profile_begin(fa_cuda *cu, const char *kernel);
+void cu_profile_end(fa_cuda *cu);
+
+template <typename... P, typename... A>
+static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads, size_t smem,
+                                A... args) {
+    if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (cu->profile) cu_profile_begin(cu, name);
+#ifdef FA_CUDA_EMU
+    cudaError_t rc = emu_launch(grid, dim3((unsigned)threads), smem, [=] { kernel(static_cast<P>(args)...); });
+#else
+    cudaError_t rc = cudaSuccess;
+    if (smem > 48 * 1024)
+        rc = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
+    cudaLaunchConfig_t cfg = {};
+    cudaLaunchAttribute attr[1] = {};
+    cfg.gridDim = grid;
+    cfg.blockDim = dim3((unsigned)threads);
+    cfg.dynamicSmemBytes = smem;
+    cfg.stream = cu->stream;
+    attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attr[0].val.programmaticStreamSerializationAllowed = 1;
+    cfg.attrs = attr;
+    cfg.numAttrs = cu->pdl && !cu->profile ? 1 : 0;
+    if (rc == cudaSuccess) rc = cudaLaunchKernelEx(&cfg, kernel, static_cast<P>(args)...);
+#endif
+    if (rc != cudaSuccess) cu_launch_failed(cu, name, rc);
+    if (cu->profile) cu_profile_end(cu);
+}
+/* CU_LAUNCH(cu, kernel, grid, threads, shared bytes, arguments...): kernel in parentheses when it has template commas. */
+#define CU_LAUNCH(cu, kernel, ...) cu_launch_as(cu, #kernel, kernel, __VA_ARGS__)
+
+static inline unsigned cu_blocks(int64_t n, int64_t per) { return (unsigned)((n + per - 1) / per); }
+
+#endif
