@@ -11,6 +11,7 @@
 /* The block's dynamic shared memory. */
 #define CU_DYN_SMEM(name) uint8_t *name = (uint8_t *)emu_dyn_smem()
 #else
+#include <cuda.h> /* types only: nothing links to the driver */
 #include <cuda_runtime.h>
 #define CU_DYN_SMEM(name) extern __shared__ __align__(128) uint8_t name[]
 #endif
