@@ -29,9 +29,9 @@ typedef struct fa_device_rates {
 
 typedef struct fa_backend_opts {
     bool exact;
-    int n_slot;          /* sequences whose sampled tokens it keeps */
-    int max_ctx;         /* tokens of one sequence */
-    int64_t vocab;       /* width of logits rows, for sampling */
+    int n_slot;            /* sequences whose sampled tokens it keeps */
+    int max_ctx;           /* tokens of one sequence */
+    int64_t vocab;         /* width of logits rows, for sampling */
     const fa_batch *batch; /* the batch that all runs use: its block's address and size */
 } fa_backend_opts;
 

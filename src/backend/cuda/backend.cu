@@ -1,7 +1,7 @@
 /* The backend: the operation table, how batches get to the device, running programs record by record, results.
  *
- * A step is: the batch's integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the device),
- * then the records (graph.cu replays those of decode steps). Nothing of it waits. */
+ * A step is: the batch's live integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the
+ * device), then the records (graph.cu replays those of decode steps). Nothing of it waits. */
 #include "backend/cuda/cu.h"
 
 extern "C" {
@@ -52,13 +52,14 @@ int cu_take_error(fa_cuda *cu, fa_error *err) {
         if (err) *err = cu->err;
         /* a chain of launches that broke off may have left counters behind */
         if (!cu->capturing)
-            cu_check(cu->dev, cudaMemsetAsync(cu->counter, 0, CU_COUNTERS * sizeof *cu->counter, cu->stream), "a fill", NULL);
+            cu_check(cu->dev, cudaMemsetAsync(cu->counter, 0, CU_COUNTERS * sizeof *cu->counter, cu->stream), "a fill",
+                     NULL);
     }
     cu->err.code = 0;
     return code;
 }
 
-static __global__ void fault_kernel() { __trap(); }
+static __global__ void fault_kernel() { CU_TRAP(); }
 
 void cu_inject_launch(fa_cuda *cu, const char *kernel) {
     if (cu_injected(cu->dev, FA_INJECT_LAUNCH)) cu_launch_failed(cu, kernel, cudaErrorLaunchOutOfResources);
@@ -99,74 +100,38 @@ static int cuda_needs(const fa_backend *be, const fa_rec *rec, size_t *work, siz
     *work = *scratch = 0;
     if (is_empty_op(rec->op)) return 0;
     const cu_op *op = op_of(rec->op);
-    if (!op || !op->launch)
-        return fa_fail(err, FFAI_ENOTSUP, "cuda: there is no kernel for %s", cu_op_name(rec->op));
+    if (!op || !op->launch) return fa_fail(err, FFAI_ENOTSUP, "cuda: there is no kernel for %s", cu_op_name(rec->op));
     int64_t n = op->work ? op->work(cu, rec, err) : 0;
     if (n < 0) return (int)n;
     *work = (size_t)n;
     return 0;
 }
 
-/* ---- batches ---- */
+/* ---- batches ----
+ * The live part of every array, one after the other: a decode step sends a few hundred bytes, however large the
+ * engine's arrays are. Where an array lies on the device follows from the batch's host fields, so the same shape has
+ * the same addresses. */
 
-enum { STAGES = 8 };
+enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 14 + FA_MAX_GROUP };
 
 struct cu_stage {
-    uint8_t *dev;        /* the block on the device */
-    const uint8_t *host; /* the engine's block */
-    size_t bytes;
-    uint8_t *buf[STAGES]; /* pinned, [bytes] each; buf[0] owns them all */
+    size_t bytes;         /* of each buffer */
+    uint8_t *dev;         /* the batch that runs */
+    uint8_t *buf[STAGES]; /* pinned; buf[0] owns them all */
     cudaEvent_t sent[STAGES];
-    unsigned at;
-    /* arrays that lie outside of the block (few batches have such) are copied one by one */
-    uint8_t *extra;
-    size_t extra_bytes, extra_used;
+    unsigned at; /* steps sent */
 };
 
-static int stage_create(fa_cuda *cu, const fa_batch *batch, fa_error *err) {
-    struct cu_stage *st = cu->stage = FA_NEW(struct cu_stage);
-    if (!st) return fa_fail(err, FFAI_ENOMEM, "no memory for a backend");
-    if (!batch || !batch->block) return 0;
-    st->host = batch->block;
-    st->bytes = batch->block_bytes;
-    size_t each = (st->bytes + 255) / 256 * 256;
-    if (!(st->dev = (uint8_t *)cu->dev->d.alloc(&cu->dev->d, st->bytes, "batch integers", err))) return FFAI_ENOMEM;
-    int rc = cu->dev->d.fill(&cu->dev->d, st->dev, 0, st->bytes, err);
-    if (!rc)
-        rc = cu_check(cu->dev, cudaHostAlloc((void **)&st->buf[0], each * STAGES, cudaHostAllocDefault), "pinned memory",
-                      err);
-    for (int i = 0; !rc && i < STAGES; i++) {
-        st->buf[i] = st->buf[0] + (size_t)i * each;
-        rc = cu_check(cu->dev, cudaEventCreateWithFlags(&st->sent[i], cudaEventDisableTiming), "making an event", err);
-    }
-    return rc;
-}
-
-static void stage_free(fa_cuda *cu) {
-    struct cu_stage *st = cu->stage;
-    if (!st) return;
-    cu->dev->d.release(&cu->dev->d, st->dev);
-    cu->dev->d.release(&cu->dev->d, st->extra);
-    for (int i = 0; i < STAGES; i++)
-        if (st->sent[i]) cudaEventDestroy(st->sent[i]);
-    if (st->buf[0]) cudaFreeHost(st->buf[0]);
-    cudaGetLastError();
-    fa_free(st);
-}
-
-/* The batch's arrays, one after the other: host address, bytes, place of the device's address. */
 typedef struct array {
-    const void *host;
+    const void *host; /* NULL: the batch has none */
     size_t bytes;
-    const void **dev;
+    const void **dev; /* where its device address goes */
 } array;
-
-enum { MAX_ARRAY = 13 + 2 * FA_MAX_GROUP };
 
 static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     int n = 0;
     const size_t tok = (size_t)h->n_tok * 4, seq = (size_t)h->n_seq * 4;
-#define FA_A(field, size) a[n++] = (array){h->field, size, (const void **)&b->field}
+#define FA_A(field, size) a[n++] = {h->field, size, (const void **)&b->field}
     FA_A(tok, tok);
     FA_A(pos, tok * (size_t)h->n_axes);
     FA_A(row_start, seq + 4);
@@ -174,89 +139,106 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(slot, seq);
     FA_A(len, seq);
     FA_A(rope_len, seq);
+    for (int g = 0; g < FA_MAX_GROUP; g++) FA_A(kv_lo[g], tok);
     FA_A(kv_hi, tok);
     FA_A(out_row, (size_t)h->n_out * 4);
     FA_A(tile_seq, (size_t)h->n_tile * 4);
     FA_A(tile_row, (size_t)h->n_tile * 4);
     FA_A(embd_row, tok);
     FA_A(tree, tok * 2);
-    for (int g = 0; g < FA_MAX_GROUP; g++) {
-        FA_A(kv_lo[g], tok);
-        /* rows of all groups are one table: the last row ends with the last group */
-        FA_A(page[g], h->n_seq ? ((size_t)(h->n_seq - 1) * (size_t)h->page_stride +
-                                  (size_t)(h->page_stride / (h->n_group > 0 ? h->n_group : 1))) * 4 : 0);
-    }
+    FA_A(page[0], seq * (size_t)h->page_stride); /* all groups: they stand side by side */
 #undef FA_A
     return n;
 }
 
-/* Room for the arrays outside of the block. */
-static int extra_room(fa_cuda *cu, size_t bytes, fa_error *err) {
+static void stage_free_buffers(fa_cuda *cu) {
     struct cu_stage *st = cu->stage;
-    st->extra_used = 0;
-    if (bytes <= st->extra_bytes) return 0;
-    cu->dev->d.release(&cu->dev->d, st->extra); /* waits for steps that read it */
-    st->extra_bytes = 0;
-    st->extra = (uint8_t *)cu->dev->d.alloc(&cu->dev->d, bytes, "batch integers", err);
-    if (!st->extra) return FFAI_ENOMEM;
-    st->extra_bytes = bytes;
+    cu->dev->d.release(&cu->dev->d, st->dev); /* waits for steps that read it */
+    if (st->buf[0]) cudaFreeHost(st->buf[0]);
+    cudaGetLastError();
+    st->dev = NULL;
+    memset(st->buf, 0, sizeof st->buf);
+    st->bytes = 0;
+}
+
+/* Room for batches of so many bytes. */
+static int stage_room(fa_cuda *cu, size_t bytes, fa_error *err) {
+    struct cu_stage *st = cu->stage;
+    if (bytes <= st->bytes) return 0;
+    stage_free_buffers(cu);
+    bytes = (bytes + 4095) / 4096 * 4096;
+    st->dev = (uint8_t *)cu->dev->d.alloc(&cu->dev->d, bytes, "batch integers", err);
+    if (!st->dev) return FFAI_ENOMEM;
+    int rc = cu_check(cu->dev, cudaHostAlloc((void **)&st->buf[0], bytes * STAGES, cudaHostAllocDefault),
+                      "pinned memory for batches", err);
+    if (rc) return rc;
+    for (int i = 1; i < STAGES; i++) st->buf[i] = st->buf[0] + (size_t)i * bytes;
+    st->bytes = bytes;
     return 0;
 }
 
-static size_t round_up(size_t n) { return (n + 255) / 256 * 256; }
-
-static bool in_block(const struct cu_stage *st, const void *p, size_t bytes) {
-    size_t off = (size_t)((uintptr_t)p - (uintptr_t)st->host);
-    return st->host && (uintptr_t)p >= (uintptr_t)st->host && off <= st->bytes && bytes <= st->bytes - off;
+static int stage_create(fa_cuda *cu, const fa_batch *batch, fa_error *err) {
+    struct cu_stage *st = cu->stage = FA_NEW(struct cu_stage);
+    if (!st) return fa_fail(err, FFAI_ENOMEM, "no memory for a backend");
+    int rc = stage_room(cu, (batch ? batch->block_bytes : 0) + MAX_ARRAY * ARRAY_ALIGN, err);
+    for (int i = 0; !rc && i < STAGES; i++)
+        rc = cu_check(cu->dev, cudaEventCreateWithFlags(&st->sent[i], cudaEventDisableTiming), "making an event", err);
+    return rc;
 }
 
-/* Device addresses of all arrays; those outside of the block are copied. */
-static int place_arrays(fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err) {
+static void stage_free(fa_cuda *cu) {
     struct cu_stage *st = cu->stage;
-    array a[MAX_ARRAY];
-    int n = list_arrays(h, b, a), rc = 0;
-    size_t extra = 0;
-    for (int i = 0; i < n; i++) {
-        *a[i].dev = NULL;
-        if (!a[i].host) continue;
-        if (in_block(st, a[i].host, a[i].bytes))
-            *a[i].dev = st->dev + ((const uint8_t *)a[i].host - st->host);
-        else
-            extra += round_up(a[i].bytes);
+    if (!st) return;
+    stage_free_buffers(cu);
+    for (int i = 0; i < STAGES; i++)
+        if (st->sent[i]) cudaEventDestroy(st->sent[i]);
+    cudaGetLastError();
+    fa_free(st);
+}
+
+static size_t round_up(size_t n) { return (n + ARRAY_ALIGN - 1) / ARRAY_ALIGN * ARRAY_ALIGN; }
+
+/* Page tables of the other groups, from the first one's. */
+static int place_pages(const fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err) {
+    for (int g = 1; g < FA_MAX_GROUP; g++) {
+        if (!h->page[g]) continue;
+        ptrdiff_t off = h->page[g] - h->page[0];
+        if (off < 0 || off >= h->page_stride)
+            return fa_fail(err, FFAI_EINTERNAL, "%s: page table %d does not stand beside the first one", cu->dev->name,
+                           g);
+        b->page[g] = b->page[0] + off;
     }
-    if (extra == 0) return 0;
-    rc = extra_room(cu, extra, err);
-    for (int i = 0; !rc && i < n; i++) {
-        if (!a[i].host || *a[i].dev) continue;
-        uint8_t *p = st->extra + st->extra_used;
-        st->extra_used += round_up(a[i].bytes);
-        *a[i].dev = p;
-        if (a[i].bytes) /* from pageable memory: it is read before the call returns */
-            rc = cu_check(cu->dev, cudaMemcpyAsync(p, a[i].host, a[i].bytes, cudaMemcpyHostToDevice, cu->stream),
-                          "sending a batch", err);
-    }
-    return rc;
+    return 0;
 }
 
 /* Sends the batch and fills *b with the device's view of it. */
 static int send_batch(fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err) {
     struct cu_stage *st = cu->stage;
+    array a[MAX_ARRAY];
     memset(b, 0, sizeof *b); /* graphs compare it bytewise */
     b->n_tok = h->n_tok, b->n_seq = h->n_seq, b->n_out = h->n_out, b->n_dec = h->n_dec, b->max_q = h->max_q;
     b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride;
     b->embd = h->embd;
     b->last = cu->last;
-    int rc = place_arrays(cu, h, b, err);
-    if (rc || !st->host || h->block != st->host || h->used == 0) return rc;
-    if (h->used > st->bytes)
-        return fa_fail(err, FFAI_EINTERNAL, "%s: a batch of %zu bytes in a block of %zu", cu->dev->name, h->used, st->bytes);
-    unsigned i = st->at++ % STAGES;
-    if (st->at > STAGES) rc = cu_check(cu->dev, cudaEventSynchronize(st->sent[i]), "sending a batch", err);
+    int n = list_arrays(h, b, a);
+    size_t bytes = 0, at = 0;
+    for (int i = 0; i < n; i++) bytes += a[i].host ? round_up(a[i].bytes) : 0;
+    int rc = stage_room(cu, bytes, err);
+    unsigned slot = st->at % STAGES;
+    if (!rc && st->at >= STAGES) rc = cu_check(cu->dev, cudaEventSynchronize(st->sent[slot]), "sending a batch", err);
     if (rc) return rc;
-    memcpy(st->buf[i], st->host, h->used);
-    rc = cu_check(cu->dev, cudaMemcpyAsync(st->dev, st->buf[i], h->used, cudaMemcpyHostToDevice, cu->stream),
+    for (int i = 0; i < n; i++) {
+        if (!a[i].host) continue;
+        memcpy(st->buf[slot] + at, a[i].host, a[i].bytes);
+        *a[i].dev = st->dev + at;
+        at += round_up(a[i].bytes);
+    }
+    rc = place_pages(cu, h, b, err);
+    if (rc || at == 0) return rc;
+    st->at++;
+    rc = cu_check(cu->dev, cudaMemcpyAsync(st->dev, st->buf[slot], at, cudaMemcpyHostToDevice, cu->stream),
                   "sending a batch", err);
-    return rc ? rc : cu_check(cu->dev, cudaEventRecord(st->sent[i], cu->stream), "sending a batch", err);
+    return rc ? rc : cu_check(cu->dev, cudaEventRecord(st->sent[slot], cu->stream), "sending a batch", err);
 }
 
 /* ---- results ---- */
@@ -399,9 +381,10 @@ static int alloc_zeros(cu_device *dev, void **out, size_t n, const char *what, f
 static int create_parts(fa_cuda *cu, const fa_backend_opts *o, fa_error *err) {
     int rc = stage_create(cu, o->batch, err);
     if (!rc) rc = alloc_zeros(cu->dev, (void **)&cu->counter, CU_COUNTERS, "counters", err);
-    if (!rc) rc = alloc_zeros(cu->dev, (void **)&cu->last, (size_t)cu->n_slot, "picked tokens", err);
+    if (!rc) rc = alloc_zeros(cu->dev, (void **)&cu->last, (size_t)cu->n_slot + 1, "picked tokens", err);
     if (!rc)
-        rc = cu_check(cu->dev, cudaHostAlloc((void **)&cu->fetch, FETCH_BYTES, cudaHostAllocDefault), "pinned memory", err);
+        rc = cu_check(cu->dev, cudaHostAlloc((void **)&cu->fetch, FETCH_BYTES, cudaHostAllocDefault), "pinned memory",
+                      err);
     if (!rc) rc = cu_blas_create(cu, err);
     if (!rc) rc = cu_sampler_create(cu, err);
     if (!rc) cu_ranges_create(cu);

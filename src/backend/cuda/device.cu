@@ -1,9 +1,9 @@
 /* The GPU as a device: what the module exports, opening, memory, plain copies, and which errors a device survives.
  *
- * One stream per device object carries its copies and the steps of its backends, so that all of it is in order; upload.cu
- * has streams of its own. Every entry makes the device current for its thread (threads may use different devices) and
- * fails at once when the device is lost: after a fault in a kernel the CUDA context of the process answers every call
- * with the same error, and the first message is the one that tells what happened. */
+ * One stream per device object carries its copies and the steps of its backends, so that all of it is in order;
+ * upload.cu has streams of its own. Every entry makes the device current for its thread (threads may use different
+ * devices) and fails at once when the device is lost: after a fault in a kernel the CUDA context of the process answers
+ * every call with the same error, and the first message is the one that tells what happened. */
 #include "backend/cuda/cu.h"
 
 extern "C" {
@@ -44,8 +44,8 @@ int cu_check(cu_device *dev, cudaError_t rc, const char *what, fa_error *err) {
         return dev->lost.code;
     }
     if (is_fatal(rc)) {
-        fa_fail(&dev->lost, FFAI_EINTERNAL, "%s: %s: %s (%s); this process cannot use the GPU any more", dev->name, what,
-                cudaGetErrorString(rc), cudaGetErrorName(rc));
+        fa_fail(&dev->lost, FFAI_EINTERNAL, "%s: %s: %s (%s); this process cannot use the GPU any more", dev->name,
+                what, cudaGetErrorString(rc), cudaGetErrorName(rc));
         if (err) *err = dev->lost;
         return dev->lost.code;
     }
@@ -98,8 +98,8 @@ static void *device_alloc(fa_device *d, size_t bytes, const char *what, fa_error
     cudaGetLastError();
     int64_t total, avail;
     if (device_memory(d, &total, &avail, err)) return NULL;
-    fa_fail(err, FFAI_ENOMEM, "%s: no memory for %s: %zu bytes (%.2f GiB) wanted, %lld bytes (%.2f GiB) free", dev->name,
-            what, bytes, (double)bytes / (1 << 30), (long long)avail, (double)avail / (1 << 30));
+    fa_fail(err, FFAI_ENOMEM, "%s: no memory for %s: %zu bytes (%.2f GiB) wanted, %lld bytes (%.2f GiB) free",
+            dev->name, what, bytes, (double)bytes / (1 << 30), (long long)avail, (double)avail / (1 << 30));
     return NULL;
 }
 
@@ -194,9 +194,10 @@ static int no_device(cudaError_t rc, fa_error *err) {
         return fa_fail(err, FFAI_ENOTSUP, "cuda: this machine has no NVIDIA driver (libcuda.so.1 cannot be loaded)");
     if (rc == cudaErrorInsufficientDriver) {
         driver_text(own, sizeof own);
-        return fa_fail(err, FFAI_ENOTSUP,
-                       "cuda: the NVIDIA driver %s is too old: it supports CUDA %d.%d, this build needs CUDA %d.%d or newer",
-                       own, driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return fa_fail(
+            err, FFAI_ENOTSUP,
+            "cuda: the NVIDIA driver %s is too old: it supports CUDA %d.%d, this build needs CUDA %d.%d or newer", own,
+            driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     }
     if (rc == cudaSuccess || rc == cudaErrorNoDevice)
         return fa_fail(err, FFAI_ENOTSUP, "cuda: this machine has no NVIDIA GPU that the process may use");
@@ -213,7 +214,8 @@ static int check_index(int index, fa_error *err) {
     int n = module_count(err);
     if (n < 0) return n;
     if (index >= 0 && index < n) return 0;
-    return fa_fail(err, FFAI_EINVAL, "cuda:%d: there is no such GPU: this machine has %d, the first is cuda:0", index, n);
+    return fa_fail(err, FFAI_EINVAL, "cuda:%d: there is no such GPU: this machine has %d, the first is cuda:0", index,
+                   n);
 }
 
 static int module_facts(int index, fa_device_facts *out, fa_error *err) {
@@ -242,16 +244,16 @@ static int module_facts(int index, fa_device_facts *out, fa_error *err) {
 
 static int check_arch(cu_device *dev, const cudaDeviceProp *p, fa_error *err) {
     if (dev->arch < 80)
-        return fa_fail(err, FFAI_ENOTSUP, "%s: %s has compute capability %d.%d, 8.0 or newer is needed", dev->name, p->name,
-                       p->major, p->minor);
+        return fa_fail(err, FFAI_ENOTSUP, "%s: %s has compute capability %d.%d, 8.0 or newer is needed", dev->name,
+                       p->name, p->major, p->minor);
     cudaFuncAttributes a;
     cudaError_t rc = cudaFuncGetAttributes(&a, (const void *)probe_kernel);
     if (rc == cudaErrorNoKernelImageForDevice || rc == cudaErrorInvalidDeviceFunction) {
         char have[128];
         cudaGetLastError();
         arch_list(have, sizeof have);
-        return fa_fail(err, FFAI_ENOTSUP, "%s: this build has no kernels for %s (sm_%d), only for %s", dev->name, p->name,
-                       dev->arch, have);
+        return fa_fail(err, FFAI_ENOTSUP, "%s: this build has no kernels for %s (sm_%d), only for %s", dev->name,
+                       p->name, dev->arch, have);
     }
     return cu_check(dev, rc, "looking for its kernels", err);
 }

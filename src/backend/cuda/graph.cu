@@ -2,8 +2,8 @@
  * second is captured, later ones are one launch.
  *
  * What a graph depends on is the program (shapes and addresses, which the engine keeps by its own key) and the cu_batch
- * that its kernels got by value. Lengths, pages and tokens are read on the device, so they are no part of it. A run with
- * another cu_batch (an array elsewhere, an embedding buffer) starts over. */
+ * that its kernels got by value. Lengths, pages and tokens are read on the device, so they are no part of it. A run
+ * with another cu_batch (an array elsewhere, an embedding buffer) starts over. */
 #include "backend/cuda/cu.h"
 
 extern "C" {

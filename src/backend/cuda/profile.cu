@@ -1,9 +1,9 @@
-/* Where the time of a step goes: events around every launch, read when the step has ended, and named ranges for NVIDIA's
- * tools (NVTX).
+/* Where the time of a step goes: events around every launch, read when the step has ended, and named ranges for
+ * NVIDIA's tools (NVTX).
  *
- * A profiled step runs without graph and without overlap of launches, so its sum is more than the step's usual time; the
- * shares are what it is for. A record's time is that of its kernels; one that put none on the stream under a name gets
- * the time between its beginning and the next record's. */
+ * A profiled step runs without graph and without overlap of launches, so its sum is more than the step's usual time;
+ * the shares are what it is for. A record's time is that of its kernels; one that put none on the stream under a name
+ * gets the time between its beginning and the next record's. */
 #include "backend/cuda/cu.h"
 
 extern "C" {
@@ -76,7 +76,9 @@ static void put_mark(fa_cuda *cu, const char *kernel) {
     }
     mark *m = &p->m[p->n];
     fa_error err;
-    int rc = m->event ? 0 : cu_check(cu->dev, cudaEventCreateWithFlags(&m->event, cudaEventDefault), "making an event", &err);
+    int rc = m->event
+                 ? 0
+                 : cu_check(cu->dev, cudaEventCreateWithFlags(&m->event, cudaEventDefault), "making an event", &err);
     if (!rc) rc = cu_check(cu->dev, cudaEventRecord(m->event, cu->stream), "recording an event", &err);
     if (rc) {
         cu_fail(cu, rc, "no event for a profile");

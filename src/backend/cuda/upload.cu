@@ -70,7 +70,7 @@ static void take(job *j, batch *b) {
     while (!j->err.code && j->at < j->n && b->n < SPANS && room > 0) {
         const fa_copy *c = &j->list[j->at];
         size_t left = total_of(c) - j->from, n = left < room ? left : room;
-        if (n > 0) b->s[b->n++] = (span){c, j->from, n};
+        if (n > 0) b->s[b->n++] = {c, j->from, n};
         j->from += n;
         if (n == left) j->at++, j->from = 0;
         size_t used = (n + SPAN_ALIGN - 1) / SPAN_ALIGN * SPAN_ALIGN;
@@ -78,7 +78,6 @@ static void take(job *j, batch *b) {
     }
     pthread_mutex_unlock(&j->lock);
 }
-
 
 /* cu_check for the readers, which share the device's record of its faults. */
 static int check(job *j, cudaError_t rc) {
@@ -115,8 +114,8 @@ static void lay_out(const span *s, uint8_t *out) {
     size_t row = s->from / pitch, col = s->from % pitch, end = (s->from + s->bytes - 1) / pitch + 1;
     bring_in(host + row * c->row_bytes, (end - row) * c->row_bytes);
     for (size_t left = s->bytes; left > 0; row++, col = 0) {
-        size_t n = pitch - col < left ? pitch - col : left;                /* of this row, with its pad */
-        size_t real = col < c->row_bytes ? c->row_bytes - col : 0;         /* of that, bytes of the source */
+        size_t n = pitch - col < left ? pitch - col : left;        /* of this row, with its pad */
+        size_t real = col < c->row_bytes ? c->row_bytes - col : 0; /* of that, bytes of the source */
         if (real > n) real = n;
         memcpy(out, host + row * c->row_bytes + col, real);
         memset(out + real, 0, n - real);
@@ -136,8 +135,8 @@ static void read_all(reader *r) {
         for (int k = 0; k < b.n; k++) {
             const span *s = &b.s[k];
             lay_out(s, r->buf[i] + at);
-            if (check(j, cudaMemcpyAsync((uint8_t *)s->c->dev + s->from, r->buf[i] + at, s->bytes, cudaMemcpyHostToDevice,
-                                         r->stream)))
+            if (check(j, cudaMemcpyAsync((uint8_t *)s->c->dev + s->from, r->buf[i] + at, s->bytes,
+                                         cudaMemcpyHostToDevice, r->stream)))
                 return;
             at += (s->bytes + SPAN_ALIGN - 1) / SPAN_ALIGN * SPAN_ALIGN;
         }

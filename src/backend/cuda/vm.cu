@@ -1,5 +1,6 @@
-/* Address space of the device: reserved once, memory mapped into it as it is needed, so that addresses never move (graphs
- * hold them). The driver's functions are fetched through the runtime, so that nothing links to the driver's library.
+/* Address space of the device: reserved once, memory mapped into it as it is needed, so that addresses never move
+ * (graphs hold them). The driver's functions are fetched through the runtime, so that nothing links to the driver's
+ * library.
  *
  * A piece's handle is released as soon as it is mapped: the mapping keeps the memory, and unmapping gives it back. */
 #include "backend/cuda/cu.h"
