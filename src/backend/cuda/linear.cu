@@ -1,4 +1,4 @@
-/* Linear records: few input rows stream the weight (stream.cu), many go through matrix products (gemm.cu). */
+/* Linear records: few input rows stream the weight (stream.cu), many go through matrix products (many.cu). */
 #include "backend/cuda/cu.h"
 
 static bool few(const fa_rec *r) { return r->in[0].dim[0] <= CU_FEW; }
