@@ -124,7 +124,8 @@ static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P.
     if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU
-    cudaError_t rc = emu_launch(grid, dim3((unsigned)threads), smem, [=] { kernel(static_cast<P>(args)...); });
+    cudaError_t rc = emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem,
+                                [=] { kernel(static_cast<P>(args)...); });
 #else
     cudaError_t rc = cudaSuccess;
     if (smem > 48 * 1024)
