@@ -16,6 +16,7 @@ extern "C" {
 enum {
     CU_WARP = 32,
     CU_FEW = 16,          /* input rows up to which linear records stream the weight (stream*.cu); more: gemm.cu */
+    CU_ATTEND_TILE = 64,  /* most query rows of an attention tile (fa_backend.attend_tile) */
     CU_COUNTERS = 1 << 16 /* see fa_cuda.counter */
 };
 
