@@ -5,7 +5,7 @@ set(FFAI_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where nvcc is fou
 set(FFAI_CUDA_ARCHS "80 86 89 90a 100a 120a" CACHE STRING "GPU architectures that kernels are compiled for")
 file(GLOB FFAI_CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cu)
 file(GLOB FFAI_CUDA_BASE CONFIGURE_DEPENDS src/tensor/*.c src/tensor/qfmt/*.c)
-list(APPEND FFAI_CUDA_BASE src/base/err.c src/base/alloc.c)
+list(APPEND FFAI_CUDA_BASE src/base/err.c src/base/alloc.c src/backend/program.c)
 set(FFAI_NVCC FFAI_NVCC-NOTFOUND)
 if(NOT FFAI_CUDA STREQUAL "OFF")
   find_program(FFAI_NVCC_PROGRAM nvcc PATHS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)
