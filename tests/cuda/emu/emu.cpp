@@ -136,6 +136,25 @@ static void on_fault(int sig, siginfo_t *info, void *) {
                 blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
 }
 
+/* While a kernel runs, an access to no memory ends the program with its place. */
+struct fault_guard {
+    struct sigaction old[2];
+    fault_guard() {
+        static uint8_t fault_stack[64 << 10];
+        const stack_t ss = {fault_stack, 0, sizeof fault_stack};
+        sigaltstack(&ss, nullptr);
+        struct sigaction sa = {};
+        sa.sa_sigaction = on_fault;
+        sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &sa, &old[0]);
+        sigaction(SIGBUS, &sa, &old[1]);
+    }
+    ~fault_guard() {
+        sigaction(SIGSEGV, &old[0], nullptr);
+        sigaction(SIGBUS, &old[1], nullptr);
+    }
+};
+
 /* The thread-local memory of this module, which is static shared memory and nothing else. */
 static int find_tls(struct dl_phdr_info *info, size_t, void *) {
     const uintptr_t me = (uintptr_t)&emu_self;
@@ -166,14 +185,6 @@ static void make_fibers(int n) {
         warps = new warp[MAX_WARPS]();
         stacks = (uint8_t *)guarded((size_t)MAX_THREADS * STACK);
         smem_end = (uint8_t *)guarded(EMU_SMEM_MAX) + EMU_SMEM_MAX;
-        static uint8_t fault_stack[64 << 10];
-        const stack_t ss = {fault_stack, 0, sizeof fault_stack};
-        sigaltstack(&ss, nullptr);
-        struct sigaction sa = {};
-        sa.sa_sigaction = on_fault;
-        sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigaction(SIGSEGV, &sa, nullptr);
-        sigaction(SIGBUS, &sa, nullptr);
     }
     for (; n_made < n; n_made++) {
         uint8_t *s = stacks + (size_t)n_made * STACK;
@@ -256,6 +267,7 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t smem, const std::fu
     dl_iterate_phdr(find_tls, nullptr);
     smem_base = smem_end - ((smem + 127) & ~(size_t)127);
     emu_where.grid = grid, emu_where.block = block;
+    const fault_guard guard;
     run.running = true;
     std::vector<uint32_t> order;
     std::mt19937 rng(seed);
