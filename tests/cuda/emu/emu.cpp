@@ -33,8 +33,8 @@ struct fiber : emu_thread_id {
     void *sp;
     int index, warp;
     state st;
-    const char *op; /* what it waits for */
-    unsigned seen;  /* generation of the meeting it waits for */
+    const char *op;                          /* what it waits for */
+    unsigned seen;                           /* generation of the meeting it waits for */
     std::vector<std::vector<copy16>> groups; /* committed copies, oldest first */
     std::vector<copy16> open;
 };
@@ -66,7 +66,7 @@ uint8_t *smem_end; /* the guard page behind dynamic shared memory */
 uint8_t *smem_base;
 uint8_t *tls;
 size_t tls_bytes;
-int n_made; /* fibers with a stack */
+int n_made;                       /* fibers with a stack */
 thread_local volatile char probe; /* the only other thread-local object: touching it makes the block exist */
 } // namespace
 
@@ -132,8 +132,8 @@ static void fiber_main() {
 static void on_fault(int sig, siginfo_t *info, void *) {
     signal(sig, SIG_DFL);
     if (run.running)
-        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u): access to %p\n", run.name, blockIdx.x,
-                blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
+        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u): access to %p\n", run.name,
+                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
 }
 
 /* While a kernel runs, an access to no memory ends the program with its place. */
@@ -216,7 +216,8 @@ static bool can_run(const fiber *f) {
         const fiber *f = &fibers[i];
         const char *what = f->st == DONE ? "returned" : f->st == AT_BARRIER ? "__syncthreads" : f->op;
         int j = i;
-        while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op)) j++;
+        while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op))
+            j++;
         if (n++ < 40) fprintf(stderr, "  threads %d..%d: %s\n", i, j, what);
         i = j;
     }
