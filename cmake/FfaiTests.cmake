@@ -23,6 +23,11 @@ foreach(f ${FFAI_TEST_SOURCES})
   set_tests_properties(${suite}.${name} PROPERTIES LABELS ${suite} TIMEOUT 600)
 endforeach()
 
+if(TARGET emu_selftest)
+  add_test(NAME cuda.emu_selftest COMMAND emu_selftest)
+  set_tests_properties(cuda.emu_selftest PROPERTIES LABELS cuda TIMEOUT 120)
+endif()
+
 file(GLOB FFAI_TEST_TOOLS CONFIGURE_DEPENDS tests/*/*_tool.c)
 foreach(f ${FFAI_TEST_TOOLS})
   get_filename_component(name ${f} NAME_WE)

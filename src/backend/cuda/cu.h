@@ -15,8 +15,10 @@ extern "C" {
 
 enum {
     CU_WARP = 32,
-    CU_FEW = 16,          /* input rows up to which linear records stream the weight (stream*.cu); more: gemm.cu */
-    CU_COUNTERS = 1 << 16 /* see fa_cuda.counter */
+    CU_FEW = 16,           /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
+    CU_COUNTERS = 1 << 16, /* see fa_cuda.counter */
+    CU_ATTEND_TILE = 64,   /* most query rows of an entry of the batch's tile table */
+    CU_PANEL_BYTES = 64 << 20 /* fa_backend.panel_bytes, unless set */
 };
 
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
@@ -40,16 +42,24 @@ typedef struct fa_cuda {
     int arch;        /* 90 for sm_90 */
     size_t smem_max; /* dynamic shared memory that a block can ask for */
     bool pdl;        /* launches overlap with the end of the one before (cu_pdl_wait) */
+    bool capturing;  /* launches go into a graph */
     int n_slot, max_ctx;
     int64_t vocab;
     /* [CU_COUNTERS] zeros between kernels: blocks that work on one thing count themselves, and the last one, which
      * finishes it, sets its counter back. */
     uint32_t *counter;
-    fa_error err; /* of the launches since it was last looked at; the first wins */
-    struct cu_graphs *graphs;
-    struct cu_profile *profile; /* NULL unless a profile is wanted */
-    struct cu_blas *blas;       /* gemm.cu */
-    struct cu_sampler *sampler; /* sample.cu */
+    int32_t *last;     /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
+    fa_error err;      /* of the launches since it was last looked at; the first wins */
+    const fa_rec *rec; /* the record that is being launched, for messages and profiles; NULL: none */
+    char isa[16];
+    struct cu_stage *stage;         /* backend.cu: how batches get to the device */
+    uint8_t *fetch;                 /* pinned, for results */
+    struct cu_graph *graphs;        /* graph.cu: all that were built */
+    struct cu_profile *profile;     /* NULL unless this step is profiled */
+    struct cu_profile *profile_mem; /* profile.cu: its memory, kept between steps */
+    struct cu_ranges *ranges;       /* profile.cu: NVTX; NULL when no tool listens */
+    struct cu_blas *blas;           /* blas.cu */
+    struct cu_sampler *sampler;     /* sample.cu */
 } fa_cuda;
 
 /* An operation. work: bytes of rec->work, or < 0 with *err when there is no kernel for this record; NULL: none needed. */
@@ -67,7 +77,7 @@ extern const cu_op cu_op_attend;                                                
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
 void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
-int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* gemm.cu */
+int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* many.cu: more */
 void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
 
 /* dequant.cu: rows [row, row + n) of w as F32 or BF16, [n, cols] contiguous. */
@@ -77,13 +87,26 @@ int cu_synth(cudaStream_t stream, const fa_weight *w, uint64_t seed, fa_error *e
 /* Is w a format that the backend computes? device rows must be 16-byte aligned. */
 int cu_weight_ok(const fa_weight *w, fa_error *err); /* dequant.cu */
 
-/* gemm.cu: the matrix library, opened at run time. */
+/* gemm.cu: y [M, N] = x [M, K] w [N, K]^T (+ bias [N]) (+ y), rows ld* elements apart. type: of x and w, F32 (never TF32)
+ * or BF16; sums are f32. */
+typedef struct cu_product {
+    int64_t M, N, K, ldx, ldw, ldy;
+    const void *x, *w;
+    void *y;
+    const float *bias; /* or NULL; y F32 only */
+    uint8_t type, y_type; /* fa_dtype: F32 or BF16 */
+    bool add; /* to what y holds */
+} cu_product;
+
+void cu_gemm(fa_cuda *cu, const cu_product *p);
+void cu_gemm_plain(fa_cuda *cu, const cu_product *p); /* by our own kernel: what the library computes, any shape */
+int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu */
+
+/* blas.cu: the matrix library (cuBLASLt), opened at run time. It is not missed before a record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
-/* y [M, N] (ldy) = x [M, K] w [N, K]^T (+ y when add). type: of x and w, F32 (never TF32) or BF16; y_type F32 or BF16. */
-void cu_gemm(fa_cuda *cu, fa_dtype type, int64_t M, int64_t N, int64_t K, const void *x, const void *w, void *y, int64_t ldy,
-             fa_dtype y_type, bool add);
-int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* gemm.cu */
+int cu_blas_ready(const fa_cuda *cu, fa_error *err);      /* < 0: why there is none */
+bool cu_blas_product(fa_cuda *cu, const cu_product *p); /* false: it has no way for this shape */
 
 /* sample.cu */
 int cu_sampler_create(fa_cuda *cu, fa_error *err);
@@ -91,9 +114,6 @@ void cu_sampler_free(fa_cuda *cu);
 int cu_history(fa_backend *be, int slot, const int32_t *ids, int64_t n, fa_error *err);
 int cu_pick(fa_backend *be, fa_tensor logits, const fa_pick_opts *o, int n, fa_error *err);
 int cu_picked(fa_backend *be, int32_t *ids, int n, fa_error *err);
-
-/* backend.cu */
-int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
 
 /* device.cu: the object behind fa_device. */
 struct cu_device {
@@ -103,17 +123,58 @@ struct cu_device {
     char name[16];
     cudaStream_t stream; /* of copies and of every backend: work on one device object is in order */
     fa_error lost;       /* code != 0: a fault that the device did not survive */
+    struct cu_vm *vm;    /* vm.cu: NULL until address space is asked for */
+    struct cu_upload *up; /* upload.cu: NULL until something is uploaded */
+    long inject[FA_INJECT_COUNT]; /* see fa_device.inject */
 };
 
 /* A CUDA call's result as an error that names the device and what was done; marks the device as lost when no later call
  * can succeed. 0 for cudaSuccess. */
 int cu_check(cu_device *dev, cudaError_t rc, const char *what, fa_error *err);
+/* At the beginning of every entry: fails when the device is lost, makes it this thread's current one. */
+int cu_enter(cu_device *dev, fa_error *err);
+/* Tests: is this the call that was to fail? */
+bool cu_injected(cu_device *dev, int what);
+
+/* upload.cu */
+int cu_upload(fa_device *d, const fa_copy *list, size_t n, fa_error *err);
+void cu_upload_free(cu_device *dev);
+/* vm.cu */
+void *cu_reserve(fa_device *d, size_t *bytes, fa_error *err);
+int cu_commit(fa_device *d, void *base, size_t from, size_t to);
+void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed);
+void cu_vm_free(cu_device *dev);
+
+/* backend.cu */
+const char *cu_op_name(int op);
+int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
+/* All records of a program, one after the other. tap: where TAP records go, NULL: nowhere. */
+int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err);
+/* The first error of the launches since the last call, if there is one. */
+int cu_take_error(fa_cuda *cu, fa_error *err);
+
+/* graph.cu */
+int cu_graph_run(fa_cuda *cu, fa_program *prog, const cu_batch *b, fa_error *err);
+void cu_graph_forget(fa_backend *be, fa_program *prog);
+void cu_graph_free(fa_cuda *cu); /* all of them */
+
+/* profile.cu */
+int cu_profile_start(fa_cuda *cu, fa_error *err);
+/* Adds what was measured to opts; waits for the step. */
+int cu_profile_stop(fa_cuda *cu, const fa_program *prog, const fa_run_opts *opts, fa_error *err);
+void cu_profile_record(fa_cuda *cu); /* cu->rec begins */
+void cu_profile_free(fa_cuda *cu);
+void cu_ranges_create(fa_cuda *cu);
+void cu_ranges_record(fa_cuda *cu, const fa_rec *r); /* NULL: the step ends */
+void cu_ranges_free(fa_cuda *cu);
 
 /* ---- launching ---- */
 
 /* Remembers a failed launch; the step fails with the first one. */
 void cu_launch_failed(fa_cuda *cu, const char *kernel, cudaError_t rc);
 void cu_fail(fa_cuda *cu, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Tests: makes this launch fail, or puts a kernel that faults in front of it, when that was asked for. */
+void cu_inject_launch(fa_cuda *cu, const char *kernel);
 /* Profile: called around every launch when cu->profile is set. */
 void cu_profile_begin(fa_cuda *cu, const char *kernel);
 void cu_profile_end(fa_cuda *cu);
@@ -122,9 +183,12 @@ template <typename... P, typename... A>
 static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads, size_t smem,
                                 A... args) {
     if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (cu->dev->inject[FA_INJECT_LAUNCH] | cu->dev->inject[FA_INJECT_FAULT]) cu_inject_launch(cu, name);
+    if (cu->err.code) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU
-    cudaError_t rc = emu_launch(grid, dim3((unsigned)threads), smem, [=] { kernel(static_cast<P>(args)...); });
+    cudaError_t rc = emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem,
+                                [=] { kernel(static_cast<P>(args)...); });
 #else
     cudaError_t rc = cudaSuccess;
     if (smem > 48 * 1024)
