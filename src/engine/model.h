@@ -22,7 +22,7 @@ typedef struct fa_weights {
     int index;
     fa_device *dev;
     void *block;
-    size_t bytes;
+    size_t bytes, matrix_bytes; /* matrices come first */
     struct fa_weights *next;
 } fa_weights;
 

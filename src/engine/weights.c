@@ -35,11 +35,13 @@ int fa_model_shapes(ffai_model *m, size_t row_align, fa_weights *out, fa_error *
     fa_placer p;
     memset(out, 0, sizeof *out);
     int rc = fa_placer_open(&p, m->ckpt, err);
-    p.base = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN; /* anything but NULL, which means that there is no such weight */
+    p.base = p.vectors =
+        (uint8_t *)(uintptr_t)FA_ARENA_ALIGN; /* anything but NULL, which means that there is no such weight */
     p.dry = true;
     p.row_align = row_align;
     if (!rc) rc = bind(m, &p, out, err);
-    out->bytes = p.bytes;
+    out->matrix_bytes = (p.bytes + FA_ARENA_ALIGN - 1) / FA_ARENA_ALIGN * FA_ARENA_ALIGN;
+    out->bytes = out->matrix_bytes + p.vector_bytes;
     fa_placer_close(&p);
     return rc;
 }
@@ -119,7 +121,7 @@ static int load(ffai_model *m, fa_weights *w, fa_error *err) {
     fa_placer p;
     fa_weights shapes;
     int rc = fa_model_shapes(m, FA_DEVICE_PITCH, &shapes, err);
-    size_t bytes = shapes.bytes + BLOCK_SLACK;
+    size_t matrices = shapes.matrix_bytes, bytes = shapes.bytes + BLOCK_SLACK;
     fa_model_weights_free(&shapes);
     if (rc) return rc;
     if (!(w->block = w->dev->alloc(w->dev, bytes, "the weights", err))) return FFAI_ENOMEM;
@@ -127,11 +129,12 @@ static int load(ffai_model *m, fa_weights *w, fa_error *err) {
     if (rc) return rc;
     rc = fa_placer_open(&p, m->ckpt, err);
     p.base = (uint8_t *)w->block;
+    p.vectors = p.base + matrices;
     p.row_align = FA_DEVICE_PITCH;
     if (!rc) rc = bind(m, &p, w, err);
-    if (!rc && p.bytes + BLOCK_SLACK != bytes)
-        rc = fa_fail(err, FFAI_EINTERNAL, "%s: weights were counted as %zu bytes and bound as %zu",
-                     fa_ckpt_path(m->ckpt), bytes - BLOCK_SLACK, p.bytes);
+    if (!rc && (p.bytes > matrices || matrices + p.vector_bytes + BLOCK_SLACK > bytes))
+        rc = fa_fail(err, FFAI_EINTERNAL, "%s: weights were counted as %zu + %zu bytes and bound as %zu + %zu",
+                     fa_ckpt_path(m->ckpt), matrices, bytes - BLOCK_SLACK - matrices, p.bytes, p.vector_bytes);
     if (!rc && p.n_copy) rc = w->dev->upload(w->dev, p.copy, p.n_copy, err);
     for (size_t i = 0; !rc && i < p.n_job; i++) rc = w->dev->synth(w->dev, &p.job[i].w, p.job[i].seed, err);
     /* engines have device objects of their own, which do not wait for this one: a fill does */

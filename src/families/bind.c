@@ -259,16 +259,15 @@ static void *append(fa_placer *p, void **list, size_t *n, size_t *cap, size_t si
     return (uint8_t *)*list + (*n)++ * size;
 }
 
-/* Hands out a place for rows of `pitch` bytes; *fresh: nothing was put there yet. t NULL: a tensor of no checkpoint. */
-static uint8_t *place(fa_binder *b, const fa_ckpt_tensor *t, size_t rows, size_t pitch, bool *fresh) {
-    fa_placer *p = b->placer;
-    size_t *known = t ? &p->place[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
+/* Hands out `bytes` of a region; *fresh: nothing was put there yet. t NULL: a tensor of no checkpoint. */
+static uint8_t *place(fa_binder *b, const fa_ckpt_tensor *t, uint8_t *region, size_t *used, size_t bytes, bool *fresh) {
+    size_t *known = t ? &b->placer->place[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
     *fresh = !known || !*known;
-    if (!*fresh) return p->base + (*known - 1);
-    size_t at = (p->bytes + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+    if (!*fresh) return region + (*known - 1);
+    size_t at = (*used + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
     if (known) *known = at + 1;
-    p->bytes = at + rows * pitch;
-    return p->base + at;
+    *used = at + bytes;
+    return region + at;
 }
 
 static void add_copy(fa_binder *b, uint8_t *to, const void *host, size_t rows, size_t row_bytes, size_t pitch) {
@@ -289,9 +288,10 @@ static size_t pitch_of(const fa_placer *p, size_t row_bytes) {
 static const uint8_t *place_plane(fa_binder *b, const fa_ckpt_tensor *t, const uint8_t *host, int64_t rows,
                                   size_t row_bytes) {
     bool fresh;
-    size_t pitch = pitch_of(b->placer, row_bytes);
-    uint8_t *to = place(b, t, (size_t)rows, pitch, &fresh);
-    if (fresh && host && !b->placer->dry) add_copy(b, to, host, (size_t)rows, row_bytes, pitch);
+    fa_placer *p = b->placer;
+    size_t pitch = pitch_of(p, row_bytes);
+    uint8_t *to = place(b, t, p->base, &p->bytes, (size_t)rows * pitch, &fresh);
+    if (fresh && host && !p->dry) add_copy(b, to, host, (size_t)rows, row_bytes, pitch);
     return to;
 }
 
@@ -311,10 +311,11 @@ static void place_matrix(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t, co
 static const float *place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host) {
     bool fresh;
     size_t bytes = (size_t)n * sizeof(float);
-    uint8_t *to = place(b, t, 1, bytes, &fresh);
+    fa_placer *p = b->placer;
+    uint8_t *to = place(b, t, p->vectors, &p->vector_bytes, bytes, &fresh);
     *host = NULL;
-    if (!fresh || b->placer->dry) return (const float *)(const void *)to;
-    if ((*host = (float *)fa_mem_calloc(&b->placer->temp, (size_t)n, sizeof **host)))
+    if (!fresh || p->dry) return (const float *)(const void *)to;
+    if ((*host = (float *)fa_mem_calloc(&p->temp, (size_t)n, sizeof **host)))
         add_copy(b, to, *host, 1, bytes, bytes);
     else
         bind_fail(b, FFAI_ENOMEM, t, "no memory for %lld floats", (long long)n);

@@ -18,10 +18,11 @@ typedef struct fa_synth_job {
 
 /* Weights that lie elsewhere: the binder hands out addresses from `base` on and lists what belongs there. Binding is
  * repeatable, so a first, dry pass with any base tells how much there is. Tensors that are bound twice share a place.
- * Planes begin at multiples of 256 bytes (FA_ARENA_ALIGN), rows at multiples of row_align. */
+ * Planes begin at multiples of 256 bytes (FA_ARENA_ALIGN), rows at multiples of row_align. Vectors lie apart, so that
+ * matrices that are bound one after the other (q, k, v) mostly are one matrix in memory. */
 typedef struct fa_placer {
-    uint8_t *base;
-    size_t bytes; /* handed out */
+    uint8_t *base, *vectors;
+    size_t bytes, vector_bytes; /* handed out from each */
     size_t row_align;
     bool dry;      /* no lists; addresses are not to be followed */
     size_t *place; /* [tensors of the checkpoint] 1 + offset of a tensor; 0: it has none yet */
