@@ -146,7 +146,7 @@ void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed);
 void cu_vm_free(cu_device *dev);
 
 /* backend.cu */
-const char *cu_op_name(int op);
+static inline const char *cu_op_name(int op) { return fa_op_name((fa_op)op); }
 int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
 /* All records of a program, one after the other. tap: where TAP records go, NULL: nowhere. */
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err);
