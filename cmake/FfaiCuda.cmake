@@ -65,6 +65,10 @@ if(FFAI_TESTS AND NOT FFAI_SANITIZE AND NOT FFAI_FUZZ AND EXISTS ${PROJECT_SOURC
   target_include_directories(ffai_cuda_emu PRIVATE tests/cuda/emu)
   target_link_libraries(ffai_cuda_emu PRIVATE ffai_flags Threads::Threads ${CMAKE_DL_LIBS})
   set_target_properties(ffai_cuda_emu PROPERTIES PREFIX lib OUTPUT_NAME ffai_cuda_emu LINKER_LANGUAGE CXX
-    LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/ffai_cuda.map)
-  target_link_options(ffai_cuda_emu PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/ffai_cuda.map)
+    LINK_DEPENDS ${PROJECT_SOURCE_DIR}/tests/cuda/emu/emu.map)
+  target_link_options(ffai_cuda_emu PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/tests/cuda/emu/emu.map)
+  add_executable(emu_selftest tests/cuda/emu_selftest.cpp ${emu_sources} src/tensor/dtype.c)
+  target_compile_definitions(emu_selftest PRIVATE FA_CUDA_EMU)
+  target_include_directories(emu_selftest PRIVATE tests/cuda/emu)
+  target_link_libraries(emu_selftest PRIVATE ffai_flags Threads::Threads)
 endif()

@@ -56,6 +56,7 @@ struct fa_backend {
     int max_pages;   /* page_stride of the batches to come; set by the engine before recording */
     int n_thread;
     fa_device *dev; /* where tensors, caches and weights lie; NULL: host memory */
+    size_t panel_bytes; /* devices: most memory for weights that are unpacked for a matrix product at a time */
     fa_dtype act;   /* element type of what fused operations hand on: F32, or BF16 where that is faster */
     bool has_op[FA_OP_COUNT];
     /* Bytes of work memory (in the step arena) and of scratch (per thread) that a record needs; fails when the backend

@@ -15,9 +15,10 @@ extern "C" {
 
 enum {
     CU_WARP = 32,
-    CU_FEW = 16,          /* input rows up to which linear records stream the weight (stream*.cu); more: gemm.cu */
+    CU_FEW = 16,           /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
     CU_COUNTERS = 1 << 16, /* see fa_cuda.counter */
-    CU_ATTEND_TILE = 64    /* most query rows of an entry of the batch's tile table */
+    CU_ATTEND_TILE = 64,   /* most query rows of an entry of the batch's tile table */
+    CU_PANEL_BYTES = 64 << 20 /* fa_backend.panel_bytes, unless set */
 };
 
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
@@ -57,7 +58,7 @@ typedef struct fa_cuda {
     struct cu_profile *profile;     /* NULL unless this step is profiled */
     struct cu_profile *profile_mem; /* profile.cu: its memory, kept between steps */
     struct cu_ranges *ranges;       /* profile.cu: NVTX; NULL when no tool listens */
-    struct cu_blas *blas;           /* gemm.cu */
+    struct cu_blas *blas;           /* blas.cu */
     struct cu_sampler *sampler;     /* sample.cu */
 } fa_cuda;
 
@@ -76,7 +77,7 @@ extern const cu_op cu_op_attend;                                                
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
 void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
-int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* gemm.cu */
+int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* many.cu: more */
 void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
 
 /* dequant.cu: rows [row, row + n) of w as F32 or BF16, [n, cols] contiguous. */
@@ -86,13 +87,26 @@ int cu_synth(cudaStream_t stream, const fa_weight *w, uint64_t seed, fa_error *e
 /* Is w a format that the backend computes? device rows must be 16-byte aligned. */
 int cu_weight_ok(const fa_weight *w, fa_error *err); /* dequant.cu */
 
-/* gemm.cu: the matrix library, opened at run time. */
+/* gemm.cu: y [M, N] = x [M, K] w [N, K]^T (+ bias [N]) (+ y), rows ld* elements apart. type: of x and w, F32 (never TF32)
+ * or BF16; sums are f32. */
+typedef struct cu_product {
+    int64_t M, N, K, ldx, ldw, ldy;
+    const void *x, *w;
+    void *y;
+    const float *bias; /* or NULL; y F32 only */
+    uint8_t type, y_type; /* fa_dtype: F32 or BF16 */
+    bool add; /* to what y holds */
+} cu_product;
+
+void cu_gemm(fa_cuda *cu, const cu_product *p);
+void cu_gemm_plain(fa_cuda *cu, const cu_product *p); /* by our own kernel: what the library computes, any shape */
+int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu */
+
+/* blas.cu: the matrix library (cuBLASLt), opened at run time. It is not missed before a record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
-/* y [M, N] (ldy) = x [M, K] w [N, K]^T (+ y when add). type: of x and w, F32 (never TF32) or BF16; y_type F32 or BF16. */
-void cu_gemm(fa_cuda *cu, fa_dtype type, int64_t M, int64_t N, int64_t K, const void *x, const void *w, void *y, int64_t ldy,
-             fa_dtype y_type, bool add);
-int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* gemm.cu */
+int cu_blas_ready(const fa_cuda *cu, fa_error *err);      /* < 0: why there is none */
+bool cu_blas_product(fa_cuda *cu, const cu_product *p); /* false: it has no way for this shape */
 
 /* sample.cu */
 int cu_sampler_create(fa_cuda *cu, fa_error *err);
@@ -173,7 +187,8 @@ static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P.
     if (cu->err.code) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU
-    cudaError_t rc = emu_launch(grid, dim3((unsigned)threads), smem, [=] { kernel(static_cast<P>(args)...); });
+    cudaError_t rc = emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem,
+                                [=] { kernel(static_cast<P>(args)...); });
 #else
     cudaError_t rc = cudaSuccess;
     if (smem > 48 * 1024)

@@ -1,0 +1,386 @@
+/* Running a kernel on the host: each thread of a block is a fiber (a stack and a saved register set), blocks come one
+ * after the other. A fiber runs until it meets others (barrier, warp operation) and is not the last to come; then the
+ * scheduler takes the next one of its warp, then the next warp. When nobody can go on and not all are done, threads
+ * wait for different things: the hardware would hang or compute nonsense, so the program stops with their places.
+ *
+ * One lock (emu_rt.cpp) is held around launches, so all state here is plain. */
+#include "emu.h"
+#include "emu_int.h"
+
+#include <algorithm>
+#include <link.h>
+#include <random>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <vector>
+
+extern "C" {
+#include "tensor/dtype.h"
+}
+
+enum { STACK = 128 << 10, PAGE = 4096, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32 };
+
+namespace {
+enum state { READY, AT_BARRIER, AT_WARP, DONE };
+
+struct copy16 {
+    uint8_t *to;
+    uint8_t bytes[16];
+};
+
+struct fiber : emu_thread_id {
+    void *sp;
+    int index, warp;
+    state st;
+    const char *op; /* what it waits for */
+    unsigned seen;  /* generation of the meeting it waits for */
+    std::vector<std::vector<copy16>> groups; /* committed copies, oldest first */
+    std::vector<copy16> open;
+};
+
+struct warp {
+    unsigned gen;
+    int n, came;
+    const char *op;
+    uint8_t lane[2][32 * EMU_LANE_BYTES];
+};
+
+/* The launch under way. */
+struct {
+    const char *name;
+    const std::function<void()> *body;
+    int n_thread, n_warp, n_done;
+    unsigned gen; /* of the barrier */
+    int came, n_true[2];
+    bool waited, triggered; /* cu_pdl_wait, cu_pdl_launch were called */
+    size_t smem;
+    void *main_sp;
+    bool running;
+} run;
+
+fiber *fibers;
+uint8_t *stacks;
+warp *warps;
+uint8_t *smem_end; /* the guard page behind dynamic shared memory */
+uint8_t *smem_base;
+uint8_t *tls;
+size_t tls_bytes;
+int n_made; /* fibers with a stack */
+thread_local volatile char probe; /* the only other thread-local object: touching it makes the block exist */
+} // namespace
+
+emu_thread_id *emu_self;
+emu_block_id emu_where;
+
+/* Saves the callee-saved registers on the stack, its address in *save, and goes on where `load` was saved. */
+extern "C" void emu_switch(void **save, void *load);
+asm(R"(
+.text
+.globl emu_switch
+.hidden emu_switch
+.type emu_switch,@function
+emu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size emu_switch,.-emu_switch
+)");
+
+void emu_die(const char *fmt, ...) {
+    va_list ap;
+    char text[512];
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    fflush(stdout);
+    if (run.running)
+        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u) of %u x %u x %u: %s\n", run.name,
+                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, blockDim.x, blockDim.y,
+                blockDim.z, text);
+    else
+        fprintf(stderr, "emulated GPU: %s\n", text);
+    abort();
+}
+
+static fiber *self() { return (fiber *)emu_self; }
+
+static void to_main() { emu_switch(&self()->sp, run.main_sp); }
+
+static void fiber_main() {
+    for (;;) {
+        (*run.body)();
+        fiber *f = self();
+        f->st = DONE;
+        run.n_done++;
+        to_main();
+    }
+}
+
+static void on_fault(int sig, siginfo_t *info, void *) {
+    signal(sig, SIG_DFL);
+    if (run.running)
+        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u): access to %p\n", run.name, blockIdx.x,
+                blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
+}
+
+/* The thread-local memory of this module, which is static shared memory and nothing else. */
+static int find_tls(struct dl_phdr_info *info, size_t, void *) {
+    const uintptr_t me = (uintptr_t)&emu_self;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        const uintptr_t a = info->dlpi_addr + p->p_vaddr;
+        if (p->p_type != PT_LOAD || me < a || me >= a + p->p_memsz) continue;
+        for (int k = 0; k < info->dlpi_phnum; k++)
+            if (info->dlpi_phdr[k].p_type == PT_TLS) {
+                tls = (uint8_t *)info->dlpi_tls_data;
+                tls_bytes = info->dlpi_phdr[k].p_memsz;
+            }
+        return 1;
+    }
+    return 0;
+}
+
+static void *guarded(size_t bytes) {
+    void *p = mmap(nullptr, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) emu_die("no memory for stacks");
+    mprotect((uint8_t *)p + bytes, PAGE, PROT_NONE);
+    return p;
+}
+
+static void make_fibers(int n) {
+    if (!fibers) {
+        fibers = new fiber[MAX_THREADS]();
+        warps = new warp[MAX_WARPS]();
+        stacks = (uint8_t *)guarded((size_t)MAX_THREADS * STACK);
+        smem_end = (uint8_t *)guarded(EMU_SMEM_MAX) + EMU_SMEM_MAX;
+        static uint8_t fault_stack[64 << 10];
+        const stack_t ss = {fault_stack, 0, sizeof fault_stack};
+        sigaltstack(&ss, nullptr);
+        struct sigaction sa = {};
+        sa.sa_sigaction = on_fault;
+        sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &sa, nullptr);
+        sigaction(SIGBUS, &sa, nullptr);
+    }
+    for (; n_made < n; n_made++) {
+        uint8_t *s = stacks + (size_t)n_made * STACK;
+        mprotect(s, PAGE, PROT_NONE); /* below each stack */
+        void **top = (void **)(s + STACK);
+        top[-1] = nullptr;
+        top[-2] = (void *)fiber_main; /* where the first switch returns to */
+        fibers[n_made].sp = top - 8;
+        fibers[n_made].index = n_made;
+        fibers[n_made].warp = n_made / 32;
+        fibers[n_made].lane = n_made % 32;
+    }
+}
+
+static bool can_run(const fiber *f) {
+    switch (f->st) {
+    case READY: return true;
+    case AT_BARRIER: return f->seen != run.gen;
+    case AT_WARP: return f->seen != warps[f->warp].gen;
+    default: return false;
+    }
+}
+
+[[noreturn]] static void stuck() {
+    int n = 0;
+    fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u): threads wait for different things\n", run.name, blockIdx.x,
+            blockIdx.y, blockIdx.z);
+    for (int i = 0; i < run.n_thread; i++) {
+        const fiber *f = &fibers[i];
+        const char *what = f->st == DONE ? "returned" : f->st == AT_BARRIER ? "__syncthreads" : f->op;
+        int j = i;
+        while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op)) j++;
+        if (n++ < 40) fprintf(stderr, "  threads %d..%d: %s\n", i, j, what);
+        i = j;
+    }
+    abort();
+}
+
+static void run_block(std::mt19937 *rng) {
+    memset(smem_base, 0xFF, run.smem);
+    static int order[MAX_WARPS];
+    for (int i = 0; i < run.n_warp; i++) order[i] = i;
+    if (rng) std::shuffle(order, order + run.n_warp, *rng);
+    for (int i = 0; i < run.n_thread; i++) {
+        fiber *f = &fibers[i];
+        f->tid = {(unsigned)i % blockDim.x, (unsigned)i / blockDim.x % blockDim.y,
+                  (unsigned)i / (blockDim.x * blockDim.y)};
+        f->st = READY;
+        f->groups.clear(), f->open.clear();
+    }
+    for (int w = 0; w < run.n_warp; w++) warps[w].came = 0, warps[w].n = std::min(32, run.n_thread - 32 * w);
+    run.n_done = run.came = run.n_true[0] = run.n_true[1] = 0;
+    while (run.n_done < run.n_thread) {
+        bool moved = false;
+        for (int o = 0; o < run.n_warp; o++) {
+            const int w = order[o];
+            for (bool again = true; again;) {
+                again = false;
+                for (int l = 0; l < warps[w].n; l++) {
+                    fiber *f = &fibers[32 * w + l];
+                    if (!can_run(f)) continue;
+                    f->st = READY;
+                    emu_self = f;
+                    emu_switch(&run.main_sp, f->sp);
+                    moved = again = true;
+                }
+            }
+        }
+        if (!moved) stuck();
+    }
+}
+
+void emu_run(const char *name, dim3 grid, dim3 block, size_t smem, const std::function<void()> &body, unsigned seed) {
+    const size_t n_block = (size_t)grid.x * grid.y * grid.z;
+    run.name = name, run.body = &body, run.smem = smem;
+    run.n_thread = (int)(block.x * block.y * block.z), run.n_warp = (run.n_thread + 31) / 32;
+    run.waited = run.triggered = false;
+    make_fibers(run.n_thread);
+    probe = 0;
+    dl_iterate_phdr(find_tls, nullptr);
+    smem_base = smem_end - ((smem + 127) & ~(size_t)127);
+    emu_where.grid = grid, emu_where.block = block;
+    run.running = true;
+    std::vector<uint32_t> order;
+    std::mt19937 rng(seed);
+    if (seed) {
+        order.resize(n_block);
+        for (size_t i = 0; i < n_block; i++) order[i] = (uint32_t)i;
+        std::shuffle(order.begin(), order.end(), rng);
+    }
+    for (size_t i = 0; i < n_block; i++) {
+        const size_t b = seed ? order[i] : i;
+        emu_where.bid = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+        if (tls && (i < 4 || tls_bytes <= 64 << 10)) memset(tls, 0xFF, tls_bytes);
+        run_block(seed ? &rng : nullptr);
+    }
+    emu_self = &fibers[0];
+    if (!run.waited) emu_die("no thread of the grid called cu_pdl_wait: the kernel after it may start too early");
+    run.running = false;
+}
+
+/* ---- meetings ---- */
+
+void *emu_dyn_smem() { return smem_base; }
+
+void emu_barrier(int v, int *n_true) {
+    fiber *f = self();
+    const unsigned gen = run.gen, slot = gen & 1;
+    if (v) run.n_true[slot]++;
+    if (++run.came == run.n_thread) {
+        run.came = 0;
+        run.n_true[slot ^ 1] = 0;
+        run.gen++;
+    } else {
+        f->st = AT_BARRIER, f->seen = gen;
+        to_main();
+    }
+    if (n_true) *n_true = run.n_true[slot];
+}
+
+const uint8_t *emu_meet(const char *op, unsigned mask, const void *mine, size_t bytes) {
+    fiber *f = self();
+    warp *w = &warps[f->warp];
+    if (mask != 0xFFFFFFFFu) emu_die("%s with mask %08x: only full warps are emulated", op, mask);
+    if (w->n != 32) emu_die("%s in a warp of %d threads", op, w->n);
+    const unsigned gen = w->gen;
+    uint8_t *all = w->lane[gen & 1];
+    if (bytes) memcpy(all + f->lane * EMU_LANE_BYTES, mine, bytes);
+    if (w->came && w->op != op && strcmp(w->op, op)) emu_die("%s while other lanes of the warp wait in %s", op, w->op);
+    w->op = op;
+    if (++w->came == 32) {
+        w->came = 0;
+        w->gen++;
+    } else {
+        f->st = AT_WARP, f->seen = gen, f->op = op;
+        to_main();
+    }
+    return all;
+}
+
+/* ---- instructions ---- */
+
+static bool in_shared(const void *p, size_t n) {
+    const uint8_t *b = (const uint8_t *)p;
+    return (b >= smem_base && b + n <= smem_base + run.smem) || (b >= tls && b + n <= tls + tls_bytes);
+}
+
+void emu_cp_async(void *smem, const void *p, int n) {
+    if (n < 0 || n > 16) emu_die("cp.async of %d bytes", n);
+    if (!in_shared(smem, 16)) emu_die("cp.async to %p: not in shared memory", smem);
+    if ((uintptr_t)smem & 15 || (n && (uintptr_t)p & 15)) emu_die("cp.async %p to %p: not 16-byte aligned", p, smem);
+    copy16 c = {(uint8_t *)smem, {}};
+    if (n) memcpy(c.bytes, p, (size_t)n);
+    memset(smem, 0xFF, 16);
+    self()->open.push_back(c);
+}
+
+void emu_cp_commit() {
+    self()->groups.push_back(std::move(self()->open));
+    self()->open.clear();
+}
+
+void emu_cp_wait(int pending) {
+    auto &g = self()->groups;
+    const size_t n = g.size() > (size_t)pending ? g.size() - (size_t)pending : 0;
+    for (size_t i = 0; i < n; i++)
+        for (const copy16 &c : g[i]) memcpy(c.to, c.bytes, 16);
+    g.erase(g.begin(), g.begin() + (ptrdiff_t)n);
+}
+
+void emu_pdl(int wait) { (wait ? run.waited : run.triggered) = true; }
+
+void emu_mma(float d[4], const float a[8], const float b[4], const char *op) {
+    struct {
+        float a[8], b[4];
+    } mine;
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b, b, sizeof mine.b);
+    const uint8_t *all = emu_meet(op, 0xFFFFFFFFu, &mine, sizeof mine);
+    const int g = emu_self->lane / 4, t = emu_self->lane % 4;
+    /* lane (g, i) has of row g: k 2i, 2i + 1 in a[0..1], k 2i + 8.. in a[4..5]; of row g + 8: a[2..3], a[6..7] */
+    for (int c = 0; c < 2; c++) {
+        float lo = 0, hi = 0;
+        for (int i = 0; i < 4; i++) {
+            const float *fa = (const float *)(all + (4 * g + i) * EMU_LANE_BYTES);
+            const float *fb = (const float *)(all + (4 * (2 * t + c) + i) * EMU_LANE_BYTES) + 8;
+            lo += fa[0] * fb[0] + fa[1] * fb[1] + fa[4] * fb[2] + fa[5] * fb[3];
+            hi += fa[2] * fb[0] + fa[3] * fb[1] + fa[6] * fb[2] + fa[7] * fb[3];
+        }
+        d[c] += lo, d[2 + c] += hi;
+    }
+}
+
+void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans) {
+    if ((uintptr_t)smem_row & 15) emu_die("ldmatrix row %p: not 16-byte aligned", smem_row);
+    if (!in_shared(smem_row, 16)) emu_die("ldmatrix row %p: not in shared memory", smem_row);
+    const uint8_t *all = emu_meet(trans ? "ldmatrix.trans" : "ldmatrix", 0xFFFFFFFFu, smem_row, 16);
+    const int g = emu_self->lane / 4, t = emu_self->lane % 4;
+    for (int m = 0; m < 4; m++) {
+        uint16_t e[2];
+        for (int i = 0; i < 2; i++) {
+            const int row = trans ? 2 * t + i : g, col = trans ? g : 2 * t + i;
+            memcpy(&e[i], all + (8 * m + row) * EMU_LANE_BYTES + 2 * col, 2);
+        }
+        r[m] = (uint32_t)e[1] << 16 | e[0];
+    }
+}
+
+float emu_f16_to_f32(uint16_t v) { return fa_f16_to_f32(v); }
+uint16_t emu_f32_to_f16(float f) { return f != f ? 0x7FFF : fa_f32_to_f16(f); }

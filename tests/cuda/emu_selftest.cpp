@@ -1,0 +1,205 @@
+/* The emulator itself: barriers, shuffles, matrix instructions against plain loops, streams, graphs, faults. */
+#include "emu.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+extern "C" long long emu_control(const char *what, long long value);
+
+static int failed;
+#define CHECK(x) ((x) ? (void)0 : (void)(failed++, printf("%s:%d: %s\n", __FILE__, __LINE__, #x)))
+
+template <typename... P, typename... A>
+static cudaError_t launch(cudaStream_t s, void (*k)(P...), dim3 grid, dim3 block, size_t smem, A... a) {
+    return emu_launch("kernel", s, grid, block, smem, [=] { k(static_cast<P>(a)...); });
+}
+
+/* Sum of n floats by blocks of 128: warp shuffles, static shared memory, a counter for the last block. */
+static __global__ void sum(const float *x, int n, float *part, uint32_t *counter, float *out) {
+    __shared__ float w[4];
+    __shared__ bool last;
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    float v = i < n ? x[i] : 0.0f;
+    for (int d = 16; d; d /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, d);
+    if (threadIdx.x % 32 == 0) w[threadIdx.x / 32] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        part[blockIdx.x] = w[0] + w[1] + w[2] + w[3];
+        __threadfence();
+        last = atomicAdd(counter, 1u) == gridDim.x - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    if (!last || threadIdx.x) return;
+    float s = 0;
+    for (unsigned b = 0; b < gridDim.x; b++) s += part[b];
+    *out = s;
+}
+
+/* d [16, 8] = a [16, 16] b [16, 8], bf16: b [k][n] through ldmatrix.trans, a through ldmatrix. */
+static __global__ void product(const uint16_t *a, const uint16_t *b, float *d) {
+    uint8_t *sm = (uint8_t *)emu_dyn_smem();
+    cu_pdl_wait();
+    const int lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
+    uint16_t *sa = (uint16_t *)sm, *sb = sa + 256;
+    cu_cp_async(sa + 8 * lane, a + 8 * lane);
+    if (lane < 16) cu_cp_async(sb + 8 * lane, b + 8 * lane);
+    cu_cp_commit();
+    CHECK(sa[8 * lane] == 0xFFFF);
+    cu_cp_wait<0>();
+    __syncwarp();
+    uint32_t fa[4], fb[4];
+    cu_ldmatrix_x4(fa, sa + 16 * (lane % 8 + 8 * (lane / 8 % 2)) + 8 * (lane / 16));
+    cu_ldmatrix_x4_trans(fb, sb + 8 * (lane % 16)); /* rows k of b */
+    float acc[4] = {};
+    cu_mma_bf16(acc, fa, fb);
+    for (int i = 0; i < 4; i++) d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = acc[i];
+}
+
+static __global__ void diverge(int) {
+    cu_pdl_wait();
+    if (threadIdx.x < 40) __syncthreads();
+}
+static __global__ void overrun(float *p, int n) {
+    cu_pdl_wait();
+    p[n + (int)threadIdx.x] = 1;
+}
+static __global__ void fill(int *p, int v) {
+    cu_pdl_wait();
+    p[blockIdx.x * blockDim.x + threadIdx.x] = v;
+}
+
+/* Does f end the process? */
+template <typename F> static bool dies(F f) {
+    fflush(stdout);
+    const pid_t pid = fork();
+    if (!pid) {
+        fclose(stderr);
+        f();
+        _exit(0);
+    }
+    int st = 0;
+    waitpid(pid, &st, 0);
+    return WIFSIGNALED(st);
+}
+
+int main() {
+    cudaStream_t s;
+    CHECK(cudaStreamCreate(&s) == cudaSuccess);
+    enum { N = 1000, B = 8 };
+    float *x, *part, *out, *h, *ho;
+    uint32_t *counter;
+    cudaMalloc(&x, N * 4), cudaMalloc(&part, B * 4), cudaMalloc(&out, 4), cudaMalloc(&counter, 4);
+    cudaMallocHost(&h, N * 4), cudaMallocHost(&ho, 4);
+    CHECK(isnan(x[0]) && isnan(x[N - 1]));
+    for (int i = 0; i < N; i++) h[i] = (float)i;
+    cudaMemsetAsync(counter, 0, 4, s);
+    cudaMemcpyAsync(x, h, N * 4, cudaMemcpyHostToDevice, s);
+    CHECK(launch(s, sum, dim3(B), dim3(128), 0, x, (int)N, part, counter, out) == cudaSuccess);
+    *ho = -1;
+    cudaMemcpyAsync(ho, out, 4, cudaMemcpyDeviceToHost, s);
+    CHECK(*ho == -1); /* nobody waited yet */
+    CHECK(cudaStreamSynchronize(s) == cudaSuccess && *ho == N * (N - 1) / 2.0f && *counter == 0);
+
+    /* The same as a graph, replayed with other data, in other orders. */
+    cudaGraph_t gr;
+    cudaGraphExec_t ex;
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    cudaMemcpyAsync(x, h, N * 4, cudaMemcpyHostToDevice, s);
+    launch(s, sum, dim3(B), dim3(128), 0, x, (int)N, part, counter, out);
+    void *none;
+    CHECK(emu_malloc(&none, 4) == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(s, &gr) == cudaErrorStreamCaptureInvalidated);
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    cudaMemcpyAsync(x, h, N * 4, cudaMemcpyHostToDevice, s);
+    launch(s, sum, dim3(B), dim3(128), 0, x, (int)N, part, counter, out);
+    cudaMemcpyAsync(ho, out, 4, cudaMemcpyDeviceToHost, s);
+    CHECK(cudaStreamEndCapture(s, &gr) == cudaSuccess && cudaGraphInstantiate(&ex, gr) == cudaSuccess);
+    cudaGraphDestroy(gr);
+    for (int seed = 0; seed < 5; seed++) {
+        emu_control("seed", seed);
+        for (int i = 0; i < N; i++) h[i] = (float)(i + seed);
+        CHECK(cudaGraphLaunch(ex, s) == cudaSuccess && cudaStreamSynchronize(s) == cudaSuccess);
+        CHECK(*ho == N * (N - 1) / 2.0f + N * seed);
+    }
+    cudaGraphExecDestroy(ex);
+    emu_control("seed", 0);
+
+    /* Matrix instructions. */
+    uint16_t *a, *b;
+    float *d, want[128] = {};
+    cudaMalloc(&a, 512), cudaMalloc(&b, 256), cudaMalloc(&d, 512);
+    for (int i = 0; i < 256; i++) a[i] = cu_to_bf16((float)(i % 13) - 6);
+    for (int i = 0; i < 128; i++) b[i] = cu_to_bf16((float)(i % 7) - 3);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 8; j++)
+            for (int k = 0; k < 16; k++) want[8 * i + j] += cu_bf16(a[16 * i + k]) * cu_bf16(b[8 * k + j]);
+    launch(s, product, dim3(1), dim3(32), 768, a, b, d);
+    cudaStreamSynchronize(s);
+    CHECK(!memcmp(d, want, sizeof want));
+    CHECK(cu_to_f16(65519.0f) == 0x7BFF && cu_to_f16(65520.0f) == 0x7C00 && cu_f16(0x0001) == 0x1p-24f);
+    CHECK(cu_bf16_lo(cu_bf16x2_fma(0x3F803F80, 0x3F803F80, 0x40004000)) == 3.0f);
+    CHECK(__byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);
+
+    /* Memory that does not fit, is returned, lies in address space. */
+    const long long used = emu_control("used", 0);
+    emu_control("mem", used + (4 << 20));
+    CHECK(emu_malloc(&none, (4 << 20) + 1) == cudaErrorMemoryAllocation);
+    CHECK(cudaGetLastError() == cudaErrorMemoryAllocation && cudaGetLastError() == cudaSuccess);
+    CUresult (*reserve)(CUdeviceptr *, size_t, size_t, CUdeviceptr, unsigned long long);
+    CUresult (*create)(CUmemGenericAllocationHandle *, size_t, const CUmemAllocationProp *, unsigned long long);
+    CUresult (*map)(CUdeviceptr, size_t, size_t, CUmemGenericAllocationHandle, unsigned long long);
+    CUresult (*access)(CUdeviceptr, size_t, const CUmemAccessDesc *, size_t);
+    CUresult (*unmap)(CUdeviceptr, size_t), (*release)(CUmemGenericAllocationHandle), (*unreserve)(CUdeviceptr, size_t);
+    cudaGetDriverEntryPoint("cuMemAddressReserve", (void **)&reserve, 0);
+    cudaGetDriverEntryPoint("cuMemCreate", (void **)&create, 0);
+    cudaGetDriverEntryPoint("cuMemMap", (void **)&map, 0);
+    cudaGetDriverEntryPoint("cuMemSetAccess", (void **)&access, 0);
+    cudaGetDriverEntryPoint("cuMemUnmap", (void **)&unmap, 0);
+    cudaGetDriverEntryPoint("cuMemRelease", (void **)&release, 0);
+    cudaGetDriverEntryPoint("cuMemAddressFree", (void **)&unreserve, 0);
+    CUdeviceptr va = 0;
+    CUmemGenericAllocationHandle hd[3];
+    CHECK(!reserve(&va, 64 << 20, 0, 0, 0));
+    CHECK(!create(&hd[0], 2 << 20, nullptr, 0) && !create(&hd[1], 2 << 20, nullptr, 0));
+    CHECK(create(&hd[2], 2 << 20, nullptr, 0) == CUDA_ERROR_OUT_OF_MEMORY);
+    for (int i = 0; i < 2; i++)
+        CHECK(!map(va + (2 << 20) * i, 2 << 20, 0, hd[i], 0) && !access(va + (2 << 20) * i, 2 << 20, nullptr, 1) &&
+              !release(hd[i]));
+    CHECK(cudaMemsetAsync((void *)va, 7, 4 << 20, s) == cudaSuccess && cudaStreamSynchronize(s) == cudaSuccess);
+    CHECK(unreserve(va, 64 << 20) != CUDA_SUCCESS && !unmap(va, 4 << 20) && !unreserve(va, 64 << 20));
+    CHECK(emu_control("used", 0) == used);
+    emu_control("mem", 1 << 30);
+
+    /* Events order streams. */
+    cudaStream_t s2;
+    cudaEvent_t e0, e1;
+    int *p;
+    cudaStreamCreate(&s2), cudaEventCreate(&e0), cudaEventCreate(&e1), cudaMalloc(&p, 1024);
+    cudaEventRecord(e0, s);
+    launch(s, fill, dim3(2), dim3(128), 0, p, 1);
+    cudaEventRecord(e1, s);
+    cudaStreamWaitEvent(s2, e1);
+    launch(s2, fill, dim3(2), dim3(128), 0, p, 2);
+    cudaStreamSynchronize(s2);
+    float ms = -1;
+    CHECK(p[0] == 2 && p[255] == 2 && cudaEventElapsedTime(&ms, e0, e1) == cudaSuccess && ms >= 0);
+
+    /* Mistakes. */
+    CHECK(dies([&] { launch(s, diverge, dim3(1), dim3(64), 0, 0), cudaStreamSynchronize(s); }));
+    CHECK(dies([&] { launch(s, overrun, dim3(1), dim3(1), 0, x, (int)N), cudaStreamSynchronize(s); }));
+    CHECK(dies([&] { cudaMemcpy(x, h, N * 4 + 4, cudaMemcpyHostToDevice); }));
+    CHECK(launch(s, fill, dim3(1), dim3(2048), 0, p, 3) == cudaErrorInvalidConfiguration);
+    emu_control("fail_launch", 2);
+    CHECK(launch(s, fill, dim3(1), dim3(32), 0, p, 3) == cudaSuccess);
+    CHECK(launch(s, fill, dim3(1), dim3(32), 0, p, 4) == cudaErrorLaunchOutOfResources);
+    CHECK(cudaStreamSynchronize(s) == cudaSuccess && p[0] == 3);
+    emu_control("fault_kernel", 1);
+    CHECK(launch(s, fill, dim3(1), dim3(32), 0, p, 5) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(s) == cudaErrorIllegalAddress && cudaMemset(p, 0, 4) == cudaErrorIllegalAddress);
+    printf("%s\n", failed ? "failed" : "ok");
+    return failed != 0;
+}
