@@ -333,6 +333,24 @@ CU_DEV void cu_att_finish(const cu_att &a, const cu_att_item &it, const float *a
     __syncthreads();
 }
 
+/* Pair (c, c + 1) of a row of q in the cache's 16-bit type KV; 0 when it does not exist. */
+template <int KV> CU_DEV uint32_t cu_att_q_pair(const cu_att &a, int64_t at, int c, bool there) {
+    if (!there || c >= a.hd) return 0;
+    if (a.q_bf16) {
+        const uint32_t v = *(const uint32_t *)((const uint16_t *)a.q + at + c);
+        return KV == FA_BF16 ? v : cu_to_f16x2(cu_bf16_lo(v), cu_bf16_hi(v));
+    }
+    const float2 v = *(const float2 *)((const float *)a.q + at + c);
+    return KV == FA_BF16 ? cu_to_bf16x2(v.x, v.y) : cu_to_f16x2(v.x, v.y);
+}
+
+template <int KV> CU_DEV void cu_att_mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    if (KV == FA_BF16)
+        cu_mma_bf16(d, a, b);
+    else
+        cu_mma_f16(d, a, b);
+}
+
 /* Tensor core kernels for a 16-bit cache (kv: its type) with rows of whole 16-byte pieces; false when the device has too
  * little shared memory for them. Nothing is launched then. */
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid); /* attend_decode.cu: ATT_FEW rows or less */

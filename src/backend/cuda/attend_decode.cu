@@ -16,24 +16,6 @@ enum { THREADS = 128 };
  * all banks. Index of piece c of row r. */
 template <int DIMS> CU_DEV int piece(int r, int c) { return r * (DIMS / 8) + (c ^ (r & 7)); }
 
-/* Pair (c, c + 1) of a row of q in the cache's type; 0 when it does not exist. */
-template <int KV> CU_DEV uint32_t q_pair(const cu_att &a, int64_t at, int c, bool there) {
-    if (!there || c >= a.hd) return 0;
-    if (a.q_bf16) {
-        const uint32_t v = *(const uint32_t *)((const uint16_t *)a.q + at + c);
-        return KV == FA_BF16 ? v : cu_to_f16x2(cu_bf16_lo(v), cu_bf16_hi(v));
-    }
-    const float2 v = *(const float2 *)((const float *)a.q + at + c);
-    return KV == FA_BF16 ? cu_to_bf16x2(v.x, v.y) : cu_to_f16x2(v.x, v.y);
-}
-
-template <int KV> CU_DEV void mma(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-    if (KV == FA_BF16)
-        cu_mma_bf16(d, a, b);
-    else
-        cu_mma_f16(d, a, b);
-}
-
 /* Walks the pages of a split: lane i holds the number of page 32 n + i. */
 struct page_walk {
     const int32_t *table;
@@ -91,8 +73,8 @@ template <int DIMS, int KV> CU_DEV void products(const uint32_t (*q)[4], const u
     for (int i = 0; i < DIMS / 16; i++) {
         uint32_t b[4];
         cu_ldmatrix_x4(b, k + piece<DIMS>(r, 2 * i + half));
-        mma<KV>(s[0], q[i], b);
-        mma<KV>(s[1], q[i], b + 2);
+        cu_att_mma<KV>(s[0], q[i], b);
+        cu_att_mma<KV>(s[1], q[i], b + 2);
     }
 }
 
@@ -148,8 +130,8 @@ template <int DIMS, int KV> CU_DEV void add_values(rows_state<DIMS> *st, const u
     for (int i = 0; i < DIMS / 16; i++) {
         uint32_t b[4];
         cu_ldmatrix_x4_trans(b, v + piece<DIMS>(r, 2 * i + half));
-        mma<KV>(st->acc[2 * i], p, b);
-        mma<KV>(st->acc[2 * i + 1], p, b + 2);
+        cu_att_mma<KV>(st->acc[2 * i], p, b);
+        cu_att_mma<KV>(st->acc[2 * i + 1], p, b + 2);
     }
 }
 
@@ -215,8 +197,8 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             sees[h] = cu_att_row(a, it.t, r);
 #pragma unroll
             for (int j = 0; j < DIMS / 16; j++) {
-                q[j][h] = q_pair<KV>(a, at, c + 16 * j, there);
-                q[j][2 + h] = q_pair<KV>(a, at, c + 16 * j + 8, there);
+                q[j][h] = cu_att_q_pair<KV>(a, at, c + 16 * j, there);
+                q[j][2 + h] = cu_att_q_pair<KV>(a, at, c + 16 * j + 8, there);
             }
         }
         rows_state<DIMS> st = {};

@@ -10,7 +10,7 @@
  * own loads again and no two meet in a bank. */
 struct row_cursor {
     const uint8_t *p; /* the lane's first 16 bytes in the row */
-    int64_t n;        /* bytes from p to the end of the row, rounded up to 16; <= 0: nothing */
+    int n;            /* bytes from p to the end of the row, rounded up to 16; <= 0: nothing */
 };
 
 /* `lane_bytes` between the lanes of a row. */
@@ -18,11 +18,11 @@ CU_DEV row_cursor row_at(const cu_mat &w, int row0, int lane, int lane_bytes, in
     const int row = row0 + lane / 4, at = lane % 4 * lane_bytes;
     row_cursor c;
     c.p = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + at;
-    c.n = row < w.rows ? ((int64_t)w.cols * elem + 15) / 16 * 16 - at : 0;
+    c.n = row < w.rows ? (w.cols * elem + 15) / 16 * 16 - at : 0;
     return c;
 }
 CU_DEV void row_fetch(uint8_t *slot, const row_cursor &c, int step, int lane, int second) {
-    const int64_t at = (int64_t)step * 128;
+    const int at = step * 128;
     cu_cp_async(slot + lane * 16, c.n > at ? c.p + at : c.p, c.n > at ? 16 : 0);
     cu_cp_async(slot + 512 + lane * 16, c.n > at + second ? c.p + at + second : c.p, c.n > at + second ? 16 : 0);
 }
@@ -264,19 +264,28 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     return 0;
 }
 
+static const char *fmt_name(int fmt) {
+    static const char *const names[] = {
+#define FA_X(id, name) name,
+        FA_FMTS(FA_X)
+#undef FA_X
+    };
+    return fmt < FA_FMT_COUNT ? names[fmt] : "?";
+}
+
 static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_stream_fmt **fmt, fa_error *err) {
     for (int i = 0; i < n; i++) {
         const fa_weight *w = &lin[i]->w;
         const char *name = w->name ? w->name : "weight";
-        char text[32];
         if (w->cols != r->in[0].dim[1])
             return fa_fail(err, FFAI_EINVAL, "%s has %lld columns, the input %lld", name, (long long)w->cols,
                            (long long)r->in[0].dim[1]);
-        if (w->rows > INT_MAX / 4 || w->cols > INT_MAX / 4)
+        if (w->rows > INT_MAX / 8 || w->cols > INT_MAX / 8)
             return fa_fail(err, FFAI_ELIMIT, "%s: [%lld, %lld] is too large for a kernel", name, (long long)w->rows,
                            (long long)w->cols);
         if (!(fmt[i] = find(w)))
-            return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel streams %s", name, fa_weight_fmt_text(w, text));
+            return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel streams %s (bits %d, groups of %d)", name,
+                           fmt_name(w->fmt), w->bits, w->group);
     }
     return 0;
 }

@@ -217,54 +217,75 @@ template <class F> struct cu_feed {
 
 /* ---- input rows ---- */
 
-/* Columns [k, k + 8) of row m; zeros from K on. */
-CU_DEV void cu_stream_load8(const cu_stream_args &a, int m, int k, float v[8]) {
-    const int64_t at = (int64_t)m * a.K + k;
-    if (a.vec && k + 8 <= a.K) {
-        if (a.x_type == FA_F32) {
-            const float4 p = __ldcg((const float4 *)((const float *)a.x + at));
-            const float4 q = __ldcg((const float4 *)((const float *)a.x + at) + 1);
-            v[0] = p.x, v[1] = p.y, v[2] = p.z, v[3] = p.w, v[4] = q.x, v[5] = q.y, v[6] = q.z, v[7] = q.w;
-        } else {
-            const uint4 p = __ldcg((const uint4 *)((const uint16_t *)a.x + at));
-            v[0] = cu_bf16_lo(p.x), v[1] = cu_bf16_hi(p.x), v[2] = cu_bf16_lo(p.y), v[3] = cu_bf16_hi(p.y);
-            v[4] = cu_bf16_lo(p.z), v[5] = cu_bf16_hi(p.z), v[6] = cu_bf16_lo(p.w), v[7] = cu_bf16_hi(p.w);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = k + i < a.K ? cu_get(a.x, a.x_type, at + i) : 0.0f;
-    }
+CU_DEV void cu_stream_put4(uint16_t *to, float4 v) {
+    *(uint2 *)to = make_uint2(cu_to_bf16x2(v.x, v.y), cu_to_bf16x2(v.z, v.w));
 }
-
-CU_DEV void cu_stream_norm8(const cu_stream_args &a, int k, float v[8]) {
-    const float *w = a.norm.w;
-    if (!w) return;
-    float g[8];
-    if (a.vec && k + 8 <= a.K) {
-        const float4 p = *(const float4 *)(w + k), q = *(const float4 *)(w + k + 4);
-        g[0] = p.x, g[1] = p.y, g[2] = p.z, g[3] = p.w, g[4] = q.x, g[5] = q.y, g[6] = q.z, g[7] = q.w;
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) g[i] = k + i < a.K ? w[k + i] : 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++) v[i] *= g[i] + a.norm.offset;
-}
-
-CU_DEV void cu_stream_put8(uint16_t *to, const float v[8]) {
-    *(uint4 *)to = make_uint4(cu_to_bf16x2(v[0], v[1]), cu_to_bf16x2(v[2], v[3]), cu_to_bf16x2(v[4], v[5]),
-                              cu_to_bf16x2(v[6], v[7]));
-}
-CU_DEV void cu_stream_put8(float *to, const float v[8]) {
-    *(float4 *)to = make_float4(v[0], v[1], v[2], v[3]);
-    *((float4 *)to + 1) = make_float4(v[4], v[5], v[6], v[7]);
-}
+CU_DEV void cu_stream_put4(float *to, float4 v) { *(float4 *)to = v; }
 
 /* Rows are shared out among the warps: a warp takes whole rows, or where there are fewer rows than warps a segment of
- * one. Item i of n_item is segment i % n_seg of row i / n_seg. */
+ * one. Item i of M * n_seg is segment i % n_seg of row i / n_seg. */
 CU_DEV int cu_stream_segs(const cu_stream_args &a) {
     const int n = (int)blockDim.x / CU_WARP / a.M;
     return n ? n : 1;
+}
+
+/* A warp puts columns [from, to) of row m in shared memory, zeros from K on; returns the lane's sum of squares. All
+ * loads of a turn start before the first is used: the time until they arrive is most of what this takes. */
+template <int TYPE, class T> CU_DEV float cu_stream_row(const cu_stream_args &a, int m, int from, int to, T *xs) {
+    enum { TURN = 4 };
+    const uint8_t *x = (const uint8_t *)a.x + (int64_t)m * a.K * (TYPE == FA_F32 ? 4 : 2);
+    const float *w = a.norm.w;
+    float s = 0;
+    for (int k0 = from + (int)threadIdx.x % CU_WARP * 4; k0 < to; k0 += CU_WARP * 4 * TURN) {
+        float4 v[TURN], g[TURN];
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 4;
+            v[u] = make_float4(0, 0, 0, 0);
+            if (k >= to || k >= a.K) continue;
+            if (TYPE == FA_F32) {
+                v[u] = __ldcg((const float4 *)(x + (int64_t)k * 4));
+            } else {
+                const uint2 b = __ldcg((const uint2 *)(x + (int64_t)k * 2));
+                v[u] = make_float4(cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y));
+            }
+        }
+        if (TYPE == FA_F32 && w) {
+#pragma unroll
+            for (int u = 0; u < TURN; u++) {
+                const int k = k0 + u * CU_WARP * 4;
+                g[u] = make_float4(0, 0, 0, 0);
+                if (k < to && k < a.K) g[u] = *(const float4 *)(w + k);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 4;
+            float4 p = v[u];
+            if (TYPE == FA_F32) s = fmaf(p.x, p.x, fmaf(p.y, p.y, fmaf(p.z, p.z, fmaf(p.w, p.w, s))));
+            if (TYPE == FA_F32 && w) {
+                const float o = a.norm.offset;
+                p = make_float4(p.x * (g[u].x + o), p.y * (g[u].y + o), p.z * (g[u].z + o), p.w * (g[u].w + o));
+            }
+            if (k < to) cu_stream_put4(xs + (k - from), p);
+        }
+    }
+    return s;
+}
+/* The same for rows that are not aligned to 16 bytes. */
+template <class T> CU_DEV float cu_stream_row_any(const cu_stream_args &a, int m, int from, int to, T *xs) {
+    float s = 0;
+#pragma unroll 1
+    for (int k = from + (int)threadIdx.x % CU_WARP; k < to; k += CU_WARP) {
+        float v = k < a.K ? cu_get(a.x, a.x_type, (int64_t)m * a.K + k) : 0.0f;
+        s = fmaf(v, v, s);
+        if (a.norm.w && k < a.K) v *= a.norm.w[k] + a.norm.offset;
+        if constexpr (sizeof(T) == 4)
+            xs[k - from] = v;
+        else
+            xs[k - from] = cu_to_bf16(v);
+    }
+    return s;
 }
 
 /* Chunk c of the input to xs [M, ldx]; sum [M * n_seg] gathers the squares. */
@@ -272,25 +293,27 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols, n_seg = cu_stream_segs(a);
     const int per = ((k1 - k0) / 8 + n_seg - 1) / n_seg * 8;
+#pragma unroll 1
     for (int i = warp; i < a.M * n_seg; i += n_warp) {
-        const int m = i / n_seg, from = k0 + i % n_seg * per, to = min(from + per, k1);
-        float s = 0;
-#pragma unroll 4
-        for (int k = from + lane * 8; k < to; k += CU_WARP * 8) {
-            float v[8];
-            cu_stream_load8(a, m, k, v);
-            if (a.norm.on) {
-#pragma unroll
-                for (int e = 0; e < 8; e++) s = fmaf(v[e], v[e], s);
-                cu_stream_norm8(a, k, v);
-            }
-            cu_stream_put8(xs + m * a.ldx + (k - k0), v);
-        }
+        const int m = i / n_seg, at = i % n_seg * per, from = k0 + at, to = min(from + per, k1);
+        T *to_x = xs + m * a.ldx + at;
+        float s;
+        if (!a.vec)
+            s = cu_stream_row_any(a, m, from, to, to_x);
+        else if (a.x_type == FA_F32)
+            s = cu_stream_row<FA_F32>(a, m, from, to, to_x);
+        else
+            s = cu_stream_row<FA_BF16>(a, m, from, to, to_x);
         if (a.norm.on) {
             s = cu_warp_sum(s);
             if (lane == 0) sum[i] = c ? sum[i] + s : s;
         }
     }
+}
+
+/* For sums that left the range of float: rare, so that its code stays out of the way. */
+CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) {
+    return cu_warp_inv_rms(x, n, eps);
 }
 
 /* rms [m] = 1 / rms of row m, from the sums of all chunks. */
@@ -301,7 +324,7 @@ CU_DEV void cu_stream_rms(const cu_stream_args &a, const float *sum, float *rms)
         const float s = cu_warp_sum(lane < n_seg ? sum[m * n_seg + lane] : 0.0f);
         bool wide;
         float r = cu_inv_rms(s, a.K, a.norm.eps, &wide);
-        if (wide) r = cu_warp_inv_rms((const float *)a.x + (int64_t)m * a.K, a.K, a.norm.eps);
+        if (wide) r = cu_stream_rms_again((const float *)a.x + (int64_t)m * a.K, a.K, a.norm.eps);
         if (lane == 0) rms[m] = r;
     }
 }
@@ -349,7 +372,7 @@ CU_DEV void cu_stream_post(const cu_stream_args &a, float *sum) {
         float *h = (float *)a.out + (int64_t)m * a.ld;
         bool wide;
         float r = cu_inv_rms(cu_warp_sum(lane < n_seg ? sum[m * n_seg + lane] : 0.0f), a.ld, a.post.eps, &wide);
-        if (wide) r = cu_warp_inv_rms(y, a.ld, a.post.eps);
+        if (wide) r = cu_stream_rms_again(y, a.ld, a.post.eps);
 #pragma unroll 4
         for (int k = from + lane; k < to; k += CU_WARP) {
             const float v = __ldcg(y + k) * r;
@@ -432,6 +455,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         const bool last = c == a.n_chunk - 1;
         if (last && a.norm.on) cu_stream_rms(a, sum, rms); /* read after the barrier of the first tile */
         const int end = min((c + 1) * a.chunk, a.n_step);
+        int first = 0; /* the warp that takes the end of the tile */
         for (int j = 0; j < n_job; j++) {
             const cu_job job = cu_stream_job(a, j);
             const cu_part &p = a.part[job.part];
@@ -468,7 +492,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
             __syncthreads();
             /* The warps take turns with the ends of tiles, so that none falls behind; a tile's is always the same
              * one's. */
-            const int who = (int)threadIdx.x - (a.paired ? j >> 1 : j) % n_warp * CU_WARP;
+            const int who = (int)threadIdx.x - first * CU_WARP;
             for (int o = who < 0 ? who + (int)blockDim.x : who; o < a.M * CU_TILE; o += (int)blockDim.x) {
                 float v = 0;
                 for (int w = 0; w < n_warp; w++) v += red[(turn * n_warp + w) * N_OUT + o];
@@ -484,6 +508,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                 }
             }
             turn ^= 1;
+            if (!a.paired || (j & 1)) first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
     if (a.end < CU_END_POST) return;
