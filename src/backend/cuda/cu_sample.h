@@ -58,6 +58,7 @@ typedef struct row_state {
     float max, scale;     /* the greatest l; bins per unit of l */
     float t_sigma, t_min; /* least x and least l to keep */
     u64 above;            /* weight of the bins before `from` */
+    u64 all;              /* of all candidates; 0: top_k takes the worst of them away */
 } row_state;
 
 typedef struct pick_args {
@@ -279,7 +280,7 @@ static __device__ void begin_row(const pick_args &a, int r, u64 best, float min,
     s.scale = range > 1e-30f && range < 32 ? (BINS - 2) / range : (BINS - 1) / 32.0f;
     s.from = s.to = BINS;
     s.k_left = INT32_MAX;
-    s.above = 0;
+    s.above = s.all = 0;
 }
 
 static __global__ void __launch_bounds__(PICK_THREADS) scan_kernel(const __grid_constant__ pick_args a) {
@@ -393,6 +394,7 @@ static __device__ void choose_bins(const pick_args &a, int r, const uint32_t *n,
     s.to = bk < BINS ? bk : from;
     s.k_left = bk < BINS ? o.top_k - (int)count : INT32_MAX;
     s.above = above;
+    s.all = bk < BINS ? 0 : z;
 }
 
 static __global__ void __launch_bounds__(PICK_THREADS) hist_kernel(const __grid_constant__ pick_args a) {
@@ -465,7 +467,7 @@ static __device__ u64 cut_of_list(const pick_args &a, int r, const row_state &s,
     const int i0 = (int)threadIdx.x * each, i1 = i0 + each < keep ? i0 + each : keep;
     u64 own = 0, total;
     for (int i = i0; i < i1; i++) own += weight_of(a, s, key_value(key[i]));
-    u64 at = s.above + block_scan(own, &total, part), target = share_of(o.top_p, s.above + total);
+    u64 at = s.above + block_scan(own, &total, part), target = share_of(o.top_p, s.all ? s.all : s.above + total);
     if (threadIdx.x == 0) *kept = 0;
     __syncthreads();
     int m = 0; /* of this thread's, those before which less than the share stands; they come first */
