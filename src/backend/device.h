@@ -36,7 +36,7 @@ typedef struct fa_backend_opts {
 } fa_backend_opts;
 
 /* What a test can make fail. */
-enum { FA_INJECT_ALLOC, FA_INJECT_LAUNCH, FA_INJECT_FAULT, FA_INJECT_COUNT };
+enum { FA_INJECT_ALLOC, FA_INJECT_LAUNCH, FA_INJECT_FAULT, FA_INJECT_HEAP, FA_INJECT_COUNT };
 
 struct fa_device {
     const char *name; /* "cuda:0" */
@@ -60,7 +60,8 @@ struct fa_device {
     int (*backend)(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
     int (*rates)(fa_device *d, fa_device_rates *out, fa_error *err); /* takes about a second */
     /* Tests only: the n-th (1: the next) allocation fails (arena memory counts), launch fails, or launch is preceded by
-     * a kernel that faults, which the device does not survive. A graph counts as one launch. 0: turns it off. */
+     * a kernel that faults, which the device does not survive; or the module's n-th allocation of host memory fails. A
+     * graph counts as one launch. 0: turns it off. */
     void (*inject)(fa_device *d, int what, long n);
     void (*free)(fa_device *d); /* after all that it gave; returns its memory to the driver */
 };

@@ -59,7 +59,11 @@ int cu_take_error(fa_cuda *cu, fa_error *err) {
     return code;
 }
 
-static __global__ void fault_kernel() { CU_TRAP(); }
+static __global__ void fault_kernel() {
+    cu_pdl_launch();
+    cu_pdl_wait();
+    CU_TRAP();
+}
 
 void cu_inject_launch(fa_cuda *cu, const char *kernel) {
     if (cu_injected(cu->dev, FA_INJECT_LAUNCH)) cu_launch_failed(cu, kernel, cudaErrorLaunchOutOfResources);

@@ -2,12 +2,12 @@
  * its header, functions from the library that is found, 13 or 12.
  *
  * Row-major y [M, N] = x [M, K] w [N, K]^T is, to a library that counts columns first, y^T [N, M] = w^T' x^T: A is w,
- * seen as [K, N] and transposed, B is x, seen as [K, M], and C = D is y, seen as [N, M]; a bias of y's columns is one of
- * D's rows, which it can add.
+ * seen as [K, N] and transposed, B is x, seen as [K, M], and C = D is y, seen as [N, M]; a bias of y's columns is one
+ * of D's rows, which it can add.
  *
  * The library proposes an algorithm per shape, which takes tens of microseconds; what it proposed is kept in a table of
- * fixed size. Nothing else is made per call: three layouts and a descriptor per type get their values anew. So a product
- * can stand in a captured graph, and takes about 2 us of host time. */
+ * fixed size. Nothing else is made per call: three layouts and a descriptor per type get their values anew. So a
+ * product can stand in a captured graph, and takes about 2 us of host time. */
 #include "backend/cuda/cu.h"
 
 extern "C" {
@@ -77,7 +77,7 @@ struct cu_blas {
     cublasLtMatmulDesc_t desc[2][2]; /* [bf16][bias] */
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulPreference_t pref;
-    void *space; /* [WORKSPACE] device */
+    void *space;      /* [WORKSPACE] device */
     fa_error missing; /* code != 0: why there is no library; message for whoever needs it */
     uint64_t clock;
     slot table[SLOTS];
@@ -103,10 +103,11 @@ static void *open_library(void) {
 static int find_functions(struct cu_blas *b) {
     b->lib = open_library();
     if (!b->lib)
-        return fa_fail(&b->missing, FFAI_ENOTSUP,
-                       "prefill on the GPU needs cuBLASLt of CUDA 12 or 13, which was not found: libcublasLt.so.13, .so.12 "
-                       "or .so, in the loader's paths, /usr/local/cuda/lib64, /usr/local/cuda/lib or /opt/cuda/lib64; "
-                       "LD_LIBRARY_PATH can name its folder");
+        return fa_fail(
+            &b->missing, FFAI_ENOTSUP,
+            "prefill on the GPU needs cuBLASLt of CUDA 12 or 13, which was not found: libcublasLt.so.13, .so.12 "
+            "or .so, in the loader's paths, /usr/local/cuda/lib64, /usr/local/cuda/lib or /opt/cuda/lib64; "
+            "LD_LIBRARY_PATH can name its folder");
 #define FA_X(f)                                                                                                        \
     b->f = (decltype(&cublasLt##f))dlsym(b->lib, "cublasLt" #f);                                                       \
     if (!b->f)                                                                                                         \
@@ -222,7 +223,7 @@ static void choose(struct cu_blas *b, cublasLtMatmulDesc_t desc, slot *t) {
     if (!t->none) t->algo = found.algo;
 }
 
-/* The shape's slot: its own, or an empty or the least recently used one of those it may be in, to be filled (used 0). */
+/* The shape's slot: its own, or the least recently used one of those it may be in, to be filled (used 0). */
 static slot *slot_of(struct cu_blas *b, const shape *s) {
     uint64_t h = 0xCBF29CE484222325u;
     for (size_t i = 0; i < sizeof *s; i++) h = (h ^ ((const uint8_t *)s)[i]) * 0x100000001B3u;
@@ -249,7 +250,8 @@ bool cu_blas_product(fa_cuda *cu, const cu_product *p) {
     cublasStatus_t rc = set_layout(b, b->w, s.type, s.K, s.N, s.ldw);
     if (!rc) rc = set_layout(b, b->x, s.type, s.K, s.M, s.ldx);
     if (!rc) rc = set_layout(b, b->y, s.y_type, s.N, s.M, s.ldy);
-    if (!rc && s.bias) rc = b->MatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
+    if (!rc && s.bias)
+        rc = b->MatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
     if (!rc && !t->used) choose(b, desc, t);
     if (!rc) t->used = ++b->clock;
     if (!rc && t->none) return false;

@@ -64,7 +64,10 @@ int cu_enter(cu_device *dev, fa_error *err) {
 bool cu_injected(cu_device *dev, int what) { return dev->inject[what] > 0 && --dev->inject[what] == 0; }
 
 static void device_inject(fa_device *d, int what, long n) {
-    if (what >= 0 && what < FA_INJECT_COUNT) ((cu_device *)d)->inject[what] = n;
+    if (what == FA_INJECT_HEAP)
+        fa_alloc_fail_at(n);
+    else if (what >= 0 && what < FA_INJECT_COUNT)
+        ((cu_device *)d)->inject[what] = n;
 }
 
 /* ---- memory ---- */

@@ -1,9 +1,9 @@
-/* Matrix products y [M, N] = x [M, K] w [N, K]^T: by the library where it has a way, else by the kernel here, which takes
- * any shape and any alignment. The kernel is also the definition that the emulated build runs.
+/* Matrix products y [M, N] = x [M, K] w [N, K]^T: by the library where it has a way, else by the kernel here, which
+ * takes any shape and any alignment. The kernel is also the definition that the emulated build runs.
  *
- * The kernel: a block of 256 threads computes a 64 x 64 tile of y, a thread 4 x 4 of it, in f32 with one sum per element
- * in the order of k. 16 columns of x and w at a time lie in shared memory as f32, k outermost, so that a thread reads its
- * four rows of either as one float4; rows of 68 floats keep the transposing stores apart. */
+ * The kernel: a block of 256 threads computes a 64 x 64 tile of y, a thread 4 x 4 of it, in f32 with one sum per
+ * element in the order of k. 16 columns of x and w at a time lie in shared memory as f32, k outermost, so that a thread
+ * reads its four rows of either as one float4; rows of 68 floats keep the transposing stores apart. */
 #include "backend/cuda/cu.h"
 
 enum { TILE = 64, STEP = 16, THREADS = 256, LD = TILE + 4 };

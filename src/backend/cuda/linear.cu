@@ -1,6 +1,6 @@
-/* Linear records by number of input rows. Few stream the weight (stream*.cu), many go through matrix products (many.cu).
- * In between, quantized weights are streamed several times, CU_FEW rows a time: unpacking one for a matrix product
- * writes and reads two bytes a value, as much as streaming 4-bit codes about eight times. */
+/* Linear records by number of input rows. Few stream the weight (stream*.cu), many go through matrix products
+ * (many.cu). In between, quantized weights are streamed several times, CU_FEW rows a time: unpacking one for a matrix
+ * product writes and reads two bytes a value, as much as streaming 4-bit codes about eight times. */
 #include "backend/cuda/cu.h"
 
 enum { SOME = 64 /* rows up to which quantized weights are streamed */ };

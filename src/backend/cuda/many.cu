@@ -2,16 +2,16 @@
  *
  *     LINEAR       out = x W^T + bias
  *     LINEAR_ADD   out += x W^T + bias, or += norm(x W^T + bias)
- *     NORM_QKV     y = norm(h) [Wq Wk Wv]^T in work memory, then a warp per head: bias, norm, rotation, q out, k and v to
- *                  their places in the cache
+ *     NORM_QKV     y = norm(h) [Wq Wk Wv]^T in work memory, then a warp per head: bias, norm, rotation, q out, k and v
+ *                  to the cache
  *     NORM_MLP_UP  y = norm(h) [Wgate Wup]^T in work memory, then act(gate) up
  *
  * Fast mode multiplies bf16, exact mode f32. Weights of that type are read where they lie. Others are unpacked, up to
  * panel_bytes of rows at a time, into work memory, where rows of several weights may stand together; weights that are
  * neighbours in memory are taken as one. So the list of weights of a record becomes few, large products.
  *
- * Memory traffic beside the products, bytes per row in fast mode: a norm 4 K + 2 K, q k v 2 * 2 (Nq + 2 Nkv), mlp 4 I + 2 I.
- * In a layer of Llama 8B that is 0.16 MB a row beside 436 MFLOP: a tenth of the products' time.
+ * Memory traffic beside the products, bytes per row in fast mode: a norm 4 K + 2 K, q k v 2 * 2 (Nq + 2 Nkv), mlp 4 I +
+ * 2 I. In a layer of Llama 8B that is 0.16 MB a row beside 436 MFLOP: a tenth of the products' time.
  */
 #include "backend/cuda/cu_rows.h"
 
@@ -19,8 +19,8 @@ enum { THREADS = 256, MAX_LIN = 3, PANEL_ALIGN = 16 /* rows of panels are multip
 
 /* ---- what a record needs ---- */
 
-/* A record as products: y [M, N] = x [M, K] times the rows of lin[0..n), one after the other. Work memory holds x when it
- * is not the input as it is, a panel when a weight is unpacked, and y when it is not the output. */
+/* A record as products: y [M, N] = x [M, K] times the rows of lin[0..n), one after the other. Work memory holds x when
+ * it is not the input as it is, a panel when a weight is unpacked, and y when it is not the output. */
 typedef struct plan {
     uint8_t type, y_type; /* fa_dtype of x and of weights in products; of y */
     bool x_work, y_work, add;
@@ -28,7 +28,7 @@ typedef struct plan {
     int n;
     const fa_linear *lin[MAX_LIN];
     const fa_norm *norm; /* of the input, or NULL */
-    bool bias; /* lin[0]'s is added by the product */
+    bool bias;           /* lin[0]'s is added by the product */
     size_t panel_at, y_at, bytes;
 } plan;
 
@@ -197,7 +197,7 @@ static void product_run(fa_cuda *cu, const plan *p, cu_product m, const fa_rec *
     }
 }
 
-/* y [M, N] = x times all weights. Runs of weights that are unpacked share panels; neighbours in memory are one product. */
+/* y [M, N] = x times all weights. Weights that are unpacked share panels; neighbours in memory are one product. */
 static void products(fa_cuda *cu, const plan *p, const fa_rec *r, const void *x, void *y) {
     cu_product m = {};
     m.M = p->M, m.K = p->K, m.ldx = p->ldx, m.ldy = p->N;
@@ -254,7 +254,7 @@ CU_DEV float4 biased(float4 v, const float *bias, int64_t i) {
     return make_float4(v.x + bias[i], v.y + bias[i + 1], v.z + bias[i + 2], v.w + bias[i + 3]);
 }
 
-/* Block (row, columns): a thread does VEC neighbouring columns. ACT: the activation where it is a common one, < 0: any. */
+/* Block (row, columns): a thread does VEC neighbouring columns. ACT: a common activation, or < 0: any. */
 template <int ACT, int VEC> static __global__ void __launch_bounds__(THREADS) glu_rows(glu_param p) {
     cu_pdl_launch();
     cu_pdl_wait();
@@ -270,7 +270,8 @@ template <int ACT, int VEC> static __global__ void __launch_bounds__(THREADS) gl
     }
     float4 g[2], u[2];
     if (p.y_type == FA_BF16) {
-        const uint4 a = *(const uint4 *)((const uint16_t *)p.y + gate), b = *(const uint4 *)((const uint16_t *)p.y + up);
+        const uint4 a = *(const uint4 *)((const uint16_t *)p.y + gate),
+                    b = *(const uint4 *)((const uint16_t *)p.y + up);
         g[0] = make_float4(cu_bf16_lo(a.x), cu_bf16_hi(a.x), cu_bf16_lo(a.y), cu_bf16_hi(a.y));
         g[1] = make_float4(cu_bf16_lo(a.z), cu_bf16_hi(a.z), cu_bf16_lo(a.w), cu_bf16_hi(a.w));
         u[0] = make_float4(cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y));
@@ -333,7 +334,8 @@ static __global__ void __launch_bounds__(THREADS) qkv_heads(qkv_param p) {
     if (bias) bias += (head - (part == 0 ? 0 : part == 1 ? n_q : n_q + n_kv)) * dim;
     const int64_t at = (int64_t)row * p.N + (int64_t)head * dim;
     if (dim % 4 == 0) {
-        for (int i = lane * 4; i < dim; i += CU_WARP * 4) *(float4 *)(x + i) = biased(cu_get4(p.y, p.y_type, at + i), bias, i);
+        for (int i = lane * 4; i < dim; i += CU_WARP * 4)
+            *(float4 *)(x + i) = biased(cu_get4(p.y, p.y_type, at + i), bias, i);
     } else {
         for (int i = lane; i < dim; i += CU_WARP) x[i] = cu_get(p.y, p.y_type, at + i) + (bias ? bias[i] : 0.0f);
     }

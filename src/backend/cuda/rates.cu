@@ -13,8 +13,8 @@ enum { BF16_SIZE = 8192, F32_SIZE = 4096, TIMES = 10 };
 #endif
 enum { THREADS = 512, DEEP = 8 /* 16-byte loads that a thread has under way */ };
 
-/* A block reads pieces of THREADS * DEEP * 16 bytes, gridDim.x pieces apart. The sum keeps the loads alive: it is random
- * enough never to be the one value that is stored. n: bytes, a multiple of a piece. */
+/* A block reads pieces of THREADS * DEEP * 16 bytes, gridDim.x pieces apart. The sum keeps the loads alive: it is
+ * random enough never to be the one value that is stored. n: bytes, a multiple of a piece. */
 static __global__ void __launch_bounds__(THREADS) read_all(const uint8_t *p, int64_t n, uint32_t *never) {
     const int64_t piece = (int64_t)THREADS * DEEP * 16;
     uint32_t sum = 0;
