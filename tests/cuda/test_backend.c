@@ -1,6 +1,8 @@
 /* The GPU module as a device and a runner of programs: messages, memory, uploads, address space, plain runs and graphs,
- * taps, fetches, profiles, injected failures and a lost device. argv[1]: the module. Kernels have tests of their own.
+ * taps, fetches, profiles, injected failures and a lost device. argv[1]: the module, if not the harness's choice. Kernels
+ * have tests of their own.
  */
+#define _DEFAULT_SOURCE /* mkstemp */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +19,7 @@
 #include "backend/device.h"
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "cuda/harness.h"
 #include "ops/internal.h"
 
 static const fa_module *module;
@@ -620,11 +623,11 @@ static void test_lost(void **state) {
 }
 
 int main(int argc, char **argv) {
-    void *lib = argc > 1 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
+    void *lib = dlopen(argc > 1 ? argv[1] : hn_module_path(), RTLD_NOW | RTLD_LOCAL);
     const fa_module *(*get)(void) = NULL;
     if (lib) *(void **)&get = dlsym(lib, "fa_module_get");
     if (!get) {
-        fprintf(stderr, "usage: test_backend MODULE (%s)\n", argc > 1 ? dlerror() : "no argument");
+        fprintf(stderr, "usage: test_backend [MODULE] (%s)\n", dlerror());
         return 2;
     }
     module = get();

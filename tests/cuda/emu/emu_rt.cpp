@@ -2,9 +2,9 @@
  * waits for it, graphs as lists of that work, and faults on request (emu_control). One lock serialises everything; it
  * is recursive because work is run from inside of API calls.
  *
- * Device memory is host memory with an unreadable page behind each allocation (rounded to 16 bytes) and copies checked
+ * Device memory is host memory with an unreadable page behind each allocation (rounded to `align` bytes) and copies checked
  * against what was allocated. FFAI_EMU holds settings, separated by commas: mem=BYTES[M|G], devices=N, driver=V, sm=N,
- * arch=N, seed=N (shuffled orders), sync=1 (run work at once), align=N (of allocations, 16), and the faults of
+ * arch=N, seed=N (shuffled orders), sync=1 (run work at once), align=N (of allocations, 256; 16 finds more overruns), and the faults of
  * emu_control. FFAI_EMU_MEM is mem alone. */
 #include "emu.h"
 #include "emu_int.h"
@@ -54,7 +54,7 @@ struct range {
 };
 struct setting {
     size_t mem = (size_t)8 << 30;
-    long devices = 1, driver = 13000, sm = 4, arch = 90, seed = 0, sync = 0, align = 16;
+    long devices = 1, driver = 13000, sm = 4, arch = 90, seed = 0, sync = 0, align = 256;
     /* faults: 1 = the next one; 0 = none */
     long fail_launch = 0, fault_kernel = 0, fail_alloc = 0, fail_copy = 0;
 };
