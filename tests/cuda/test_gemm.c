@@ -2,7 +2,7 @@
  * biases, norms; and the measured rates. */
 #include "cuda/harness.h"
 
-#include <string.h>
+#include <stdio.h>
 
 typedef struct linear_case {
     harness *h;
