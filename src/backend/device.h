@@ -12,7 +12,7 @@
 typedef struct fa_copy {
     void *dev;
     const void *host;
-    size_t rows, row_bytes, pitch;
+    size_t rows, row_bytes, pitch; /* the bytes between rows, and those after the last one, become zero */
 } fa_copy;
 
 /* What `ffai devices` tells. */
@@ -29,11 +29,14 @@ typedef struct fa_device_rates {
 
 typedef struct fa_backend_opts {
     bool exact;
-    int n_slot;          /* sequences whose sampled tokens it keeps */
-    int max_ctx;         /* tokens of one sequence */
-    int64_t vocab;       /* width of logits rows, for sampling */
+    int n_slot;            /* sequences whose sampled tokens it keeps */
+    int max_ctx;           /* tokens of one sequence */
+    int64_t vocab;         /* width of logits rows, for sampling */
     const fa_batch *batch; /* the batch that all runs use: its block's address and size */
 } fa_backend_opts;
+
+/* What a test can make fail. */
+enum { FA_INJECT_ALLOC, FA_INJECT_LAUNCH, FA_INJECT_FAULT, FA_INJECT_HEAP, FA_INJECT_COUNT };
 
 struct fa_device {
     const char *name; /* "cuda:0" */
@@ -56,6 +59,10 @@ struct fa_device {
     void (*unreserve)(fa_device *d, void *base, size_t bytes, size_t committed);
     int (*backend)(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
     int (*rates)(fa_device *d, fa_device_rates *out, fa_error *err); /* takes about a second */
+    /* Tests only: the n-th (1: the next) allocation fails (arena memory counts), launch fails, or launch is preceded by
+     * a kernel that faults, which the device does not survive; or the module's n-th allocation of host memory fails. A
+     * graph counts as one launch. 0: turns it off. */
+    void (*inject)(fa_device *d, int what, long n);
     void (*free)(fa_device *d); /* after all that it gave; returns its memory to the driver */
 };
 

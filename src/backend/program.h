@@ -70,8 +70,8 @@ typedef struct fa_batch {
     int n_tile;  /* entries of the tile table */
     int n_axes;  /* position axes: 1 (3 for multimodal RoPE) */
     int n_group; /* KV page groups */
-    /* One block holds all arrays below, at addresses fixed for the life of the engine; a device keeps a copy of it and
-     * sends bytes [0, used) before a step. Page tables stand last. */
+    /* One block holds all arrays below, at addresses fixed for the life of the engine, of which [0, used) is live. Page
+     * tables stand last. A device is sent the live part of every array before a step. */
     uint8_t *block;
     size_t block_bytes, used;
     int32_t *tok;       /* [n_tok]; -1 - slot: the token that the device picked last for that slot */

@@ -15,8 +15,9 @@ extern "C" {
 
 enum {
     CU_WARP = 32,
-    CU_FEW = 16,          /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
+    CU_FEW = 16,           /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
     CU_COUNTERS = 1 << 16, /* see fa_cuda.counter */
+    CU_ATTEND_TILE = 64,   /* most query rows of an entry of the batch's tile table */
     CU_PANEL_BYTES = 64 << 20 /* fa_backend.panel_bytes, unless set */
 };
 
@@ -41,16 +42,24 @@ typedef struct fa_cuda {
     int arch;        /* 90 for sm_90 */
     size_t smem_max; /* dynamic shared memory that a block can ask for */
     bool pdl;        /* launches overlap with the end of the one before (cu_pdl_wait) */
+    bool capturing;  /* launches go into a graph */
     int n_slot, max_ctx;
     int64_t vocab;
     /* [CU_COUNTERS] zeros between kernels: blocks that work on one thing count themselves, and the last one, which
      * finishes it, sets its counter back. */
     uint32_t *counter;
-    fa_error err; /* of the launches since it was last looked at; the first wins */
-    struct cu_graphs *graphs;
-    struct cu_profile *profile; /* NULL unless a profile is wanted */
-    struct cu_blas *blas;       /* blas.cu */
-    struct cu_sampler *sampler; /* sample.cu */
+    int32_t *last;     /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
+    fa_error err;      /* of the launches since it was last looked at; the first wins */
+    const fa_rec *rec; /* the record that is being launched, for messages and profiles; NULL: none */
+    char isa[16];
+    struct cu_stage *stage;         /* backend.cu: how batches get to the device */
+    uint8_t *fetch;                 /* pinned, for results */
+    struct cu_graph *graphs;        /* graph.cu: all that were built */
+    struct cu_profile *profile;     /* NULL unless this step is profiled */
+    struct cu_profile *profile_mem; /* profile.cu: its memory, kept between steps */
+    struct cu_ranges *ranges;       /* profile.cu: NVTX; NULL when no tool listens */
+    struct cu_blas *blas;           /* blas.cu */
+    struct cu_sampler *sampler;     /* sample.cu */
 } fa_cuda;
 
 /* An operation. work: bytes of rec->work, or < 0 with *err when there is no kernel for this record; NULL: none needed. */
@@ -106,9 +115,6 @@ int cu_history(fa_backend *be, int slot, const int32_t *ids, int64_t n, fa_error
 int cu_pick(fa_backend *be, fa_tensor logits, const fa_pick_opts *o, int n, fa_error *err);
 int cu_picked(fa_backend *be, int32_t *ids, int n, fa_error *err);
 
-/* backend.cu */
-int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
-
 /* device.cu: the object behind fa_device. */
 struct cu_device {
     fa_device d; /* first */
@@ -117,17 +123,58 @@ struct cu_device {
     char name[16];
     cudaStream_t stream; /* of copies and of every backend: work on one device object is in order */
     fa_error lost;       /* code != 0: a fault that the device did not survive */
+    struct cu_vm *vm;    /* vm.cu: NULL until address space is asked for */
+    struct cu_upload *up; /* upload.cu: NULL until something is uploaded */
+    long inject[FA_INJECT_COUNT]; /* see fa_device.inject */
 };
 
 /* A CUDA call's result as an error that names the device and what was done; marks the device as lost when no later call
  * can succeed. 0 for cudaSuccess. */
 int cu_check(cu_device *dev, cudaError_t rc, const char *what, fa_error *err);
+/* At the beginning of every entry: fails when the device is lost, makes it this thread's current one. */
+int cu_enter(cu_device *dev, fa_error *err);
+/* Tests: is this the call that was to fail? */
+bool cu_injected(cu_device *dev, int what);
+
+/* upload.cu */
+int cu_upload(fa_device *d, const fa_copy *list, size_t n, fa_error *err);
+void cu_upload_free(cu_device *dev);
+/* vm.cu */
+void *cu_reserve(fa_device *d, size_t *bytes, fa_error *err);
+int cu_commit(fa_device *d, void *base, size_t from, size_t to);
+void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed);
+void cu_vm_free(cu_device *dev);
+
+/* backend.cu */
+const char *cu_op_name(int op);
+int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
+/* All records of a program, one after the other. tap: where TAP records go, NULL: nowhere. */
+int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err);
+/* The first error of the launches since the last call, if there is one. */
+int cu_take_error(fa_cuda *cu, fa_error *err);
+
+/* graph.cu */
+int cu_graph_run(fa_cuda *cu, fa_program *prog, const cu_batch *b, fa_error *err);
+void cu_graph_forget(fa_backend *be, fa_program *prog);
+void cu_graph_free(fa_cuda *cu); /* all of them */
+
+/* profile.cu */
+int cu_profile_start(fa_cuda *cu, fa_error *err);
+/* Adds what was measured to opts; waits for the step. */
+int cu_profile_stop(fa_cuda *cu, const fa_program *prog, const fa_run_opts *opts, fa_error *err);
+void cu_profile_record(fa_cuda *cu); /* cu->rec begins */
+void cu_profile_free(fa_cuda *cu);
+void cu_ranges_create(fa_cuda *cu);
+void cu_ranges_record(fa_cuda *cu, const fa_rec *r); /* NULL: the step ends */
+void cu_ranges_free(fa_cuda *cu);
 
 /* ---- launching ---- */
 
 /* Remembers a failed launch; the step fails with the first one. */
 void cu_launch_failed(fa_cuda *cu, const char *kernel, cudaError_t rc);
 void cu_fail(fa_cuda *cu, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Tests: makes this launch fail, or puts a kernel that faults in front of it, when that was asked for. */
+void cu_inject_launch(fa_cuda *cu, const char *kernel);
 /* Profile: called around every launch when cu->profile is set. */
 void cu_profile_begin(fa_cuda *cu, const char *kernel);
 void cu_profile_end(fa_cuda *cu);
@@ -136,6 +183,8 @@ template <typename... P, typename... A>
 static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads, size_t smem,
                                 A... args) {
     if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    if (cu->dev->inject[FA_INJECT_LAUNCH] | cu->dev->inject[FA_INJECT_FAULT]) cu_inject_launch(cu, name);
+    if (cu->err.code) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU
     cudaError_t rc = emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem,

@@ -135,6 +135,7 @@ CU_DEV float cu_warp_inv_rms(const float *x, int n, float eps) {
     float r = cu_inv_rms(cu_warp_sum(s), n, eps, &wide);
     if (!wide) return r; /* the same for all lanes */
     double w = 0;
+#pragma unroll 1
     for (int i = lane; i < n; i += CU_WARP) w += (double)x[i] * (double)x[i];
     return cu_inv_rms_wide(cu_warp_sum_wide(w), n, eps);
 }
@@ -260,18 +261,17 @@ static inline cu_qkv_finish cu_qkv_finish_of(const fa_rec *r, const cu_batch *b)
 /* A warp: head `head` of row `row` of the batch, x [dim] f32 with its bias added, in shared or global memory (written
  * before by this warp, or by others with a barrier or fence in between), 8-byte aligned. After cu_pdl_wait. */
 CU_DEV void cu_warp_finish_head(const cu_qkv_finish &f, int row, int head, const float *x) {
-    cu_norm none = {NULL, 0, 0, 0};
-    const float *cs = f.table ? f.table + (int64_t)row * 2 * f.n_pair : NULL;
-    if (head < f.n_q) {
-        int64_t at = ((int64_t)row * f.n_q + head) * f.dim;
-        void *out = f.q_type == FA_F32 ? (void *)((float *)f.q + at) : (void *)((uint16_t *)f.q + at);
-        cu_warp_head(x, f.dim, f.q_norm, cs, f.n_pair, f.interleaved, out, f.q_type);
-        return;
-    }
-    const bool key = head < f.n_q + f.n_kv;
-    void *out = cu_cache_at(f.cache, key ? f.cache.k : f.cache.v, row, (head - f.n_q) % f.n_kv);
+    const bool query = head < f.n_q, key = !query && head < f.n_q + f.n_kv;
+    cu_norm n = query ? f.q_norm : f.k_norm;
+    if (!query && !key) n.on = 0, n.w = NULL;
+    const float *cs = f.table && (query || key) ? f.table + (int64_t)row * 2 * f.n_pair : NULL;
+    void *out;
+    if (query)
+        out = (uint8_t *)f.q + (((int64_t)row * f.n_q + head) * f.dim << (f.q_type == FA_F32 ? 2 : 1));
+    else
+        out = cu_cache_at(f.cache, key ? f.cache.k : f.cache.v, row, (head - f.n_q) % f.n_kv);
     if (!out) return; /* the same for all lanes */
-    cu_warp_head(x, f.dim, key ? f.k_norm : none, key ? cs : NULL, f.n_pair, f.interleaved, out, f.cache.type);
+    cu_warp_head(x, f.dim, n, cs, f.n_pair, f.interleaved, out, query ? f.q_type : f.cache.type);
 }
 
 #endif

@@ -1,8 +1,362 @@
-/* Linear records with few input rows: the weight streams through the multiprocessors once. */
-#include "backend/cuda/cu.h"
+/* Linear records with few input rows: the float formats of stream.cuh's kernel, and the host side of all formats: which
+ * kernel, how many blocks, what lies where in shared memory. */
+#include "backend/cuda/stream.cuh"
+
+#include <limits.h>
+
+/* ---- float formats ---- */
+
+/* Both steps are 128 bytes of each row, two times 16 bytes a lane; slot: [2][lane] 16 bytes, so that a lane finds its
+ * own loads again and no two meet in a bank. */
+struct row_cursor {
+    const uint8_t *p; /* the lane's first 16 bytes in the row */
+    int n;            /* bytes from p to the end of the row, rounded up to 16; <= 0: nothing */
+};
+
+/* `lane_bytes` between the lanes of a row. */
+CU_DEV row_cursor row_at(const cu_mat &w, int row0, int lane, int lane_bytes, int elem) {
+    const int row = row0 + lane / 4, at = lane % 4 * lane_bytes;
+    row_cursor c;
+    c.p = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + at;
+    c.n = row < w.rows ? (w.cols * elem + 15) / 16 * 16 - at : 0;
+    return c;
+}
+CU_DEV void row_fetch(uint8_t *slot, const row_cursor &c, int step, int lane, int second) {
+    const int at = step * 128;
+    cu_cp_async(slot + lane * 16, c.n > at ? c.p + at : c.p, c.n > at ? 16 : 0);
+    cu_cp_async(slot + 512 + lane * 16, c.n > at + second ? c.p + at + second : c.p, c.n > at + second ? 16 : 0);
+}
+
+/* bf16: lane t of row g has columns 32 i + 8 t .. + 7, i = 0, 1. */
+struct fmt_bf16 {
+    enum { COLS = 64, SLOT = 1024, WARPS = 8 };
+    typedef row_cursor cursor;
+    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
+        row_fetch(slot, c, step, lane, 64);
+    }
+    template <bool HI>
+    CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
+                     float acc[2][4]) {
+        const uint4 *b = (const uint4 *)slot + lane;
+        const int k = lane % 4 * 8;
+        cu_mma8<HI>(b[0], x + k, xh + k, acc[0]);
+        cu_mma8<HI>(b[32], x + k + 32, xh + k + 32, acc[1]);
+    }
+    template <int R>
+    CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const uint4 b = ((const uint4 *)slot)[32 * i + lane];
+            const float v[8] = {cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y),
+                                cu_bf16_lo(b.z), cu_bf16_hi(b.z), cu_bf16_lo(b.w), cu_bf16_hi(b.w)};
+            cu_dot8<R>(v, x + 32 * i + lane % 4 * 8, ldx, M, acc);
+        }
+    }
+};
+
+/* v = hi + lo in bf16, as two products: f16 has no bit that is lost (11 = 8 + 3), f32 keeps 16 of 24. */
+template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, const uint16_t *xh, float acc[2][4]) {
+    uint32_t hi[4], lo[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        hi[i] = cu_to_bf16x2(v[2 * i], v[2 * i + 1]);
+        lo[i] = cu_to_bf16x2(v[2 * i] - cu_bf16_lo(hi[i]), v[2 * i + 1] - cu_bf16_hi(hi[i]));
+    }
+    cu_mma8<HI>(make_uint4(hi[0], hi[1], hi[2], hi[3]), x, xh, acc[0]);
+    cu_mma8<HI>(make_uint4(lo[0], lo[1], lo[2], lo[3]), x, xh, acc[1]);
+}
+
+struct fmt_f16 {
+    enum { COLS = 64, SLOT = 1024, WARPS = 8 };
+    typedef row_cursor cursor;
+    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
+        row_fetch(slot, c, step, lane, 64);
+    }
+    CU_FMT void values(const uint8_t *slot, int i, int lane, float v[8]) {
+        const uint4 b = ((const uint4 *)slot)[32 * i + lane];
+        v[0] = cu_f16_lo(b.x), v[1] = cu_f16_hi(b.x), v[2] = cu_f16_lo(b.y), v[3] = cu_f16_hi(b.y);
+        v[4] = cu_f16_lo(b.z), v[5] = cu_f16_hi(b.z), v[6] = cu_f16_lo(b.w), v[7] = cu_f16_hi(b.w);
+    }
+    template <bool HI>
+    CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
+                     float acc[2][4]) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float v[8];
+            values(slot, i, lane, v);
+            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+        }
+    }
+    template <int R>
+    CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float v[8];
+            values(slot, i, lane, v);
+            cu_dot8<R>(v, x + 32 * i + lane % 4 * 8, ldx, M, acc);
+        }
+    }
+};
+
+/* f32: lane t of row g has columns 8 t .. + 7. */
+struct fmt_f32 {
+    enum { COLS = 32, SLOT = 1024, WARPS = 8 };
+    typedef row_cursor cursor;
+    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 32, 4); }
+    CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
+        row_fetch(slot, c, step, lane, 16);
+    }
+    CU_FMT void values(const uint8_t *slot, int lane, float v[8]) {
+        const float4 p = ((const float4 *)slot)[lane], q = ((const float4 *)slot)[32 + lane];
+        v[0] = p.x, v[1] = p.y, v[2] = p.z, v[3] = p.w, v[4] = q.x, v[5] = q.y, v[6] = q.z, v[7] = q.w;
+    }
+    template <bool HI>
+    CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
+                     float acc[2][4]) {
+        float v[8];
+        values(slot, lane, v);
+        mma_split<HI>(v, x + lane % 4 * 8, xh + lane % 4 * 8, acc);
+    }
+    template <int R>
+    CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
+        float v[8];
+        values(slot, lane, v);
+        cu_dot8<R>(v, x + lane % 4 * 8, ldx, M, acc);
+    }
+};
+
+static const cu_stream_fmt float_fmts[] = {CU_STREAM_FMT("stream f32", fmt_f32), CU_STREAM_FMT("stream f16", fmt_f16),
+                                           CU_STREAM_FMT("stream bf16", fmt_bf16)};
+
+static const cu_stream_fmt *find(const fa_weight *w) {
+    switch (w->fmt) {
+    case FA_FMT_F32: return &float_fmts[0];
+    case FA_FMT_F16: return &float_fmts[1];
+    case FA_FMT_BF16: return &float_fmts[2];
+    default: return cu_stream_find_quant(w);
+    }
+}
+
+/* ---- a record as launches ---- */
+
+enum {
+    MAX_LAUNCH = 3,
+    SMEM_WANT = 112 * 1024, /* half a multiprocessor's, so that the next kernel's blocks find room beside these */
+    KEEP_JOBS = 24          /* tiles of a block whose sums are kept from chunk to chunk */
+};
+
+/* The launches that a record needs: one, or one for each format among its weights. */
+typedef struct plan {
+    int n;
+    int64_t work; /* bytes */
+    struct {
+        const cu_stream_fmt *fmt;
+        cu_stream_args a;
+        int warps, kind;
+        unsigned grid;
+        size_t smem;
+    } run[MAX_LAUNCH];
+} plan;
+
+static size_t up16(size_t n) { return (n + 15) / 16 * 16; }
+
+static int rec_linears(const fa_rec *r, const fa_linear *lin[CU_PARTS]) {
+    switch (r->op) {
+    case FA_OP_LINEAR: lin[0] = r->p.linear; return 1;
+    case FA_OP_LINEAR_ADD: lin[0] = r->p.linear_add.lin; return 1;
+    case FA_OP_NORM_MLP_UP: lin[0] = r->p.mlp_up.gate, lin[1] = r->p.mlp_up.up; return 2;
+    default: lin[0] = r->p.qkv.q, lin[1] = r->p.qkv.k, lin[2] = r->p.qkv.v; return 3;
+    }
+}
+
+static cu_part part_of(const fa_linear *lin, int tile, int col) {
+    const fa_weight *w = &lin->w;
+    cu_part p;
+    p.w.codes = w->codes, p.w.scales = w->scales, p.w.biases = w->biases;
+    p.w.row_bytes = (int64_t)w->row_bytes, p.w.scale_row_bytes = (int64_t)w->scale_row_bytes;
+    p.w.rows = (int)w->rows, p.w.cols = (int)w->cols;
+    p.w.bits = w->bits, p.w.group = w->group, p.w.scale_dtype = w->scale_dtype;
+    p.bias = lin->bias;
+    p.tile = tile;
+    p.col = col;
+    return p;
+}
+
+/* The arguments that all launches of a record have in common. */
+static cu_stream_args common(const fa_cuda *cu, const fa_rec *r) {
+    cu_stream_args a;
+    memset(&a, 0, sizeof a);
+    a.M = (int)r->in[0].dim[0];
+    a.K = (int)r->in[0].dim[1];
+    a.x = r->in[0].data;
+    a.x_type = r->in[0].dtype;
+    a.out = r->out.data;
+    a.out_type = r->out.dtype;
+    a.ld = (int)r->out.dim[1];
+    a.work = (float *)r->work;
+    a.counter = cu->counter;
+    if (r->op == FA_OP_NORM_QKV) a.norm = cu_norm_of(r->p.qkv.norm);
+    if (r->op == FA_OP_NORM_MLP_UP) a.norm = cu_norm_of(r->p.mlp_up.norm), a.act = r->p.mlp_up.act;
+    if (r->op == FA_OP_LINEAR_ADD) a.post = cu_norm_of(r->p.linear_add.post);
+    a.vec = a.K % 8 == 0 && (uintptr_t)a.x % 16 == 0 && (uintptr_t)a.norm.w % 16 == 0;
+    return a;
+}
+
+/* Adds a launch for parts list[0..n) of the record's linear layers. */
+static void add_launch(plan *p, const cu_stream_fmt *fmt, const cu_stream_args *base, const fa_linear *const *lin,
+                       const int *col, int n, bool paired, int end) {
+    cu_stream_args *a = &p->run[p->n].a;
+    int64_t tile = 0;
+    *a = *base;
+    for (int i = 0; i < CU_PARTS; i++) {
+        if (i < n)
+            a->part[i] = part_of(lin[i], (int)tile, col[i]);
+        else
+            a->part[i].tile = INT_MAX;
+        if (i < n && !(paired && i)) tile += (lin[i]->w.rows + CU_TILE - 1) / CU_TILE;
+    }
+    a->paired = paired;
+    a->n_tile = (int)tile;
+    a->end = end;
+    p->run[p->n++].fmt = fmt;
+}
+
+/* Warps, blocks and shared memory of launch i. */
+static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_error *err) {
+    const cu_stream_fmt *f = p->run[i].fmt;
+    cu_stream_args *a = &p->run[i].a;
+    const bool exact = cu->be.exact;
+    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16), elem = exact ? 4 : 2, pad = 64 / elem;
+    p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
+    a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
+    const int warps = p->run[i].warps = a->n_step < f->warps ? a->n_step : f->warps;
+    const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
+    const size_t ring = (size_t)warps * CU_RING * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
+    const size_t have = cu->smem_max < (size_t)SMEM_WANT ? cu->smem_max : (size_t)SMEM_WANT, fixed = ring + red + sum;
+    /* all of the input at once, or as many steps as fit */
+    size_t line = (size_t)a->n_step * f->cols + pad, keep = n_out;
+    int64_t grid = a->n_tile < cu->n_sm ? a->n_tile : cu->n_sm;
+    a->n_chunk = 1;
+    a->chunk = a->n_step;
+    if (fixed + keep + a->M * line * elem > have) {
+        if (grid * KEEP_JOBS < (int64_t)a->n_tile * jobs)
+            grid = ((int64_t)a->n_tile + KEEP_JOBS / jobs - 1) / (KEEP_JOBS / jobs);
+        keep = (size_t)((a->n_tile + grid - 1) / grid) * jobs * n_out;
+        const int64_t room = (int64_t)have - (int64_t)(fixed + keep), cols = room / elem / a->M - pad;
+        const int most = (int)(cols < 0 ? 0 : cols / f->cols);
+        if (!most)
+            return fa_fail(err, FFAI_ENOTSUP, "%s: %d rows of %d columns do not fit the %zu bytes of shared memory",
+                           name, a->M, a->K, have);
+        a->n_chunk = (a->n_step + most - 1) / most;
+        a->chunk = (a->n_step + a->n_chunk - 1) / a->n_chunk;
+        a->n_chunk = (a->n_step + a->chunk - 1) / a->chunk;
+        line = (size_t)a->chunk * f->cols + pad;
+    }
+    a->ldx = (int)line;
+    a->at_x = (int)ring;
+    a->at_red = (int)(ring + up16((size_t)a->M * line * elem));
+    a->at_sum = a->at_red + (int)red;
+    a->at_keep = a->at_sum + (int)sum;
+    p->run[i].grid = (unsigned)grid;
+    p->run[i].smem = (size_t)a->at_keep + keep;
+    return 0;
+}
+
+static const char *fmt_name(int fmt) {
+    static const char *const names[] = {
+#define FA_X(id, name) name,
+        FA_FMTS(FA_X)
+#undef FA_X
+    };
+    return fmt < FA_FMT_COUNT ? names[fmt] : "?";
+}
+
+static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_stream_fmt **fmt, fa_error *err) {
+    for (int i = 0; i < n; i++) {
+        const fa_weight *w = &lin[i]->w;
+        const char *name = w->name ? w->name : "weight";
+        if (w->cols != r->in[0].dim[1])
+            return fa_fail(err, FFAI_EINVAL, "%s has %lld columns, the input %lld", name, (long long)w->cols,
+                           (long long)r->in[0].dim[1]);
+        if (w->rows > INT_MAX / 8 || w->cols > INT_MAX / 8)
+            return fa_fail(err, FFAI_ELIMIT, "%s: [%lld, %lld] is too large for a kernel", name, (long long)w->rows,
+                           (long long)w->cols);
+        if (!(fmt[i] = find(w)))
+            return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel streams %s (bits %d, groups of %d)", name,
+                           fmt_name(w->fmt), w->bits, w->group);
+    }
+    return 0;
+}
+
+static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin,
+                     const cu_stream_fmt *const *fmt, const cu_batch *b) {
+    const int at[3] = {0, (int)lin[0]->w.rows, (int)(lin[0]->w.rows + lin[1]->w.rows)};
+    cu_stream_args a = *base;
+    a.ld = at[2] + (int)lin[2]->w.rows;
+    if (b) a.heads = cu_qkv_finish_of(r, b);
+    for (int i = 0; i < 3; i++) {
+        const fa_linear *same[CU_PARTS];
+        int col[CU_PARTS], n = 0;
+        bool done = false;
+        for (int j = 0; j < i; j++) done |= fmt[j] == fmt[i];
+        for (int j = i; j < 3 && !done; j++)
+            if (fmt[j] == fmt[i]) same[n] = lin[j], col[n++] = at[j];
+        if (n) add_launch(p, fmt[i], &a, same, col, n, false, CU_END_HEADS);
+    }
+    p->work = (int64_t)a.M * a.ld * 4;
+}
+
+/* b NULL: only for the sizes. */
+static int make_plan(const fa_cuda *cu, const fa_rec *r, const cu_batch *b, plan *p, fa_error *err) {
+    const fa_linear *lin[CU_PARTS] = {NULL, NULL, NULL};
+    const cu_stream_fmt *fmt[CU_PARTS];
+    const int n = rec_linears(r, lin), zero[CU_PARTS] = {0, 0, 0};
+    p->n = 0;
+    p->work = 0;
+    int rc = check(r, lin, n, fmt, err);
+    if (rc) return rc;
+    const cu_stream_args a = common(cu, r);
+    if (a.M == 0) return 0;
+    if (r->op == FA_OP_LINEAR) {
+        add_launch(p, fmt[0], &a, lin, zero, 1, false, CU_END_STORE);
+    } else if (r->op == FA_OP_LINEAR_ADD) {
+        add_launch(p, fmt[0], &a, lin, zero, 1, false, a.post.on ? CU_END_POST : CU_END_ADD);
+        if (a.post.on) p->work = (int64_t)a.M * a.ld * 4;
+    } else if (r->op == FA_OP_NORM_QKV) {
+        plan_qkv(p, &a, r, lin, fmt, b);
+    } else if (fmt[0] == fmt[1]) {
+        add_launch(p, fmt[0], &a, lin, zero, 2, true, CU_END_GLU);
+    } else { /* two formats: the gates wait in memory */
+        add_launch(p, fmt[0], &a, lin, zero, 1, false, CU_END_WORK);
+        add_launch(p, fmt[1], &a, lin + 1, zero, 1, false, CU_END_GATE);
+        p->work = (int64_t)a.M * a.ld * 4;
+    }
+    for (int i = 0; i < p->n; i++)
+        if ((rc = geometry(cu, p, i, lin[0]->w.name ? lin[0]->w.name : "weight", err))) return rc;
+    return 0;
+}
 
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
-    (void)cu, (void)r;
-    return fa_fail(err, FFAI_ENOTSUP, "no kernel");
+    plan p;
+    const int rc = make_plan(cu, r, NULL, &p, err);
+    if (rc) return rc;
+    if (r->op != FA_OP_NORM_QKV || !p.n) return p.work;
+    const int64_t heads = (r->p.qkv.q->w.rows + 2 * r->p.qkv.k->w.rows) / r->p.qkv.kv->head_dim;
+    if (heads > CU_COUNTERS || (size_t)(heads + 1) * 4 > (size_t)p.run[0].fmt->slot * CU_RING)
+        return fa_fail(err, FFAI_ENOTSUP, "%lld heads in one layer", (long long)heads);
+    return p.work;
 }
-void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) { (void)cu, (void)r, (void)b; }
+
+void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    plan p;
+    fa_error err = {};
+    if (make_plan(cu, r, b, &p, &err)) {
+        cu_fail(cu, err.code, "%s", err.msg);
+        return;
+    }
+    for (int i = 0; i < p.n; i++)
+        cu_launch_as(cu, p.run[i].fmt->name, p.run[i].fmt->kernel[p.run[i].kind], dim3(p.run[i].grid),
+                     p.run[i].warps * CU_WARP, p.run[i].smem, p.run[i].a);
+}

@@ -90,6 +90,7 @@ extern emu_block_id emu_where;
 #define gridDim (emu_where.grid)
 static constexpr int warpSize = 32;
 
+void emu_fault(); /* a kernel's fault, after which the device is lost */
 [[noreturn]] void emu_die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void *emu_dyn_smem();
 /* Meeting of the block. *n_true: how many threads came with v != 0. */

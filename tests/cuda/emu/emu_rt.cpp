@@ -277,6 +277,11 @@ cudaError_t emu_launch(const char *name, cudaStream_t stream, dim3 grid, dim3 bl
     });
 }
 
+void emu_fault() {
+    LOCK;
+    g().sticky = cudaErrorLaunchFailure;
+}
+
 /* ---- device ---- */
 static cudaError_t usable() {
     if (g().set.driver < 12000) return cudaErrorInsufficientDriver;

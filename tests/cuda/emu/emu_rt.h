@@ -20,12 +20,14 @@
     X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                                                     \
     X(cudaErrorInsufficientDriver, 35, "CUDA driver version is insufficient for CUDA runtime version")                 \
     X(cudaErrorDevicesUnavailable, 46, "CUDA-capable device(s) is/are busy or unavailable")                            \
+    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                                                   \
     X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                                                    \
     X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                                           \
     X(cudaErrorInvalidKernelImage, 200, "device kernel image is invalid")                                              \
     X(cudaErrorDeviceUninitialized, 201, "invalid device context")                                                     \
     X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device")                \
     X(cudaErrorECCUncorrectable, 214, "uncorrectable ECC error encountered")                                           \
+    X(cudaErrorNvlinkUncorrectable, 220, "uncorrectable NVLink error detected during the execution")                    \
     X(cudaErrorOperatingSystem, 304, "OS call failed or operation not supported on this OS")                           \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                                  \
     X(cudaErrorIllegalState, 401, "the operation cannot be performed in the present state")                            \
@@ -51,6 +53,7 @@
     X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")                      \
     X(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to a previous error during capture")               \
     X(cudaErrorStreamCaptureUnjoined, 904, "capturing stream has unjoined work")                                       \
+    X(cudaErrorExternalDevice, 911, "an async error has occured in external entity outside of CUDA")                    \
     X(cudaErrorUnknown, 999, "unknown error")
 typedef enum cudaError {
 #define EMU_X(name, number, text) name = number,

@@ -1,0 +1,308 @@
+/* Attention of prompts on tensor cores, in the cache's 16-bit type with f32 sums (flash attention: one pass over the keys
+ * with a running maximum and sum).
+ *
+ * A block does one query tile (64 rows) of MT heads that share their keys: warp w of a group of 4 has rows [16 w, + 16) of
+ * each of the MT heads, so that a fragment of K or V read from shared memory serves MT products, and K and V come from
+ * the second-level cache once for MT heads. Head sizes above 256 have WD groups of 4 warps with DV output columns each,
+ * which all compute the scores. Blocks of KB keys (KB divides a page) are copied with cp.async while the one before is
+ * worked on. q stays in registers where there is room and in shared memory elsewhere. Blocks that see the most keys, the
+ * late tiles, start first; heads of one group are neighbours in the grid.
+ *
+ * Keys outside of what the tile sees become zeros while they are copied, so that a weight of 0 meets no NaN of memory
+ * that was never written; within, what a row does not see is masked, only in blocks that some row of the warp does not
+ * see whole. */
+#include "backend/cuda/attend.h"
+
+/* 16-byte pieces of rows of HD elements, placed so that 8 lanes that read one piece of 8 rows meet all banks: swizzled,
+ * or with an odd pitch. */
+template <int HD> struct pieces {
+    static constexpr int n = HD / 8, pitch = n % 8 ? n | 1 : n;
+};
+template <int HD> CU_DEV int piece(int r, int c) {
+    return r * pieces<HD>::pitch + (pieces<HD>::n % 8 ? c : c ^ (r & 7));
+}
+
+/* Shared memory in pieces: q (QREG: none), then two stages of K and V. */
+template <int HD, int KB, int WD, int MT> struct shape {
+    static constexpr bool qreg = WD == 1 && HD * MT <= 192;
+    static constexpr int threads = 128 * WD, dv = HD / WD, q_rows = qreg ? 0 : CU_ATTEND_TILE * MT;
+    static constexpr int plane = KB * pieces<HD>::pitch, q_pieces = q_rows * pieces<HD>::pitch;
+    static constexpr size_t smem = 16 * (size_t)(q_pieces + 4 * plane);
+};
+
+/* Positions [lo, hi) that rows of the tile see, and the same of the warp's 16 rows from r0 on: some row sees positions
+ * outside of [all_lo, all_hi) not. */
+struct bounds {
+    int lo, hi, warp_lo, warp_hi, all_lo, all_hi;
+};
+
+CU_DEV bounds find_bounds(const cu_att &a, const cu_att_tile &t, int r0) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+    const unsigned all = 0xFFFFFFFFu;
+    bounds b;
+    int lo = INT32_MAX, hi = 0, wlo = INT32_MAX, whi = 0, alo = 0, ahi = INT32_MAX;
+    for (int r = lane; r < t.nq; r += CU_WARP) {
+        const int l = a.kv_lo[t.row + r], h = a.kv_hi[t.row + r], in = r >= r0 && r < r0 + 16;
+        const int from = a.tree ? min(l, t.base) : l, to = a.tree ? t.base + t.n_new : h;
+        if (in) { /* a row that sees nothing ends what all see */
+            alo = max(alo, l);
+            ahi = min(ahi, a.tree ? t.base : h);
+        }
+        if (from >= to) continue;
+        lo = min(lo, from);
+        hi = max(hi, to);
+        if (!in) continue;
+        wlo = min(wlo, from);
+        whi = max(whi, to);
+    }
+    b.hi = __reduce_max_sync(all, hi);
+    b.lo = min(__reduce_min_sync(all, lo), b.hi);
+    b.warp_lo = __reduce_min_sync(all, wlo);
+    b.warp_hi = __reduce_max_sync(all, whi);
+    b.all_lo = __reduce_max_sync(all, alo);
+    b.all_hi = __reduce_min_sync(all, ahi);
+    return b;
+}
+
+/* Begins to copy keys and values of positions [pos, pos + KB), zeros for those outside of [lo, hi). at: bytes of the
+ * page's head within the planes. */
+template <int HD, int KB, int THREADS> CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uint4 *k) {
+    constexpr int CH = HD / 8, N = KB * CH;
+    static_assert(N % THREADS == 0, "whole rounds");
+    uint4 *v = k + KB * pieces<HD>::pitch;
+#pragma unroll
+    for (int i = 0; i < N / THREADS; i++) {
+        const int e = i * THREADS + (int)threadIdx.x, r = e / CH, c = e % CH;
+        const bool there = pos + r >= lo && pos + r < hi && 8 * c < a.hd;
+        const int64_t from = there ? at + 2 * ((int64_t)((pos + r) % FA_PAGE) * a.hd + 8 * c) : 0;
+        cu_cp_async(k + piece<HD>(r, c), a.k + from, there ? 16 : 0);
+        cu_cp_async(v + piece<HD>(r, c), a.v + from, there ? 16 : 0);
+    }
+}
+
+/* Offset of query row r of the tile and a head in q and out. */
+CU_DEV int64_t row_at(const cu_att &a, const cu_att_tile &t, int head, int r) {
+    return ((int64_t)(t.row + r) * a.n_head + head) * a.hd;
+}
+
+/* q of the tile to shared memory: row m * 64 + r is query row r of head + m. */
+template <int HD, int MT, int THREADS, int KV> CU_DEV void store_q(const cu_att &a, const cu_att_tile &t, int head, uint4 *q) {
+    for (int e = (int)threadIdx.x; e < MT * CU_ATTEND_TILE * (HD / 8); e += THREADS) {
+        const int row = e / (HD / 8), c = e % (HD / 8), r = row % CU_ATTEND_TILE;
+        const int64_t at = row_at(a, t, head + row / CU_ATTEND_TILE, r);
+        const bool there = r < t.nq;
+        q[piece<HD>(row, c)] = make_uint4(cu_att_q_pair<KV>(a, at, 8 * c, there), cu_att_q_pair<KV>(a, at, 8 * c + 2, there),
+                                          cu_att_q_pair<KV>(a, at, 8 * c + 4, there), cu_att_q_pair<KV>(a, at, 8 * c + 6, there));
+    }
+}
+
+/* Left factors of q k^T for the warp's rows: fragments of 16 columns. */
+template <int HD, int KV> CU_DEV void load_q(const cu_att &a, const cu_att_tile &t, int head, int r0, uint32_t (*q)[4]) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int r = r0 + lane / 4 + 8 * h;
+        const int64_t at = row_at(a, t, head, r);
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++) {
+            q[i][h] = cu_att_q_pair<KV>(a, at, 16 * i + 2 * (lane % 4), r < t.nq);
+            q[i][2 + h] = cu_att_q_pair<KV>(a, at, 16 * i + 8 + 2 * (lane % 4), r < t.nq);
+        }
+    }
+}
+
+/* Scores to weights, in place; earlier sums are scaled. One head: s [KB / 8][4] in the base-2 domain, masked; m, l: of
+ * rows g and g + 8 (l: this lane's part). */
+template <int KB, int DV> CU_DEV void soften(float (*s)[4], float *m, float *l, float (*acc)[4]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float top = m[h];
+#pragma unroll
+        for (int n = 0; n < KB / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
+        top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
+        const float base = top == -INFINITY ? 0.0f : top, keep = cu_exp2(m[h] - base);
+        m[h] = top;
+        l[h] *= keep;
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) {
+            acc[i][2 * h] *= keep;
+            acc[i][2 * h + 1] *= keep;
+        }
+#pragma unroll
+        for (int n = 0; n < KB / 8; n++) {
+            s[n][2 * h] = cu_exp2(s[n][2 * h] - base);
+            s[n][2 * h + 1] = cu_exp2(s[n][2 * h + 1] - base);
+            l[h] += s[n][2 * h] + s[n][2 * h + 1];
+        }
+    }
+}
+
+template <int KV> CU_DEV uint32_t pack(float lo, float hi) {
+    return KV == FA_BF16 ? cu_to_bf16x2(lo, hi) : cu_to_f16x2(lo, hi);
+}
+
+/* Output rows of one head. */
+template <int DV>
+CU_DEV void put_rows(const cu_att &a, const cu_att_tile &t, int head, int r0, int c0, const float *m, const float *l,
+                     float (*acc)[4]) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+    const float sink = a.sink ? a.sink[head] * ATT_LOG2E : -INFINITY;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int r = r0 + lane / 4 + 8 * h;
+        float sum = l[h];
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+        const float top = fmaxf(m[h], sink), w = cu_att_weight(m[h], top);
+        sum = sum * w + cu_att_weight(sink, top);
+        const float f = sum > 0 ? w / sum : 0.0f;
+        if (r >= t.nq) continue;
+        const int64_t at = row_at(a, t, head, r);
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) {
+            const int c = c0 + 8 * i + 2 * (lane % 4);
+            if (c >= a.hd) continue;
+            const float x = acc[i][2 * h] * f, y = acc[i][2 * h + 1] * f;
+            if (a.out_bf16)
+                *(uint32_t *)((uint16_t *)a.out + at + c) = cu_to_bf16x2(x, y);
+            else
+                *(float2 *)((float *)a.out + at + c) = make_float2(x, y);
+        }
+    }
+}
+
+template <int HD, int KB, int WD, int MT, int MINB, int KV>
+__global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a) {
+    typedef shape<HD, KB, WD, MT> S;
+    constexpr int DV = S::dv, THREADS = S::threads;
+    CU_DYN_SMEM(smem);
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, r0 = warp % 4 * 16, c0 = warp / 4 * DV;
+    const int per = a.n_head / MT, head = (int)blockIdx.x % per * MT;
+    const cu_att_tile t = cu_att_tile_of(a, a.n_tile - 1 - (int)blockIdx.x / per);
+    const bounds b = find_bounds(a, t, r0);
+    const int from = b.lo / KB * KB, n = b.hi > b.lo ? (b.hi - from + KB - 1) / KB : 0;
+    const int32_t *table = a.page + (int64_t)t.seq * a.page_stride;
+    uint4 *shared_q = (uint4 *)smem, *stages = shared_q + S::q_pieces;
+    int ahead = n ? table[from / FA_PAGE] : -1; /* the page of the next block to copy */
+    auto copy = [&](int step) {
+        if (step < n) {
+            const int pos = from + step * KB, page = ahead;
+            if (step + 1 < n) ahead = table[(pos + KB) / FA_PAGE];
+            copy_block<HD, KB, THREADS>(a, page * a.page_bytes + head / a.group * a.head_bytes, pos, b.lo, page < 0 ? 0 : b.hi,
+                                        stages + step % 2 * 2 * S::plane);
+        }
+        cu_cp_commit();
+    };
+    copy(0);
+    uint32_t q[S::qreg ? MT : 1][S::qreg ? HD / 16 : 1][4];
+    if (S::qreg) {
+#pragma unroll
+        for (int m = 0; m < MT; m++) load_q<HD, KV>(a, t, head + m, r0, q[S::qreg ? m : 0]);
+    } else {
+        store_q<HD, MT, THREADS, KV>(a, t, head, shared_q);
+    }
+    const cu_att_sees sees[2] = {cu_att_row(a, t, (r0 + lane / 4) * a.group), cu_att_row(a, t, (r0 + lane / 4 + 8) * a.group)};
+    float acc[MT][DV / 8][4] = {}, top[MT][2], sum[MT][2];
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        top[m][0] = top[m][1] = -INFINITY;
+        sum[m][0] = sum[m][1] = 0;
+    }
+    for (int step = 0; step < n; step++) {
+        copy(step + 1);
+        cu_cp_wait<1>();
+        __syncthreads();
+        const uint4 *k = stages + step % 2 * 2 * S::plane, *v = k + S::plane;
+        const int pos = from + step * KB;
+        if (pos < b.warp_hi && pos + KB > b.warp_lo) { /* the same for all lanes */
+            float s[MT][KB / 8][4] = {};
+            const int kr = lane / 16 * 8 + lane % 8, kc = lane / 8 % 2;
+#pragma unroll
+            for (int i = 0; i < HD / 16; i++) {
+                uint32_t f[MT][4];
+#pragma unroll
+                for (int m = 0; m < MT; m++) {
+                    if (S::qreg) {
+#pragma unroll
+                        for (int e = 0; e < 4; e++) f[m][e] = q[S::qreg ? m : 0][S::qreg ? i : 0][e];
+                    } else {
+                        cu_ldmatrix_x4(f[m], shared_q + piece<HD>(m * CU_ATTEND_TILE + r0 + lane % 16, 2 * i + lane / 16));
+                    }
+                }
+#pragma unroll
+                for (int j = 0; j < KB / 16; j++) {
+                    uint32_t x[4];
+                    cu_ldmatrix_x4(x, k + piece<HD>(16 * j + kr, 2 * i + kc));
+#pragma unroll
+                    for (int m = 0; m < MT; m++) {
+                        cu_att_mma<KV>(s[m][2 * j], f[m], x);
+                        cu_att_mma<KV>(s[m][2 * j + 1], f[m], x + 2);
+                    }
+                }
+            }
+            const bool whole = pos >= b.all_lo && pos + KB <= b.all_hi;
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+#pragma unroll
+                for (int e = 0; e < KB / 2; e++) s[m][e / 4][e % 4] = cu_att_score(a, s[m][e / 4][e % 4]);
+            if (!whole) {
+#pragma unroll
+                for (int e = 0; e < KB / 2; e++) {
+                    const bool seen = cu_att_visible(sees[e / 2 % 2], pos + e / 4 * 8 + 2 * (lane % 4) + e % 2);
+#pragma unroll
+                    for (int m = 0; m < MT; m++)
+                        if (!seen) s[m][e / 4][e % 4] = -INFINITY;
+                }
+            }
+#pragma unroll
+            for (int m = 0; m < MT; m++) soften<KB, DV>(s[m], top[m], sum[m], acc[m]);
+            const int vr = lane / 8 % 2 * 8 + lane % 8, vc = c0 / 8 + lane / 16;
+#pragma unroll
+            for (int j = 0; j < KB / 16; j++) {
+                uint32_t p[MT][4];
+#pragma unroll
+                for (int m = 0; m < MT; m++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) p[m][e] = pack<KV>(s[m][2 * j + e / 2][e % 2 * 2], s[m][2 * j + e / 2][e % 2 * 2 + 1]);
+#pragma unroll
+                for (int i = 0; i < DV / 16; i++) {
+                    uint32_t x[4];
+                    cu_ldmatrix_x4_trans(x, v + piece<HD>(16 * j + vr, vc + 2 * i));
+#pragma unroll
+                    for (int m = 0; m < MT; m++) {
+                        cu_att_mma<KV>(acc[m][2 * i], p[m], x);
+                        cu_att_mma<KV>(acc[m][2 * i + 1], p[m], x + 2);
+                    }
+                }
+            }
+        }
+        __syncthreads(); /* the stage may be overwritten */
+    }
+    cu_cp_wait<0>();
+#pragma unroll
+    for (int m = 0; m < MT; m++) put_rows<DV>(a, t, head + m, r0, c0, top[m], sum[m], acc[m]);
+}
+
+/* MINB: blocks that registers should leave room for on one multiprocessor. */
+template <int HD, int KB, int WD, int MT, int MINB> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv) {
+    typedef shape<HD, KB, WD, MT> S;
+    if (a->group % MT || S::smem > cu->smem_max) return false;
+    const int64_t blocks = (int64_t)(a->n_tile - a->tile0) * (a->n_head / MT);
+    if (kv == FA_F16)
+        CU_LAUNCH(cu, (attend_prefill<HD, KB, WD, MT, MINB, FA_F16>), dim3((unsigned)blocks), S::threads, S::smem, *a);
+    else
+        CU_LAUNCH(cu, (attend_prefill<HD, KB, WD, MT, MINB, FA_BF16>), dim3((unsigned)blocks), S::threads, S::smem, *a);
+    return true;
+}
+
+bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv) {
+    if (a->hd <= 64) return start<64, 64, 1, 2, 3>(cu, a, kv) || start<64, 64, 1, 1, 4>(cu, a, kv);
+    if (a->hd <= 96) return start<96, 64, 1, 1, 3>(cu, a, kv);
+    if (a->hd <= 128) return start<128, 64, 1, 2, 2>(cu, a, kv) || start<128, 64, 1, 1, 3>(cu, a, kv);
+    if (a->hd <= 192) return start<192, 64, 1, 1, 2>(cu, a, kv);
+    if (a->hd <= 256) return start<256, 32, 1, 1, 2>(cu, a, kv);
+    return start<512, 16, 2, 1, 1>(cu, a, kv);
+}

@@ -1,0 +1,523 @@
+/* Linear records with few input rows: one kernel for every operation and format. It is bound by the speed at which
+ * weights come from memory, so everything else is arranged around a steady stream of loads (docs/cuda.md, "Decode:
+ * streaming weights").
+ *
+ * Geometry. A tile is 8 neighbouring rows of a weight, over all its columns. The grid is about one block per
+ * multiprocessor; block b takes tiles b, b + grid, ... The columns are cut into steps of F::COLS; warp i of a block
+ * takes steps i, i + warps, ... of each of its tiles. Each warp has a ring of CU_RING slots in shared memory, a slot
+ * holding what one step reads: cp.async keeps CU_RING - 1 steps of the warp in flight, across the ends of tiles and
+ * beginning before the kernel that comes before has finished (only weights are read then). Then the input rows are put
+ * into shared memory ([M, columns of a chunk] as bf16, f32 in exact mode; normalised but for the factor 1 / rms, which
+ * the results are multiplied by), the steps are multiplied, the warps' partial sums of a tile meet in shared memory in
+ * a fixed order, and a few threads do with the results what the operation wants. Input that does not fit is cut into
+ * chunks of columns: then the sums of all the block's tiles are kept in shared memory from chunk to chunk. Results do
+ * not depend on the number of blocks, nor on timing.
+ *
+ * Arithmetic. Fast mode multiplies with bf16 tensor-core instructions, the weight's 8 rows being columns of b and the
+ * input rows (1..8, or 9..16) rows of a: one row costs as much as eight, and a row's result is the same whatever stands
+ * beside it. As every product's sum may run over its columns in any order, weight and input are taken in the order in
+ * which a lane finds 16 bytes of the weight together. Exact mode multiplies f32 by f32.
+ *
+ * What a format gives: a struct F of static members. (g = lane / 4, t = lane % 4 throughout.)
+ *
+ *   COLS, SLOT, WARPS        columns of a step, a multiple of 32; bytes of a slot, a multiple of 16; warps of a block
+ * (8; 16 where arithmetic is the narrow place). At most 64 registers with 16 warps, 128 with 8. struct cursor a lane's
+ * addresses within the tile that it loads; few registers. cursor at(w, row0, lane) of the tile with rows [row0, row0 +
+ * 8); rows from w.rows on do not exist and must not be read: they count as zeros or anything finite. fetch(slot, w,
+ * cursor, step, lane) by all lanes: cu_cp_async of what columns [step * COLS, + COLS) need (codes, scales, biases), in
+ * any layout. Columns from w.cols on must become finite values (zeros: n = 0). Other lanes' bytes may be read later, a
+ * lane waits and __syncwarp stands in between. fast<HI>(slot, w, step, lane, x, xh, acc) adds the products of a step to
+ * acc [2][4], two accumulators of cu_mma_bf16 that the caller adds up. x: input row g, xh: input row g + 8 (only if
+ * HI), bf16 in shared memory, at the step's first column, 16-byte aligned; columns from w.cols on are zeros. cu_mma8
+ * helps. d[0..1] belong to (input row g, weight rows 2t, 2t + 1), d[2..3] to input row g + 8. exact<R>(slot, w, step,
+ * lane, x, ldx, M, acc) acc [R] += of row g, columns of the lane's own choice, times input rows 0..M-1 <= R: f32 in
+ * shared memory, row m at x + m * ldx. The lanes of a g are added up by the caller.
+ *
+ * All are CU_FMT (static device functions). CU_STREAM_FMT(name, F) is the format's row of a table in the .cu file that
+ * has it, whose cu_stream_find_* returns that row for the weights it fits; name is what profiles show.
+ *
+ * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
+ * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
+#ifndef FA_CUDA_STREAM_CUH
+#define FA_CUDA_STREAM_CUH
+
+#include "backend/cuda/cu_rows.h"
+
+enum {
+    CU_TILE = 8,  /* weight rows of a tile */
+    CU_RING = 8,  /* slots of a warp's ring, a power of two */
+    CU_PARTS = 3, /* weights of a record */
+    CU_FAST8 = 0, /* kinds of the kernel: bf16 input, up to 8 rows */
+    CU_FAST16,    /* 9 to 16 rows */
+    CU_EXACT1,    /* f32 input, one row */
+    CU_EXACT16,
+    CU_STREAM_KINDS
+};
+
+/* What becomes of a result v (with 1 / rms and bias) of input row m and weight row r. */
+enum {
+    CU_END_STORE, /* out[m, r] = v */
+    CU_END_ADD,   /* out[m, r] += v */
+    CU_END_GLU,   /* paired: out[m, r] = act(v of part 0) * v of part 1 */
+    CU_END_GATE,  /* out[m, r] = act(work[m, r]) * v */
+    CU_END_WORK,  /* work[m, r] = v */
+    CU_END_POST,  /* the same; the block that finishes last does out += norm(work) */
+    CU_END_HEADS  /* the same; the block that completes a head finishes it */
+};
+
+/* A weight matrix by value; fields as in fa_weight. */
+typedef struct cu_mat {
+    const uint8_t *codes, *scales, *biases;
+    int64_t row_bytes, scale_row_bytes;
+    int rows, cols;
+    int bits, group, scale_dtype;
+} cu_mat;
+
+typedef struct cu_part {
+    cu_mat w;
+    const float *bias;
+    int tile; /* its first tile in the record; INT_MAX: no such part */
+    int col;  /* its first column in out and work */
+} cu_part;
+
+typedef struct cu_stream_args {
+    cu_part part[CU_PARTS];
+    int paired;                        /* a tile means the same rows of parts 0 and 1 */
+    int n_tile, M, K;                  /* K columns; M input rows */
+    int n_step, n_chunk;               /* steps of K; chunks of the input, */
+    int chunk;                         /* in steps of a chunk */
+    int ldx;                           /* elements from one input row to the next in shared memory */
+    int at_x, at_red, at_sum, at_keep; /* places in shared memory, bytes: see stage, reduce */
+    const void *x;                     /* [M, K] f32 or bf16 */
+    int x_type, vec;                   /* vec: rows of x and norm.w may be read 16 bytes at a time */
+    cu_norm norm;                      /* of x, which is f32 then */
+    int end, act;
+    void *out;
+    int out_type; /* BF16 is possible where act is */
+    int ld;       /* columns of out and work */
+    float *work;
+    uint32_t *counter;
+    cu_norm post;
+    cu_qkv_finish heads;
+} cu_stream_args;
+
+typedef void cu_stream_fn(const cu_stream_args a);
+
+typedef struct cu_stream_fmt {
+    const char *name;
+    int cols, slot, warps;
+    cu_stream_fn *kernel[CU_STREAM_KINDS];
+} cu_stream_fmt;
+
+/* The kernels for w; NULL: none. Each file with formats has such a function; stream.cu asks them in turn. */
+const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.cu */
+
+#define CU_STREAM_FMT(text, F)                                                                                         \
+    {                                                                                                                  \
+        text, F::COLS, F::SLOT, F::WARPS, {                                                                            \
+            cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
+                cu_stream_kernel<F, CU_EXACT16>                                                                        \
+        }                                                                                                              \
+    }
+
+/* ---- help for formats ---- */
+
+#define CU_FMT static __device__ __forceinline__ /* a member of a format */
+
+/* acc += 8 columns of every lane: b8 holds 8 bf16 of weight row g, x and xh point to the same columns of input rows g
+ * and g + 8. The columns of the four lanes of a g must be different ones; which, is up to the caller. */
+template <bool HI> CU_DEV void cu_mma8(uint4 b8, const uint16_t *x, const uint16_t *xh, float acc[4]) {
+    const uint4 lo = *(const uint4 *)x, hi = HI ? *(const uint4 *)xh : make_uint4(0, 0, 0, 0);
+    const uint32_t a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
+    const uint32_t b0[2] = {b8.x, b8.y}, b1[2] = {b8.z, b8.w};
+    cu_mma_bf16(acc, a0, b0);
+    cu_mma_bf16(acc, a1, b1);
+}
+
+/* Like cu_mma8 with a weight of ones: acc[0], acc[1] += sum of x over the 32 columns of the four lanes; [2], [3] of xh.
+ */
+template <bool HI> CU_DEV void cu_mma_ones(const uint16_t *x, const uint16_t *xh, float acc[4]) {
+    cu_mma8<HI>(make_uint4(0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u), x, xh, acc);
+}
+
+/* acc[m] += v . x[m] for 8 columns; x: row 0 at the first of them, 16-byte aligned. */
+template <int R> CU_DEV void cu_dot8(const float v[8], const float *x, int ldx, int M, float *acc) {
+#pragma unroll
+    for (int m = 0; m < R; m++) {
+        if (m >= M) break;
+        const float4 p = *(const float4 *)(x + m * ldx), q = *(const float4 *)(x + m * ldx + 4);
+        float s = acc[m];
+        s = fmaf(v[0], p.x, s), s = fmaf(v[1], p.y, s), s = fmaf(v[2], p.z, s), s = fmaf(v[3], p.w, s);
+        s = fmaf(v[4], q.x, s), s = fmaf(v[5], q.y, s), s = fmaf(v[6], q.z, s), s = fmaf(v[7], q.w, s);
+        acc[m] = s;
+    }
+}
+
+/* ---- the way of a block through its tiles ---- */
+
+/* Job j of a block is its j-th tile, or with paired parts the half j % 2 of tile j / 2. */
+struct cu_job {
+    int part, row; /* first row within the part */
+};
+
+CU_DEV int cu_stream_tiles(const cu_stream_args &a) {
+    return (a.n_tile - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
+}
+
+CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
+    const int tile = (int)blockIdx.x + (a.paired ? j >> 1 : j) * (int)gridDim.x;
+    cu_job job;
+    if (a.paired) {
+        job.part = j & 1;
+        job.row = tile * CU_TILE;
+    } else {
+        job.part = (tile >= a.part[1].tile) + (tile >= a.part[2].tile);
+        job.row = (tile - a.part[job.part].tile) * CU_TILE;
+    }
+    return job;
+}
+
+/* Where a warp's loads are: the same steps in the same order as its arithmetic, CU_RING - 1 ahead. */
+template <class F> struct cu_feed {
+    typename F::cursor cur;
+    int chunk, job, part, step, end, n_job; /* end: of the chunk's steps; chunk == a.n_chunk: nothing is left */
+
+    __device__ __forceinline__ void tile(const cu_stream_args &a, int warp, int lane) {
+        const cu_job j = cu_stream_job(a, job);
+        part = j.part;
+        cur = F::at(a.part[part].w, j.row, lane);
+        step = chunk * a.chunk + warp;
+        end = min((chunk + 1) * a.chunk, a.n_step);
+    }
+    __device__ __forceinline__ void skip(const cu_stream_args &a, int warp, int lane) {
+        while (step >= end) {
+            if (++job == n_job) {
+                job = 0;
+                if (++chunk >= a.n_chunk) return;
+            }
+            tile(a, warp, lane);
+        }
+    }
+    __device__ __forceinline__ void begin(const cu_stream_args &a, int warp, int lane, int n) {
+        chunk = job = 0;
+        n_job = n;
+        tile(a, warp, lane);
+        skip(a, warp, lane);
+    }
+    /* Starts the next step's loads; a group of its own even where nothing is left, so that groups can be counted. */
+    __device__ __forceinline__ void issue(const cu_stream_args &a, uint8_t *slot, int warp, int lane) {
+        if (chunk < a.n_chunk) {
+            F::fetch(slot, a.part[part].w, cur, step, lane);
+            step += (int)blockDim.x / CU_WARP;
+            skip(a, warp, lane);
+        }
+        cu_cp_commit();
+    }
+};
+
+/* ---- input rows ---- */
+
+CU_DEV void cu_stream_put4(uint16_t *to, float4 v) {
+    *(uint2 *)to = make_uint2(cu_to_bf16x2(v.x, v.y), cu_to_bf16x2(v.z, v.w));
+}
+CU_DEV void cu_stream_put4(float *to, float4 v) { *(float4 *)to = v; }
+
+/* Rows are shared out among the warps: a warp takes whole rows, or where there are fewer rows than warps a segment of
+ * one. Item i of M * n_seg is segment i % n_seg of row i / n_seg. */
+CU_DEV int cu_stream_segs(const cu_stream_args &a) {
+    const int n = (int)blockDim.x / CU_WARP / a.M;
+    return n ? n : 1;
+}
+
+/* A warp puts columns [from, to) of row m in shared memory, zeros from K on; returns the lane's sum of squares. All
+ * loads of a turn start before the first is used: the time until they arrive is most of what this takes. */
+template <int TYPE, class T> CU_DEV float cu_stream_row(const cu_stream_args &a, int m, int from, int to, T *xs) {
+    enum { TURN = 4 };
+    const uint8_t *x = (const uint8_t *)a.x + (int64_t)m * a.K * (TYPE == FA_F32 ? 4 : 2);
+    const float *w = a.norm.w;
+    float s = 0;
+    for (int k0 = from + (int)threadIdx.x % CU_WARP * 4; k0 < to; k0 += CU_WARP * 4 * TURN) {
+        float4 v[TURN], g[TURN];
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 4;
+            v[u] = make_float4(0, 0, 0, 0);
+            if (k >= to || k >= a.K) continue;
+            if (TYPE == FA_F32) {
+                v[u] = __ldcg((const float4 *)(x + (int64_t)k * 4));
+            } else {
+                const uint2 b = __ldcg((const uint2 *)(x + (int64_t)k * 2));
+                v[u] = make_float4(cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y));
+            }
+        }
+        if (TYPE == FA_F32 && w) {
+#pragma unroll
+            for (int u = 0; u < TURN; u++) {
+                const int k = k0 + u * CU_WARP * 4;
+                g[u] = make_float4(0, 0, 0, 0);
+                if (k < to && k < a.K) g[u] = *(const float4 *)(w + k);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 4;
+            float4 p = v[u];
+            if (TYPE == FA_F32) s = fmaf(p.x, p.x, fmaf(p.y, p.y, fmaf(p.z, p.z, fmaf(p.w, p.w, s))));
+            if (TYPE == FA_F32 && w) {
+                const float o = a.norm.offset;
+                p = make_float4(p.x * (g[u].x + o), p.y * (g[u].y + o), p.z * (g[u].z + o), p.w * (g[u].w + o));
+            }
+            if (k < to) cu_stream_put4(xs + (k - from), p);
+        }
+    }
+    return s;
+}
+/* The same for rows that are not aligned to 16 bytes. */
+template <class T> CU_DEV float cu_stream_row_any(const cu_stream_args &a, int m, int from, int to, T *xs) {
+    float s = 0;
+#pragma unroll 1
+    for (int k = from + (int)threadIdx.x % CU_WARP; k < to; k += CU_WARP) {
+        float v = k < a.K ? cu_get(a.x, a.x_type, (int64_t)m * a.K + k) : 0.0f;
+        s = fmaf(v, v, s);
+        if (a.norm.w && k < a.K) v *= a.norm.w[k] + a.norm.offset;
+        if constexpr (sizeof(T) == 4)
+            xs[k - from] = v;
+        else
+            xs[k - from] = cu_to_bf16(v);
+    }
+    return s;
+}
+
+/* Chunk c of the input to xs [M, ldx]; sum [M * n_seg] gathers the squares. */
+template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols, int c, T *xs, float *sum) {
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols, n_seg = cu_stream_segs(a);
+    const int per = ((k1 - k0) / 8 + n_seg - 1) / n_seg * 8;
+#pragma unroll 1
+    for (int i = warp; i < a.M * n_seg; i += n_warp) {
+        const int m = i / n_seg, at = i % n_seg * per, from = k0 + at, to = min(from + per, k1);
+        T *to_x = xs + m * a.ldx + at;
+        float s;
+        if (!a.vec)
+            s = cu_stream_row_any(a, m, from, to, to_x);
+        else if (a.x_type == FA_F32)
+            s = cu_stream_row<FA_F32>(a, m, from, to, to_x);
+        else
+            s = cu_stream_row<FA_BF16>(a, m, from, to, to_x);
+        if (a.norm.on) {
+            s = cu_warp_sum(s);
+            if (lane == 0) sum[i] = c ? sum[i] + s : s;
+        }
+    }
+}
+
+/* For sums that left the range of float: rare, so that its code stays out of the way. */
+CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) {
+    return cu_warp_inv_rms(x, n, eps);
+}
+
+/* rms [m] = 1 / rms of row m, from the sums of all chunks. */
+CU_DEV void cu_stream_rms(const cu_stream_args &a, const float *sum, float *rms) {
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    const int n_seg = cu_stream_segs(a);
+    for (int m = warp; m < a.M; m += n_warp) {
+        const float s = cu_warp_sum(lane < n_seg ? sum[m * n_seg + lane] : 0.0f);
+        bool wide;
+        float r = cu_inv_rms(s, a.K, a.norm.eps, &wide);
+        if (wide) r = cu_stream_rms_again((const float *)a.x + (int64_t)m * a.K, a.K, a.norm.eps);
+        if (lane == 0) rms[m] = r;
+    }
+}
+
+/* ---- results ---- */
+
+/* keep: this output's place in shared memory for what waits for its pair. */
+CU_DEV void cu_stream_end(const cu_stream_args &a, const cu_part &p, int part, int m, int row, float v, float *keep) {
+    if (p.bias) v += p.bias[row];
+    const int64_t at = (int64_t)m * a.ld + p.col + row;
+    switch (a.end) {
+    case CU_END_STORE: ((float *)a.out)[at] = v; break;
+    case CU_END_ADD: ((float *)a.out)[at] += v; break;
+    case CU_END_GLU:
+        if (part == 0)
+            *keep = v;
+        else
+            cu_put(a.out, a.out_type, at, cu_act(a.act, *keep) * v);
+        break;
+    case CU_END_GATE: cu_put(a.out, a.out_type, at, cu_act(a.act, a.work[at]) * v); break;
+    default: a.work[at] = v; break;
+    }
+}
+
+/* out += norm(work), by one block after all others are done. sum [M * n_seg]. */
+CU_DEV void cu_stream_post(const cu_stream_args &a, float *sum) {
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    const int n_seg = cu_stream_segs(a), per = (a.ld + n_seg - 1) / n_seg;
+    for (int i = warp; i < a.M * n_seg; i += n_warp) {
+        const float *y = a.work + (int64_t)(i / n_seg) * a.ld;
+        const int from = i % n_seg * per, to = min(from + per, a.ld);
+        float s = 0;
+#pragma unroll 8
+        for (int k = from + lane; k < to; k += CU_WARP) {
+            const float v = __ldcg(y + k);
+            s = fmaf(v, v, s);
+        }
+        s = cu_warp_sum(s);
+        if (lane == 0) sum[i] = s;
+    }
+    __syncthreads();
+    for (int i = warp; i < a.M * n_seg; i += n_warp) {
+        const int m = i / n_seg, from = i % n_seg * per, to = min(from + per, a.ld);
+        const float *y = a.work + (int64_t)m * a.ld;
+        float *h = (float *)a.out + (int64_t)m * a.ld;
+        bool wide;
+        float r = cu_inv_rms(cu_warp_sum(lane < n_seg ? sum[m * n_seg + lane] : 0.0f), a.ld, a.post.eps, &wide);
+        if (wide) r = cu_stream_rms_again(y, a.ld, a.post.eps);
+#pragma unroll 4
+        for (int k = from + lane; k < to; k += CU_WARP) {
+            const float v = __ldcg(y + k) * r;
+            h[k] += a.post.w ? v * (a.post.w[k] + a.post.offset) : v;
+        }
+    }
+}
+
+/* Tells the heads that the tiles of this block are part of that they are there, and finishes those that are complete.
+ * list: shared, n_q + 2 n_kv integers and one before them. */
+CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
+    const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP, dim = a.heads.dim;
+    int *n_list = list, *head = list + 1;
+    if (threadIdx.x == 0) *n_list = 0;
+    __syncthreads();
+    for (int t = (int)threadIdx.x; t < cu_stream_tiles(a); t += (int)blockDim.x) {
+        const cu_job j = cu_stream_job(a, t);
+        const cu_part &p = a.part[j.part];
+        const int last = min(j.row + CU_TILE, p.w.rows) - 1;
+        for (int h = j.row / dim; h <= last / dim; h++) { /* heads of this part */
+            const int tiles = ((h + 1) * dim - 1) / CU_TILE - h * dim / CU_TILE + 1, all = p.col / dim + h;
+            if (atomicAdd(a.counter + all, 1u) + 1 != (uint32_t)tiles) continue;
+            a.counter[all] = 0;
+            head[atomicAdd(n_list, 1)] = all;
+        }
+    }
+    __threadfence(); /* what the other blocks wrote is read after their counts */
+    __syncthreads();
+    const int n = *n_list;
+    for (int i = warp; i < n * a.M; i += n_warp) {
+        const int h = head[i / a.M], m = i % a.M;
+        cu_warp_finish_head(a.heads, m, h, a.work + (int64_t)m * a.ld + (int64_t)h * dim);
+    }
+}
+
+/* Is this the last block of the grid? What all blocks wrote before can be read then. flag: shared. */
+CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
+    if (threadIdx.x == 0) {
+        *flag = atomicAdd(a.counter, 1u) + 1 == gridDim.x;
+        if (*flag) *a.counter = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return *flag != 0;
+}
+
+/* ---- the kernel ---- */
+
+/* Shared memory: the rings, at_x the input, at_red [2][warps][rows * 8] partial sums, at_sum [warps or M, and 16] sums
+ * of squares and then 1 / rms, at_keep [jobs or 1][rows * 8] sums of earlier chunks and gates that wait. */
+template <class F, int KIND>
+__global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const __grid_constant__ cu_stream_args a) {
+    constexpr bool FAST = KIND == CU_FAST8 || KIND == CU_FAST16, HI = KIND == CU_FAST16;
+    constexpr int R = KIND == CU_FAST8 ? 8 : KIND == CU_EXACT1 ? 1 : 16, N_OUT = R * CU_TILE;
+    CU_DYN_SMEM(smem);
+    cu_pdl_launch();
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    const int n_tile = cu_stream_tiles(a), n_job = a.paired ? 2 * n_tile : n_tile;
+    uint8_t *ring = smem + warp * CU_RING * F::SLOT;
+    uint16_t *xb = (uint16_t *)(smem + a.at_x);
+    float *xf = (float *)(smem + a.at_x), *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum),
+          *rms = sum + CU_WARP, *keep = (float *)(smem + a.at_keep);
+
+    cu_feed<F> feed;
+    feed.begin(a, warp, lane, n_job);
+    for (int i = 0; i < CU_RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
+    if (a.norm.w) /* a line of the norm's weight per thread and block, so that all of it waits in the second-level cache
+                   */
+        for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
+            cu_prefetch_l2(a.norm.w + i * 32);
+    cu_pdl_wait();
+
+    int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */
+    for (int c = 0; c < a.n_chunk; c++) {
+        if constexpr (FAST)
+            cu_stream_stage(a, F::COLS, c, xb, sum);
+        else
+            cu_stream_stage(a, F::COLS, c, xf, sum);
+        __syncthreads();
+        const bool last = c == a.n_chunk - 1;
+        if (last && a.norm.on) cu_stream_rms(a, sum, rms); /* read after the barrier of the first tile */
+        const int end = min((c + 1) * a.chunk, a.n_step);
+        int first = 0; /* the warp that takes the end of the tile */
+        for (int j = 0; j < n_job; j++) {
+            const cu_job job = cu_stream_job(a, j);
+            const cu_part &p = a.part[job.part];
+            float acc[FAST ? 8 : R] = {};
+            for (int s = c * a.chunk + warp; s < end; s += n_warp) {
+                cu_cp_wait<CU_RING - 2>();
+                __syncwarp(); /* the slot's loads are there for all lanes, and the slot before is no longer read */
+                feed.issue(a, ring + ((slot + CU_RING - 1) & (CU_RING - 1)) * F::SLOT, warp, lane);
+                const int k = (s - c * a.chunk) * F::COLS;
+                if constexpr (FAST) {
+                    const int g = lane / 4;
+                    const uint16_t *x = xb + min(g, a.M - 1) * a.ldx + k, *xh = xb + min(g + 8, a.M - 1) * a.ldx + k;
+                    F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, (float(*)[4])acc);
+                } else {
+                    F::template exact<R>(ring + slot * F::SLOT, p.w, s, lane, xf + k, a.ldx, R == 1 ? 1 : a.M, acc);
+                }
+                slot = (slot + 1) & (CU_RING - 1);
+            }
+            float *mine = red + (turn * n_warp + warp) * N_OUT;
+            if constexpr (FAST) {
+                const int at = lane / 4 * CU_TILE + lane % 4 * 2;
+                *(float2 *)(mine + at) = make_float2(acc[0] + acc[4], acc[1] + acc[5]);
+                if (HI) *(float2 *)(mine + at + 8 * CU_TILE) = make_float2(acc[2] + acc[6], acc[3] + acc[7]);
+            } else {
+#pragma unroll
+                for (int m = 0; m < R; m++) {
+                    if (m >= a.M) break;
+                    float v = acc[m];
+                    v += __shfl_xor_sync(0xffffffffu, v, 1);
+                    v += __shfl_xor_sync(0xffffffffu, v, 2);
+                    if (lane % 4 == 0) mine[m * CU_TILE + lane / 4] = v;
+                }
+            }
+            __syncthreads();
+            /* The warps take turns with the ends of tiles, so that none falls behind; a tile's is always the same
+             * one's. */
+            const int who = (int)threadIdx.x - first * CU_WARP;
+            for (int o = who < 0 ? who + (int)blockDim.x : who; o < a.M * CU_TILE; o += (int)blockDim.x) {
+                float v = 0;
+                for (int w = 0; w < n_warp; w++) v += red[(turn * n_warp + w) * N_OUT + o];
+                float *kept = keep + (a.n_chunk > 1 ? j * N_OUT : 0) + o;
+                if (c) v += *kept;
+                const int m = o / CU_TILE, row = job.row + o % CU_TILE;
+                if (!last) {
+                    *kept = v;
+                } else if (row < p.w.rows) {
+                    /* a gate waits where its up part looks for it */
+                    float *gate = a.n_chunk > 1 ? keep + (j & ~1) * N_OUT + o : keep + o;
+                    cu_stream_end(a, p, job.part, m, row, a.norm.on ? v * rms[m] : v, gate);
+                }
+            }
+            turn ^= 1;
+            if (!a.paired || (j & 1)) first = first + 1 == n_warp ? 0 : first + 1;
+        }
+    }
+    if (a.end < CU_END_POST) return;
+    __threadfence(); /* this block's results before its counts */
+    __syncthreads();
+    if (a.end == CU_END_HEADS)
+        cu_stream_heads(a, (int *)smem);
+    else if (cu_stream_last(a, (int *)smem))
+        cu_stream_post(a, sum);
+}
+
+#endif
