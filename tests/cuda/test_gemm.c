@@ -68,9 +68,6 @@ static void check_shapes(harness *h, bool exact) {
     check_linear(h, "f16", kind_f16, 64, 130, 67, true, in);
     check_linear(h, "affine", kind_affine4, 70, 192, 136, false, in);
     check_linear(h, "q4_k", kind_q4k, 66, 256, 40, true, FA_F32);
-    /* few enough to stream quantized weights several times */
-    check_linear(h, "affine", kind_affine4, 17, 192, 72, true, in);
-    check_linear(h, "q4_k", kind_q4k, 50, 256, 40, false, FA_F32);
 }
 
 /* ---- q, k, v ---- */
@@ -102,14 +99,14 @@ static void qkv_body(fa_cx *cx, int side, void *arg) {
 }
 
 /* q, k of one kind and v of another: runs of weights that are unpacked end where one is not. */
-static void check_qkv(harness *h, const char *what, fa_weight kind, fa_weight kind_v, int64_t K, int n_q, int n_kv,
-                      int dim, int n_pair, fa_dtype cache, bool extra, bool interleaved) {
-    const hn_seq seq[] = {{.past = 3, .n = 40}, {.past = 70, .n = 1}, {.past = 60, .n = 29}};
+static void check_qkv(harness *h, const char *what, fa_weight kind, fa_weight kind_v, int64_t K, int n, int n_q,
+                      int n_kv, int dim, int n_pair, fa_dtype cache, bool extra, bool interleaved) {
+    const hn_seq seq[] = {{.past = 3, .n = n - 30}, {.past = 70, .n = 1}, {.past = 60, .n = 29}};
     float freq[256];
     hn_case(h, "%s %d and %d heads of %d%s", what, n_q, n_kv, dim, extra ? ", bias" : "");
     hn_seqs(h, seq, 3);
     for (int i = 0; i < n_pair; i++) freq[i] = 1.0f / (float)(1 + 3 * i);
-    qkv_case c = {.h = h, .M = 70, .K = K, .interleaved = interleaved};
+    qkv_case c = {.h = h, .M = n, .K = K, .interleaved = interleaved};
     c.rope = (fa_rope){.n_pair = n_pair, .inv_freq = freq, .mscale = 1};
     c.q = hn_make_linear(h, kind, n_q * dim, K, extra);
     c.k = hn_make_linear(h, kind, n_kv * dim, K, extra);
@@ -121,12 +118,14 @@ static void check_qkv(harness *h, const char *what, fa_weight kind, fa_weight ki
     hn_run(h, qkv_body, &c);
 }
 
-static void check_heads(harness *h) {
-    check_qkv(h, "f32", kind_f32, kind_f32, 96, 4, 2, 32, 16, FA_F32, false, false);
-    check_qkv(h, "bf16", kind_bf16, kind_bf16, 72, 6, 1, 34, 7, FA_BF16, true, false);
-    check_qkv(h, "bf16 and f16", kind_bf16, kind_f16, 64, 3, 3, 18, 9, FA_F16, true, true);
-    check_qkv(h, "affine and q4_k", kind_affine4, kind_q4k, 256, 8, 2, 64, 32, FA_BF16, false, true);
-    check_qkv(h, "f16 and f32", kind_f16, kind_f32, 64, 2, 1, 96, 0, FA_F16, true, false);
+/* A 16-bit cache where a last bit that rounds the other way is no error. */
+static void check_heads(harness *h, bool exact) {
+    const fa_dtype f16 = exact ? FA_F32 : FA_F16, bf16 = exact ? FA_F32 : FA_BF16;
+    check_qkv(h, "f32", kind_f32, kind_f32, 96, 70, 4, 2, 32, 16, FA_F32, false, false);
+    check_qkv(h, "bf16", kind_bf16, kind_bf16, 72, 70, 6, 1, 34, 7, bf16, true, false);
+    check_qkv(h, "bf16 and f16", kind_bf16, kind_f16, 64, 70, 3, 3, 18, 9, f16, true, true);
+    check_qkv(h, "affine and q4_k", kind_affine4, kind_q4k, 256, 70, 8, 2, 64, 32, bf16, false, true);
+    check_qkv(h, "f16 and f32", kind_f16, kind_f32, 64, 70, 2, 1, 96, 0, f16, true, false);
 }
 
 /* Panels of a few rows: weights are cut, and cut across the border of two. */
@@ -138,20 +137,41 @@ static void check_panels(harness *h, bool exact) {
         be->panel_bytes = bytes;
         check_linear(h, "panels of f16", kind_f16, 65, 40, 91, true, FA_F32);
         check_linear(h, "panels of affine", kind_affine4, 65, 64, 80, false, exact ? FA_F32 : FA_BF16);
-        check_qkv(h, "panels", kind_affine4, kind_q4k, 256, 3, 1, 40, 20, FA_F32, true, false);
+        check_qkv(h, "panels", kind_affine4, kind_q4k, 256, 70, 3, 1, 40, 20, FA_F32, true, false);
     }
     be->panel_bytes = usual;
 }
 
-static void check_all(bool exact) {
+/* Fast: the largest error is that of a product of two sums, which has outliers; the mean one is what bf16 gives. */
+static harness *open_harness(bool exact) {
     harness *h = hn_open(&(hn_opts){.exact = exact});
-    if (exact) hn_limits(h, 3e-5, 1e-10);
+    if (exact)
+        hn_limits(h, 3e-5, 1e-10);
+    else
+        hn_limits(h, 0.3, 1e-4);
+    return h;
+}
+
+static void check_all(bool exact) {
+    harness *h = open_harness(exact);
     check_shapes(h, exact);
-    check_heads(h);
+    check_heads(h, exact);
     check_panels(h, exact);
     hn_close(h);
 }
 
+/* Few enough rows that quantized weights are streamed several times. */
+static void test_between(void **state) {
+    (void)state;
+    for (int exact = 0; exact < 2; exact++) {
+        harness *h = open_harness(exact);
+        const fa_dtype in = exact ? FA_F32 : FA_BF16;
+        check_linear(h, "affine", kind_affine4, 17, 192, 72, true, in);
+        check_linear(h, "q4_k", kind_q4k, 50, 256, 40, false, FA_F32);
+        check_qkv(h, "affine", kind_affine4, kind_q4k, 256, 40, 4, 2, 64, 32, exact ? FA_F32 : FA_BF16, true, false);
+        hn_close(h);
+    }
+}
 static void test_exact(void **state) {
     (void)state;
     check_all(true);
@@ -164,7 +184,7 @@ static void test_fast(void **state) {
 /* A step that comes again is captured: products and their workspace must not mind. */
 static void test_repeats(void **state) {
     (void)state;
-    harness *h = hn_open(&(hn_opts){.exact = false});
+    harness *h = open_harness(false);
     hn_repeats(h, 4);
     check_linear(h, "again bf16", kind_bf16, 40, 64, 128, true, FA_BF16);
     check_linear(h, "again affine", kind_affine4, 66, 64, 128, false, FA_BF16);
@@ -187,6 +207,7 @@ static void test_rates(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast),
-                                       cmocka_unit_test(test_repeats), cmocka_unit_test(test_rates)};
+                                       cmocka_unit_test(test_between), cmocka_unit_test(test_repeats),
+                                       cmocka_unit_test(test_rates)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
