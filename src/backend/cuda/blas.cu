@@ -86,7 +86,8 @@ struct cu_blas {
 /* ---- opening ---- */
 
 static void *open_library(void) {
-    static const char *const dir[] = {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/lib/", "/opt/cuda/lib64/"};
+    static const char *const dir[] = {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/lib/",
+                                      "/usr/local/cuda/targets/x86_64-linux/lib/", "/opt/cuda/lib64/"};
     static const char *const name[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
     char path[256];
     for (const char *d : dir) {
@@ -106,8 +107,8 @@ static int find_functions(struct cu_blas *b) {
         return fa_fail(
             &b->missing, FFAI_ENOTSUP,
             "prefill on the GPU needs cuBLASLt of CUDA 12 or 13, which was not found: libcublasLt.so.13, .so.12 "
-            "or .so, in the loader's paths, /usr/local/cuda/lib64, /usr/local/cuda/lib or /opt/cuda/lib64; "
-            "LD_LIBRARY_PATH can name its folder");
+            "or .so, in the loader's paths and under /usr/local/cuda and /opt/cuda; LD_LIBRARY_PATH can name its "
+            "folder");
 #define FA_X(f)                                                                                                        \
     b->f = (decltype(&cublasLt##f))dlsym(b->lib, "cublasLt" #f);                                                       \
     if (!b->f)                                                                                                         \
