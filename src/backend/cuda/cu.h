@@ -102,7 +102,7 @@ void cu_gemm(fa_cuda *cu, const cu_product *p);
 void cu_gemm_plain(fa_cuda *cu, const cu_product *p); /* by our own kernel: what the library computes, any shape */
 int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu */
 
-/* blas.cu: the matrix library (cuBLASLt), opened at run time. It is not missed before a record needs it. */
+/* blas.cu: the matrix library (cuBLASLt), opened when the first record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
 int cu_blas_ready(const fa_cuda *cu, fa_error *err);      /* < 0: why there is none */
