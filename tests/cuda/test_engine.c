@@ -334,11 +334,13 @@ static void test_plan(void **state) {
 
 static int64_t available(void) {
     const fa_module *mod;
-    fa_device *d;
+    fa_device *d = NULL;
     int64_t total, avail;
     fa_error err;
-    if (fa_module_open(&mod, hn_module_path(), &err) || mod->open(&d, 0, &err) || d->memory(d, &total, &avail, &err))
-        fail_msg("%s", err.msg);
+    int rc = fa_module_open(&mod, hn_module_path(), &err);
+    if (!rc) rc = mod->open(&d, 0, &err);
+    if (!rc) rc = d->memory(d, &total, &avail, &err);
+    if (rc) fail_msg("%s", err.msg);
     d->free(d);
     return avail;
 }
