@@ -212,6 +212,7 @@ harness *hn_open(const hn_opts *o) {
         printf("no GPU: %s\n", err.msg);
         exit(77);
     }
+    hn_emu_control("align", 16);
     ok(h, h->mod->open(&h->dev, 0, &err), &err);
     for (int i = 0; i < 2; i++) make_batch(h, &h->s[i].batch);
     ok(h, fa_backend_cpu_create(&h->s[HN_CPU].be, 1, NULL, true, &err), &err);

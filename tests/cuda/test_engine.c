@@ -1,6 +1,7 @@
 /* Engines on a GPU against engines on the CPU: logits however a sequence is fed, requests, sessions, embeddings, random
  * weights; choosing a device, what does not fit, injected failures, and memory that comes back. The model is small and
  * random: its weights are in a format that needs nothing special. */
+#define _DEFAULT_SOURCE
 #include "cuda/harness.h"
 
 #include <math.h>
