@@ -193,7 +193,7 @@ static void qkv(void **state) {
             for (int m = 0; m < N_ROWS; m++, n++) {
                 const int64_t M = rows_of_input[m], cols = heads[s].cols, dim = heads[s].dim;
                 const fa_weight *kind = &kinds[n % N_KIND], *other = n % 4 == 0 ? &kinds[(n + 1) % N_KIND] : kind;
-                qkv_case c = {.h = h, .M = M, .n_pair = heads[s].n_pair, .interleaved = n % 3 == 1};
+                qkv_case c = {.h = h, .M = M, .n_pair = heads[s].n_pair, .interleaved = n / 3 % 2};
                 if (hn_emulated() && (heads[s].n_q + 2 * heads[s].n_kv) * dim * cols * M > 1 << 20) continue;
                 hn_case(h, "%d + %d heads of %d, %d pairs, %d columns, %d rows, %s and %s", heads[s].n_q,
                         heads[s].n_kv, (int)dim, heads[s].n_pair, (int)cols, (int)M, fa_qfmts[kind->fmt].name,
