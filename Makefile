@@ -42,7 +42,7 @@ check: deps   ## format, dependency rules, shell scripts, file rules
 	@tools/check.sh
 
 format: ## clang-format all sources
-	@git ls-files '*.c' '*.h' '*.cpp' | xargs clang-format-14 -i
+	@git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format-14 -i
 
 install: ffai   ## install under PREFIX (default /usr/local), staged under DESTDIR
 	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(PREFIX) >build/release.configure.log 2>&1 || { cat build/release.configure.log; exit 1; }

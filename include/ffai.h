@@ -85,7 +85,7 @@ typedef struct ffai_family_info {
     const char *modality;    /* "text" */
     const char *task;        /* "generate" */
     const char *formats;     /* comma-separated weight formats */
-    const char *devices;     /* "cpu" */
+    const char *devices;     /* comma-separated: "cpu,cuda" */
     const char *repos;       /* comma-separated repo ids whose checkpoints were verified, "" when none */
     bool parity;             /* has a parity test against the official implementation */
 } ffai_family_info;
@@ -254,29 +254,33 @@ typedef struct ffai_engine ffai_engine;
 
 /* Zero or NULL means the default of each field. */
 typedef struct ffai_engine_opts {
-    const char *device;    /* "cpu", "auto" */
+    const char *device; /* "cpu"; "cuda" or "cuda:N": a GPU; "auto" (default): the first GPU that the model fits, else
+                           the CPU */
     const char *precision; /* "fast" (default), "exact" */
     const char *kv_cache;  /* "f32", "f16", "bf16"; default f16 for fast, f32 for exact */
     const char *cpu; /* highest instruction set: "c", "avx2", "avx512", "avx512vnni", "avx512bf16"; NULL: all that the
-                        machine has and that pays (avx512bf16 must be named) */
+                        machine has and that pays (avx512bf16 must be named). Device "auto" then means the CPU */
     int n_thread;    /* default: the processors that this process may use */
     int n_ctx;       /* tokens per sequence; default: the model's maximum, at most 4096 */
     int n_slot;      /* sequences at a time; default 1 */
-    int n_chunk;     /* most prompt tokens in one step; default 512 */
+    int n_chunk;     /* most prompt tokens in one step; default 512, on a GPU 2048 */
     bool composed;   /* debugging: run every fused operation as its primitives */
-    bool profile;    /* collect time per operation, see ffai_engine_profile */
+    bool profile;    /* collect time per operation, see ffai_engine_profile; a GPU then runs them one by one */
+    const char *cuda_module; /* path of libffai_cuda.so; NULL: beside the library or program, in the lib folders next to
+                                it, or where the system looks */
 } ffai_engine_opts;
 
 /* The model must outlive the engine. */
 FFAI_API int ffai_engine_create(ffai_engine **out, ffai_model *m, const ffai_engine_opts *opts, ffai_error *err);
 FFAI_API void ffai_engine_free(ffai_engine *e); /* frees its requests too: none may be used afterwards */
 
-/* What an engine with these options needs, without creating it. */
+/* What an engine with these options needs, without creating it. A GPU need not exist: then the work memory of its
+ * kernels is not counted. */
 typedef struct ffai_plan {
     int64_t weight_bytes, cache_bytes, arena_bytes, total_bytes;
     int64_t cache_bytes_per_token; /* of a sequence within all windows */
     int n_ctx, n_slot, n_chunk, n_record;
-    double decode_flops, decode_bytes;   /* of one decode step at the end of the context */
+    double decode_flops, decode_bytes;   /* of one decode step of all slots at the end of the context */
     double prefill_flops, prefill_bytes; /* of one full chunk */
 } ffai_plan;
 
@@ -286,6 +290,8 @@ typedef struct ffai_engine_info {
     const char *device, *isa, *precision, *kv_cache;
     int n_thread, n_ctx, n_slot, n_chunk;
     int64_t cache_bytes, arena_bytes; /* reserved; resident as used */
+    int64_t device_bytes;             /* these and the weights, where the engine runs */
+    const char *passed_over; /* device "auto": why no GPU was taken, "" when one was. Lives as long as the engine */
 } ffai_engine_info;
 
 FFAI_API void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info);
@@ -296,15 +302,20 @@ typedef struct ffai_engine_stats {
     int64_t prompt_tokens, gen_tokens;
     double prefill_s, decode_s;
     int64_t reused_tokens; /* of prompts, found in the cache: not part of prompt_tokens */
+    /* GPU: decode steps that were timed, and what preparing and beginning them took of the host's thread */
+    int64_t host_steps;
+    double host_s;
 } ffai_engine_stats;
 
 FFAI_API void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats);
 
-/* Time per operation since creation, with opts.profile: fills row i; false past the last one. */
+/* Time per operation since creation, with opts.profile: fills row i; false past the last one. A GPU's kernels follow
+ * the operations: their times are parts of them. */
 typedef struct ffai_profile_row {
     const char *op;
     int64_t calls;
     double seconds, bytes, flops;
+    const char *kernel; /* NULL: the row is the whole operation */
 } ffai_profile_row;
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
@@ -502,23 +513,31 @@ FFAI_API int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_s
 /* ---- devices ---- */
 
 typedef struct ffai_device_info {
-    const char *name;       /* as in ffai_engine_opts.device: "cpu" */
-    const char *isa;        /* instruction set level that the kernels use: "avx512vnni" */
-    const char *driver;     /* "" where there is none */
+    char name[16];          /* as in ffai_engine_opts.device: "cpu", "cuda:0" */
+    char isa[32];           /* instruction set that the kernels use: "avx512vnni"; of a GPU its architecture: "sm_90" */
+    char driver[64];        /* "580.95.05 (CUDA 13.0)", "" where there is none */
     char model[128];        /* "AMD EPYC 9654", "" when it is unknown */
-    int n_thread;           /* processors that this process may use */
-    int64_t mem_bytes;      /* memory of the machine, 0 when it is unknown */
-    int64_t mem_free_bytes; /* of that, what can be had without swapping; 0 when it is unknown */
+    int n_thread;           /* processors that this process may use; of a GPU its multiprocessors */
+    int64_t mem_bytes;      /* memory of the machine or the GPU, 0 when it is unknown */
+    int64_t mem_free_bytes; /* of that, what can be had (on the CPU: without swapping); 0 when it is unknown */
 } ffai_device_info;
 
-/* Describes device i; measures nothing. cpu: as in ffai_engine_opts. 1: *info is filled; 0: i is past the last one; <
- * 0: error. */
-FFAI_API int ffai_device_at(size_t i, const char *cpu, ffai_device_info *info, ffai_error *err);
+/* Describes device i, the CPU first; measures nothing. opts: its `cpu` and `cuda_module` are looked at; may be NULL. 1:
+ * *info is filled; 0: i is past the last one, and when there is no GPU *err says why; < 0: error. */
+FFAI_API int ffai_device_at(size_t i, const ffai_engine_opts *opts, ffai_device_info *info, ffai_error *err);
 
-/* Measured limits of this machine with n_thread threads: bytes per second of a read stream, int8 and f32 multiply-add
- * operations (2 per multiply-add) per second of the matrix kernels. Takes about a second. */
-FFAI_API int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, double *f32_ops_s,
-                                ffai_error *err);
+/* Measured limits of a device: bytes per second of a read stream, and operations (2 per multiply-add) per second of
+ * matrix products by the type of what is multiplied; 0: not measured there. */
+typedef struct ffai_device_rates {
+    double read_bytes_s;
+    double int8_ops_s; /* CPU */
+    double bf16_ops_s; /* GPU */
+    double f32_ops_s;  /* of a GPU without TF32 */
+} ffai_device_rates;
+
+/* opts: `device`, `n_thread` and `cuda_module` are looked at; "auto" is the CPU here. May be NULL. Takes about a
+ * second. */
+FFAI_API int ffai_device_limits(const ffai_engine_opts *opts, ffai_device_rates *rates, ffai_error *err);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,7 @@ files() { git ls-files -z --cached --others --exclude-standard -- "$@" | sort -z
 
 format=clang-format-14
 command -v $format >/dev/null || format=clang-format
-unformatted=$(files 'src/*.[ch]' 'src/*.cpp' 'include/*.h' 'tests/*.[ch]' | xargs -0 -r -n 40 "$format" --dry-run 2>&1 |
+unformatted=$(files 'src/*.[ch]' 'src/*.cpp' 'src/*.cu' 'src/*.cuh' 'include/*.h' 'tests/*.[ch]' 'tests/*.cpp' | xargs -0 -r -n 40 "$format" --dry-run 2>&1 |
     sed -n 's/^\([^ :]*\):[0-9]*:[0-9]*: .*/\1/p' | sort -u)
 [ -z "$unformatted" ] || fail "not formatted (make format):"$'\n'"$unformatted"
 
@@ -28,7 +28,7 @@ hits=$(files . | xargs -0 -r grep -nIE '(^|[^A-Za-z0-9_./-])/(work|home/[a-z]|ro
 # Source files say what they own; a file without a leading comment has no owner.
 while IFS= read -r -d '' f; do
     grep -vm1 '^#define _[A-Z_0-9]*_SOURCE' "$f" | grep -qE '^(/\*|//)' || fail "$f: does not begin with a comment that says what it owns"
-done < <(files 'src/*.[ch]' 'src/*.cpp' 'include/*.h' 'tests/*.[ch]')
+done < <(files 'src/*.[ch]' 'src/*.cpp' 'src/*.cu' 'src/*.cuh' 'include/*.h' 'tests/*.[ch]' 'tests/*.cpp')
 
 bytes=$(files . | xargs -0 -r stat -c %s | awk '{s += $1} END {print s + 0}')
 [ "$bytes" -lt 40000000 ] || fail "tracked files add up to $bytes bytes, the limit is 40000000"

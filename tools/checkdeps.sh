@@ -44,7 +44,7 @@ while IFS= read -r f; do
         */*) case "$ok" in *" ${inc%%/*} "* | *" $inc "*) ;; *) fail "$f ($layer) includes $inc" ;; esac ;;
         esac
     done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\([^"]*\)".*/\1/p' "$f")
-done < <(find src -name '*.[ch]' -o -name '*.cpp' | sort)
+done < <(find src -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | sort)
 
 # A family is mathematics: no backend, no files, no heap, no environment.
 if [ -d src/families ]; then
@@ -52,7 +52,7 @@ if [ -d src/families ]; then
     [ -z "$hits" ] || fail "families: "$'\n'"$hits"
 fi
 # The library neither ends the process nor prints; the heap has one owner.
-library() { find src -path src/cli -prune -o -path src/base/alloc.c -prune -o \( -name '*.[ch]' -o -name '*.cpp' \) -exec "$@" {} +; }
+library() { find src -path src/cli -prune -o -path src/base/alloc.c -prune -o \( -name '*.[ch]' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -exec "$@" {} +; }
 hits=$(library grep -nE '(^|[^_a-zA-Z>.])(exit|abort|_exit)[[:space:]]*\(' /dev/null)
 [ -z "$hits" ] || fail "the library must not end the process:"$'\n'"$hits"
 hits=$(library grep -nE '(^|[^_a-zA-Z>.])(malloc|calloc|realloc|strdup|strndup|aligned_alloc|posix_memalign)[[:space:]]*\(' /dev/null)
@@ -76,7 +76,14 @@ while IFS= read -r h; do
     esac
     read -ra isa <<<"$(isa_flags "$h")"
     printf '#include "%s"\ntypedef int not_empty;\n' "${h#*/}" | "$cc" -x c -std=c11 "${flags[@]}" "${isa[@]}" - || fail "$h does not compile alone as C11"
-done < <(find include src -name '*.h' ! -name 'kern_body_*' | sort)
+done < <(find include src -name '*.h' ! -name 'kern_body_*' ! -path 'src/backend/cuda/*' | sort)
+# The CUDA backend's are C++, here over the emulated runtime of the tests.
+if [[ $machine == x86_64* ]]; then
+    while IFS= read -r h; do
+        printf '#include "%s"\ntypedef int not_empty;\n' "${h#*/}" | "${CXX:-c++}" -x c++ -std=c++17 "${flags[@]}" -Wno-pedantic -Wno-unknown-pragmas -DFA_CUDA_EMU -Itests/cuda/emu - ||
+            fail "$h does not compile alone as C++17"
+    done < <(find src/backend/cuda -name '*.h' -o -name '*.cuh' | sort)
+fi
 echo '#include "ffai.h"' | "${CXX:-c++}" -x c++ -std=c++17 "${flags[@]}" - || fail "include/ffai.h does not compile alone as C++17"
 
 exit $status

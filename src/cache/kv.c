@@ -31,6 +31,9 @@ static int64_t layer_page_bytes(const fa_kv_spec *s, fa_dtype t) {
     return s->n_head * FA_PAGE * s->head_dim * (int64_t)fa_dtype_size(t);
 }
 
+/* With the spare one. */
+static int64_t all_pages(const fa_kv_group *g) { return (int64_t)g->n_page + (g->spare >= 0); }
+
 /* Fills group windows, page counts and per-page bytes. */
 static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o,
                    fa_error *err) {
@@ -50,7 +53,8 @@ static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int
     int64_t total = 0, bytes;
     for (int g = 0; g < *n_group; g++) {
         group[g].n_page = group_pages(group[g].window, o) * o->n_slot;
-        if (__builtin_mul_overflow(group[g].page_bytes, group[g].n_page, &bytes) ||
+        group[g].spare = o->dev ? group[g].n_page : -1;
+        if (__builtin_mul_overflow(group[g].page_bytes, all_pages(&group[g]), &bytes) ||
             __builtin_add_overflow(total, bytes, &total))
             return fa_fail(err, FFAI_ELIMIT, "cache: %d sequences of %d tokens do not fit any memory", o->n_slot,
                            o->n_ctx);
@@ -64,10 +68,17 @@ int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t
     int n_group, rc = lay_out(group, &n_group, spec, n_layer, o, err);
     *bytes = *per_token = 0;
     for (int g = 0; !rc && g < n_group; g++) {
-        *bytes += group[g].page_bytes * group[g].n_page;
+        *bytes += group[g].page_bytes * all_pages(&group[g]);
         *per_token += group[g].page_bytes / FA_PAGE;
     }
     return rc;
+}
+
+int fa_kv_shape(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int *n_group, int32_t *n_page,
+                fa_error *err) {
+    fa_kv_group group[FA_MAX_GROUP] = {0};
+    *n_page = pages_for(o->n_ctx);
+    return lay_out(group, n_group, spec, n_layer, o, err);
 }
 
 static int fill_group(fa_kv_group *g, const fa_kv_cache *c) {
@@ -77,6 +88,23 @@ static int fill_group(fa_kv_group *g, const fa_kv_cache *c) {
     for (int32_t i = 0; i < g->n_page; i++) g->free[i] = g->n_page - 1 - i;
     g->n_free = g->n_page;
     memset(g->table, 0xFF, (size_t)c->n_slot * (size_t)c->page_stride * sizeof(int32_t));
+    return 0;
+}
+
+/* A device's memory is taken and zeroed at once: what stands behind a sequence's end is multiplied by zero, and must
+ * not be an infinity that someone left there. */
+static int reserve(fa_kv_cache *c, const fa_kv_opts *o, fa_error *err) {
+    size_t bytes = c->bytes ? c->bytes : 1;
+    if (o->dev) {
+        c->dev = o->dev;
+        c->mem = (uint8_t *)o->dev->alloc(o->dev, bytes, "the cache", err);
+        return c->mem ? o->dev->fill(o->dev, c->mem, 0, bytes, err) : FFAI_ENOMEM;
+    }
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return fa_fail(err, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %d tokens x %d sequences", c->bytes,
+                       o->n_ctx, o->n_slot);
+    c->mem = (uint8_t *)p;
     return 0;
 }
 
@@ -98,31 +126,26 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
     if (!c->layer || !c->len) goto nomem;
     for (int g = 0; g < c->n_group; g++) {
         if (fill_group(&c->group[g], c)) goto nomem;
-        c->bytes += (size_t)(c->group[g].page_bytes * c->group[g].n_page);
+        c->bytes += (size_t)(c->group[g].page_bytes * all_pages(&c->group[g]));
     }
-    void *p =
-        mmap(NULL, c->bytes ? c->bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        fa_error e;
-        rc = fa_fail(err ? err : &e, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %d tokens x %d sequences",
-                     c->bytes, o->n_ctx, o->n_slot);
+    rc = reserve(c, o, err);
+    if (rc) {
         fa_kv_free(c);
         return rc;
     }
-    c->mem = (uint8_t *)p;
     uint8_t *at = c->mem;
     for (int i = 0; i < n_layer; i++) {
         int g = group_of(c->group, &c->n_group, spec[i].window);
-        size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype);
+        size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype), plane = page * (size_t)all_pages(&c->group[g]);
         c->layer[i] = (fa_kv){.k = at,
-                              .v = at + page * (size_t)c->group[g].n_page,
+                              .v = at + plane,
                               .page_bytes = page,
                               .n_head = spec[i].n_head,
                               .head_bytes = page / (size_t)spec[i].n_head,
                               .head_dim = spec[i].head_dim,
                               .group = g,
                               .dtype = o->dtype};
-        at += 2 * page * (size_t)c->group[g].n_page;
+        at += 2 * plane;
     }
     *out = c;
     return 0;
@@ -138,7 +161,10 @@ void fa_kv_free(fa_kv_cache *c) {
         fa_free(c->group[g].free);
         fa_free(c->group[g].table);
     }
-    if (c->mem) munmap(c->mem, c->bytes ? c->bytes : 1);
+    if (c->mem && c->dev)
+        c->dev->release(c->dev, c->mem);
+    else if (c->mem)
+        munmap(c->mem, c->bytes ? c->bytes : 1);
     fa_free(c->layer);
     fa_free(c->len);
     fa_free(c);

@@ -4,7 +4,7 @@
 #ifndef FA_CACHE_KV_H
 #define FA_CACHE_KV_H
 
-#include "backend/program.h"
+#include "backend/device.h"
 
 /* What one layer needs. */
 typedef struct fa_kv_spec {
@@ -16,6 +16,7 @@ typedef struct fa_kv_spec {
 typedef struct fa_kv_group {
     int32_t window;
     int32_t n_page, n_free;
+    int32_t spare;      /* devices: a page for rows that nobody reads, behind the others; -1: none */
     int32_t *free;      /* [n_page] stack of free pages */
     int32_t *table;     /* [n_slot, page_stride], -1: no page */
     int64_t page_bytes; /* of all its layers, K and V */
@@ -26,8 +27,9 @@ typedef struct fa_kv_cache {
     int n_layer, n_group, n_slot;
     int32_t n_ctx, page_stride;
     fa_kv_group group[FA_MAX_GROUP];
-    int32_t *len; /* [n_slot] tokens whose pages exist */
-    uint8_t *mem; /* one reservation, resident as pages are first written */
+    int32_t *len;   /* [n_slot] tokens whose pages exist */
+    fa_device *dev; /* whose memory it is; NULL: host memory, resident as pages are first written */
+    uint8_t *mem;   /* one reservation */
     size_t bytes;
 } fa_kv_cache;
 
@@ -36,11 +38,14 @@ typedef struct fa_kv_opts {
     int32_t n_ctx;   /* tokens per slot */
     int32_t n_chunk; /* most rows that one step appends to a slot: window groups keep room for them */
     fa_dtype dtype;
+    fa_device *dev; /* where; NULL: host memory */
 } fa_kv_opts;
 
 /* Bytes that a cache would reserve, and bytes per token of one sequence; no allocation. */
 int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token,
                fa_error *err);
+/* Page groups, and pages of a slot in each page table. */
+int fa_kv_shape(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int *n_group, int32_t *n_page, fa_error *err);
 int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err);
 void fa_kv_free(fa_kv_cache *c);
 /* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or

@@ -307,8 +307,8 @@ int answer_dialog(answer_env *env, const dialog *d, size_t from, answer *a) {
 
 /* ---- reports ---- */
 
-static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, const ffai_model_info *mi,
-                       const answer_times *t, double decode_tok_s) {
+static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, const answer_times *t,
+                       double decode_tok_s) {
     out_json j;
     out_json_begin(&j, stderr, false);
     out_json_open(&j, NULL, '{');
@@ -322,8 +322,9 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
     out_json_num(&j, "ttft_s", t->first > 0 ? t->first - t->start : 0);
     out_json_num(&j, "total_s", t->end - t->start);
     out_json_int(&j, "peak_rss_bytes", out_peak_rss());
-    out_json_int(&j, "device_bytes", mi->weight_bytes + in->cache_bytes + in->arena_bytes);
+    out_json_int(&j, "device_bytes", in->device_bytes);
     out_json_str(&j, "device", in->device);
+    if (s->host_steps) out_json_num(&j, "host_s_per_step", s->host_s / (double)s->host_steps);
     out_json_str(&j, "isa", in->isa);
     out_json_int(&j, "threads", in->n_thread);
     out_json_str(&j, "precision", in->precision);
@@ -333,29 +334,31 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
 
 static void stats_text(const ffai_engine_stats *s, const ffai_engine_info *in, const answer_times *t,
                        double decode_tok_s) {
-    char rss[16];
+    char rss[16], size[16], where[48];
+    if (!strcmp(in->device, "cpu"))
+        snprintf(where, sizeof where, "%d threads", in->n_thread);
+    else
+        snprintf(where, sizeof where, "%s there", out_bytes(size, (double)in->device_bytes));
     if (!isatty(STDOUT_FILENO)) fputc('\n', stderr); /* the text ended without a line end; both may go to one log */
     fprintf(stderr, "load     %8.3f s\n", t->loaded - t->start);
     fprintf(stderr, "prompt   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->prefill_s, t->n_prompt,
             s->prefill_s > 0 ? (double)s->prompt_tokens / s->prefill_s : 0);
     fprintf(stderr, "decode   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->decode_s, t->n_gen, decode_tok_s);
     if (t->first > 0) fprintf(stderr, "start to first token %.3f s, ", t->first - t->start);
-    fprintf(stderr, "peak memory %s, %s (%s), %d threads, %s\n", out_bytes(rss, (double)out_peak_rss()), in->device,
-            in->isa, in->n_thread, in->precision);
+    fprintf(stderr, "peak memory %s, %s (%s), %s, %s\n", out_bytes(rss, (double)out_peak_rss()), in->device, in->isa,
+            where, in->precision);
 }
 
 void answer_stats(const answer_env *env, const answer_times *t) {
     ffai_engine_stats s;
     ffai_engine_info in;
-    ffai_model_info mi;
     ffai_engine_get_stats(env->e, &s);
     ffai_engine_get_info(env->e, &in);
-    ffai_model_get_info(env->m, &mi);
     /* The step that ends the prompt also gives the first token: decode steps are one fewer than tokens. */
     double decode_tok_s = t->n_gen > 1 && s.decode_s > 0 ? (double)(t->n_gen - 1) / s.decode_s : 0;
     fflush(stdout);
     if (cli_str(env->o, OPT_STATS, NULL))
-        stats_json(&s, &in, &mi, t, decode_tok_s);
+        stats_json(&s, &in, t, decode_tok_s);
     else
         stats_text(&s, &in, t, decode_tok_s);
 }

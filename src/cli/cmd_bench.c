@@ -15,18 +15,20 @@ typedef struct result {
     const char *phase;
     int64_t length, batch;
     double tok_s, tok_s_min, tok_s_max, share_bandwidth, share_matrix;
+    double host_us; /* GPU, decode: of the host's time for a step, 0: unknown */
 } result;
 
 typedef struct bench {
     const cli_opts *o;
     ffai_model *m;
-    device_limits lim;
+    ffai_device_rates lim;
+    char measured[16]; /* whose limits these are */
     int64_t n_gen, n_rep;
     result *row;
     int n_row;
 } bench;
 
-static void print_limits(const cli_opts *o, const device_limits *l) {
+static void print_limits(const cli_opts *o, const ffai_device_rates *l) {
     out_json j;
     if (!cli_has(o, OPT_JSON)) {
         device_limits_text(l, "", 11);
@@ -51,8 +53,9 @@ static void add_result(bench *b, const char *phase, int64_t length, int64_t batc
     result *r = &b->row[b->n_row++];
     *r = (result){.phase = phase, .length = length, .batch = batch, .tok_s_min = speed[0], .tok_s_max = speed[n - 1]};
     r->tok_s = n % 2 ? speed[n / 2] : 0.5 * (speed[n / 2 - 1] + speed[n / 2]);
-    double steps_s = r->tok_s * steps_per_token, rate = exact ? b->lim.f32 : b->lim.int8;
-    r->share_bandwidth = b->lim.read > 0 ? steps_s * bytes / b->lim.read : 0;
+    double steps_s = r->tok_s * steps_per_token;
+    double fast = b->lim.bf16_ops_s > 0 ? b->lim.bf16_ops_s : b->lim.int8_ops_s, rate = exact ? b->lim.f32_ops_s : fast;
+    r->share_bandwidth = b->lim.read_bytes_s > 0 ? steps_s * bytes / b->lim.read_bytes_s : 0;
     r->share_matrix = rate > 0 ? steps_s * flops / rate : 0;
 }
 
@@ -86,15 +89,39 @@ static int measure(bench *b, ffai_engine *e, const ffai_plan *plan, int64_t leng
         rc = time_steps(b, e, batch, length, 1, b->n_gen, seconds, &total);
         speed[i] = total > 0 ? (double)(b->n_gen * batch) / total : 0;
     }
-    if (!rc)
-        add_result(b, "decode", length, batch, speed, 1.0 / (double)batch, plan->decode_bytes, plan->decode_flops,
-                   exact);
-    return rc;
+    if (rc) return rc;
+    add_result(b, "decode", length, batch, speed, 1.0 / (double)batch, plan->decode_bytes, plan->decode_flops, exact);
+    ffai_engine_stats st;
+    ffai_engine_get_stats(e, &st);
+    if (st.host_steps) b->row[b->n_row - 1].host_us = 1e6 * st.host_s / (double)st.host_steps;
+    return 0;
+}
+
+/* Limits of the device that an engine runs on. */
+static int know_limits(bench *b, const char *device) {
+    if (!strcmp(b->measured, device)) return 0;
+    snprintf(b->measured, sizeof b->measured, "%s", device);
+    term_detail("limits of %s", device);
+    return device_limits_measure(b->o, device, &b->lim);
+}
+
+/* What a step costs as it is run here: `rows` of the prompt at once, and tokens in the middle of those to come. */
+static int plan_steps(bench *b, const ffai_engine *e, int64_t length, int64_t batch, ffai_plan *plan) {
+    ffai_error err;
+    ffai_engine_info in;
+    ffai_engine_opts eo = session_engine_opts(b->o);
+    ffai_engine_get_info(e, &in);
+    int64_t piece = (in.n_chunk + batch) / batch < in.n_chunk ? (in.n_chunk + batch) / batch : in.n_chunk;
+    eo.device = in.device;
+    eo.n_slot = (int)batch;
+    eo.n_ctx = (int)(length + (b->n_gen + 1) / 2);
+    eo.n_chunk = (int)((length < piece ? length : piece) * batch);
+    return ffai_engine_plan(b->m, &eo, plan, &err) ? cli_fail(b->o, "%s", err.msg) : 0;
 }
 
 static int bench_one(bench *b, int64_t length, int64_t batch, double *seconds, double *speed) {
-    ffai_error err;
     ffai_engine *e = NULL;
+    ffai_engine_info in;
     ffai_plan plan;
     ffai_engine_opts eo = session_engine_opts(b->o);
     int64_t need = length + b->n_gen;
@@ -103,9 +130,13 @@ static int bench_one(bench *b, int64_t length, int64_t batch, double *seconds, d
         return cli_fail(b->o, "--ctx %d: %lld prompt and %lld new tokens do not fit", eo.n_ctx, (long long)length,
                         (long long)b->n_gen);
     eo.n_slot = (int)batch;
-    if (ffai_engine_plan(b->m, &eo, &plan, &err)) return cli_fail(b->o, "%s", err.msg);
     term_detail("length %lld, batch %lld", (long long)length, (long long)batch);
     int rc = session_engine(b->o, b->m, &eo, &e);
+    if (!rc) {
+        ffai_engine_get_info(e, &in);
+        rc = know_limits(b, in.device);
+    }
+    if (!rc) rc = plan_steps(b, e, length, batch, &plan);
     if (!rc) rc = measure(b, e, &plan, length, batch, seconds, speed);
     if (e) session_profile(b->o, e);
     ffai_engine_free(e);
@@ -129,6 +160,7 @@ static void report_json(const bench *b) {
         out_json_num(&j, "tok_s_max", r->tok_s_max);
         out_json_num(&j, "share_bandwidth", r->share_bandwidth);
         out_json_num(&j, "share_matrix", r->share_matrix);
+        if (r->host_us > 0) out_json_num(&j, "host_us", r->host_us);
         out_json_close(&j, '}');
     }
     out_json_close(&j, ']');
@@ -194,7 +226,20 @@ static int write_synthetic(const cli_opts *o, ffai_model *m) {
     return ffai_model_write_synthetic(m, dir, &err) ? cli_fail(o, "%s", err.msg) : 0;
 }
 
+/* The device that --device most likely means, whose limits are measured while its memory is free. */
+static const char *chosen_device(const cli_opts *o, char name[16]) {
+    ffai_device_info d;
+    ffai_engine_opts eo = session_engine_opts(o);
+    const char *dev = cli_str(o, OPT_DEVICE, "auto");
+    if (!strcmp(dev, "cuda")) return "cuda:0";
+    if (strcmp(dev, "auto")) return dev;
+    bool gpu = !eo.cpu && ffai_device_at(1, &eo, &d, NULL) == 1;
+    snprintf(name, 16, "%s", gpu ? d.name : "cpu");
+    return name;
+}
+
 static int run_bench(const cli_opts *o) {
+    char name[16];
     static const opt_id formats[] = {OPT_JSON, OPT_CSV, OPT_END};
     bench b = {.o = o, .n_gen = cli_int(o, OPT_GEN, 128), .n_rep = cli_int(o, OPT_REPEAT, 5)};
     int rc = cli_exclusive(o, formats);
@@ -205,7 +250,7 @@ static int run_bench(const cli_opts *o) {
         ffai_model_free(b.m);
         return rc;
     }
-    if (!rc) rc = device_limits_measure(o, &b.lim);
+    if (!rc) rc = know_limits(&b, chosen_device(o, name));
     if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
     if (!rc && b.m) rc = run_all(&b);
     ffai_model_free(b.m);
@@ -226,8 +271,11 @@ const cli_command cmd_bench = {
         "times, and prints the median, "
         "the slowest and the fastest in tokens per second over all sequences of the batch. Two shares say how close "
         "that is to the machine: of "
-        "the memory bandwidth that a read stream reaches, and of the rate of the matrix kernels, both measured "
-        "first.\n\n"
+        "the memory bandwidth that a read stream reaches, and of the rate of matrix products (the CPU: int8 in fast, "
+        "f32 "
+        "in exact; a GPU: bf16, and f32 without TF32), both measured first. Decode counts the weights once a step and "
+        "the "
+        "keys and values of all sequences at their length.\n\n"
         "--synthetic measures a shape whose weights are not at hand: the folder needs config.json only, and the "
         "matrices "
         "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, f32, f16, bf16, q4_0, q4_1, "

@@ -3,29 +3,32 @@
 #include "cli/limits.h"
 #include "cli/out.h"
 #include "cli/session.h"
+#include "cli/term.h"
 
 #include <string.h>
 
-static void json_device(out_json *j, const ffai_device_info *d, const device_limits *l) {
+static bool is_cpu(const ffai_device_info *d) { return !strcmp(d->name, "cpu"); }
+
+static void json_device(out_json *j, const ffai_device_info *d, const ffai_device_rates *l) {
     out_json_open(j, NULL, '{');
     out_json_str(j, "device", d->name);
     out_json_str(j, "model", d->model);
-    out_json_str(j, "instructions", d->isa);
+    out_json_str(j, is_cpu(d) ? "instructions" : "architecture", d->isa);
     out_json_str(j, "driver", *d->driver ? d->driver : NULL);
-    out_json_int(j, "processors", d->n_thread);
+    out_json_int(j, is_cpu(d) ? "processors" : "multiprocessors", d->n_thread);
     out_json_int(j, "memory_bytes", d->mem_bytes);
     out_json_int(j, "memory_available_bytes", d->mem_free_bytes);
     if (l) device_limits_json(j, l);
     out_json_close(j, '}');
 }
 
-static void text_device(const ffai_device_info *d, const device_limits *l) {
+static void text_device(const ffai_device_info *d, const ffai_device_rates *l) {
     char all[16], avail[16];
     printf("%s\n", d->name);
     printf("  model         %s\n", *d->model ? d->model : "unknown");
-    printf("  instructions  %s\n", d->isa);
+    printf("  %-14s%s\n", is_cpu(d) ? "instructions" : "architecture", d->isa);
     if (*d->driver) printf("  driver        %s\n", d->driver);
-    printf("  processors    %d\n", d->n_thread);
+    printf("  %-14s%d\n", is_cpu(d) ? "processors" : "units", d->n_thread);
     if (!d->mem_bytes)
         puts("  memory        unknown");
     else if (!d->mem_free_bytes)
@@ -39,44 +42,47 @@ static void text_device(const ffai_device_info *d, const device_limits *l) {
 static int run_devices(const cli_opts *o) {
     ffai_device_info d;
     ffai_error err;
-    device_limits l;
+    ffai_device_rates l;
     out_json j;
     ffai_engine_opts eo = session_engine_opts(o);
     bool json = cli_has(o, OPT_JSON), measure = cli_has(o, OPT_DEVICE_LIMITS);
     if (cli_has(o, OPT_THREADS) && !measure) return cli_usage(o, "--threads needs --device-limits");
-    int more = ffai_device_at(0, eo.cpu, &d, &err);
+    int more = ffai_device_at(0, &eo, &d, &err), rc = 0;
     if (more < 0) return cli_fail(o, "%s", err.msg);
-    int rc = measure ? device_limits_measure(o, &l) : 0;
-    if (rc) return rc;
     if (json) {
         out_json_begin(&j, stdout, true);
         out_json_open(&j, NULL, '[');
     }
     for (size_t i = 1; more > 0; i++) {
         out_plain(d.model);
-        const device_limits *its = measure && !strcmp(d.name, "cpu") ? &l : NULL; /* others are not measured yet */
+        out_plain(d.driver);
+        bool its = measure && !device_limits_measure(o, d.name, &l); /* the others are told all the same */
+        if (measure && !its) rc = 1;
         if (json)
-            json_device(&j, &d, its);
+            json_device(&j, &d, its ? &l : NULL);
         else
-            text_device(&d, its);
-        more = ffai_device_at(i, eo.cpu, &d, &err);
+            text_device(&d, its ? &l : NULL);
+        more = ffai_device_at(i, &eo, &d, &err);
+        if (i == 1 && more == 0) term_detail("no GPU: %s", err.msg);
     }
     if (json) out_json_close(&j, ']');
-    return more < 0 ? cli_fail(o, "%s", err.msg) : 0;
+    return more < 0 ? cli_fail(o, "%s", err.msg) : rc;
 }
 
-static const opt_id devices_options[] = {OPT_DEVICE_LIMITS, OPT_THREADS, OPT_JSON, OPT_END};
+static const opt_id devices_options[] = {OPT_DEVICE_LIMITS, OPT_THREADS, OPT_JSON, CLI_REPORT_OPTIONS, OPT_END};
 
 const cli_command cmd_devices = {
     .name = "devices",
     .summary = "list the devices that models run on",
     .usage = "[--device-limits [--threads N]] [--json]",
-    .text = "For each device: its model, the instruction set that the kernels use, the processors that the program may "
-            "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
-            "avx512, avx512vnni, avx512bf16 (only used when named), neon.\n\n"
-            "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
-            "operations per second of the int8 and f32 matrix kernels with all that the machine has. That takes about "
-            "a second.",
+    .text =
+        "For each device: its model, the instruction set that the kernels use, the processors that the program may "
+        "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
+        "avx512, avx512vnni, avx512bf16 (only used when named), neon. GPUs need the CUDA module of this build "
+        "(libffai_cuda.so, or what FFAI_CUDA_MODULE names) and NVIDIA's driver; --verbose tells why there is none.\n\n"
+        "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
+        "operations per second of matrix products: int8 and f32 with all that the machine has, on a GPU bf16, and "
+        "f32 without TF32. That takes about a second for each.",
     .examples = "devices\ndevices --device-limits --json",
     .options = devices_options,
     .run = run_devices,

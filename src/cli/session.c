@@ -4,6 +4,7 @@
 #include "cli/term.h"
 #include "cli/text_in.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,7 @@ ffai_engine_opts session_engine_opts(const cli_opts *o) {
     eo.n_ctx = (int)cli_int(o, OPT_CTX, 0);
     eo.profile = cli_has(o, OPT_PROFILE);
     eo.cpu = getenv("FFAI_CPU"); /* the library reads no environment itself */
+    eo.cuda_module = getenv("FFAI_CUDA_MODULE");
     return eo;
 }
 
@@ -49,9 +51,29 @@ int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo,
     if (ffai_engine_create(e, m, eo, &err)) return cli_fail(o, "%s", err.msg);
     ffai_engine_info in;
     ffai_engine_get_info(*e, &in);
-    term_detail("%s (%s), %d threads, %s, kv cache %s, context %d", in.device, in.isa, in.n_thread, in.precision,
-                in.kv_cache, in.n_ctx);
+    char bytes[16], threads[32] = "";
+    if (*in.passed_over) term_detail("no GPU is used: %s", in.passed_over);
+    if (!strcmp(in.device, "cpu")) snprintf(threads, sizeof threads, ", %d threads", in.n_thread);
+    term_detail("%s (%s)%s, %s, kv cache %s, context %d, %s", in.device, in.isa, threads, in.precision, in.kv_cache,
+                in.n_ctx, out_bytes(bytes, (double)in.device_bytes));
     return 0;
+}
+
+/* What the kernels of a GPU took; their bytes and operations are known for the whole operation only. */
+static void kernel_profile(const ffai_engine *e, size_t first, double total) {
+    static const char *const head[] = {"kernel", "operation", "calls", "seconds", "share"};
+    ffai_profile_row r;
+    out_table t;
+    out_table_begin(&t, head, "llrrr");
+    for (int i = 0; ffai_engine_profile(e, first + (size_t)i, &r); i++) {
+        out_cell(&t, i, 0, "%s", r.kernel);
+        out_cell(&t, i, 1, "%s", r.op);
+        out_cell(&t, i, 2, "%lld", (long long)r.calls);
+        out_cell(&t, i, 3, "%.4f", r.seconds);
+        out_cell(&t, i, 4, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
+    }
+    fputc('\n', stderr);
+    out_table_end(&t, stderr);
 }
 
 void session_profile(const cli_opts *o, const ffai_engine *e) {
@@ -59,10 +81,11 @@ void session_profile(const cli_opts *o, const ffai_engine *e) {
     ffai_profile_row r;
     double total = 0;
     if (!cli_has(o, OPT_PROFILE)) return;
-    for (size_t i = 0; ffai_engine_profile(e, i, &r); i++) total += r.seconds;
+    for (size_t i = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) total += r.seconds;
     out_table t;
     out_table_begin(&t, head, "lrrrrr");
-    for (int i = 0; ffai_engine_profile(e, (size_t)i, &r); i++) {
+    int i = 0;
+    for (; ffai_engine_profile(e, (size_t)i, &r) && !r.kernel; i++) {
         out_cell(&t, i, 0, "%s", r.op);
         out_cell(&t, i, 1, "%lld", (long long)r.calls);
         out_cell(&t, i, 2, "%.4f", r.seconds);
@@ -72,4 +95,5 @@ void session_profile(const cli_opts *o, const ffai_engine *e) {
     }
     fflush(stdout);
     out_table_end(&t, stderr);
+    if (r.kernel) kernel_profile(e, (size_t)i, total);
 }

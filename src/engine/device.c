@@ -1,6 +1,8 @@
-/* The devices of this machine, as far as they can be described without using them. */
+/* The devices of this machine, as far as they can be described without using them; GPUs are what the CUDA module tells.
+ */
 #define _POSIX_C_SOURCE 200809L
 #include "backend/cpu/kern.h"
+#include "backend/registry.h"
 #include "base/alloc.h"
 #include "base/pool.h"
 
@@ -47,9 +49,8 @@ static int describe_cpu(const char *cpu, ffai_device_info *info, ffai_error *err
     fa_kernels *k = FA_NEW(fa_kernels);
     int rc = k ? fa_kernels_init(k, cpu, err) : fa_fail(err, FFAI_ENOMEM, "no memory to describe the processor");
     if (!rc) {
-        info->name = "cpu";
-        info->isa = k->isa;
-        info->driver = "";
+        snprintf(info->name, sizeof info->name, "cpu");
+        snprintf(info->isa, sizeof info->isa, "%s", k->isa);
         info->n_thread = fa_cpu_count();
         cpu_model(info->model, sizeof info->model);
         info->mem_bytes = mem_bytes("MemTotal");
@@ -63,7 +64,29 @@ static int describe_cpu(const char *cpu, ffai_device_info *info, ffai_error *err
     return rc ? rc : 1;
 }
 
-int ffai_device_at(size_t i, const char *cpu, ffai_device_info *info, ffai_error *err) {
+static int describe_gpu(size_t i, const char *path, ffai_device_info *info, ffai_error *err) {
+    const fa_module *mod;
+    fa_error none;
+    fa_device_facts f;
+    if (!err) err = &none;
+    int n = fa_module_open(&mod, path, err) ? -1 : mod->count(err);
+    if (n < 0 || i >= (size_t)n) return 0;
+    int rc = mod->facts((int)i, &f, err);
+    if (rc) return rc;
+    snprintf(info->name, sizeof info->name, "cuda:%d", (int)i);
+    memcpy(info->isa, f.arch, sizeof f.arch);
+    memcpy(info->driver, f.driver, sizeof f.driver);
+    memcpy(info->model, f.model, sizeof f.model);
+    info->n_thread = f.n_unit;
+    info->mem_bytes = f.mem_bytes;
+    info->mem_free_bytes = f.mem_free_bytes;
+    return 1;
+}
+
+int ffai_device_at(size_t i, const ffai_engine_opts *opts, ffai_device_info *info, ffai_error *err) {
+    static const ffai_engine_opts none;
+    if (!opts) opts = &none;
     memset(info, 0, sizeof *info);
-    return i == 0 ? describe_cpu(cpu, info, err) : 0;
+    if (err) *err = (ffai_error){0};
+    return i == 0 ? describe_cpu(opts->cpu, info, err) : describe_gpu(i - 1, opts->cuda_module, info, err);
 }

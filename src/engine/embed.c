@@ -92,8 +92,12 @@ static void done(job *j, lane *l) {
 
 static int step(job *j, int n, fa_error *err) {
     fa_tensor h = {0};
+    float *rows = NULL;
+    int64_t n_out = 0;
+    for (int i = 0; i < n; i++) n_out += j->rows[i].n_out;
     int rc = fa_engine_hidden(j->e, j->rows, n, &h, err);
-    const float *row = rc ? NULL : fa_f32(h);
+    if (!rc) rc = fa_engine_rows(j->e, h, n_out, &rows, err);
+    const float *row = rows;
     for (int i = 0; !rc && i < n; i++) {
         lane *l = &j->lane[j->who[i]];
         const fa_seq_rows *s = &j->rows[i];
@@ -178,9 +182,10 @@ int ffai_embed_batch(ffai_engine *e, const int32_t *const *ids, const size_t *n,
     rc = check(&j, err);
     if (!rc) rc = allocate(&j, err);
     if (!rc) rc = fa_engine_take_slots(e, j.n_lane, err);
+    bool begun = !rc;
     for (int i = 0; !rc && i < j.n_lane; i++) start(&j, &j.lane[i]);
     for (int rows; !rc && (rows = plan(&j)) > 0;) rc = step(&j, rows, err);
-    for (int i = 0; !rc && i < j.n_lane; i++) fa_kv_reset(e->kv, i);
+    for (int i = 0; begun && i < j.n_lane; i++) fa_kv_reset(e->kv, i);
     fa_free(j.lane);
     fa_free(j.rows);
     fa_free(j.who);

@@ -3,6 +3,7 @@
 #ifndef FA_ENGINE_ENGINE_H
 #define FA_ENGINE_ENGINE_H
 
+#include "backend/registry.h"
 #include "engine/model.h"
 
 enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
@@ -28,8 +29,19 @@ typedef struct fa_seq_rows {
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
+/* Engine options with their defaults filled in. */
+typedef struct fa_settings {
+    fa_device_name device;
+    int n_thread, n_ctx, n_slot, n_chunk;
+    bool exact;
+    fa_dtype kv;
+    const char *kv_name, *cpu, *cuda_module;
+    bool composed, profile;
+} fa_settings;
+
 struct ffai_engine {
     ffai_model *m;
+    fa_device *dev; /* NULL: everything is in host memory */
     fa_backend *be;
     fa_arena arena;
     fa_kv_cache *kv;
@@ -39,7 +51,9 @@ struct ffai_engine {
     fa_mem mem;            /* batch buffers */
     fa_program_slot prog[FA_PROGRAMS];
     int64_t n_step;
+    int n_ahead; /* steps begun since the last wait */
     int n_ctx, n_slot, n_chunk;
+    int64_t weight_bytes; /* on the device */
     const char *precision, *kv_name;
     bool composed;
     ffai_request **req; /* [n_req] all that are not freed */
@@ -52,15 +66,37 @@ struct ffai_engine {
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
     void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
+    float *fetched;          /* [cap_fetched] rows of results that a device gave */
+    size_t cap_fetched;
+    char passed_over[508]; /* why "auto" did not take a GPU, "": it did, or was not asked */
     ffai_engine_stats stats;
-    fa_op_time *times; /* [FA_OP_COUNT] or NULL */
+    fa_op_time *times;       /* [FA_OP_COUNT] or NULL */
+    fa_kernel_time *kernels; /* [FA_KERNEL_TIMES] or NULL */
 };
 
-/* Runs one step; sequences with one row come first. *logits: [sum of n_out, vocab], valid until the next step. */
+/* Checks the options against the model, whose device is chosen by the caller: defaults differ between them. */
+int fa_settings_read(fa_settings *s, const ffai_model *m, const ffai_engine_opts *o, fa_error *err);
+void fa_settings_for(fa_settings *s, const ffai_model *m, const ffai_engine_opts *o, bool gpu);
+fa_kv_opts fa_settings_kv(const fa_settings *s);
+/* Can this engine, whose backend and batch stand, be had on its device? Bytes of weights that are there already do not
+ * count. Refused with what is needed and what there is. */
+int fa_engine_fits(ffai_engine *e, const fa_settings *s, const fa_module *mod, fa_error *err);
+
+/* Buffers for rows tokens of n_seq sequences. */
+int fa_engine_make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_group, fa_error *err);
+/* Records forward for the batch's shape into prog. */
+int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, fa_error *err);
+void fa_engine_drop_programs(ffai_engine *e);
+/* Runs one step; sequences with one row come first. *logits: [sum of n_out (or more), vocab], valid until the next
+ * step, in the backend's memory. A device has only begun it. */
 int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
                   fa_error *err);
 /* The same with hidden states after the final norm instead of logits: *rows [sum of n_out, dim]. */
 int fa_engine_hidden(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_tensor *rows, fa_error *err);
+/* The first n rows of what a step gave, as f32 in host memory until the next call: waits for them. */
+int fa_engine_rows(ffai_engine *e, fa_tensor t, int64_t n, float **out, fa_error *err);
+/* Until all that was begun is done. */
+int fa_engine_wait(ffai_engine *e, fa_error *err);
 /* The model's logits can be had, or the reason why not. */
 int fa_engine_has_head(const ffai_engine *e, fa_error *err);
 /* Are there running requests? Then whoever wants slots 0..n of its own is refused; else they are emptied. */

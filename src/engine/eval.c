@@ -1,10 +1,7 @@
-/* Evaluation of known sequences: logits and taps for inspection and tests, timed steps for benchmarks, machine limits.
- */
+/* Evaluation of known sequences: logits and taps for inspection and tests, timed steps for benchmarks. */
 #include "engine/engine.h"
-#include "backend/cpu/kern.h"
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/pool.h"
 #include "base/rng.h"
 
 #include <string.h>
@@ -23,9 +20,11 @@ static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int b
     fa_tensor logits = {0};
     for (int i = 0; i < batch; i++)
         seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids};
+    float *rows = NULL;
     int rc = fa_engine_run(e, seq, batch, &ro, &logits, err);
+    if (!rc) rc = o->logits ? fa_engine_rows(e, logits, n, &rows, err) : fa_engine_wait(e, err);
     for (int j = 0; !rc && o->logits && j < n; j++)
-        o->logits(o->user, from + j, fa_f32(logits) + j * logits.dim[1], logits.dim[1]);
+        o->logits(o->user, from + j, rows + j * logits.dim[1], logits.dim[1]);
     return rc;
 }
 
@@ -60,7 +59,8 @@ int ffai_eval(ffai_engine *e, const ffai_eval_opts *o, ffai_error *err) {
 
 /* ---- timed steps ---- */
 
-/* One step of n tokens per sequence, cut into engine chunks; logits for the last row of each. */
+/* One step of n tokens per sequence, cut into engine chunks; logits for the last row of each. A device has only begun
+ * it. */
 static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t *ids, int n, fa_error *err) {
     int chunk = e->cap_rows / batch < e->n_chunk ? e->cap_rows / batch : e->n_chunk, rc = 0;
     for (int done = 0; !rc && done < n; done += chunk) {
@@ -68,6 +68,25 @@ static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t
         fa_tensor logits = {0};
         for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, ids + done, m, done + m == n, 0};
         rc = fa_engine_run(e, seq, batch, NULL, &logits, err);
+    }
+    return rc;
+}
+
+/* Steps as an engine runs them: on a device the next one is prepared while one runs, as when tokens are picked there;
+ * all are timed together then, and each one's time is the mean. */
+static int timed_steps(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t *ids, int n_ids, int n_tok,
+                       int n_step, double *seconds, fa_error *err) {
+    int rc = fa_engine_wait(e, err);
+    double begin = fa_now();
+    for (int s = 0; !rc && s < n_step; s++) {
+        double t0 = fa_now();
+        rc = bench_step(e, seq, batch, ids + (n_tok == 1 ? s % n_ids : 0), n_tok, err);
+        seconds[s] = fa_now() - t0;
+    }
+    if (!rc && e->be->wait) {
+        rc = fa_engine_wait(e, err);
+        double mean = (fa_now() - begin) / n_step;
+        for (int s = 0; s < n_step; s++) seconds[s] = mean;
     }
     return rc;
 }
@@ -88,117 +107,9 @@ int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, doub
     for (int i = 0; !rc && i < n; i++) ids[i] = (int32_t)(fa_rng_at(1, (uint64_t)i) % (uint64_t)e->m->dims.vocab);
     if (!rc) rc = fa_engine_take_slots(e, batch, err);
     if (!rc && depth) rc = bench_step(e, seq, batch, ids, depth, err);
-    for (int s = 0; !rc && s < n_step; s++) {
-        double t0 = fa_now();
-        rc = bench_step(e, seq, batch, ids + (n_tok == 1 ? s % n : 0), n_tok, err);
-        seconds[s] = fa_now() - t0;
-    }
+    if (!rc) rc = timed_steps(e, seq, batch, ids, n, n_tok, n_step, seconds, err);
     for (int i = 0; i < batch && i < e->n_slot; i++) fa_kv_reset(e->kv, i);
     fa_free(ids);
     fa_free(seq);
-    return rc;
-}
-
-/* ---- machine limits ---- */
-
-enum { STREAM_BYTES = 1 << 29, LIM_ROWS = 512, LIM_COLS = 2048, LIM_M = 256, LIM_REPS = 4 };
-
-typedef struct limits_job {
-    fa_pool *pool;
-    const fa_kernels *k;
-    const uint64_t *data; /* STREAM_BYTES */
-    const fa_weight *w;
-    fa_act act;
-    const float *x;
-    float *y; /* [LIM_M, LIM_ROWS] per thread */
-    uint8_t *scratch;
-    size_t scratch_bytes;
-    int what;
-    _Alignas(8) uint64_t sink[64];
-} limits_job;
-
-static void limits_run(void *arg, int ith, int n_thread) {
-    limits_job *j = (limits_job *)arg;
-    (void)n_thread;
-    if (j->what == 0) {
-        const int64_t block = 1 << 17, n = STREAM_BYTES / 8 / block;
-        uint64_t a = 0, b = 0, c = 0, d = 0;
-        for (int64_t i; (i = fa_pool_take(j->pool, 1)) < n;) {
-            const uint64_t *p = j->data + i * block;
-            for (int64_t t = 0; t < block; t += 8)
-                a += p[t] ^ p[t + 1], b += p[t + 2] ^ p[t + 3], c += p[t + 4] ^ p[t + 5], d += p[t + 6] ^ p[t + 7];
-        }
-        j->sink[ith % 64] += a + b + c + d;
-        return;
-    }
-    void *scratch = j->scratch + (size_t)ith * j->scratch_bytes;
-    float *y = j->y + (size_t)ith * LIM_M * LIM_ROWS;
-    for (int r = 0; r < LIM_REPS; r++) {
-        if (j->what == 1)
-            j->k->linear_q8(j->k, j->w, 0, LIM_ROWS, &j->act, y, LIM_ROWS, false, scratch);
-        else
-            j->k->linear_f32(j->k, j->w, 0, LIM_ROWS, j->x, LIM_COLS, LIM_M, y, LIM_ROWS, false, scratch);
-    }
-}
-
-static double best_time(limits_job *j, int what) {
-    double best = 1e9;
-    j->what = what;
-    for (int i = 0; i < 4; i++) {
-        double t0 = fa_now();
-        fa_pool_run(j->pool, limits_run, j);
-        double t = fa_now() - t0;
-        if (t < best) best = t;
-    }
-    return best;
-}
-
-int ffai_device_limits(int n_thread, double *read_bytes_s, double *int8_ops_s, double *f32_ops_s, ffai_error *err) {
-    fa_kernels k;
-    fa_mem mem = {0};
-    limits_job *j = (limits_job *)fa_aligned_calloc(64, sizeof *j);
-    if (!j) return fa_fail(err, FFAI_ENOMEM, "no memory for the measurement");
-    n_thread = n_thread ? n_thread : fa_cpu_count();
-    int rc = fa_kernels_init(&k, NULL, err);
-    if (!rc) rc = fa_pool_create(&j->pool, n_thread, err);
-    size_t mk = (size_t)LIM_M * LIM_COLS;
-    size_t row = fa_qfmt_row_bytes(FA_FMT_Q8_0, 8, LIM_COLS);
-    if (!rc) {
-        j->scratch_bytes = (k.linear_scratch(LIM_COLS, LIM_M) + 127) / 64 * 64;
-        uint64_t *data = (uint64_t *)fa_mem_calloc(&mem, STREAM_BYTES, 1);
-        uint8_t *codes = (uint8_t *)fa_mem_calloc(&mem, LIM_ROWS, row);
-        fa_weight w = {.rows = LIM_ROWS,
-                       .cols = LIM_COLS,
-                       .codes = codes,
-                       .row_bytes = row,
-                       .fmt = FA_FMT_Q8_0,
-                       .name = "measurement"};
-        float *x = (float *)fa_mem_calloc(&mem, mk, sizeof *x);
-        j->act = (fa_act){(int8_t *)fa_mem_calloc(&mem, mk, 1),
-                          (float *)fa_mem_calloc(&mem, mk / 32, 4),
-                          (float *)fa_mem_calloc(&mem, mk / 32, 4),
-                          (float *)fa_mem_calloc(&mem, mk / 16, 4),
-                          LIM_M,
-                          LIM_COLS};
-        j->y = (float *)fa_mem_calloc(&mem, (size_t)n_thread * LIM_M * LIM_ROWS, sizeof(float));
-        j->scratch = (uint8_t *)fa_mem_calloc(&mem, (size_t)n_thread, j->scratch_bytes);
-        j->k = &k;
-        j->data = data;
-        j->x = x;
-        j->w = &w;
-        if (!data || !codes || !x || !j->act.q || !j->act.scale || !j->act.sum32 || !j->act.sum16 || !j->y ||
-            !j->scratch) {
-            rc = fa_fail(err, FFAI_ENOMEM, "no memory for the measurement");
-        } else {
-            memset(data, 1, STREAM_BYTES);
-            double ops = 2.0 * LIM_ROWS * LIM_COLS * LIM_M * LIM_REPS * n_thread;
-            *read_bytes_s = STREAM_BYTES / best_time(j, 0);
-            *int8_ops_s = ops / best_time(j, 1);
-            *f32_ops_s = ops / best_time(j, 2);
-        }
-    }
-    fa_pool_free(j->pool);
-    fa_mem_free(&mem);
-    fa_free(j);
     return rc;
 }

@@ -17,8 +17,8 @@ bool ffai_family_at(size_t i, ffai_family_info *info) {
     if (i >= fa_n_family) return false;
     const fa_family *f = fa_families[i];
     *info =
-        (ffai_family_info){f->name, f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
-                           "cpu",   f->repos,       f->parity};
+        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
+                           "cpu,cuda", f->repos,       f->parity};
     return true;
 }
 
@@ -124,17 +124,23 @@ static int read_config(ffai_model *m, fa_error *err) {
     return 0;
 }
 
-static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth, fa_error *err) {
+/* To host memory; random weights get shapes only. */
+static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     fa_binder b;
-    int rc = fa_binder_open(&b, m->ckpt, &m->mem, err);
+    fa_placer shapes;
+    int rc = fa_binder_open(&b, m->ckpt, &m->mem, err), rc2 = fa_placer_open(&shapes, m->ckpt, rc ? NULL : err);
+    if (!rc) rc = rc2;
+    shapes.base = shapes.vectors = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN;
+    shapes.dry = true;
     b.private_copy = private_copy;
-    b.synth = synth;
+    if (m->synthetic) {
+        b.synth = &m->synth;
+        b.placer = &shapes;
+    }
     if (!rc) m->family->bind(&b, m->cfg, m->w);
     if (!rc) rc = fa_binder_finish(&b, err);
     if (!rc) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i];
-        m->item = b.item;
-        m->n_item = b.n_item;
         m->n_param = b.n_param;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
@@ -142,6 +148,7 @@ static int bind_weights(ffai_model *m, bool private_copy, const fa_synth *synth,
         m->headless = b.headless;
     }
     fa_binder_close(&b);
+    fa_placer_close(&shapes);
     return rc;
 }
 
@@ -179,6 +186,7 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a model", path);
     pthread_mutex_init(&m->tok_lock, NULL);
     pthread_mutex_init(&m->tmpl_lock, NULL);
+    pthread_mutex_init(&m->weight_lock, NULL);
     if (opts && opts->chat_template && !(m->own_template = fa_strdup(opts->chat_template))) {
         ffai_model_free(m);
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory for a chat template", path);
@@ -199,9 +207,8 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = read_eos(m, err);
     if (!rc) rc = check_stop_strings(m, err);
     if (!rc) rc = fa_model_read_sampling(m, err);
-    if (!rc && synthetic) rc = fa_synth_parse(&m->synth, synthetic, err);
-    if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt)))
-        rc = bind_weights(m, private_copy, synthetic ? &m->synth : NULL, err);
+    if (!rc && (m->synthetic = synthetic != NULL)) rc = fa_synth_parse(&m->synth, synthetic, err);
+    if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
     if (rc) {
         ffai_model_free(m);
         return rc;
@@ -215,6 +222,7 @@ void ffai_model_free(ffai_model *m) {
     fa_vocab_free(m->vocab);
     fa_tok_free(m->tok);
     fa_pooling_free(m->pooling);
+    fa_model_weights_free_all(m);
     fa_ckpt_free(m->ckpt);
     fa_mem_free(&m->mem);
     fa_free(m->config_text);
@@ -222,6 +230,7 @@ void ffai_model_free(ffai_model *m) {
     fa_templates_free(m->tmpl);
     pthread_mutex_destroy(&m->tok_lock);
     pthread_mutex_destroy(&m->tmpl_lock);
+    pthread_mutex_destroy(&m->weight_lock);
     fa_free(m);
 }
 
@@ -363,19 +372,24 @@ static int write_config(const ffai_model *m, const char *path, fa_error *err) {
     return ok ? 0 : fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(errno));
 }
 
-int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ffai_error *err) {
-    if (!m->item) return fa_fail(err, FFAI_EINVAL, "%s: its weights are its own, not synthetic", fa_ckpt_path(m->ckpt));
+int ffai_model_write_synthetic(const ffai_model *model, const char *dir, ffai_error *err) {
+    ffai_model *m = (ffai_model *)(uintptr_t)model; /* made once, on first use */
+    const fa_st_item *item = NULL;
+    size_t n_item = 0;
+    if (!m->synthetic)
+        return fa_fail(err, FFAI_EINVAL, "%s: its weights are its own, not synthetic", fa_ckpt_path(m->ckpt));
     if (m->synth.fmt > FA_FMT_MXFP4)
         return fa_fail(err, FFAI_ENOTSUP, "synthetic: %s has no safetensors type, so it cannot be written",
                        fa_qfmts[m->synth.fmt].name);
+    int rc = fa_model_items(m, &item, &n_item, err);
+    if (rc) return rc;
     fa_buf path = {0};
     fa_buf_printf(&path, "%s/config.json", dir);
-    int rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : write_config(m, path.data, err);
+    rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : write_config(m, path.data, err);
     path.len = 0;
     fa_buf_printf(&path, "%s/model.safetensors", dir);
     if (!rc)
-        rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir)
-                         : fa_st_write(path.data, m->item, m->n_item, err);
+        rc = path.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir) : fa_st_write(path.data, item, n_item, err);
     fa_buf_free(&path);
     return rc;
 }

@@ -9,13 +9,28 @@
 
 #include <pthread.h>
 
-enum { FA_MAX_EOS = 16 };
+enum { FA_MAX_EOS = 16, FA_DEVICE_PITCH = 16 /* rows of weights on devices begin at multiples of it */ };
+
+/* One set of a model's weights (weights.c). */
+typedef struct fa_weights {
+    void *w; /* the family's struct */
+    fa_mem mem;
+    const fa_st_item *item; /* [n_item] random weights in host memory */
+    size_t n_item;
+    /* on a device: `bytes` in one block */
+    const fa_module *mod;
+    int index;
+    fa_device *dev;
+    void *block;
+    size_t bytes, matrix_bytes; /* matrices come first */
+    struct fa_weights *next;
+} fa_weights;
 
 struct ffai_model {
     fa_ckpt *ckpt;
     fa_mem mem;
     const fa_family *family;
-    void *cfg, *w;
+    void *cfg, *w; /* w: in host memory; of random weights only the shapes: addresses are not to be followed */
     fa_lm_dims dims;
     fa_kv_spec *spec; /* [n_layer] */
     uint8_t *used;    /* [tensors], see fa_binder */
@@ -23,11 +38,13 @@ struct ffai_model {
     const char *model_type, *arch, *format;
     char *config_text;
     bool bound;
-    bool headless;          /* no output head: embeds, does not generate */
-    fa_pooling *pooling;    /* how embeddings are pooled, loaded once, on first use */
-    fa_synth synth;         /* format of random weights */
-    const fa_st_item *item; /* [n_item] random weights, NULL: a checkpoint's own */
-    size_t n_item;
+    bool headless;       /* no output head: embeds, does not generate */
+    fa_pooling *pooling; /* how embeddings are pooled, loaded once, on first use */
+    bool synthetic;      /* weights are random */
+    fa_synth synth;      /* their format */
+    pthread_mutex_t weight_lock;
+    fa_weights *host;      /* random weights once they were made */
+    fa_weights *on_device; /* list */
     int32_t eos[FA_MAX_EOS];
     int n_eos;
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
@@ -42,6 +59,20 @@ struct ffai_model {
     char *own_template;        /* ffai_model_opts.chat_template or NULL */
     struct fa_templates *tmpl; /* chat templates, loaded once, on first use (template.c) */
 };
+
+/* ---- weights (weights.c) ---- */
+
+/* The weights in host memory; random ones are made now. */
+int fa_model_host(ffai_model *m, const void **w, fa_error *err);
+/* Random weights as arrays for a file. */
+int fa_model_items(ffai_model *m, const fa_st_item **item, size_t *n, fa_error *err);
+/* The weights on GPU `index` of the module, loaded now unless they are there. */
+int fa_model_device(ffai_model *m, const fa_module *mod, int index, const fa_weights **out, fa_error *err);
+bool fa_model_is_on(ffai_model *m, const fa_module *mod, int index);
+/* The weights' shapes, and their size with rows padded to row_align; addresses are not to be followed. */
+int fa_model_shapes(ffai_model *m, size_t row_align, fa_weights *out, fa_error *err);
+void fa_model_weights_free(fa_weights *w);
+void fa_model_weights_free_all(ffai_model *m);
 
 void fa_templates_free(struct fa_templates *t);
 

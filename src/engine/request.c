@@ -375,9 +375,18 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
     return n;
 }
 
-static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits,
-                        void *work) {
-    float *row = fa_f32(logits);
+static int take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits, void *work,
+                       fa_error *why) {
+    fa_error err = {0};
+    float *row;
+    int n_out = 0;
+    for (int i = 0; i < n; i++) n_out += seq[i].n_out;
+    int rc = fa_engine_rows(e, logits, n_out, &row, &err);
+    if (rc) {
+        for (int i = 0; i < n; i++) fail(who[i], &err);
+        if (why) *why = err;
+        return rc;
+    }
     for (int i = 0; i < n; i++) {
         ffai_request *r = who[i];
         r->n_fed += seq[i].n;
@@ -386,6 +395,7 @@ static void take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *s
         if (allowed_tokens(r, &allowed)) accept(r, next_token(r, row, allowed, work));
         row += e->m->dims.vocab;
     }
+    return 0;
 }
 
 static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *work, fa_error *err) {
@@ -401,7 +411,8 @@ static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *
         if (err) *err = step_err;
         return rc;
     }
-    take_logits(e, who, seq, n, logits, work);
+    rc = take_logits(e, who, seq, n, logits, work, err);
+    if (rc) return rc;
     double t = fa_now() - t0;
     e->stats.prompt_tokens += n_prompt;
     if (n_prompt)

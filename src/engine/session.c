@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 enum { VERSION = 1, HEAD_BYTES = 96, BLOCK = 1 << 18 /* bytes that are hashed and moved at a time */ };
+enum { DEVICE_FAILED = -2 };
 
 static const char magic[8] = {'f', 'f', 'a', 'i', 's', 'e', 's', 's'};
 
@@ -94,7 +95,8 @@ typedef struct stream {
     size_t at, n;  /* writing: buf[0..at) is filled; reading: buf[at..n) is left */
     int64_t ahead; /* reading: bytes of the payload that are not in buf yet */
     uint64_t hash;
-    int error; /* errno, or -1: the file ended */
+    int error;    /* errno, or -1: the file ended, or DEVICE_FAILED */
+    fa_error why; /* DEVICE_FAILED */
 } stream;
 
 static void move_block(stream *s, size_t n) {
@@ -143,27 +145,73 @@ static void move(stream *s, void *data, size_t n) {
     }
 }
 
-/* Keys or values of one head, positions from .. to; those whose page the slot lacks are skipped. */
-static void move_head(stream *s, const fa_kv_cache *c, const fa_kv *l, uint8_t *base, int slot, int64_t h, int32_t from,
-                      int32_t to) {
-    const int32_t *table = c->group[l->group].table + (int64_t)slot * c->page_stride;
+/* Keys or values of one layer, wherever they lie: page p of the sequence is at base + table[p] * page_bytes. */
+typedef struct plane {
+    const fa_kv *l;
+    uint8_t *base;
+    const int32_t *table; /* -1: no page */
+} plane;
+
+/* One head, positions from .. to; those whose page the slot lacks are skipped. */
+static void move_head(stream *s, const plane *p, int64_t h, int32_t from, int32_t to) {
+    const fa_kv *l = p->l;
     size_t row = (size_t)l->head_dim * fa_dtype_size(l->dtype);
     for (int32_t pos = from, next; pos < to; pos = next) {
-        int32_t page = table[pos / FA_PAGE];
+        int32_t page = p->table[pos / FA_PAGE];
         next = (pos / FA_PAGE + 1) * FA_PAGE;
         if (next > to) next = to;
-        uint8_t *at = base + (size_t)(page < 0 ? 0 : page) * l->page_bytes + (size_t)h * l->head_bytes +
+        uint8_t *at = p->base + (size_t)(page < 0 ? 0 : page) * l->page_bytes + (size_t)h * l->head_bytes +
                       (size_t)(pos % FA_PAGE) * row;
         move(s, page < 0 ? NULL : at, (size_t)(next - pos) * row);
     }
 }
 
+static void move_plane(stream *s, const plane *p, const head *h) {
+    for (int64_t j = 0; j < p->l->n_head; j++) move_head(s, p, j, (int32_t)h->first[p->l->group], (int32_t)h->n_kept);
+}
+
+/* Pages of a device's plane to or from staging memory, where page p of the sequence is number p; to_device: back. */
+static void stage_pages(stream *s, fa_device *d, const plane *p, uint8_t *stage, int32_t n_page, bool to_device) {
+    size_t bytes = p->l->page_bytes;
+    for (int32_t i = 0; i < n_page && !s->error; i++) {
+        if (p->table[i] < 0) continue;
+        uint8_t *there = p->base + (size_t)p->table[i] * bytes, *here = stage + (size_t)i * bytes;
+        int rc = to_device ? d->write(d, there, here, bytes, &s->why) : d->read(d, here, there, bytes, &s->why);
+        if (rc) s->error = DEVICE_FAILED;
+    }
+}
+
+/* A plane at a time goes through host memory, because the file has whole heads one after the other, pages have all. */
+static void move_device_cache(stream *s, const fa_kv_cache *c, int slot, const head *h) {
+    int32_t n_page = (int32_t)((h->n_kept + FA_PAGE - 1) / FA_PAGE);
+    size_t most = 0;
+    for (int i = 0; i < c->n_layer; i++) most = c->layer[i].page_bytes > most ? c->layer[i].page_bytes : most;
+    uint8_t *stage = (uint8_t *)fa_calloc((size_t)n_page, most);
+    int32_t *number = FA_NEWN(int32_t, (size_t)n_page);
+    if (!stage || !number) s->error = ENOMEM;
+    for (int i = 0; i < 2 * c->n_layer && !s->error; i++) {
+        const fa_kv *l = &c->layer[i / 2];
+        plane there = {l, i % 2 ? l->v : l->k, c->group[l->group].table + (int64_t)slot * c->page_stride};
+        plane here = {l, stage, number};
+        for (int32_t p = 0; p < n_page; p++) number[p] = there.table[p] < 0 ? -1 : p;
+        if (s->writes) stage_pages(s, c->dev, &there, stage, n_page, false);
+        move_plane(s, &here, h);
+        if (!s->writes) stage_pages(s, c->dev, &there, stage, n_page, true);
+    }
+    fa_free(stage);
+    fa_free(number);
+}
+
 static void move_cache(stream *s, const fa_kv_cache *c, int slot, const head *h) {
+    if (c->dev) {
+        move_device_cache(s, c, slot, h);
+        return;
+    }
     for (int i = 0; i < c->n_layer; i++) {
         const fa_kv *l = &c->layer[i];
-        for (int64_t j = 0; j < 2 * l->n_head; j++)
-            move_head(s, c, l, j < l->n_head ? l->k : l->v, slot, j % l->n_head, (int32_t)h->first[l->group],
-                      (int32_t)h->n_kept);
+        const int32_t *table = c->group[l->group].table + (int64_t)slot * c->page_stride;
+        move_plane(s, &(plane){l, l->k, table}, h);
+        move_plane(s, &(plane){l, l->v, table}, h);
     }
 }
 
@@ -198,7 +246,7 @@ static int describe(ffai_engine *e, int slot, int64_t n_tok, head *h, const char
     return model_hash(e->m, &h->model) ? fa_fail(err, FFAI_ENOMEM, "%s: no memory for the model's config", path) : 0;
 }
 
-static int write_file(int fd, ffai_engine *e, int slot, const int32_t *ids, head *h, uint8_t *buf) {
+static int write_file(int fd, ffai_engine *e, int slot, const int32_t *ids, head *h, uint8_t *buf, fa_error *why) {
     uint8_t head_bytes[HEAD_BYTES] = {0};
     stream s = {.fd = fd, .writes = true, .buf = buf};
     memcpy(s.buf, head_bytes, HEAD_BYTES); /* its place: what stands there is known at the end */
@@ -214,6 +262,7 @@ static int write_file(int fd, ffai_engine *e, int slot, const int32_t *ids, head
     if (!s.error && lseek(fd, 0, SEEK_SET) != 0) s.error = errno;
     if (!s.error) move_block(&s, HEAD_BYTES);
     if (!s.error && fsync(fd) != 0) s.error = errno;
+    *why = s.why;
     return s.error;
 }
 
@@ -231,11 +280,13 @@ static int save(ffai_engine *e, int slot, const int32_t *ids, head *h, const cha
                 fa_error *err) {
     int fd = mkostemp(temp, O_CLOEXEC), bad;
     if (fd < 0) return fa_fail(err, FFAI_EIO, "%s: %s", temp, strerror(errno));
-    bad = write_file(fd, e, slot, ids, h, buf);
+    fa_error why = {0};
+    bad = write_file(fd, e, slot, ids, h, buf, &why);
     if (close(fd) != 0 && !bad) bad = errno;
     if (!bad && rename(temp, path) != 0) bad = errno;
     if (bad) {
         unlink(temp);
+        if (bad == DEVICE_FAILED) return fa_fail(err, why.code, "%s: %s", path, why.msg);
         return fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(bad));
     }
     sync_folder(temp);
@@ -334,6 +385,8 @@ static stream reader(int fd, const head *h, uint8_t *buf) {
 }
 
 static int read_failed(const stream *s, const char *path, fa_error *err) {
+    if (s->error == DEVICE_FAILED) return fa_fail(err, s->why.code, "%s: %s", path, s->why.msg);
+    if (s->error == ENOMEM) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", path);
     return fa_fail(err, FFAI_EIO, "%s: %s", path, s->error > 0 ? strerror(s->error) : "cut short");
 }
 

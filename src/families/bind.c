@@ -227,6 +227,115 @@ static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
         bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
 }
 
+/* ---- weights that lie elsewhere ---- */
+
+enum { PLACE_ALIGN = FA_ARENA_ALIGN };
+
+int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err) {
+    memset(p, 0, sizeof *p);
+    p->row_align = 1;
+    p->place = FA_NEWN(size_t, fa_ckpt_count(ckpt) + 1);
+    return p->place
+               ? 0
+               : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_ckpt_path(ckpt), fa_ckpt_count(ckpt));
+}
+
+void fa_placer_close(fa_placer *p) {
+    fa_free(p->place);
+    fa_mem_free(&p->temp);
+    memset(p, 0, sizeof *p);
+}
+
+/* Room for one more element of a list in temp memory, which only grows; NULL: no memory. */
+static void *append(fa_placer *p, void **list, size_t *n, size_t *cap, size_t size) {
+    if (*n == *cap) {
+        size_t more = *cap ? 2 * *cap : 256;
+        void *grown = fa_mem_calloc(&p->temp, more, size);
+        if (!grown) return NULL;
+        if (*n) memcpy(grown, *list, *n * size);
+        *list = grown;
+        *cap = more;
+    }
+    return (uint8_t *)*list + (*n)++ * size;
+}
+
+/* Hands out `bytes` of a region; *fresh: nothing was put there yet. t NULL: a tensor of no checkpoint. */
+static uint8_t *place(fa_binder *b, const fa_ckpt_tensor *t, uint8_t *region, size_t *used, size_t bytes, bool *fresh) {
+    size_t *known = t ? &b->placer->place[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
+    *fresh = !known || !*known;
+    if (!*fresh) return region + (*known - 1);
+    size_t at = (*used + PLACE_ALIGN - 1) / PLACE_ALIGN * PLACE_ALIGN;
+    if (known) *known = at + 1;
+    *used = at + bytes;
+    return region + at;
+}
+
+static void add_copy(fa_binder *b, uint8_t *to, const void *host, size_t rows, size_t row_bytes, size_t pitch) {
+    fa_placer *p = b->placer;
+    void *list = p->copy;
+    fa_copy *c = (fa_copy *)append(p, &list, &p->n_copy, &p->cap_copy, sizeof *c);
+    p->copy = (fa_copy *)list;
+    if (c)
+        *c = (fa_copy){to, host, rows, row_bytes, pitch};
+    else
+        bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %zu copies", p->n_copy);
+}
+
+static size_t pitch_of(const fa_placer *p, size_t row_bytes) {
+    return (row_bytes + p->row_align - 1) / p->row_align * p->row_align;
+}
+
+static const uint8_t *place_plane(fa_binder *b, const fa_ckpt_tensor *t, const uint8_t *host, int64_t rows,
+                                  size_t row_bytes) {
+    bool fresh;
+    fa_placer *p = b->placer;
+    size_t pitch = pitch_of(p, row_bytes);
+    uint8_t *to = place(b, t, p->base, &p->bytes, (size_t)rows * pitch, &fresh);
+    if (fresh && host && !p->dry) add_copy(b, to, host, (size_t)rows, row_bytes, pitch);
+    return to;
+}
+
+/* The planes of w, whose host addresses give way to those of their places. Tensors NULL: random weights. */
+static void place_matrix(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t, const fa_ckpt_tensor *scales,
+                         const fa_ckpt_tensor *biases) {
+    size_t scale_row = w->scale_row_bytes;
+    w->codes = place_plane(b, t, w->codes, w->rows, w->row_bytes);
+    w->row_bytes = pitch_of(b->placer, w->row_bytes);
+    if (!scale_row) return;
+    w->scales = place_plane(b, scales, w->scales, w->rows, scale_row);
+    if (w->fmt == FA_FMT_AFFINE) w->biases = place_plane(b, biases, w->biases, w->rows, scale_row);
+    w->scale_row_bytes = pitch_of(b->placer, scale_row);
+}
+
+/* A vector: values are made by whoever calls, in *host [n] of temp memory, unless it stays NULL. */
+static const float *place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host) {
+    bool fresh;
+    size_t bytes = (size_t)n * sizeof(float);
+    fa_placer *p = b->placer;
+    uint8_t *to = place(b, t, p->vectors, &p->vector_bytes, bytes, &fresh);
+    *host = NULL;
+    if (!fresh || p->dry) return (const float *)(const void *)to;
+    if ((*host = (float *)fa_mem_calloc(&p->temp, (size_t)n, sizeof **host)))
+        add_copy(b, to, *host, 1, bytes, bytes);
+    else
+        bind_fail(b, FFAI_ENOMEM, t, "no memory for %lld floats", (long long)n);
+    return (const float *)(const void *)to;
+}
+
+static void place_synth(fa_binder *b, fa_weight *w, uint64_t seed) {
+    fa_placer *p = b->placer;
+    void *list = p->job;
+    fa_synth_shape(b->synth, w);
+    place_matrix(b, w, NULL, NULL, NULL);
+    if (p->dry) return;
+    fa_synth_job *j = (fa_synth_job *)append(p, &list, &p->n_job, &p->cap_job, sizeof *j);
+    p->job = (fa_synth_job *)list;
+    if (j)
+        *j = (fa_synth_job){*w, seed};
+    else
+        bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %zu matrices", p->n_job);
+}
+
 /* ---- random weights (families/synth.h) ---- */
 
 static void add_item(fa_binder *b, const char *name, const char *suffix, const void *data, fa_dtype t, int64_t d0,
@@ -262,8 +371,12 @@ static void count_format(fa_binder *b, const fa_weight *w, int64_t bytes) {
 
 static void synth_matrix(fa_binder *b, fa_weight *w, const char *name) {
     static const fa_dtype plain[] = {FA_F32, FA_F16, FA_BF16};
+    uint64_t seed = fa_rng_at(0, b->n_item);
     w->name = "synthetic weight";
-    if (fa_synth_matrix(b->synth, w, fa_rng_at(0, b->n_item), b->mem, &b->err)) return;
+    if (b->placer)
+        place_synth(b, w, seed);
+    else if (fa_synth_matrix(b->synth, w, seed, b->mem, &b->err))
+        return;
     bool packed = w->fmt == FA_FMT_AFFINE || w->fmt == FA_FMT_MXFP4;
     if (packed) {
         add_item(b, name, ".scales", w->scales, (fa_dtype)w->scale_dtype, w->rows, w->cols / w->group);
@@ -281,7 +394,14 @@ static void synth_matrix(fa_binder *b, fa_weight *w, const char *name) {
 }
 
 static const float *synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
-    const float *p = fa_synth_vector(n, mean, 0.1f, fa_rng_at(1, b->n_item), b->mem);
+    uint64_t seed = fa_rng_at(1, b->n_item);
+    const float *p;
+    if (b->placer) {
+        float *host;
+        p = place_vector(b, NULL, n, &host);
+        if (host) fa_synth_fill(host, n, mean, 0.1f, seed);
+    } else
+        p = fa_synth_vector(n, mean, 0.1f, seed, b->mem);
     if (!p)
         bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %lld floats", (long long)n);
     else
@@ -320,7 +440,10 @@ static void bind_matrix(fa_binder *b, fa_weight *w, int64_t rows, int64_t cols, 
     int64_t bytes = (int64_t)(t->bytes + (scales ? 2 * scales->bytes : 0));
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) count_format(b, w, bytes);
     mark_used(b, t, 2);
-    if (b->private_copy) copy_private(b, w, t);
+    if (b->placer)
+        place_matrix(b, w, t, scales, w->biases ? find(b, name, ".biases") : NULL);
+    else if (b->private_copy)
+        copy_private(b, w, t);
 }
 
 static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
@@ -333,12 +456,15 @@ static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
         bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
         return NULL;
     }
-    float *p = (float *)fa_mem_calloc(b->mem, (size_t)n, sizeof *p);
-    if (!p) {
+    float *host;
+    const float *p;
+    if (b->placer) {
+        p = place_vector(b, t, n, &host);
+    } else if (!(p = host = (float *)fa_mem_calloc(b->mem, (size_t)n, sizeof *p))) {
         bind_fail(b, FFAI_ENOMEM, t, "no memory for %lld floats", (long long)n);
         return NULL;
     }
-    fa_to_f32((fa_dtype)t->dtype, t->data, n, p);
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, n, host);
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += n;
     mark_used(b, t, 1);
     return p;

@@ -55,9 +55,7 @@ static uint8_t *plane(fa_mem *mem, int64_t rows, size_t row_bytes) {
 
 /* Affine: codes are uniform, so scale = width / standard deviation of a code, bias = -scale * middle. */
 static int affine(fa_weight *w, uint64_t seed, fa_mem *mem) {
-    size_t groups = (size_t)(w->cols / w->group), n = (size_t)w->rows * groups;
-    w->scale_dtype = FA_F16;
-    w->scale_row_bytes = groups * 2;
+    size_t n = (size_t)w->rows * (size_t)(w->cols / w->group);
     uint8_t *codes = plane(mem, w->rows, w->row_bytes), *scales = plane(mem, w->rows, w->scale_row_bytes),
             *biases = plane(mem, w->rows, w->scale_row_bytes);
     if (!codes || !scales || !biases) return -1;
@@ -78,8 +76,6 @@ static int affine(fa_weight *w, uint64_t seed, fa_mem *mem) {
 
 /* mxfp4: uniform codes have a standard deviation of about 2.9. */
 static int mxfp4(fa_weight *w, uint64_t seed, fa_mem *mem) {
-    w->scale_dtype = FA_U8;
-    w->scale_row_bytes = (size_t)(w->cols / 32);
     uint8_t *codes = plane(mem, w->rows, w->row_bytes), *scales = plane(mem, w->rows, w->scale_row_bytes);
     if (!codes || !scales) return -1;
     random_bytes(codes, (size_t)w->rows * w->row_bytes, seed);
@@ -102,7 +98,7 @@ static int encoded(fa_weight *w, uint64_t seed, fa_mem *mem) {
     return rc;
 }
 
-int fa_synth_matrix(const fa_synth *s, fa_weight *w, uint64_t seed, fa_mem *mem, fa_error *err) {
+void fa_synth_shape(const fa_synth *s, fa_weight *w) {
     w->fmt = s->fmt;
     w->bits = s->bits;
     w->group = s->group;
@@ -114,6 +110,11 @@ int fa_synth_matrix(const fa_synth *s, fa_weight *w, uint64_t seed, fa_mem *mem,
         w->group = 0;
     }
     w->row_bytes = fa_qfmt_row_bytes((fa_fmt)w->fmt, w->bits, w->cols);
+    w->scale_row_bytes = w->group ? (size_t)(w->cols / w->group) * fa_dtype_size((fa_dtype)w->scale_dtype) : 0;
+}
+
+int fa_synth_matrix(const fa_synth *s, fa_weight *w, uint64_t seed, fa_mem *mem, fa_error *err) {
+    fa_synth_shape(s, w);
     int rc = w->fmt == FA_FMT_AFFINE  ? affine(w, seed, mem)
              : w->fmt == FA_FMT_MXFP4 ? mxfp4(w, seed, mem)
                                       : encoded(w, seed, mem);
@@ -122,8 +123,12 @@ int fa_synth_matrix(const fa_synth *s, fa_weight *w, uint64_t seed, fa_mem *mem,
               : 0;
 }
 
+void fa_synth_fill(float *p, int64_t n, float mean, float spread, uint64_t seed) {
+    for (int64_t i = 0; i < n; i++) p[i] = mean + spread * 0.57735027f * unit(seed, (uint64_t)i);
+}
+
 const float *fa_synth_vector(int64_t n, float mean, float spread, uint64_t seed, fa_mem *mem) {
     float *p = (float *)fa_mem_calloc(mem, (size_t)n, sizeof *p);
-    for (int64_t i = 0; p && i < n; i++) p[i] = mean + spread * 0.57735027f * unit(seed, (uint64_t)i);
+    if (p) fa_synth_fill(p, n, mean, spread, seed);
     return p;
 }

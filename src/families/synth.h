@@ -14,10 +14,13 @@ typedef struct fa_synth {
 
 /* "affine4g64", "mxfp4", "bf16", "q8_0", ...: the list is in the message for any other text. */
 int fa_synth_parse(fa_synth *s, const char *text, fa_error *err);
-/* Fills in format and planes (in mem) of w, whose rows and cols are set. Values are about N(0, 1 / cols) wide. seed:
- * any, per tensor. A row length that the format does not take makes that matrix bf16. */
+/* Fills in format and strides of w, whose rows and cols are set. A row length that the format does not take makes that
+ * matrix bf16. */
+void fa_synth_shape(const fa_synth *s, fa_weight *w);
+/* The same, and the planes (in mem). Values are about N(0, 1 / cols) wide. seed: any, per tensor. */
 int fa_synth_matrix(const fa_synth *s, fa_weight *w, uint64_t seed, fa_mem *mem, fa_error *err);
 /* [n] values: mean + up to +-spread. */
+void fa_synth_fill(float *p, int64_t n, float mean, float spread, uint64_t seed);
 const float *fa_synth_vector(int64_t n, float mean, float spread, uint64_t seed, fa_mem *mem);
 
 #endif

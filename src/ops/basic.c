@@ -121,10 +121,11 @@ void fa_softcap(fa_cx *cx, fa_tensor x, float cap) {
     fa_cx_record(cx, FA_OP_SOFTCAP, &r);
 }
 
-/* Decode steps with few (sequence, kv head) pairs are cut along the keys so that every thread has work. */
+/* Decode steps with few (sequence, kv head) pairs are cut along the keys so that every thread has work. A device finds
+ * its own cut: it knows the lengths when it runs, a program does not. */
 static int split_count(const fa_cx *cx, const fa_attn *a) {
     const fa_batch *b = cx->batch;
-    if (b->max_q != 1 || cx->be->n_thread == 1) return 1;
+    if (b->max_q != 1 || cx->be->n_thread == 1 || cx->be->dev) return 1;
     int pairs = b->n_seq * a->n_kv_head, want = (2 * cx->be->n_thread + pairs - 1) / pairs;
     return want < 1 ? 1 : want > 32 ? 32 : want;
 }

@@ -124,7 +124,9 @@ refused 'short.npy: .*4 bytes' inspect -m "$model" --token-ids-file short.npy
 refused 'whole.npy: .*int32' inspect -m "$model" --token-ids-file whole.npy
 refused 'nowhere' inspect -m "$model" --token-ids 1 --logits /nowhere/x.npy
 refused '.' generate -m "$model" -p "The old house in the old town" --ctx 3
-refused 'cuda' generate -m "$model" -p x --device cuda
+refused 'cuda' generate -m "$model" -p x --device cuda:999
+refused 'is not cpu, cuda, cuda:N or auto' generate -m "$model" -p x --device tpu
+FFAI_CUDA_MODULE=/nowhere/module.so refused '/nowhere/module.so' generate -m "$model" -p x --device cuda
 FFAI_CPU=sse9 refused 'sse9' generate -m "$model" -p x
 cp -r "$model" other-model
 echo '{"model_type": "abacus", "architectures": ["Abacus"]}' >other-model/config.json

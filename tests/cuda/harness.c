@@ -58,7 +58,7 @@ struct harness {
 
 /* ---- module ---- */
 
-static const char *module_path(void) {
+const char *hn_module_path(void) {
     const char *p = getenv("FFAI_CUDA_MODULE");
 #ifdef FFAI_CUDA_EMU_MODULE
     return p && *p ? p : FFAI_CUDA_EMU_MODULE;
@@ -70,7 +70,7 @@ static const char *module_path(void) {
 }
 
 static void *symbol(const char *name) {
-    void *lib = dlopen(module_path(), RTLD_NOW | RTLD_LOCAL);
+    void *lib = dlopen(hn_module_path(), RTLD_NOW | RTLD_LOCAL);
     if (!lib) fail_msg("%s", dlerror());
     return dlsym(lib, name);
 }
@@ -212,6 +212,7 @@ harness *hn_open(const hn_opts *o) {
         printf("no GPU: %s\n", err.msg);
         exit(77);
     }
+    hn_emu_control("align", 16);
     ok(h, h->mod->open(&h->dev, 0, &err), &err);
     for (int i = 0; i < 2; i++) make_batch(h, &h->s[i].batch);
     ok(h, fa_backend_cpu_create(&h->s[HN_CPU].be, 1, NULL, true, &err), &err);

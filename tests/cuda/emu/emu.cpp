@@ -33,8 +33,8 @@ struct fiber : emu_thread_id {
     void *sp;
     int index, warp;
     state st;
-    const char *op; /* what it waits for */
-    unsigned seen;  /* generation of the meeting it waits for */
+    const char *op;                          /* what it waits for */
+    unsigned seen;                           /* generation of the meeting it waits for */
     std::vector<std::vector<copy16>> groups; /* committed copies, oldest first */
     std::vector<copy16> open;
 };
@@ -66,7 +66,7 @@ uint8_t *smem_end; /* the guard page behind dynamic shared memory */
 uint8_t *smem_base;
 uint8_t *tls;
 size_t tls_bytes;
-int n_made; /* fibers with a stack */
+int n_made;                       /* fibers with a stack */
 thread_local volatile char probe; /* the only other thread-local object: touching it makes the block exist */
 } // namespace
 
@@ -132,9 +132,28 @@ static void fiber_main() {
 static void on_fault(int sig, siginfo_t *info, void *) {
     signal(sig, SIG_DFL);
     if (run.running)
-        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u): access to %p\n", run.name, blockIdx.x,
-                blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
+        fprintf(stderr, "emulated GPU: %s: block (%u, %u, %u) thread (%u, %u, %u): access to %p\n", run.name,
+                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, info->si_addr);
 }
+
+/* While a kernel runs, an access to no memory ends the program with its place. */
+struct fault_guard {
+    struct sigaction old[2];
+    fault_guard() {
+        static uint8_t fault_stack[64 << 10];
+        const stack_t ss = {fault_stack, 0, sizeof fault_stack};
+        sigaltstack(&ss, nullptr);
+        struct sigaction sa = {};
+        sa.sa_sigaction = on_fault;
+        sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigaction(SIGSEGV, &sa, &old[0]);
+        sigaction(SIGBUS, &sa, &old[1]);
+    }
+    ~fault_guard() {
+        sigaction(SIGSEGV, &old[0], nullptr);
+        sigaction(SIGBUS, &old[1], nullptr);
+    }
+};
 
 /* The thread-local memory of this module, which is static shared memory and nothing else. */
 static int find_tls(struct dl_phdr_info *info, size_t, void *) {
@@ -166,14 +185,6 @@ static void make_fibers(int n) {
         warps = new warp[MAX_WARPS]();
         stacks = (uint8_t *)guarded((size_t)MAX_THREADS * STACK);
         smem_end = (uint8_t *)guarded(EMU_SMEM_MAX) + EMU_SMEM_MAX;
-        static uint8_t fault_stack[64 << 10];
-        const stack_t ss = {fault_stack, 0, sizeof fault_stack};
-        sigaltstack(&ss, nullptr);
-        struct sigaction sa = {};
-        sa.sa_sigaction = on_fault;
-        sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        sigaction(SIGSEGV, &sa, nullptr);
-        sigaction(SIGBUS, &sa, nullptr);
     }
     for (; n_made < n; n_made++) {
         uint8_t *s = stacks + (size_t)n_made * STACK;
@@ -205,7 +216,8 @@ static bool can_run(const fiber *f) {
         const fiber *f = &fibers[i];
         const char *what = f->st == DONE ? "returned" : f->st == AT_BARRIER ? "__syncthreads" : f->op;
         int j = i;
-        while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op)) j++;
+        while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op))
+            j++;
         if (n++ < 40) fprintf(stderr, "  threads %d..%d: %s\n", i, j, what);
         i = j;
     }
@@ -256,6 +268,7 @@ void emu_run(const char *name, dim3 grid, dim3 block, size_t smem, const std::fu
     dl_iterate_phdr(find_tls, nullptr);
     smem_base = smem_end - ((smem + 127) & ~(size_t)127);
     emu_where.grid = grid, emu_where.block = block;
+    const fault_guard guard;
     run.running = true;
     std::vector<uint32_t> order;
     std::mt19937 rng(seed);

@@ -34,28 +34,62 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 /* All thread-local memory of the module is static shared memory: the emulator has none of its own, and fills it. */
-#define __shared__ static thread_local
+#define __shared__          static thread_local
 #define __builtin_assume(x) ((void)0)
-#define CU_DEV static inline
+#define CU_DEV              static inline
 
 /* ---- vector types ---- */
-struct alignas(2) uchar2 { unsigned char x, y; };
-struct alignas(4) uchar4 { unsigned char x, y, z, w; };
-struct alignas(4) char4 { signed char x, y, z, w; };
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) ushort4 { unsigned short x, y, z, w; };
-struct alignas(8) int2 { int x, y; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(8) float2 { float x, y; };
-struct int3 { int x, y, z; };
-struct uint3 { unsigned x, y, z; };
-struct float3 { float x, y, z; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) ulonglong2 { unsigned long long x, y; };
-struct alignas(16) longlong2 { long long x, y; };
-struct alignas(16) double2 { double x, y; };
+struct alignas(2) uchar2 {
+    unsigned char x, y;
+};
+struct alignas(4) uchar4 {
+    unsigned char x, y, z, w;
+};
+struct alignas(4) char4 {
+    signed char x, y, z, w;
+};
+struct alignas(4) ushort2 {
+    unsigned short x, y;
+};
+struct alignas(8) ushort4 {
+    unsigned short x, y, z, w;
+};
+struct alignas(8) int2 {
+    int x, y;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct int3 {
+    int x, y, z;
+};
+struct uint3 {
+    unsigned x, y, z;
+};
+struct float3 {
+    float x, y, z;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) ulonglong2 {
+    unsigned long long x, y;
+};
+struct alignas(16) longlong2 {
+    long long x, y;
+};
+struct alignas(16) double2 {
+    double x, y;
+};
 struct dim3 {
     unsigned x, y, z;
     constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
@@ -85,9 +119,9 @@ struct emu_block_id {
 extern emu_thread_id *emu_self;
 extern emu_block_id emu_where;
 #define threadIdx (emu_self->tid)
-#define blockIdx (emu_where.bid)
-#define blockDim (emu_where.block)
-#define gridDim (emu_where.grid)
+#define blockIdx  (emu_where.bid)
+#define blockDim  (emu_where.block)
+#define gridDim   (emu_where.grid)
 static constexpr int warpSize = 32;
 
 void emu_fault(); /* a kernel's fault, after which the device is lost */
@@ -269,15 +303,15 @@ static inline int __float_as_int(float v) { return emu_cast<int>(v); }
 static inline double __longlong_as_double(long long v) { return emu_cast<double>(v); }
 static inline long long __double_as_longlong(double v) { return emu_cast<long long>(v); }
 /* macros: the C library has declarations of these names */
-#define __expf(x) expf(x)
-#define __exp10f(x) exp10f(x)
-#define __logf(x) logf(x)
-#define __log2f(x) log2f(x)
-#define __log10f(x) log10f(x)
-#define __powf(x, y) powf(x, y)
-#define __sinf(x) sinf(x)
-#define __cosf(x) cosf(x)
-#define __tanf(x) tanf(x)
+#define __expf(x)          expf(x)
+#define __exp10f(x)        exp10f(x)
+#define __logf(x)          logf(x)
+#define __log2f(x)         log2f(x)
+#define __log10f(x)        log10f(x)
+#define __powf(x, y)       powf(x, y)
+#define __sinf(x)          sinf(x)
+#define __cosf(x)          cosf(x)
+#define __tanf(x)          tanf(x)
 #define __sincosf(x, s, c) sincosf(x, s, c)
 static inline float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f); }
 static inline float __fdividef(float a, float b) { return a / b; }
@@ -324,9 +358,7 @@ template <typename T> static inline void __stcg(T *p, T v) { *p = v; }
 template <typename T> static inline void __stwt(T *p, T v) { *p = v; }
 
 /* One thread runs at a time, so plain accesses are atomic. */
-template <typename T> struct emu_type {
-    typedef T t;
-};
+template <typename T> struct emu_type { typedef T t; };
 #define EMU_ATOMIC(name, expr)                                                                                         \
     template <typename T> static inline T name(T *p, typename emu_type<T>::t v) {                                      \
         const T old = *p;                                                                                              \
@@ -341,7 +373,7 @@ EMU_ATOMIC(atomicMax, old < v ? v : old)
 EMU_ATOMIC(atomicMin, v < old ? v : old)
 EMU_ATOMIC(atomicExch, v)
 EMU_ATOMIC(atomicOr, old | v)
-EMU_ATOMIC(atomicAnd, old & v)
+EMU_ATOMIC(atomicAnd, old &v)
 EMU_ATOMIC(atomicXor, old ^ v)
 EMU_ATOMIC(atomicInc, old >= v ? 0 : old + 1)
 EMU_ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1)

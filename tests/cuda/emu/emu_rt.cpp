@@ -2,10 +2,10 @@
  * waits for it, graphs as lists of that work, and faults on request (emu_control). One lock serialises everything; it
  * is recursive because work is run from inside of API calls.
  *
- * Device memory is host memory with an unreadable page behind each allocation (rounded to 16 bytes) and copies checked
- * against what was allocated. FFAI_EMU holds settings, separated by commas: mem=BYTES[M|G], devices=N, driver=V, sm=N,
- * arch=N, seed=N (shuffled orders), sync=1 (run work at once), align=N (of allocations, 16), and the faults of
- * emu_control. FFAI_EMU_MEM is mem alone. */
+ * Device memory is host memory with an unreadable page behind each allocation (rounded to `align` bytes) and copies
+ * checked against what was allocated. FFAI_EMU holds settings, separated by commas: mem=BYTES[M|G], devices=N,
+ * driver=V, sm=N, arch=N, seed=N (shuffled orders), sync=1 (run work at once), align=N (of allocations, 256; 16 finds
+ * more overruns), and the faults of emu_control. FFAI_EMU_MEM is mem alone. */
 #include "emu.h"
 #include "emu_int.h"
 
@@ -54,15 +54,15 @@ struct range {
 };
 struct setting {
     size_t mem = (size_t)8 << 30;
-    long devices = 1, driver = 13000, sm = 4, arch = 90, seed = 0, sync = 0, align = 16;
+    long devices = 1, driver = 13000, sm = 4, arch = 90, seed = 0, sync = 0, align = 256;
     /* faults: 1 = the next one; 0 = none */
     long fail_launch = 0, fault_kernel = 0, fail_alloc = 0, fail_copy = 0;
 };
 struct global {
     std::recursive_mutex lock;
     setting set;
-    std::map<uintptr_t, range> ranges;           /* by start */
-    std::map<uintptr_t, size_t> reserved;        /* address space */
+    std::map<uintptr_t, range> ranges;    /* by start */
+    std::map<uintptr_t, size_t> reserved; /* address space */
     std::map<uintptr_t, std::pair<size_t, unsigned long long>> mapped;
     std::map<unsigned long long, std::pair<size_t, int>> handles; /* size, references */
     unsigned long long next_handle = 1;
@@ -87,9 +87,16 @@ struct global {
         const struct {
             const char *name;
             long *to;
-        } all[] = {{"devices", &set.devices}, {"driver", &set.driver}, {"sm", &set.sm}, {"arch", &set.arch},
-                   {"seed", &set.seed}, {"sync", &set.sync}, {"align", &set.align}, {"fail_launch", &set.fail_launch},
-                   {"fault_kernel", &set.fault_kernel}, {"fail_alloc", &set.fail_alloc},
+        } all[] = {{"devices", &set.devices},
+                   {"driver", &set.driver},
+                   {"sm", &set.sm},
+                   {"arch", &set.arch},
+                   {"seed", &set.seed},
+                   {"sync", &set.sync},
+                   {"align", &set.align},
+                   {"fail_launch", &set.fail_launch},
+                   {"fault_kernel", &set.fault_kernel},
+                   {"fail_alloc", &set.fail_alloc},
                    {"fail_copy", &set.fail_copy}};
         for (const auto &s : all)
             if (k == s.name) return *s.to = (long)v, true;
@@ -118,9 +125,7 @@ cudaError_t result(cudaError_t e) {
 }
 /* Is this the call that was asked to fail? */
 bool hit(long *n) { return *n > 0 && --*n == 0; }
-double now() {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /* ---- work ---- */
 void drain(cudaStream_t s) {
@@ -226,8 +231,9 @@ cudaError_t copy(void *to, size_t tp, const void *from, size_t fp, size_t w, siz
     const size_t tn = tp * (h - 1) + w, fn = fp * (h - 1) + w;
     if (k == cudaMemcpyDefault) {
         const bool td = on_device(to, tn), fd = on_device(from, fn);
-        k = td ? fd ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice
-               : fd ? cudaMemcpyDeviceToHost : cudaMemcpyHostToHost;
+        k = td   ? fd ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice
+            : fd ? cudaMemcpyDeviceToHost
+                 : cudaMemcpyHostToHost;
     }
     const bool td = k == cudaMemcpyHostToDevice || k == cudaMemcpyDeviceToDevice;
     const bool fd = k == cudaMemcpyDeviceToHost || k == cudaMemcpyDeviceToDevice;
@@ -592,9 +598,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *st) {
     LOCK;
-    *st = own_stream(s) && s->capture ? s->capture->broken ? cudaStreamCaptureStatusInvalidated
-                                                           : cudaStreamCaptureStatusActive
-                                      : cudaStreamCaptureStatusNone;
+    *st = own_stream(s) && s->capture
+              ? s->capture->broken ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive
+              : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode *) { return cudaSuccess; }
@@ -729,12 +735,16 @@ static CUresult error_name(CUresult rc, const char **s) {
 
 cudaError_t cudaGetDriverEntryPoint(const char *name, void **f, unsigned long long,
                                     cudaDriverEntryPointQueryResult *r) {
-    static const std::map<std::string, void *> all = {
-        {"cuMemGetAllocationGranularity", (void *)mem_granularity}, {"cuMemAddressReserve", (void *)mem_reserve},
-        {"cuMemAddressFree", (void *)mem_address_free},             {"cuMemCreate", (void *)mem_create},
-        {"cuMemRelease", (void *)mem_release},                      {"cuMemMap", (void *)mem_map},
-        {"cuMemSetAccess", (void *)mem_set_access},                 {"cuMemUnmap", (void *)mem_unmap},
-        {"cuGetErrorString", (void *)error_text},                   {"cuGetErrorName", (void *)error_name}};
+    static const std::map<std::string, void *> all = {{"cuMemGetAllocationGranularity", (void *)mem_granularity},
+                                                      {"cuMemAddressReserve", (void *)mem_reserve},
+                                                      {"cuMemAddressFree", (void *)mem_address_free},
+                                                      {"cuMemCreate", (void *)mem_create},
+                                                      {"cuMemRelease", (void *)mem_release},
+                                                      {"cuMemMap", (void *)mem_map},
+                                                      {"cuMemSetAccess", (void *)mem_set_access},
+                                                      {"cuMemUnmap", (void *)mem_unmap},
+                                                      {"cuGetErrorString", (void *)error_text},
+                                                      {"cuGetErrorName", (void *)error_name}};
     const auto it = all.find(name);
     *f = it == all.end() ? nullptr : it->second;
     if (r) *r = *f ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;

@@ -1,5 +1,5 @@
-/* The part of the CUDA runtime and driver API that src/backend/cuda uses, over host memory (emu_rt.cpp). Names and values
- * as in NVIDIA's headers. Included by emu.h. */
+/* The part of the CUDA runtime and driver API that src/backend/cuda uses, over host memory (emu_rt.cpp). Names and
+ * values as in NVIDIA's headers. Included by emu.h. */
 #ifndef FA_CUDA_EMU_RT_H
 #define FA_CUDA_EMU_RT_H
 
@@ -27,7 +27,7 @@
     X(cudaErrorDeviceUninitialized, 201, "invalid device context")                                                     \
     X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for execution on the device")                \
     X(cudaErrorECCUncorrectable, 214, "uncorrectable ECC error encountered")                                           \
-    X(cudaErrorNvlinkUncorrectable, 220, "uncorrectable NVLink error detected during the execution")                    \
+    X(cudaErrorNvlinkUncorrectable, 220, "uncorrectable NVLink error detected during the execution")                   \
     X(cudaErrorOperatingSystem, 304, "OS call failed or operation not supported on this OS")                           \
     X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                                                  \
     X(cudaErrorIllegalState, 401, "the operation cannot be performed in the present state")                            \
@@ -53,7 +53,7 @@
     X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted when stream is capturing")                      \
     X(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to a previous error during capture")               \
     X(cudaErrorStreamCaptureUnjoined, 904, "capturing stream has unjoined work")                                       \
-    X(cudaErrorExternalDevice, 911, "an async error has occured in external entity outside of CUDA")                    \
+    X(cudaErrorExternalDevice, 911, "an async error has occured in external entity outside of CUDA")                   \
     X(cudaErrorUnknown, 999, "unknown error")
 typedef enum cudaError {
 #define EMU_X(name, number, text) name = number,
@@ -65,7 +65,7 @@ typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;
 typedef struct emu_graph *cudaGraph_t;
 typedef struct emu_graph_exec *cudaGraphExec_t;
-#define cudaStreamLegacy ((cudaStream_t)1)
+#define cudaStreamLegacy    ((cudaStream_t)1)
 #define cudaStreamPerThread ((cudaStream_t)2)
 
 enum cudaMemcpyKind {

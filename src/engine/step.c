@@ -1,0 +1,238 @@
+/* The step: batch integers, pages, the program for the batch's shape, and the run; rows of results for the host.
+ *
+ * On a device a decode step is padded to one of few numbers of sequences, so that few programs, and the graphs that the
+ * backend makes of them, serve all. The added sequences see one token of a page that belongs to nobody. */
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "engine/engine.h"
+
+#include <string.h>
+
+/* ---- batch buffers ---- */
+
+/* Takes n ints out of the block, or only counts them while there is none. */
+static int32_t *ints(fa_batch *b, int64_t n) {
+    int32_t *p = b->block ? (int32_t *)(void *)(b->block + b->block_bytes) : NULL;
+    b->block_bytes += ((size_t)n * sizeof *p + 15) / 16 * 16;
+    return p;
+}
+
+static void lay_out_batch(fa_batch *b, int64_t rows, int64_t n_seq) {
+    b->block_bytes = 0;
+    b->tok = ints(b, rows);
+    b->pos = ints(b, rows * b->n_axes);
+    b->row_start = ints(b, n_seq + 1);
+    b->row_seq = ints(b, rows);
+    b->slot = ints(b, n_seq);
+    b->len = ints(b, n_seq);
+    b->rope_len = ints(b, n_seq);
+    for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
+    b->kv_hi = ints(b, rows);
+    b->out_row = ints(b, rows);
+    b->tile_seq = ints(b, rows);
+    b->tile_row = ints(b, rows);
+    int32_t *pages = ints(b, n_seq * b->page_stride);
+    for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
+}
+
+int fa_engine_make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_group, fa_error *err) {
+    fa_batch *b = &e->batch;
+    e->cap_rows = rows;
+    e->cap_seq = n_seq;
+    b->n_axes = 1;
+    b->n_group = n_group;
+    b->page_stride = n_page * n_group;
+    lay_out_batch(b, rows, n_seq); /* how much there is */
+    if (!(b->block = (uint8_t *)fa_mem_calloc(&e->mem, b->block_bytes, 1)))
+        return fa_fail(err, FFAI_ENOMEM, "no memory for batches of %d rows", rows);
+    lay_out_batch(b, rows, n_seq);
+    return 0;
+}
+
+/* ---- filling ---- */
+
+static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from) {
+    fa_batch *b = &e->batch;
+    int row = b->row_start[i];
+    for (int j = 0; j < s->n; j++) {
+        int32_t pos = from + j;
+        b->tok[row + j] = s->ids[j];
+        b->pos[row + j] = pos;
+        b->row_seq[row + j] = i;
+        b->kv_hi[row + j] = pos + 1;
+        for (int g = 0; g < b->n_group; g++) {
+            int32_t w = e->kv->group[g].window;
+            b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
+        }
+        if (j >= s->n - s->n_out) b->out_row[b->n_out++] = row + j;
+        if (j % e->be->attend_tile == 0) {
+            b->tile_seq[b->n_tile] = i;
+            b->tile_row[b->n_tile++] = row + j;
+        }
+    }
+    for (int g = 0; g < b->n_group; g++)
+        memcpy(b->page[g] + (int64_t)i * b->page_stride, e->kv->group[g].table + (int64_t)s->slot * e->kv->page_stride,
+               (size_t)e->kv->page_stride * sizeof(int32_t));
+}
+
+/* Adds sequences of one token until there are as many as a program is made for. Their logits, where all sequences have
+ * some, come last. */
+static void pad_batch(ffai_engine *e) {
+    fa_batch *b = &e->batch;
+    int want = b->max_q == 1 && e->be->bucket ? e->be->bucket(e->be, b->n_seq) : 0;
+    if (want > e->cap_seq) return;
+    for (bool out = b->n_out == b->n_seq; b->n_seq < want; b->n_seq++) {
+        int i = b->n_seq, row = b->n_tok++;
+        b->row_start[i] = b->row_seq[row] = row;
+        b->slot[i] = b->tok[row] = b->pos[row] = 0;
+        b->len[i] = b->rope_len[i] = b->kv_hi[row] = 1;
+        b->n_dec++;
+        if (out) b->out_row[b->n_out++] = row;
+        b->tile_seq[b->n_tile] = i;
+        b->tile_row[b->n_tile++] = row;
+        for (int g = 0; g < b->n_group; g++) {
+            int32_t *page = b->page[g] + (int64_t)i * b->page_stride;
+            b->kv_lo[g][row] = 0;
+            memset(page, 0xFF, (size_t)e->kv->page_stride * sizeof *page);
+            page[0] = e->kv->group[g].spare;
+        }
+    }
+}
+
+static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_error *err) {
+    fa_batch *b = &e->batch;
+    b->n_tok = b->n_out = b->n_dec = b->max_q = b->n_tile = 0;
+    b->n_seq = n_seq;
+    for (int i = 0; i < n_seq; i++) {
+        const fa_seq_rows *s = &seq[i];
+        int32_t from = e->kv->len[s->slot];
+        int rc = fa_kv_extend(e->kv, s->slot, from, from + s->n, err);
+        if (rc) return rc;
+        b->row_start[i] = b->n_tok;
+        b->slot[i] = s->slot;
+        b->len[i] = from + s->n;
+        b->rope_len[i] = s->final_len > b->len[i] ? s->final_len : b->len[i];
+        fa_slot_append(e, s->slot, s->ids, s->n, b->rope_len[i]);
+        if (s->n == 1 && b->n_dec == i) b->n_dec++;
+        if (s->n > b->max_q) b->max_q = s->n;
+        fill_rows(e, s, i, from);
+        b->n_tok += s->n;
+    }
+    pad_batch(e);
+    b->row_start[b->n_seq] = b->n_tok;
+    b->used = (size_t)((uint8_t *)(b->page[0] + (int64_t)b->n_seq * b->page_stride) - b->block);
+    return 0;
+}
+
+/* ---- programs ---- */
+
+int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, fa_error *err) {
+    fa_cx cx = {.be = e->be,
+                .arena = &e->arena,
+                .prog = prog,
+                .batch = &e->batch,
+                .layer = -1,
+                .taps = taps,
+                .composed = e->composed || taps};
+    const fa_family *f = e->m->family;
+    if (e->be->forget) e->be->forget(e->be, prog);
+    prog->n = 0;
+    prog->scratch = 0;
+    prog->repeats = e->batch.max_q == 1 && !taps && !hidden;
+    fa_arena_reset(&e->arena, 0);
+    fa_tensor h = f->embed(&cx, &e->lm);
+    f->body(&cx, &e->lm, h);
+    prog->out = e->batch.n_out ? f->norm(&cx, &e->lm, h) : (fa_tensor){0};
+    if (e->batch.n_out && !hidden && !e->m->headless) prog->out = f->head(&cx, &e->lm, prog->out);
+    if (!cx.err.code) return 0;
+    if (e->be->dev) fa_fail_prefix(&cx.err, cx.err.code, "%s", e->be->dev->name);
+    if (err) *err = cx.err;
+    return cx.err.code;
+}
+
+static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program **out, fa_error *err) {
+    const fa_batch *b = &e->batch;
+    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden};
+    fa_program_slot *oldest = &e->prog[0];
+    e->n_step++;
+    for (int i = 0; i < FA_PROGRAMS; i++) {
+        fa_program_slot *s = &e->prog[i];
+        if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out &&
+            s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
+            s->key.taps == key.taps && s->key.hidden == key.hidden) {
+            s->used = e->n_step;
+            *out = &s->prog;
+            return 0;
+        }
+        if (s->used < oldest->used) oldest = s;
+    }
+    oldest->used = 0;
+    int rc = fa_engine_record(e, &oldest->prog, taps, hidden, err);
+    if (rc) return rc;
+    oldest->key = key;
+    oldest->used = e->n_step;
+    *out = &oldest->prog;
+    return 0;
+}
+
+void fa_engine_drop_programs(ffai_engine *e) {
+    for (int i = 0; i < FA_PROGRAMS; i++) {
+        if (e->be && e->be->forget) e->be->forget(e->be, &e->prog[i].prog);
+        fa_free(e->prog[i].prog.rec);
+        memset(&e->prog[i], 0, sizeof e->prog[i]);
+    }
+}
+
+/* ---- running ---- */
+
+enum { HOST_TIMED = 4 };
+
+static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, bool hidden, fa_tensor *out,
+               fa_error *err) {
+    fa_program *prog;
+    fa_run_opts o = opts ? *opts : (fa_run_opts){0};
+    o.times = e->times;
+    o.kernels = e->kernels;
+    double t0 = fa_now();
+    int rc = fill_batch(e, seq, n_seq, err);
+    if (!rc) rc = find_program(e, o.tap != NULL, hidden, &prog, err);
+    if (!rc) rc = e->be->run(e->be, prog, &e->batch, &o, err);
+    if (!rc) *out = prog->out;
+    /* only the first few ahead of the device: later ones may wait for it */
+    if (!rc && e->dev && e->n_ahead++ < HOST_TIMED && prog->repeats && !opts) {
+        e->stats.host_steps++;
+        e->stats.host_s += fa_now() - t0;
+    }
+    for (int i = 0; rc && i < n_seq; i++) fa_kv_reset(e->kv, seq[i].slot); /* nobody knows what is in them */
+    return rc;
+}
+
+int fa_engine_run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, fa_tensor *logits,
+                  fa_error *err) {
+    return run(e, seq, n_seq, opts, false, logits, err);
+}
+
+int fa_engine_hidden(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_tensor *rows, fa_error *err) {
+    return run(e, seq, n_seq, NULL, true, rows, err);
+}
+
+int fa_engine_rows(ffai_engine *e, fa_tensor t, int64_t n, float **out, fa_error *err) {
+    *out = fa_f32(t);
+    if (!e->be->fetch || !n) return 0;
+    size_t need = (size_t)n * (size_t)t.dim[1];
+    if (need > e->cap_fetched) {
+        float *grown = FA_NEWN(float, need);
+        if (!grown) return fa_fail(err, FFAI_ENOMEM, "no memory for %lld rows of results", (long long)n);
+        fa_free(e->fetched);
+        e->fetched = grown;
+        e->cap_fetched = need;
+    }
+    *out = e->fetched;
+    e->n_ahead = 0;
+    return e->be->fetch(e->be, t, 0, n, e->fetched, err);
+}
+
+int fa_engine_wait(ffai_engine *e, fa_error *err) {
+    e->n_ahead = 0;
+    return e->be->wait ? e->be->wait(e->be, err) : 0;
+}
