@@ -174,6 +174,9 @@ CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
     return false;
 }
 
+/* Has the unit no rows, because its tile has fewer than others? The same for all splits, so nobody counts them. */
+CU_DEV bool cu_att_empty(const cu_att &a, const cu_att_item &it) { return it.rt * ATT_ROWS / a.group >= it.t.nq; }
+
 /* The positions of the item's split: [*from, *to), *from a multiple of step (which divides a page) at or before the
  * first that counts. */
 CU_DEV void cu_att_span(const cu_att_item &it, int step, int *from, int *to) {
