@@ -6,15 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *fa_op_name(fa_op op) {
-    static const char *const names[] = {
-#define FA_X(id, text) text,
-        FA_OPS(FA_X)
-#undef FA_X
-    };
-    return op < FA_OP_COUNT ? names[op] : "?";
-}
-
 void fa_cx_fail(fa_cx *cx, fa_op op, const char *fmt, ...) {
     if (cx->err.code) return;
     char text[sizeof cx->err.msg - 48];

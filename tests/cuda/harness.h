@@ -58,6 +58,7 @@ fa_device *hn_device(harness *h);
 fa_backend *hn_backend(harness *h, int side);
 fa_batch *hn_batch(harness *h, int side); /* to change what hn_seqs made */
 const fa_module *hn_module(harness *h);
+/* What tests use: $FFAI_CUDA_MODULE, else the emulated one. */
 const char *hn_module_path(void);
 bool hn_emulated(void);
 /* The emulator's switches (tests/cuda/emu/emu_rt.cpp); -1 on a real GPU. */

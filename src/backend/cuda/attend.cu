@@ -1,14 +1,14 @@
-/* Attention over the paged cache on the GPU: which kernel runs which tiles, and the general kernel, in f32 for every head
- * size and cache type. The definition is src/backend/cpu/ops_attend.c; attend.h tells how work is cut.
+/* Attention over the paged cache on the GPU: which kernel runs which tiles, and the general kernel, in f32 for every
+ * head size and cache type. The definition is src/backend/cpu/ops_attend.c; attend.h tells how work is cut.
  *
  *   decode tiles   the leading sequences with one row, or all when no sequence has more than ATT_FEW: keys are split
  *   other tiles    not split
  * Either goes to the tensor cores (attend_decode.cu, attend_prefill.cu) in fast mode over a 16-bit cache, and to the
  * general kernel otherwise.
  *
- * General kernel: 128 threads do one item, STEP keys at a time. Scores: K is widened into shared memory, a lane does one
- * key against 4 rows. Output: a thread owns columns of the head and reads V straight from memory, only where some row
- * sees it, so that what was never written is never touched. */
+ * General kernel: 128 threads do one item, STEP keys at a time. Scores: K is widened into shared memory, a lane does
+ * one key against 4 rows. Output: a thread owns columns of the head and reads V straight from memory, only where some
+ * row sees it, so that what was never written is never touched. */
 #include "backend/cuda/attend.h"
 
 enum { THREADS = 128, STEP = 32 };
@@ -60,10 +60,10 @@ template <int T> CU_DEV void load_k(const cu_att &a, const uint8_t *page, int t0
         }
 }
 
-/* A warp's 4 rows against STEP keys from position pos on, a lane each: weights into p, factors for what was summed before
- * into keep; m, l: of the 4 rows. */
-CU_DEV void scores(const cu_att &a, const float *q, const float *k, const cu_att_sees *sees, int pos, float *m, float *l,
-                   float *p, float *keep) {
+/* A warp's 4 rows against STEP keys from position pos on, a lane each: weights into p, factors for what was summed
+ * before into keep; m, l: of the 4 rows. */
+CU_DEV void scores(const cu_att &a, const float *q, const float *k, const cu_att_sees *sees, int pos, float *m,
+                   float *l, float *p, float *keep) {
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, kst = k_stride(a.hp);
     float s[4] = {0, 0, 0, 0};
     for (int c = 0; c < a.hp; c += 4) {
@@ -139,9 +139,10 @@ template <int HD, int T> __global__ void __launch_bounds__(THREADS) attend_any(c
         cu_att_span(it, STEP, &from, &to);
         const int32_t *pages = a.page + (int64_t)it.t.seq * a.page_stride;
         for (int pos = from; pos < to; pos += STEP) {
-            const int page = pages[pos / FA_PAGE], t0 = max(it.lo - pos, 0), t1 = page < 0 ? 0 : min(to - pos, (int)STEP);
-            const int64_t at = page * a.page_bytes + it.head * a.head_bytes +
-                               (int64_t)(pos % FA_PAGE) * a.hd * (T == FA_F32 ? 4 : 2);
+            const int page = pages[pos / FA_PAGE], t0 = max(it.lo - pos, 0),
+                      t1 = page < 0 ? 0 : min(to - pos, (int)STEP);
+            const int64_t at =
+                page * a.page_bytes + it.head * a.head_bytes + (int64_t)(pos % FA_PAGE) * a.hd * (T == FA_F32 ? 4 : 2);
             load_k<T>(a, a.k + at, t0, t1, k);
             __syncthreads();
             scores(a, q, k, sees, pos, m, l, p, keep);
@@ -202,22 +203,26 @@ static int64_t items_wanted(const fa_cuda *cu, int64_t units) {
     return 2 * units < grid ? grid - units : 4 * grid;
 }
 
-static int slot_floats(int prow, int head_dim) { return prow * (ceil_div(head_dim, 4) * 4) + ceil_div(2 * prow, 4) * 4; }
+static int slot_floats(int prow, int head_dim) {
+    return prow * (ceil_div(head_dim, 4) * 4) + ceil_div(2 * prow, 4) * 4;
+}
 
-/* At most 2 * items_wanted slots are used (tiles that are cut have more than half of chunk pages a split); rows are taken
- * as those of one query row, and tiles with more get fewer splits. */
+/* At most 2 * items_wanted slots are used (tiles that are cut have more than half of chunk pages a split); rows are
+ * taken as those of one query row, and tiles with more get fewer splits. */
 static int64_t part_bytes(const fa_cuda *cu, const fa_rec *r) {
     const fa_attend_param *p = &r->p.attend;
     const int n_kv = (int)p->kv->n_head, group = p->n_head / n_kv;
     const int64_t units = r->in[0].dim[0] * n_kv * ceil_div(group, ATT_ROWS);
-    return 2 * items_wanted(cu, units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim) * (int64_t)sizeof(float);
+    return 2 * items_wanted(cu, units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim) *
+           (int64_t)sizeof(float);
 }
 
 static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const fa_attend_param *p = &r->p.attend;
     const fa_dtype kv = p->kv->dtype, q = (fa_dtype)r->in[0].dtype, out = (fa_dtype)r->out.dtype;
     if (p->head_dim < 2 || p->head_dim > 512 || p->head_dim % 2)
-        return fa_fail(err, FFAI_ENOTSUP, "attend: head_dim %d: the GPU has kernels for even sizes up to 512", p->head_dim);
+        return fa_fail(err, FFAI_ENOTSUP, "attend: head_dim %d: the GPU has kernels for even sizes up to 512",
+                       p->head_dim);
     if (kv != FA_F32 && kv != FA_F16 && kv != FA_BF16)
         return fa_fail(err, FFAI_ENOTSUP, "attend: no kernel for a cache of type %s", fa_dtype_name(kv));
     if ((q != FA_F32 && q != FA_BF16) || (out != FA_F32 && out != FA_BF16))
@@ -285,7 +290,8 @@ static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int 
     a.slot_floats = slot_floats(a.prow, a.hd);
     const int64_t per_tile = (int64_t)a.n_kv * a.n_rt, units = (n_tile - tile0) * per_tile;
     if (units > INT32_MAX) {
-        cu_fail(cu, FFAI_ELIMIT, "attend: %d tiles of %d heads are more than one launch takes", n_tile - tile0, a.n_head);
+        cu_fail(cu, FFAI_ELIMIT, "attend: %d tiles of %d heads are more than one launch takes", n_tile - tile0,
+                a.n_head);
         return;
     }
     if (max_q > ATT_FEW) {

@@ -1,15 +1,16 @@
-/* What the attention kernels share: how a launch's work is cut into items, which positions a row sees, and how a block's
- * result becomes output.
+/* What the attention kernels share: how a launch's work is cut into items, which positions a row sees, and how a
+ * block's result becomes output.
  *
- * A unit of work is 16 rows of one query tile for one kv head. Row r of a tile is query row r / group and head r % group
- * of the group, so that the heads that share keys stand together and K and V are read once for all of them. Units of
- * decode tiles (few query rows) are cut along the keys into splits of whole pages. How many is decided on the device: the
- * host gives the number of splits that would fill the machine (n_part), the kernel shares it out by the lengths of the
- * batch, and blocks without an item leave. So a launch's geometry does not depend on lengths and can be replayed.
+ * A unit of work is 16 rows of one query tile for one kv head. Row r of a tile is query row r / group and head r %
+ * group of the group, so that the heads that share keys stand together and K and V are read once for all of them. Units
+ * of decode tiles (few query rows) are cut along the keys into splits of whole pages. How many is decided on the
+ * device: the host gives the number of splits that would fill the machine (n_part), the kernel shares it out by the
+ * lengths of the batch, and blocks without an item leave. So a launch's geometry does not depend on lengths and can be
+ * replayed.
  *
  * Scores live in the base-2 domain: s2 = log2(e) * softcap(scale * q k), weights are 2^(s2 - m). A partial result of a
- * split is, per row, the maximum m, the sum l and the unnormalised output; the last block of a unit merges them in order
- * of the splits, so results do not depend on timing. */
+ * split is, per row, the maximum m, the sum l and the unnormalised output; the last block of a unit merges them in
+ * order of the splits, so results do not depend on timing. */
 #ifndef FA_CUDA_ATTEND_H
 #define FA_CUDA_ATTEND_H
 
@@ -38,10 +39,10 @@ typedef struct cu_att {
     float scale2;    /* scale * log2(e) */
     float cap, rcap; /* softcap * log2(e) (0: none), scale / softcap */
     int n_head, n_kv, group, hd, page_stride, q_bf16, out_bf16, exact;
-    int n_dec;         /* tiles below are sequences of one row: tile, sequence and row are the same number */
-    int tile0, n_tile; /* the tiles of this launch: [tile0, n_tile) */
-    int n_rt;          /* 16-row parts of a tile */
-    int n_part;        /* splits to share out among the tiles; 0: one split each, items name units directly */
+    int n_dec;                 /* tiles below are sequences of one row: tile, sequence and row are the same number */
+    int tile0, n_tile;         /* the tiles of this launch: [tile0, n_tile) */
+    int n_rt;                  /* 16-row parts of a tile */
+    int n_part;                /* splits to share out among the tiles; 0: one split each, items name units directly */
     int prow, hp, slot_floats; /* rows of a partial, hd rounded up to 4 */
 } cu_att;
 
@@ -281,9 +282,9 @@ CU_DEV void cu_att_merge(const cu_att &a, const cu_att_item &it, float *w) {
     }
 }
 
-/* The end of an item. Shared: acc [nw, ATT_ROWS, lda] unnormalised outputs of nw groups of warps that saw different keys,
- * m and l [nw, ATT_ROWS]; ready after a barrier. w: ATT_MERGE_BYTES of shared memory, may lie over acc. Called by all
- * threads of the block; the shared memory may be used again when it returns. */
+/* The end of an item. Shared: acc [nw, ATT_ROWS, lda] unnormalised outputs of nw groups of warps that saw different
+ * keys, m and l [nw, ATT_ROWS]; ready after a barrier. w: ATT_MERGE_BYTES of shared memory, may lie over acc. Called by
+ * all threads of the block; the shared memory may be used again when it returns. */
 CU_DEV void cu_att_finish(const cu_att &a, const cu_att_item &it, const float *acc, int lda, int nw, float *m, float *l,
                           float *w) {
     __shared__ int last;
@@ -351,8 +352,8 @@ template <int KV> CU_DEV void cu_att_mma(float d[4], const uint32_t a[4], const 
         cu_mma_f16(d, a, b);
 }
 
-/* Tensor core kernels for a 16-bit cache (kv: its type) with rows of whole 16-byte pieces; false when the device has too
- * little shared memory for them. Nothing is launched then. */
+/* Tensor core kernels for a 16-bit cache (kv: its type) with rows of whole 16-byte pieces; false when the device has
+ * too little shared memory for them. Nothing is launched then. */
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid); /* attend_decode.cu: ATT_FEW rows or less */
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv);          /* attend_prefill.cu */
 

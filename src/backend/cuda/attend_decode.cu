@@ -1,13 +1,15 @@
 /* Attention of decode steps on tensor cores: few rows against long keys, in the cache's 16-bit type with f32 sums.
  *
- * A block of 4 warps does one item: the 16 rows of a unit (query rows times the heads of a group; rows that do not exist
- * are zero) against a split's keys, a stage of WT * 16 keys at a time. The warps are WT key groups of WD column groups:
- * warp (wt, wd) copies, with cp.async, columns [wd * DIMS, + DIMS) of its 16 keys and values of each stage and reads no
- * other, so stages need no barrier of the block; STAGES of them are under way. With WD > 1 (head sizes above 128, whose
- * accumulators do not fit one warp) the partial scores of a key group's warps are added through shared memory.
+ * A block of 4 warps does one item: the 16 rows of a unit (query rows times the heads of a group; rows that do not
+ * exist are zero) against a split's keys, a stage of WT * 16 keys at a time. The warps are WT key groups of WD column
+ * groups: warp (wt, wd) copies, with cp.async, columns [wd * DIMS, + DIMS) of its 16 keys and values of each stage and
+ * reads no other, so stages need no barrier of the block; STAGES of them are under way. With WD > 1 (head sizes above
+ * 128, whose accumulators do not fit one warp) the partial scores of a key group's warps are added through shared
+ * memory.
  *
  * Arithmetic: a multiprocessor takes about 14 bytes a cycle from memory, which is one 16x8x16 product per 18 cycles for
- * K and one for V: the tensor cores are nearly idle and what counts is bytes under way, 2 blocks of 2 stages of 32 KiB. */
+ * K and one for V: the tensor cores are nearly idle and what counts is bytes under way, 2 blocks of 2 stages of 32 KiB.
+ */
 #include "backend/cuda/attend.h"
 
 enum { THREADS = 128 };
@@ -94,9 +96,7 @@ template <int WD> CU_DEV void exchange(float *x, float (*s)[4]) {
 }
 
 /* Running maximum and (this lane's part of the) sum of rows g and g + 8, and the output columns of this warp. */
-template <int DIMS> struct rows_state {
-    float m[2], l[2], acc[DIMS / 8][4];
-};
+template <int DIMS> struct rows_state { float m[2], l[2], acc[DIMS / 8][4]; };
 
 /* Scores of 16 keys to weights, packed as the left factor of the product with V; earlier sums are scaled. */
 template <int DIMS, int KV> CU_DEV void soften(rows_state<DIMS> *st, float (*s)[4], uint32_t *p) {
@@ -154,7 +154,8 @@ CU_DEV void put_state(const cu_att &a, rows_state<DIMS> *st, int wt, int wd, flo
         for (int i = 0; i < DIMS / 8; i++) {
             const int c = wd * DIMS + 8 * i + 2 * t;
             if (c < a.hp)
-                *(float2 *)(acc + (wt * ATT_ROWS + r) * lda + c) = make_float2(st->acc[i][2 * h], st->acc[i][2 * h + 1]);
+                *(float2 *)(acc + (wt * ATT_ROWS + r) * lda + c) =
+                    make_float2(st->acc[i][2 * h], st->acc[i][2 * h + 1]);
         }
     }
 }
@@ -230,7 +231,8 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
 }
 
 template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
-    const size_t stages = (size_t)STAGES * 4 * 2 * 16 * (HD / WD) * 2, ends = (size_t)(4 / WD) * ATT_ROWS * (HD + 8) * 4;
+    const size_t stages = (size_t)STAGES * 4 * 2 * 16 * (HD / WD) * 2,
+                 ends = (size_t)(4 / WD) * ATT_ROWS * (HD + 8) * 4;
     const size_t fixed = 1024 + (WD > 1 ? 8192 : 0); /* at least what the kernel declares */
     size_t smem = stages > ends ? stages : ends;
     if (smem < (size_t)ATT_MERGE_BYTES) smem = (size_t)ATT_MERGE_BYTES;

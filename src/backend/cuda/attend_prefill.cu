@@ -1,12 +1,12 @@
-/* Attention of prompts on tensor cores, in the cache's 16-bit type with f32 sums (flash attention: one pass over the keys
- * with a running maximum and sum).
+/* Attention of prompts on tensor cores, in the cache's 16-bit type with f32 sums (flash attention: one pass over the
+ * keys with a running maximum and sum).
  *
- * A block does one query tile (64 rows) of MT heads that share their keys: warp w of a group of 4 has rows [16 w, + 16) of
- * each of the MT heads, so that a fragment of K or V read from shared memory serves MT products, and K and V come from
- * the second-level cache once for MT heads. Head sizes above 256 have WD groups of 4 warps with DV output columns each,
- * which all compute the scores. Blocks of KB keys (KB divides a page) are copied with cp.async while the one before is
- * worked on. q stays in registers where there is room and in shared memory elsewhere. Blocks that see the most keys, the
- * late tiles, start first; heads of one group are neighbours in the grid.
+ * A block does one query tile (64 rows) of MT heads that share their keys: warp w of a group of 4 has rows [16 w, + 16)
+ * of each of the MT heads, so that a fragment of K or V read from shared memory serves MT products, and K and V come
+ * from the second-level cache once for MT heads. Head sizes above 256 have WD groups of 4 warps with DV output columns
+ * each, which all compute the scores. Blocks of KB keys (KB divides a page) are copied with cp.async while the one
+ * before is worked on. q stays in registers where there is room and in shared memory elsewhere. Blocks that see the
+ * most keys, the late tiles, start first; heads of one group are neighbours in the grid.
  *
  * Keys outside of what the tile sees become zeros while they are copied, so that a weight of 0 meets no NaN of memory
  * that was never written; within, what a row does not see is masked, only in blocks that some row of the warp does not
@@ -15,9 +15,7 @@
 
 /* 16-byte pieces of rows of HD elements, placed so that 8 lanes that read one piece of 8 rows meet all banks: swizzled,
  * or with an odd pitch. */
-template <int HD> struct pieces {
-    static constexpr int n = HD / 8, pitch = n % 8 ? n | 1 : n;
-};
+template <int HD> struct pieces { static constexpr int n = HD / 8, pitch = n % 8 ? n | 1 : n; };
 template <int HD> CU_DEV int piece(int r, int c) {
     return r * pieces<HD>::pitch + (pieces<HD>::n % 8 ? c : c ^ (r & 7));
 }
@@ -66,7 +64,8 @@ CU_DEV bounds find_bounds(const cu_att &a, const cu_att_tile &t, int r0) {
 
 /* Begins to copy keys and values of positions [pos, pos + KB), zeros for those outside of [lo, hi). at: bytes of the
  * page's head within the planes. */
-template <int HD, int KB, int THREADS> CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uint4 *k) {
+template <int HD, int KB, int THREADS>
+CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uint4 *k) {
     constexpr int CH = HD / 8, N = KB * CH;
     static_assert(N % THREADS == 0, "whole rounds");
     uint4 *v = k + KB * pieces<HD>::pitch;
@@ -86,18 +85,21 @@ CU_DEV int64_t row_at(const cu_att &a, const cu_att_tile &t, int head, int r) {
 }
 
 /* q of the tile to shared memory: row m * 64 + r is query row r of head + m. */
-template <int HD, int MT, int THREADS, int KV> CU_DEV void store_q(const cu_att &a, const cu_att_tile &t, int head, uint4 *q) {
+template <int HD, int MT, int THREADS, int KV>
+CU_DEV void store_q(const cu_att &a, const cu_att_tile &t, int head, uint4 *q) {
     for (int e = (int)threadIdx.x; e < MT * CU_ATTEND_TILE * (HD / 8); e += THREADS) {
         const int row = e / (HD / 8), c = e % (HD / 8), r = row % CU_ATTEND_TILE;
         const int64_t at = row_at(a, t, head + row / CU_ATTEND_TILE, r);
         const bool there = r < t.nq;
-        q[piece<HD>(row, c)] = make_uint4(cu_att_q_pair<KV>(a, at, 8 * c, there), cu_att_q_pair<KV>(a, at, 8 * c + 2, there),
-                                          cu_att_q_pair<KV>(a, at, 8 * c + 4, there), cu_att_q_pair<KV>(a, at, 8 * c + 6, there));
+        q[piece<HD>(row, c)] =
+            make_uint4(cu_att_q_pair<KV>(a, at, 8 * c, there), cu_att_q_pair<KV>(a, at, 8 * c + 2, there),
+                       cu_att_q_pair<KV>(a, at, 8 * c + 4, there), cu_att_q_pair<KV>(a, at, 8 * c + 6, there));
     }
 }
 
 /* Left factors of q k^T for the warp's rows: fragments of 16 columns. */
-template <int HD, int KV> CU_DEV void load_q(const cu_att &a, const cu_att_tile &t, int head, int r0, uint32_t (*q)[4]) {
+template <int HD, int KV>
+CU_DEV void load_q(const cu_att &a, const cu_att_tile &t, int head, int r0, uint32_t (*q)[4]) {
     const int lane = (int)threadIdx.x % CU_WARP;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -179,7 +181,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     CU_DYN_SMEM(smem);
     cu_pdl_launch();
     cu_pdl_wait();
-    const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, r0 = warp % 4 * 16, c0 = warp / 4 * DV;
+    const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, r0 = warp % 4 * 16,
+              c0 = warp / 4 * DV;
     const int per = a.n_head / MT, head = (int)blockIdx.x % per * MT;
     const cu_att_tile t = cu_att_tile_of(a, a.n_tile - 1 - (int)blockIdx.x / per);
     const bounds b = find_bounds(a, t, r0);
@@ -191,8 +194,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
         if (step < n) {
             const int pos = from + step * KB, page = ahead;
             if (step + 1 < n) ahead = table[(pos + KB) / FA_PAGE];
-            copy_block<HD, KB, THREADS>(a, page * a.page_bytes + head / a.group * a.head_bytes, pos, b.lo, page < 0 ? 0 : b.hi,
-                                        stages + step % 2 * 2 * S::plane);
+            copy_block<HD, KB, THREADS>(a, page * a.page_bytes + head / a.group * a.head_bytes, pos, b.lo,
+                                        page < 0 ? 0 : b.hi, stages + step % 2 * 2 * S::plane);
         }
         cu_cp_commit();
     };
@@ -204,7 +207,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     } else {
         store_q<HD, MT, THREADS, KV>(a, t, head, shared_q);
     }
-    const cu_att_sees sees[2] = {cu_att_row(a, t, (r0 + lane / 4) * a.group), cu_att_row(a, t, (r0 + lane / 4 + 8) * a.group)};
+    const cu_att_sees sees[2] = {cu_att_row(a, t, (r0 + lane / 4) * a.group),
+                                 cu_att_row(a, t, (r0 + lane / 4 + 8) * a.group)};
     float acc[MT][DV / 8][4] = {}, top[MT][2], sum[MT][2];
 #pragma unroll
     for (int m = 0; m < MT; m++) {
@@ -229,7 +233,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
 #pragma unroll
                         for (int e = 0; e < 4; e++) f[m][e] = q[S::qreg ? m : 0][S::qreg ? i : 0][e];
                     } else {
-                        cu_ldmatrix_x4(f[m], shared_q + piece<HD>(m * CU_ATTEND_TILE + r0 + lane % 16, 2 * i + lane / 16));
+                        cu_ldmatrix_x4(f[m],
+                                       shared_q + piece<HD>(m * CU_ATTEND_TILE + r0 + lane % 16, 2 * i + lane / 16));
                     }
                 }
 #pragma unroll
@@ -266,7 +271,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
 #pragma unroll
                 for (int m = 0; m < MT; m++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) p[m][e] = pack<KV>(s[m][2 * j + e / 2][e % 2 * 2], s[m][2 * j + e / 2][e % 2 * 2 + 1]);
+                    for (int e = 0; e < 4; e++)
+                        p[m][e] = pack<KV>(s[m][2 * j + e / 2][e % 2 * 2], s[m][2 * j + e / 2][e % 2 * 2 + 1]);
 #pragma unroll
                 for (int i = 0; i < DV / 16; i++) {
                     uint32_t x[4];

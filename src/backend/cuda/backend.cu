@@ -11,15 +11,6 @@ extern "C" {
 #include <stdio.h>
 #include <string.h>
 
-const char *cu_op_name(int op) {
-    static const char *const names[] = {
-#define FA_X(id, text) text,
-        FA_OPS(FA_X)
-#undef FA_X
-    };
-    return op < FA_OP_COUNT ? names[op] : "?";
-}
-
 /* ---- errors of launches ---- */
 
 void cu_fail(fa_cuda *cu, int code, const char *fmt, ...) {

@@ -77,7 +77,8 @@ struct cu_blas {
     cublasLtMatmulDesc_t desc[2][2]; /* [bf16][bias] */
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulPreference_t pref;
-    void *space;      /* [WORKSPACE] device */
+    void *space; /* [WORKSPACE] device */
+    bool opened;
     fa_error missing; /* code != 0: why there is no library; message for whoever needs it */
     uint64_t clock;
     slot table[SLOTS];
@@ -86,7 +87,8 @@ struct cu_blas {
 /* ---- opening ---- */
 
 static void *open_library(void) {
-    static const char *const dir[] = {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/lib/", "/opt/cuda/lib64/"};
+    static const char *const dir[] = {"", "/usr/local/cuda/lib64/", "/usr/local/cuda/lib/",
+                                      "/usr/local/cuda/targets/x86_64-linux/lib/", "/opt/cuda/lib64/"};
     static const char *const name[] = {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"};
     char path[256];
     for (const char *d : dir) {
@@ -106,8 +108,8 @@ static int find_functions(struct cu_blas *b) {
         return fa_fail(
             &b->missing, FFAI_ENOTSUP,
             "prefill on the GPU needs cuBLASLt of CUDA 12 or 13, which was not found: libcublasLt.so.13, .so.12 "
-            "or .so, in the loader's paths, /usr/local/cuda/lib64, /usr/local/cuda/lib or /opt/cuda/lib64; "
-            "LD_LIBRARY_PATH can name its folder");
+            "or .so, in the loader's paths and under /usr/local/cuda and /opt/cuda; LD_LIBRARY_PATH can name its "
+            "folder");
 #define FA_X(f)                                                                                                        \
     b->f = (decltype(&cublasLt##f))dlsym(b->lib, "cublasLt" #f);                                                       \
     if (!b->f)                                                                                                         \
@@ -143,18 +145,28 @@ static int make_descriptors(struct cu_blas *b) {
     return rc ? failed(b, rc, "descriptors") : 0;
 }
 
-/* Fails only for want of memory: a missing library is told by cu_blas_ready to those who need it. */
+/* The library takes tenths of a second to open, so that waits until a record needs it; its memory does not, so that
+ * later allocations leave room for it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err) {
     struct cu_blas *b = FA_NEW(struct cu_blas);
     if (!cu->be.panel_bytes) cu->be.panel_bytes = CU_PANEL_BYTES;
     if (!b) return fa_fail(err, FFAI_ENOMEM, "%s: out of memory", cu->dev->name);
     cu->blas = b;
-    if (find_functions(b)) return 0;
-    cublasStatus_t rc = b->Create(&b->handle);
-    if (rc) return failed(b, rc, "cublasLtCreate"), 0;
-    if (make_descriptors(b)) return 0;
     b->space = cu->dev->d.alloc(&cu->dev->d, WORKSPACE, "workspace of matrix products", err);
     return b->space ? 0 : FFAI_ENOMEM;
+}
+
+int cu_blas_ready(const fa_cuda *cu, fa_error *err) {
+    struct cu_blas *b = cu->blas;
+    if (!b->opened) {
+        b->opened = true;
+        if (!find_functions(b)) {
+            cublasStatus_t rc = b->Create(&b->handle);
+            if (rc) failed(b, rc, "cublasLtCreate");
+        }
+        if (!b->missing.code) make_descriptors(b);
+    }
+    return b->missing.code ? fa_fail(err, b->missing.code, "%s", b->missing.msg) : 0;
 }
 
 void cu_blas_free(fa_cuda *cu) {
@@ -171,11 +183,6 @@ void cu_blas_free(fa_cuda *cu) {
     if (b->lib) dlclose(b->lib);
     fa_free(b);
     cu->blas = NULL;
-}
-
-int cu_blas_ready(const fa_cuda *cu, fa_error *err) {
-    const struct cu_blas *b = cu->blas;
-    return b && b->missing.code ? fa_fail(err, b->missing.code, "%s", b->missing.msg) : 0;
 }
 
 /* ---- products ---- */
@@ -240,10 +247,7 @@ static slot *slot_of(struct cu_blas *b, const shape *s) {
 
 bool cu_blas_product(fa_cuda *cu, const cu_product *p) {
     struct cu_blas *b = cu->blas;
-    if (!b || b->missing.code) {
-        cu_fail(cu, FFAI_ENOTSUP, "%s", b ? b->missing.msg : "no matrix library");
-        return true;
-    }
+    if (cu_blas_ready(cu, &cu->err)) return true;
     const shape s = shape_of(p);
     const cublasLtMatmulDesc_t desc = b->desc[s.type == FA_BF16][s.bias];
     slot *t = slot_of(b, &s);

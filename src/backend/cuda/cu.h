@@ -102,7 +102,7 @@ void cu_gemm(fa_cuda *cu, const cu_product *p);
 void cu_gemm_plain(fa_cuda *cu, const cu_product *p); /* by our own kernel: what the library computes, any shape */
 int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu */
 
-/* blas.cu: the matrix library (cuBLASLt), opened at run time. It is not missed before a record needs it. */
+/* blas.cu: the matrix library (cuBLASLt), opened when the first record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
 int cu_blas_ready(const fa_cuda *cu, fa_error *err);      /* < 0: why there is none */
@@ -146,7 +146,7 @@ void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed);
 void cu_vm_free(cu_device *dev);
 
 /* backend.cu */
-const char *cu_op_name(int op);
+static inline const char *cu_op_name(int op) { return fa_op_name((fa_op)op); }
 int cu_backend_create(fa_device *d, fa_backend **out, const fa_backend_opts *o, fa_error *err);
 /* All records of a program, one after the other. tap: where TAP records go, NULL: nowhere. */
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err);

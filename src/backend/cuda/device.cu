@@ -164,26 +164,26 @@ static void arch_list(char *text, size_t size) {
         at += (size_t)snprintf(text + at, size - at, "%ssm_%d", i ? " " : "", archs[i] / 10);
 }
 
-/* The driver's own version, "580.95.05", from its management library or the kernel's text about it; "" when neither is
- * there. */
+/* The driver's own version, "580.95.05", from the kernel or, where a container hides that, from the management library;
+ * "" when neither knows. */
 static void driver_text(char *text, size_t size) {
+    FILE *f = fopen("/sys/module/nvidia/version", "r");
     text[0] = 0;
-    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (lib) {
-        int (*init)(void) = (int (*)(void))dlsym(lib, "nvmlInit_v2");
-        int (*version)(char *, unsigned) = (int (*)(char *, unsigned))dlsym(lib, "nvmlSystemGetDriverVersion");
-        int (*stop)(void) = (int (*)(void))dlsym(lib, "nvmlShutdown");
-        if (init && version && stop && init() == 0) {
-            if (version(text, (unsigned)size) != 0) text[0] = 0;
-            stop();
-        }
-        dlclose(lib);
+    if (f) {
+        if (!fgets(text, (int)size, f)) text[0] = 0;
+        text[strcspn(text, "\r\n")] = 0;
+        fclose(f);
     }
-    FILE *f = text[0] ? NULL : fopen("/sys/module/nvidia/version", "r");
-    if (!f) return;
-    if (!fgets(text, (int)size, f)) text[0] = 0;
-    text[strcspn(text, "\r\n")] = 0;
-    fclose(f);
+    void *lib = text[0] ? NULL : dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!lib) return;
+    int (*init)(void) = (int (*)(void))dlsym(lib, "nvmlInit_v2");
+    int (*version)(char *, unsigned) = (int (*)(char *, unsigned))dlsym(lib, "nvmlSystemGetDriverVersion");
+    int (*stop)(void) = (int (*)(void))dlsym(lib, "nvmlShutdown");
+    if (init && version && stop && init() == 0) {
+        if (version(text, (unsigned)size) != 0) text[0] = 0;
+        stop();
+    }
+    dlclose(lib);
 }
 
 /* Why there is no device, given the answer to the question how many there are. */

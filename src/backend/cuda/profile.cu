@@ -110,7 +110,7 @@ static void add_kernel(fa_kernel_time *list, const char *kernel, int op, double 
 
 /* Marks [from, to) are of record r; to is the mark after them. */
 static int add_record(fa_cuda *cu, const fa_rec *r, int from, int to, const fa_run_opts *opts, fa_error *err) {
-    const mark *m = cu->profile->m;
+    const mark *m = cu->profile_mem->m;
     double kernels = 0, all = 0;
     int n_kernel = 0;
     for (int i = from; i < to; i++) {
