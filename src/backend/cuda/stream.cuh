@@ -4,8 +4,8 @@
  *
  * Geometry. A tile is 8 neighbouring rows of a weight, over all its columns. The grid is about one block per
  * multiprocessor; block b takes tiles b, b + grid, ... The columns are cut into steps of F::COLS; warp i of a block
- * takes steps i, i + warps, ... of each of its tiles. Each warp has a ring of CU_RING slots in shared memory, a slot
- * holding what one step reads: cp.async keeps CU_RING - 1 steps of the warp in flight, across the ends of tiles and
+ * takes steps i, i + warps, ... of each of its tiles. Each warp has a ring of F::RING slots in shared memory, a slot
+ * holding what one step reads: cp.async keeps F::RING - 1 steps of the warp in flight, across the ends of tiles and
  * beginning before the kernel that comes before has finished (only weights are read then). Then the input rows are put
  * into shared memory ([M, columns of a chunk] as bf16, f32 in exact mode; normalised but for the factor 1 / rms, which
  * the results are multiplied by), the steps are multiplied, the warps' partial sums of a tile meet in shared memory in
@@ -36,6 +36,11 @@
  * All are CU_FMT (static device functions). CU_STREAM_FMT(name, F) is the format's row of a table in the .cu file that
  * has it, whose cu_stream_find_* returns that row for the weights it fits; name is what profiles show.
  *
+ *   RING, CODES              slots of a warp's ring; CODES: 16-bit input is staged for formats of codes: within every 8
+ * columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
+ * columns stand the sums of each 16 of them (as rounded) as f32. fast then has two arguments more, after xh: xs and xsh,
+ * the sums of the step's columns for input rows g and g + 8.
+ *
  * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
  * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
 #ifndef FA_CUDA_STREAM_CUH
@@ -45,7 +50,6 @@
 
 enum {
     CU_TILE = 8,  /* weight rows of a tile */
-    CU_RING = 8,  /* slots of a warp's ring, a power of two */
     CU_PARTS = 3, /* weights of a record */
     CU_FAST8 = 0, /* kinds of the kernel: bf16 input, up to 8 rows */
     CU_FAST16,    /* 9 to 16 rows */
@@ -70,7 +74,7 @@ typedef struct cu_mat {
     const uint8_t *codes, *scales, *biases;
     int64_t row_bytes, scale_row_bytes;
     int rows, cols;
-    int bits, group, scale_dtype;
+    int bits, group, scale_dtype, fmt;
 } cu_mat;
 
 typedef struct cu_part {
@@ -105,7 +109,8 @@ typedef void cu_stream_fn(const cu_stream_args a);
 
 typedef struct cu_stream_fmt {
     const char *name;
-    int cols, slot, warps;
+    int cols, slot, warps, ring;
+    int line; /* elements that a step takes in a 16-bit input row */
     cu_stream_fn *kernel[CU_STREAM_KINDS];
 } cu_stream_fmt;
 
@@ -114,7 +119,7 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.c
 
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, {                                                                            \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, F::CODES ? F::COLS + F::COLS / 8 : F::COLS, {                                                                            \
             cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
                 cu_stream_kernel<F, CU_EXACT16>                                                                        \
         }                                                                                                              \
@@ -177,7 +182,7 @@ CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
     return job;
 }
 
-/* Where a warp's loads are: the same steps in the same order as its arithmetic, CU_RING - 1 ahead. */
+/* Where a warp's loads are: the same steps in the same order as its arithmetic, F::RING - 1 ahead. */
 template <class F> struct cu_feed {
     typename F::cursor cur;
     int chunk, job, part, step, end, n_job; /* end: of the chunk's steps; chunk == a.n_chunk: nothing is left */
@@ -311,6 +316,29 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
     }
 }
 
+/* For formats of codes: the staged columns in their order, and their sums. A thread takes 16 columns. */
+CU_DEV const float *cu_stream_sums(const cu_stream_args &a, int cols, const uint16_t *xs, int m, int k) {
+    return (const float *)(xs + m * a.ldx + a.chunk * cols) + k / 16;
+}
+CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols, int c, uint16_t *xs) {
+    const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16;
+#pragma unroll 1
+    for (int i = (int)threadIdx.x; i < a.M * n; i += (int)blockDim.x) {
+        const int m = i / n, k = i % n * 16;
+        uint4 *p = (uint4 *)(xs + m * a.ldx + k);
+        float s = 0;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const uint4 v = p[h];
+            s += ((cu_bf16_lo(v.x) + cu_bf16_hi(v.x)) + (cu_bf16_lo(v.y) + cu_bf16_hi(v.y))) +
+                 ((cu_bf16_lo(v.z) + cu_bf16_hi(v.z)) + (cu_bf16_lo(v.w) + cu_bf16_hi(v.w)));
+            p[h] = make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
+                              __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+        }
+        *(float *)cu_stream_sums(a, cols, xs, m, k) = s;
+    }
+}
+
 /* For sums that left the range of float: rare, so that its code stays out of the way. */
 CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) {
     return cu_warp_inv_rms(x, n, eps);
@@ -431,14 +459,14 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
     cu_pdl_launch();
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_tile = cu_stream_tiles(a), n_job = a.paired ? 2 * n_tile : n_tile;
-    uint8_t *ring = smem + warp * CU_RING * F::SLOT;
+    uint8_t *ring = smem + warp * F::RING * F::SLOT;
     uint16_t *xb = (uint16_t *)(smem + a.at_x);
     float *xf = (float *)(smem + a.at_x), *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum),
           *rms = sum + CU_WARP, *keep = (float *)(smem + a.at_keep);
 
     cu_feed<F> feed;
     feed.begin(a, warp, lane, n_job);
-    for (int i = 0; i < CU_RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
+    for (int i = 0; i < F::RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
     if (a.norm.w) /* a line of the norm's weight per thread and block, so that all of it waits in the second-level cache
                    */
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
@@ -452,6 +480,10 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         else
             cu_stream_stage(a, F::COLS, c, xf, sum);
         __syncthreads();
+        if constexpr (FAST && F::CODES) {
+            cu_stream_codes(a, F::COLS, c, xb);
+            __syncthreads();
+        }
         const bool last = c == a.n_chunk - 1;
         if (last && a.norm.on) cu_stream_rms(a, sum, rms); /* read after the barrier of the first tile */
         const int end = min((c + 1) * a.chunk, a.n_step);
@@ -461,18 +493,24 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
             const cu_part &p = a.part[job.part];
             float acc[FAST ? 8 : R] = {};
             for (int s = c * a.chunk + warp; s < end; s += n_warp) {
-                cu_cp_wait<CU_RING - 2>();
+                cu_cp_wait<F::RING - 2>();
                 __syncwarp(); /* the slot's loads are there for all lanes, and the slot before is no longer read */
-                feed.issue(a, ring + ((slot + CU_RING - 1) & (CU_RING - 1)) * F::SLOT, warp, lane);
+                feed.issue(a, ring + (slot ? slot - 1 : F::RING - 1) * F::SLOT, warp, lane);
                 const int k = (s - c * a.chunk) * F::COLS;
                 if constexpr (FAST) {
                     const int g = lane / 4;
                     const uint16_t *x = xb + min(g, a.M - 1) * a.ldx + k, *xh = xb + min(g + 8, a.M - 1) * a.ldx + k;
-                    F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, (float(*)[4])acc);
+                    if constexpr (F::CODES) {
+                        const float *xs = cu_stream_sums(a, F::COLS, xb, min(g, a.M - 1), k);
+                        const float *xsh = cu_stream_sums(a, F::COLS, xb, min(g + 8, a.M - 1), k);
+                        F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, xs, xsh, (float(*)[4])acc);
+                    } else {
+                        F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, (float(*)[4])acc);
+                    }
                 } else {
                     F::template exact<R>(ring + slot * F::SLOT, p.w, s, lane, xf + k, a.ldx, R == 1 ? 1 : a.M, acc);
                 }
-                slot = (slot + 1) & (CU_RING - 1);
+                slot = slot + 1 == F::RING ? 0 : slot + 1;
             }
             float *mine = red + (turn * n_warp + warp) * N_OUT;
             if constexpr (FAST) {
