@@ -155,7 +155,7 @@ struct fmt_mxfp4 {
         const uint32_t *codes = (const uint32_t *)(slot + lane / 4 * PITCH) + t;
         const uint2 s0 = *(const uint2 *)(slot + 2 * t * PITCH + ROW);
         const uint2 s1 = *(const uint2 *)(slot + (2 * t + 1) * PITCH + ROW);
-#pragma unroll
+#pragma unroll 4
         for (int i = 0; i < 8; i++) {
             const uint32_t v = codes[4 * i];
             const uint4 b = make_uint4(e2m1_pair(v << 12), e2m1_pair(v << 8), e2m1_pair(v << 4), e2m1_pair(v));
