@@ -82,8 +82,8 @@ static const hn_seq one[] = {{.past = 0, .n = 1}}, short63[] = {{.past = 62, .n 
                     mid[] = {{.past = 699, .n = 1}}, far[] = {{.past = 2999, .n = 1}};
 static const hn_seq decode[] = {
     {.past = 5, .n = 1}, {.past = 1500, .n = 1}, {.past = 64, .n = 1}, {.past = 0, .n = 1}, {.past = 300, .n = 1}};
-static const hn_seq few[] = {{.past = 130, .n = 3}, {.past = 1023, .n = 8}, {.past = 0, .n = 1}, {.past = 63, .n = 5}};
-static const hn_seq prompt[] = {{.past = 0, .n = 150}}, chunk[] = {{.past = 333, .n = 70}};
+static const hn_seq few[] = {{.past = 130, .n = 3}, {.past = 1023, .n = 16}, {.past = 0, .n = 1}, {.past = 63, .n = 5}};
+static const hn_seq prompt[] = {{.past = 0, .n = 150}}, chunk[] = {{.past = 318, .n = 70}};
 static const hn_seq mixed[] = {
     {.past = 700, .n = 1}, {.past = 63, .n = 1}, {.past = 10, .n = 65}, {.past = 0, .n = 1}, {.past = 400, .n = 40}};
 

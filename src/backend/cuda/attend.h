@@ -18,7 +18,7 @@
 
 enum {
     ATT_ROWS = 16,       /* rows of a unit */
-    ATT_FEW = 8,         /* query rows of a sequence up to which its keys are split */
+    ATT_FEW = 16,        /* query rows of a sequence up to which its keys are split */
     ATT_MIN_PAGES = 4,   /* pages below which a split costs more than it gains */
     ATT_MAX_SPLIT = 256, /* splits of one unit */
     ATT_MERGE_BYTES = ATT_MAX_SPLIT * ATT_ROWS * 4
@@ -151,7 +151,8 @@ CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
             cu_att_range(a, t, 0, t.nq, &lo, &hi);
             n = cu_att_splits(cu_att_pages(lo, hi), chunk);
         }
-        const int cut = n > 1 ? n : 0, sum = cu_att_scan(n), sum_cut = cu_att_scan(cut);
+        const bool one = a.n_tile - first == 1; /* nothing to add up */
+        const int cut = n > 1 ? n : 0, sum = one ? n : cu_att_scan(n), sum_cut = one ? cut : cu_att_scan(cut);
         const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < before + sum);
         if (hit) {
             const int src = __ffs((int)hit) - 1;
@@ -172,6 +173,9 @@ CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
     }
     return false;
 }
+
+/* Has the unit no rows, because its tile has fewer than others? The same for all splits, so nobody counts them. */
+CU_DEV bool cu_att_empty(const cu_att &a, const cu_att_item &it) { return it.rt * ATT_ROWS / a.group >= it.t.nq; }
 
 /* The positions of the item's split: [*from, *to), *from a multiple of step (which divides a page) at or before the
  * first that counts. */

@@ -14,8 +14,8 @@ struct row_cursor {
 };
 
 /* `lane_bytes` between the lanes of a row. */
-CU_DEV row_cursor row_at(const cu_mat &w, int row0, int lane, int lane_bytes, int elem) {
-    const int row = row0 + lane / 4, at = lane % 4 * lane_bytes;
+CU_DEV row_cursor row_at(const cu_mat &w, cu_tile tile, int lane, int lane_bytes, int elem) {
+    const int row = cu_tile_row(tile, lane / 4), at = lane % 4 * lane_bytes;
     row_cursor c;
     c.p = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + at;
     c.n = row < w.rows ? (w.cols * elem + 15) / 16 * 16 - at : 0;
@@ -31,7 +31,7 @@ CU_DEV void row_fetch(uint8_t *slot, const row_cursor &c, int step, int lane, in
 struct fmt_bf16 {
     enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 64);
     }
@@ -70,7 +70,7 @@ template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, co
 struct fmt_f16 {
     enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 64);
     }
@@ -104,7 +104,7 @@ struct fmt_f16 {
 struct fmt_f32 {
     enum { COLS = 32, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 32, 4); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 32, 4); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 16);
     }
@@ -181,6 +181,7 @@ static cu_part part_of(const fa_linear *lin, int tile, int col) {
     p.bias = lin->bias;
     p.tile = tile;
     p.col = col;
+    p.pairs = 0;
     return p;
 }
 
@@ -238,7 +239,9 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     const int step = exact ? f->cols : f->line; /* elements of a step in an input row */
     p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
     a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
-    const int warps = p->run[i].warps = a->n_step < f->warps ? a->n_step : f->warps;
+    /* a thread for every result of a tile at least */
+    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP;
+    const int warps = p->run[i].warps = a->n_step < few ? few : a->n_step < f->warps ? a->n_step : f->warps;
     const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
     const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
     const size_t have = cu->smem_max < (size_t)SMEM_WANT ? cu->smem_max : (size_t)SMEM_WANT, fixed = ring + red + sum;
@@ -297,11 +300,18 @@ static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_s
     return 0;
 }
 
+/* Heads need no second look when nothing normalises them and rotation's pairs fit into tiles. */
+static bool rotates_at_once(const fa_qkv_param *q) {
+    if (q->q_norm || q->k_norm || q->kv->head_dim % CU_TILE) return false;
+    return !q->rope_table || q->interleaved || q->n_pair % 4 == 0;
+}
+
 static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin,
                      const cu_stream_fmt *const *fmt, const cu_batch *b) {
     const int at[3] = {0, (int)lin[0]->w.rows, (int)(lin[0]->w.rows + lin[1]->w.rows)};
     cu_stream_args a = *base;
     a.ld = at[2] + (int)lin[2]->w.rows;
+    const int end = rotates_at_once(&r->p.qkv) ? CU_END_ROTATE : CU_END_HEADS;
     if (b) a.heads = cu_qkv_finish_of(r, b);
     for (int i = 0; i < 3; i++) {
         const fa_linear *same[CU_PARTS];
@@ -310,9 +320,13 @@ static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const
         for (int j = 0; j < i; j++) done |= fmt[j] == fmt[i];
         for (int j = i; j < 3 && !done; j++)
             if (fmt[j] == fmt[i]) same[n] = lin[j], col[n++] = at[j];
-        if (n) add_launch(p, fmt[i], &a, same, col, n, false, CU_END_HEADS);
+        if (!n) continue;
+        add_launch(p, fmt[i], &a, same, col, n, false, end);
+        for (int j = 0; j < n; j++) /* q and k, where pairs lie apart */
+            if (end == CU_END_ROTATE && r->p.qkv.rope_table && !r->p.qkv.interleaved && col[j] != at[2])
+                p->run[p->n - 1].a.part[j].pairs = (int)r->p.qkv.n_pair;
     }
-    p->work = (int64_t)a.M * a.ld * 4;
+    if (end == CU_END_HEADS) p->work = (int64_t)a.M * a.ld * 4;
 }
 
 /* b NULL: only for the sizes. */

@@ -23,9 +23,9 @@ template <int KIND> struct fmt_gguf {
     };
     typedef cu_qcursor cursor;
 
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) {
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) {
         cursor c;
-        cu_qcodes_at(c, w, row0, lane, w.cols / (I::is_k ? 256 : 32) * I::block_bytes);
+        cu_qcodes_at(c, w, tile, lane, w.cols / (I::is_k ? 256 : 32) * I::block_bytes);
         c.scales = NULL;
         c.ns = 0;
         return c;

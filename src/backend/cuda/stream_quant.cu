@@ -26,10 +26,10 @@ template <int BITS, int GROUP, int SIZE> struct fmt_affine {
     CU_FMT int plane_of(const cu_mat &w) { return GROUP ? PLANE : COLS / w.group * size_of(w); }
 
     /* Lanes with even q load scales, with odd q biases: words q / 2, q / 2 + 2, ... of the row. */
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) {
-        const int row = row0 + lane / 4, q = lane % 4, group = GROUP ? GROUP : w.group;
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) {
+        const int row = cu_tile_row(tile, lane / 4), q = lane % 4, group = GROUP ? GROUP : w.group;
         cursor c;
-        cu_qcodes_at(c, w, row0, lane, w.cols / 8 * BITS);
+        cu_qcodes_at(c, w, tile, lane, w.cols / 8 * BITS);
         c.scales = (q & 1 ? w.biases : w.scales) + (int64_t)min(row, w.rows - 1) * w.scale_row_bytes + q / 2 * 4;
         c.ns = row < w.rows ? w.cols / group * size_of(w) - q / 2 * 4 : 0;
         return c;
@@ -107,10 +107,10 @@ struct fmt_mxfp4 {
     };
     typedef cu_qcursor cursor;
 
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) {
-        const int row = row0 + lane / 4, q = lane % 4;
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) {
+        const int row = cu_tile_row(tile, lane / 4), q = lane % 4;
         cursor c;
-        cu_qcodes_at(c, w, row0, lane, w.cols / 2);
+        cu_qcodes_at(c, w, tile, lane, w.cols / 2);
         c.scales = w.scales + (int64_t)min(row, w.rows - 1) * w.scale_row_bytes + q * 4;
         c.ns = row < w.rows && q < 2 ? w.cols / 32 - q * 4 : 0;
         return c;

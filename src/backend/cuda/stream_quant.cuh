@@ -91,8 +91,8 @@ struct cu_qcursor {
     int n, ns; /* bytes from there to the end of the row; <= 0: nothing is read */
 };
 
-CU_DEV void cu_qcodes_at(cu_qcursor &c, const cu_mat &w, int row0, int lane, int row_bytes) {
-    const int row = row0 + lane / 4;
+CU_DEV void cu_qcodes_at(cu_qcursor &c, const cu_mat &w, cu_tile tile, int lane, int row_bytes) {
+    const int row = cu_tile_row(tile, lane / 4);
     c.codes = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + lane % 4 * 16;
     c.n = row < w.rows ? (row_bytes + 15) / 16 * 16 - lane % 4 * 16 : 0;
 }
@@ -141,9 +141,9 @@ struct cu_fmt_exact {
     struct cursor {
         int row;
     };
-    CU_FMT cursor at(const cu_mat &, int row0, int lane) {
+    CU_FMT cursor at(const cu_mat &, cu_tile tile, int lane) {
         cursor c;
-        c.row = row0 + lane / 4;
+        c.row = cu_tile_row(tile, lane / 4);
         return c;
     }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int, int lane) { ((int *)slot)[lane] = c.row; }
