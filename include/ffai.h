@@ -305,6 +305,7 @@ typedef struct ffai_engine_stats {
     /* GPU: decode steps that were timed, and what preparing and beginning them took of the host's thread */
     int64_t host_steps;
     double host_s;
+    int64_t device_picks; /* tokens that the GPU picked by itself; others are sampled on the host */
 } ffai_engine_stats;
 
 FFAI_API void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats);

@@ -42,8 +42,8 @@ typedef struct fa_pick_opts {
     float repeat, presence, frequency; /* 1, 0, 0: off */
     int32_t repeat_from;               /* the penalties look at history [repeat_from, n_history) */
     uint64_t seed;
-    const uint32_t *mask; /* host, [(vocab + 31) / 32], NULL: all are allowed */
-    const int32_t *bias_id; /* host, [n_bias] tokens whose logits are changed first, -inf: banned */
+    const uint32_t *mask;   /* host, [(vocab + 31) / 32], NULL: all are allowed */
+    const int32_t *bias_id; /* host, [n_bias] tokens whose logits are changed first, each once; -inf: banned */
     const float *bias;
     int32_t n_bias;
 } fa_pick_opts;
@@ -55,9 +55,9 @@ struct fa_backend {
     int attend_tile; /* most query rows of an attention tile */
     int max_pages;   /* page_stride of the batches to come; set by the engine before recording */
     int n_thread;
-    fa_device *dev; /* where tensors, caches and weights lie; NULL: host memory */
+    fa_device *dev;     /* where tensors, caches and weights lie; NULL: host memory */
     size_t panel_bytes; /* devices: most memory for weights that are unpacked for a matrix product at a time */
-    fa_dtype act;   /* element type of what fused operations hand on: F32, or BF16 where that is faster */
+    fa_dtype act;       /* element type of what fused operations hand on: F32, or BF16 where that is faster */
     bool has_op[FA_OP_COUNT];
     /* Bytes of work memory (in the step arena) and of scratch (per thread) that a record needs; fails when the backend
      * cannot run it (a format or a shape without a kernel). */
@@ -77,8 +77,8 @@ struct fa_backend {
     int (*history)(fa_backend *be, int slot, const int32_t *ids, int64_t n, fa_error *err);
     /* Begins picking a token from each of the first n rows of logits, which it may change. */
     int (*pick)(fa_backend *be, fa_tensor logits, const fa_pick_opts *o, int n, fa_error *err);
-    /* Waits for the oldest pick that was not taken yet: ids [n]; < 0: FA_PICK_NONE of engine/sampler.h. Two may be under
-     * way. */
+    /* Waits for the oldest pick that was not taken yet: ids [n]; < 0: FA_PICK_NONE of engine/sampler.h. Two may be
+     * under way. */
     int (*picked)(fa_backend *be, int32_t *ids, int n, fa_error *err);
     void (*free)(fa_backend *be);
 };

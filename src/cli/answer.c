@@ -324,6 +324,7 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
     out_json_int(&j, "peak_rss_bytes", out_peak_rss());
     out_json_int(&j, "device_bytes", in->device_bytes);
     out_json_str(&j, "device", in->device);
+    out_json_str(&j, "sampler", s->device_picks ? "device" : "host");
     if (s->host_steps) out_json_num(&j, "host_s_per_step", s->host_s / (double)s->host_steps);
     out_json_str(&j, "isa", in->isa);
     out_json_int(&j, "threads", in->n_thread);

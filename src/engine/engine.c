@@ -132,6 +132,7 @@ static int allocate(ffai_engine *e, const fa_settings *s, fa_error *err) {
     if (!e->step_seq || !e->step_who || !e->sample_work)
         return fa_fail(err, FFAI_ENOMEM, "no memory for the steps of %d sequences", s->n_slot);
     int rc = fa_slots_create(e, err);
+    if (!rc) rc = fa_flights_create(e, err);
     if (rc || !s->profile) return rc;
     e->times = FA_NEWN(fa_op_time, FA_OP_COUNT);
     if (e->dev) e->kernels = FA_NEWN(fa_kernel_time, FA_KERNEL_TIMES);

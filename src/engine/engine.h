@@ -29,6 +29,15 @@ typedef struct fa_seq_rows {
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
 } fa_seq_rows;
 
+/* A step that was begun and is yet to be read: schedule.c. */
+typedef struct fa_flight {
+    int n;              /* rows of logits; 0: there is none */
+    ffai_request **who; /* [n_slot] whose each row is; NULL: it has ended */
+    int *fed;           /* [n_slot] tokens that it was fed */
+    fa_tensor logits;
+    bool picks; /* the device picks from all rows */
+} fa_flight;
+
 /* Engine options with their defaults filled in. */
 typedef struct fa_settings {
     fa_device_name device;
@@ -65,6 +74,10 @@ struct ffai_engine {
     int64_t *slot_used;      /* [n_slot] n_step of the last use */
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
+    fa_flight flight[2];     /* under way: the one to be read next, and the one after it while a step is made */
+    fa_pick_opts *pick;      /* [n_slot] of the picks that are being begun */
+    int32_t *picked;         /* [n_slot] of those that are being read */
+    int32_t *ahead_tok;      /* [n_slot] what a step is fed that is begun before its tokens are known */
     void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
     float *fetched;          /* [cap_fetched] rows of results that a device gave */
     size_t cap_fetched;
@@ -120,7 +133,9 @@ int fa_slot_oldest(const ffai_engine *e);
 /* The free slot that holds the first tokens of ids [n], and nothing else, the most of them; -1: there is none. */
 int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n);
 
-/* ---- requests (request.c) ---- */
+/* ---- requests (request.c, schedule.c) ---- */
+
+int fa_flights_create(ffai_engine *e, fa_error *err);
 
 /* What a session needs of a request: its tokens [*n]; the slot that holds it or -1; whether it waits for its first
  * step. */

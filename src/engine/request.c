@@ -1,45 +1,10 @@
-/* Requests: the queue, slots, what each step feeds, stop conditions and the text that comes out. */
-#include "engine/engine.h"
+/* Requests: making and freeing them, stop conditions and the text that comes out. Steps are in schedule.c. */
+#include "engine/request.h"
 #include "base/alloc.h"
-#include "base/clock.h"
-#include "engine/grammar.h"
-#include "engine/sampler.h"
 
 #include <string.h>
 
 enum { FA_MAX_LOGPROB = 1000 /* likeliest tokens reported for each */ };
-
-struct ffai_request {
-    ffai_engine *e;
-    int32_t *ids; /* prompt, then what was generated */
-    int64_t n, cap, n_prompt;
-    int64_t n_fed;    /* tokens whose keys are in the cache */
-    int64_t n_reused; /* of those, how many were there when the request began */
-    int64_t max_new;
-    fa_sampler *sampler;
-    char **stop;
-    size_t n_stop, max_stop; /* max_stop: bytes of the longest */
-    bool ignore_eos;
-    int slot; /* -1: waiting */
-    ffai_finish finish;
-    fa_error err;
-    fa_tok_stream *stream; /* NULL: the model has no tokenizer */
-    fa_buf text;           /* everything decoded so far, stop string cut off */
-    ffai_event_fn *event;  /* NULL: polled only */
-    void *user;            /* its first argument */
-    bool fresh;            /* reuse no cache */
-    bool event_done;       /* the event that tells the finish is out */
-    bool doomed;           /* freed inside an event: goes when the step ends */
-    size_t text_given;     /* bytes that a poll has handed out */
-    int64_t ids_given;     /* generated tokens that a poll has handed out */
-    ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
-    uint32_t *allowed;
-    fa_gram_run *grammar; /* NULL: none */
-    int n_logprob;        /* entries per token of logprob: the token and the likeliest; 0: none */
-    ffai_logprob *logprob;
-};
-
-static void finish(ffai_request *r, ffai_finish why);
 
 /* ---- making and freeing ---- */
 
@@ -92,7 +57,9 @@ static int fill_sampling(ffai_request *r, const ffai_request_opts *o, fa_error *
                           .eos = r->e->m->eos,
                           .n_eos = r->e->m->n_eos,
                           .isa = r->e->be->isa};
-    return fa_sampler_new(&r->sampler, &o->sampling, &env, err);
+    rc = fa_sampler_new(&r->sampler, &o->sampling, &env, err);
+    r->device_picks = !rc && r->e->be->pick && !r->n_logprob && fa_sampler_device(r->sampler, 0, NULL);
+    return rc;
 }
 
 static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *err) {
@@ -145,15 +112,8 @@ int ffai_submit(ffai_engine *e, const ffai_request_opts *o, ffai_request **out, 
     return 0;
 }
 
-/* What was fed stays in the slot for a later request that begins with the same tokens. */
-static void release_slot(ffai_request *r) {
-    if (r->slot < 0) return;
-    r->e->slot[r->slot] = NULL;
-    r->slot = -1;
-}
-
 static void free_request(ffai_request *r) {
-    release_slot(r);
+    fa_request_release(r);
     for (size_t i = 0; i < r->n_stop; i++) fa_free(r->stop[i]);
     fa_free(r->stop);
     fa_free(r->ids);
@@ -171,7 +131,7 @@ void ffai_request_free(ffai_request *r) {
     ffai_engine *e = r->e;
     if (e->in_events) { /* the list is being walked */
         r->doomed = true;
-        finish(r, FFAI_FINISH_CANCEL);
+        fa_request_finish(r, FFAI_FINISH_CANCEL);
         return;
     }
     for (int i = 0; i < e->n_req; i++) {
@@ -192,18 +152,18 @@ void fa_requests_free(ffai_engine *e) {
 
 /* ---- text ---- */
 
-static void finish(ffai_request *r, ffai_finish why) {
+void fa_request_finish(ffai_request *r, ffai_finish why) {
     if (r->finish != FFAI_RUNNING) return;
     r->finish = why;
     if (r->stream && why != FFAI_FINISH_STOP && why != FFAI_FINISH_ERROR)
         fa_tok_stream_flush(r->stream, &r->text, NULL);
-    release_slot(r);
+    fa_request_release(r);
 }
 
-static void fail(ffai_request *r, const fa_error *err) {
+void fa_request_fail(ffai_request *r, const fa_error *err) {
     r->err = *err;
     if (r->slot >= 0) fa_kv_reset(r->e->kv, r->slot);
-    finish(r, FFAI_FINISH_ERROR);
+    fa_request_finish(r, FFAI_FINISH_ERROR);
 }
 
 /* Looks for stop strings that end in the text added since `from`; cuts the text there. */
@@ -236,50 +196,50 @@ static void why_none(ffai_request *r, int32_t why, fa_error *err) {
                 at);
 }
 
-static void accept(ffai_request *r, int32_t id) {
+void fa_request_accept(ffai_request *r, int32_t id) {
     fa_error err = {0};
     if (id < 0) {
         why_none(r, id, &err);
-        fail(r, &err);
+        fa_request_fail(r, &err);
         return;
     }
     if (!r->ignore_eos && fa_model_is_eos(r->e->m, id)) {
-        finish(r, FFAI_FINISH_EOS);
+        fa_request_finish(r, FFAI_FINISH_EOS);
         return;
     }
     r->ids[r->n++] = id;
     r->e->stats.gen_tokens++;
     size_t from = r->text.len;
     if (r->stream && fa_tok_stream_push(r->stream, id, &r->text, &err))
-        fail(r, &err);
+        fa_request_fail(r, &err);
     else if (r->n_stop && hit_stop(r, from))
-        finish(r, FFAI_FINISH_STOP);
+        fa_request_finish(r, FFAI_FINISH_STOP);
     else if (r->grammar && fa_gram_accept(r->grammar, id, &err))
-        fail(r, &err);
+        fa_request_fail(r, &err);
     else if (r->grammar && fa_gram_ended(r->grammar))
-        finish(r, FFAI_FINISH_EOS); /* the one token that could follow */
+        fa_request_finish(r, FFAI_FINISH_EOS); /* the one token that could follow */
     else if (r->n - r->n_prompt >= r->max_new)
-        finish(r, FFAI_FINISH_LENGTH);
+        fa_request_finish(r, FFAI_FINISH_LENGTH);
 }
 
 /* ---- the next token ---- */
 
 /* The tokens that may come next, *bits NULL: all. Every source clears bits of what the one before it has left. False:
  * there is none, the request has ended. */
-static bool allowed_tokens(ffai_request *r, const uint32_t **bits) {
+bool fa_request_allowed(ffai_request *r, const uint32_t **bits) {
     fa_error err = {0};
     *bits = r->allowed;
     if (!r->allowed) return true;
     memset(r->allowed, 0xff, (size_t)(r->e->m->dims.vocab + 31) / 32 * sizeof *r->allowed);
     int rc = r->grammar ? fa_constraint_mask(r->grammar, r->e->m, r->ignore_eos, r->allowed, &err) : 0;
-    if (rc > 0) finish(r, FFAI_FINISH_EOS);
-    if (rc < 0) fail(r, &err);
+    if (rc > 0) fa_request_finish(r, FFAI_FINISH_EOS);
+    if (rc < 0) fa_request_fail(r, &err);
     if (!rc && r->mask) r->mask(r->user, r->ids, (size_t)r->n, r->allowed);
     return !rc;
 }
 
 /* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
-static int32_t next_token(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
+int32_t fa_request_next(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
     int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
     if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
     double lse;
@@ -337,117 +297,4 @@ const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t
 
 const ffai_error *ffai_request_error(const ffai_request *r) { return &r->err; }
 
-void ffai_request_cancel(ffai_request *r) { finish(r, FFAI_FINISH_CANCEL); }
-
-/* ---- scheduling ---- */
-
-static void admit(ffai_engine *e) {
-    for (int i = 0; i < e->n_req; i++) {
-        ffai_request *r = e->req[i];
-        if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, r->fresh, &r->n_reused);
-        if (s < 0) return;
-        e->slot[s] = r;
-        r->slot = s;
-        r->n_fed = r->n_reused;
-        e->stats.reused_tokens += r->n_reused;
-    }
-}
-
-/* Decode rows first, then prompt chunks within the step's budget. */
-static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *n_prompt_rows) {
-    int n = 0, budget = e->n_chunk;
-    *n_prompt_rows = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        for (int s = 0; s < e->n_slot; s++) {
-            ffai_request *r = e->slot[s];
-            if (!r || r->finish != FFAI_RUNNING) continue;
-            int64_t left = r->n - r->n_fed;
-            bool decode = r->n > r->n_prompt || left == 1;
-            if (decode != (pass == 0) || (pass == 1 && budget == 0)) continue;
-            int rows = pass == 0 ? 1 : (int)(left < budget ? left : budget);
-            if (pass == 1) budget -= rows;
-            if (r->n_fed < r->n_prompt) *n_prompt_rows += rows;
-            who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n_prompt};
-        }
-    }
-    return n;
-}
-
-static int take_logits(ffai_engine *e, ffai_request **who, const fa_seq_rows *seq, int n, fa_tensor logits, void *work,
-                       fa_error *why) {
-    fa_error err = {0};
-    float *row;
-    int n_out = 0;
-    for (int i = 0; i < n; i++) n_out += seq[i].n_out;
-    int rc = fa_engine_rows(e, logits, n_out, &row, &err);
-    if (rc) {
-        for (int i = 0; i < n; i++) fail(who[i], &err);
-        if (why) *why = err;
-        return rc;
-    }
-    for (int i = 0; i < n; i++) {
-        ffai_request *r = who[i];
-        r->n_fed += seq[i].n;
-        if (!seq[i].n_out) continue;
-        const uint32_t *allowed;
-        if (allowed_tokens(r, &allowed)) accept(r, next_token(r, row, allowed, work));
-        row += e->m->dims.vocab;
-    }
-    return 0;
-}
-
-static int run_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, void *work, fa_error *err) {
-    int n_prompt;
-    int n = plan_step(e, seq, who, &n_prompt);
-    if (!n) return 0;
-    fa_tensor logits = {0};
-    fa_error step_err = {0};
-    double t0 = fa_now();
-    int rc = fa_engine_run(e, seq, n, NULL, &logits, &step_err);
-    if (rc) { /* the requests of this step fail, the engine goes on */
-        for (int i = 0; i < n; i++) fail(who[i], &step_err);
-        if (err) *err = step_err;
-        return rc;
-    }
-    rc = take_logits(e, who, seq, n, logits, work, err);
-    if (rc) return rc;
-    double t = fa_now() - t0;
-    e->stats.prompt_tokens += n_prompt;
-    if (n_prompt)
-        e->stats.prefill_s += t;
-    else
-        e->stats.decode_s += t;
-    return 1;
-}
-
-/* Tells requests that have a callback what is new. It may submit, cancel and free requests. */
-static void send_events(ffai_engine *e) {
-    e->in_events = true;
-    for (int i = 0; i < e->n_req; i++) { /* n_req grows when an event submits */
-        ffai_request *r = e->req[i];
-        ffai_event ev;
-        if (!r->event || r->event_done || r->doomed) continue;
-        ffai_request_poll(r, &ev);
-        r->event_done = ev.finish != FFAI_RUNNING;
-        if (ev.text_len || ev.n_ids || r->event_done) r->event(r->user, r, &ev);
-    }
-    e->in_events = false;
-    for (int i = e->n_req; i-- > 0;)
-        if (e->req[i]->doomed) ffai_request_free(e->req[i]);
-}
-
-static bool has_work(const ffai_engine *e) {
-    for (int i = 0; i < e->n_req; i++)
-        if (e->req[i]->finish == FFAI_RUNNING) return true;
-    return false;
-}
-
-int ffai_engine_step(ffai_engine *e, ffai_error *err) {
-    if (e->in_events) return fa_fail(err, FFAI_EINVAL, "ffai_engine_step inside an event of a step");
-    admit(e);
-    int rc = run_step(e, e->step_seq, e->step_who, e->sample_work, err);
-    send_events(e);
-    return rc ? rc : has_work(e);
-}
+void ffai_request_cancel(ffai_request *r) { fa_request_finish(r, FFAI_FINISH_CANCEL); }

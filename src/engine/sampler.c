@@ -1,10 +1,12 @@
 /* The sampler of a request: its state, the chain from a row of logits to a token, log-probabilities. */
 #include "engine/sampler.h"
+#include "backend/backend.h"
 #include "base/alloc.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/sample_int.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct fa_sampler {
@@ -19,6 +21,9 @@ struct fa_sampler {
     fa_penalty penalty;
     fa_dry *dry;
     fa_mirostat mirostat;
+    int32_t *bias_id; /* [n_merged] opts.bias by rising id, each once */
+    float *bias;
+    int32_t n_merged;
     int32_t *z; /* [max_ids] match lengths of DRY and n-gram bans, or NULL */
     fa_pick last;
 };
@@ -35,6 +40,27 @@ static void *copy(fa_sampler *s, const void *from, size_t n, size_t size, bool *
     return to;
 }
 
+static int by_id(const void *a, const void *b) {
+    int32_t x = ((const ffai_logit_bias *)a)->id, y = ((const ffai_logit_bias *)b)->id;
+    return (x > y) - (x < y);
+}
+
+/* Biases as a device wants them: each token once. */
+static void merge_bias(fa_sampler *s, bool *failed) {
+    size_t n = s->opts.n_bias;
+    if (!n || *failed) return;
+    ffai_logit_bias *b = (ffai_logit_bias *)copy(s, s->opts.bias, n, sizeof *b, failed);
+    s->bias_id = (int32_t *)fa_mem_calloc(&s->mem, n, sizeof *s->bias_id);
+    s->bias = (float *)fa_mem_calloc(&s->mem, n, sizeof *s->bias);
+    *failed = *failed || !s->bias_id || !s->bias;
+    if (*failed) return;
+    qsort(b, n, sizeof *b, by_id);
+    for (size_t i = 0; i < n; i++) {
+        if (!i || b[i].id != b[i - 1].id) s->bias_id[s->n_merged++] = b[i].id;
+        s->bias[s->n_merged - 1] += b[i].bias;
+    }
+}
+
 static int copy_arrays(fa_sampler *s, const fa_sampler_env *env, fa_error *err) {
     ffai_sampling *o = &s->opts;
     bool failed = false;
@@ -47,6 +73,7 @@ static int copy_arrays(fa_sampler *s, const fa_sampler_env *env, fa_error *err) 
     for (size_t i = 0; words && i < o->n_bad_word; i++)
         words[i].ids = (const int32_t *)copy(s, words[i].ids, words[i].n, sizeof *words[i].ids, &failed);
     o->bad_words = words;
+    merge_bias(s, &failed);
     o->dry_breakers = NULL;
     o->samplers = NULL;
     if ((s->dry || o->no_repeat_ngram > 0) && !failed)
@@ -247,6 +274,51 @@ bool fa_sampler_forbids(const fa_sampler *s) {
     for (size_t i = 0; i < o->n_bias; i++) bias |= o->bias[i].bias == -INFINITY;
     return bias || o->n_begin_suppress || o->min_new > 0 || o->min_length > 0 || o->n_bad_word ||
            o->no_repeat_ngram > 0;
+}
+
+/* ---- on a device ---- */
+
+static bool in_order(const fa_sampler *s, fa_sampler_kind kind) {
+    for (int i = 0; i < s->n_order; i++)
+        if (s->order[i] == (uint8_t)kind) return true;
+    return false;
+}
+
+/* Nothing but what a device does: docs/cuda.md lists it. Of a greedy sampler only what changes logits counts. */
+static bool device_can(const fa_sampler *s) {
+    const ffai_sampling *o = &s->opts;
+    if (s->dry || o->no_repeat_ngram > 0 || o->n_bad_word || o->n_begin_suppress || o->min_new > 0 || o->min_length > 0)
+        return false;
+    if (!(o->temp > 0)) return true;
+    for (int i = 1; i < s->n_order; i++)
+        if (s->order[i] < s->order[i - 1]) return false;
+    return !(o->mirostat_tau > 0 || o->temp_range > 0 || (o->top_h > 0 && o->top_h < 1) ||
+             (o->typical > 0 && o->typical < 1) || o->epsilon_cutoff > 0 || o->eta_cutoff > 0 ||
+             (o->xtc_prob > 0 && o->xtc_threshold <= 0.5f));
+}
+
+bool fa_sampler_device(const fa_sampler *s, int64_t n, fa_pick_opts *p) {
+    const ffai_sampling *o = &s->opts;
+    if (!device_can(s)) return false;
+    if (!p) return true;
+    *p = (fa_pick_opts){.n_history = (int32_t)n, .repeat = 1, .seed = o->seed};
+    if (o->temp > 0) {
+        p->temp = in_order(s, FA_SAMPLE_TEMP) ? o->temp : 1;
+        if (in_order(s, FA_SAMPLE_TOP_N_SIGMA)) p->top_n_sigma = o->top_n_sigma;
+        if (in_order(s, FA_SAMPLE_TOP_K)) p->top_k = o->top_k;
+        if (in_order(s, FA_SAMPLE_TOP_P)) p->top_p = o->top_p;
+        if (in_order(s, FA_SAMPLE_MIN_P)) p->min_p = o->min_p;
+    }
+    if (s->penalty.count && in_order(s, FA_SAMPLE_PENALTIES)) {
+        p->repeat = s->penalty.repeat;
+        p->presence = s->penalty.presence;
+        p->frequency = s->penalty.frequency;
+        p->repeat_from = s->penalty.last > 0 && n > s->penalty.last ? (int32_t)(n - s->penalty.last) : 0;
+    }
+    p->bias_id = s->bias_id;
+    p->bias = s->bias;
+    p->n_bias = s->n_merged;
+    return true;
 }
 
 /* ---- log-probabilities ---- */

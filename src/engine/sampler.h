@@ -42,6 +42,11 @@ float *fa_sampler_raw(void *work, int64_t vocab);
 /* Whether options of this sampler forbid tokens. */
 bool fa_sampler_forbids(const fa_sampler *s);
 
+struct fa_pick_opts; /* backend/backend.h */
+/* Can a device pick as this sampler does? Then *o (unless NULL) is set for the token behind a sequence of n, but for
+ * slot and mask. */
+bool fa_sampler_device(const fa_sampler *s, int64_t n, struct fa_pick_opts *o);
+
 /* Tests: begins anew with another seed. */
 void fa_sampler_reseed(fa_sampler *s, uint64_t seed);
 /* Tests: the distribution that the last pick drew from. Candidates in rising id order. */

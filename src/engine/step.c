@@ -185,6 +185,22 @@ void fa_engine_drop_programs(ffai_engine *e) {
 
 /* ---- running ---- */
 
+/* What attention read and multiplied in a step: records do not know the lengths, so it is added to the profile here. A
+ * sequence's keys and values count once, however many rows see them. */
+static void count_attention(ffai_engine *e) {
+    const fa_batch *b = &e->batch;
+    fa_op_time *t = &e->times[FA_OP_ATTEND];
+    for (int64_t l = 0; l < e->m->dims.n_layer; l++) {
+        const fa_kv *kv = &e->kv->layer[l];
+        const int32_t *lo = b->kv_lo[kv->group];
+        double row = (double)(kv->n_head * kv->head_dim), pairs = 0, keys = 0;
+        for (int i = 0; i < b->n_tok; i++) pairs += b->kv_hi[i] - lo[i];
+        for (int i = 0; i < b->n_seq; i++) keys += b->len[i] - lo[b->row_start[i]];
+        t->bytes += 2 * keys * row * (double)fa_dtype_size(kv->dtype);
+        t->flops += 4 * pairs * (double)(e->m->dims.n_head * kv->head_dim);
+    }
+}
+
 enum { HOST_TIMED = 4 };
 
 static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, bool hidden, fa_tensor *out,
@@ -198,6 +214,7 @@ static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_o
     if (!rc) rc = find_program(e, o.tap != NULL, hidden, &prog, err);
     if (!rc) rc = e->be->run(e->be, prog, &e->batch, &o, err);
     if (!rc) *out = prog->out;
+    if (!rc && e->times) count_attention(e);
     /* only the first few ahead of the device: later ones may wait for it */
     if (!rc && e->dev && e->n_ahead++ < HOST_TIMED && prog->repeats && !opts) {
         e->stats.host_steps++;

@@ -3,7 +3,6 @@
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
-#include "backend/device.h"
 #include "base/buf.h"
 #include "families/family.h"
 #include "families/synth.h"

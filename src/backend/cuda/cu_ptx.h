@@ -78,6 +78,11 @@ CU_DEV void cu_cp_async(void *smem, const void *p, int n = 16) {
     uint32_t s = (uint32_t)__cvta_generic_to_shared(smem);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(s), "l"(p), "r"(n) : "memory");
 }
+/* 4 bytes, or (n 0) zeros */
+CU_DEV void cu_cp_async4(void *smem, const void *p, int n = 4) {
+    uint32_t s = (uint32_t)__cvta_generic_to_shared(smem);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(s), "l"(p), "r"(n) : "memory");
+}
 CU_DEV void cu_cp_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> CU_DEV void cu_cp_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 

@@ -14,8 +14,8 @@ struct row_cursor {
 };
 
 /* `lane_bytes` between the lanes of a row. */
-CU_DEV row_cursor row_at(const cu_mat &w, int row0, int lane, int lane_bytes, int elem) {
-    const int row = row0 + lane / 4, at = lane % 4 * lane_bytes;
+CU_DEV row_cursor row_at(const cu_mat &w, cu_tile tile, int lane, int lane_bytes, int elem) {
+    const int row = cu_tile_row(tile, lane / 4), at = lane % 4 * lane_bytes;
     row_cursor c;
     c.p = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + at;
     c.n = row < w.rows ? (w.cols * elem + 15) / 16 * 16 - at : 0;
@@ -29,9 +29,9 @@ CU_DEV void row_fetch(uint8_t *slot, const row_cursor &c, int step, int lane, in
 
 /* bf16: lane t of row g has columns 32 i + 8 t .. + 7, i = 0, 1. */
 struct fmt_bf16 {
-    enum { COLS = 64, SLOT = 1024, WARPS = 8 };
+    enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 64);
     }
@@ -68,9 +68,9 @@ template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, co
 }
 
 struct fmt_f16 {
-    enum { COLS = 64, SLOT = 1024, WARPS = 8 };
+    enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 64);
     }
@@ -102,9 +102,9 @@ struct fmt_f16 {
 
 /* f32: lane t of row g has columns 8 t .. + 7. */
 struct fmt_f32 {
-    enum { COLS = 32, SLOT = 1024, WARPS = 8 };
+    enum { COLS = 32, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 32, 4); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 32, 4); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         row_fetch(slot, c, step, lane, 16);
     }
@@ -177,10 +177,11 @@ static cu_part part_of(const fa_linear *lin, int tile, int col) {
     p.w.codes = w->codes, p.w.scales = w->scales, p.w.biases = w->biases;
     p.w.row_bytes = (int64_t)w->row_bytes, p.w.scale_row_bytes = (int64_t)w->scale_row_bytes;
     p.w.rows = (int)w->rows, p.w.cols = (int)w->cols;
-    p.w.bits = w->bits, p.w.group = w->group, p.w.scale_dtype = w->scale_dtype;
+    p.w.bits = w->bits, p.w.group = w->group, p.w.scale_dtype = w->scale_dtype, p.w.fmt = w->fmt;
     p.bias = lin->bias;
     p.tile = tile;
     p.col = col;
+    p.pairs = 0;
     return p;
 }
 
@@ -223,20 +224,29 @@ static void add_launch(plan *p, const cu_stream_fmt *fmt, const cu_stream_args *
     p->run[p->n++].fmt = fmt;
 }
 
+/* Elements from one input row to the next: a row of n steps, and so much more that neighbouring rows lie half of the
+ * banks apart. */
+static size_t line_of(int n, int step, int elem) {
+    return (((size_t)n * (size_t)step * (size_t)elem + 127) / 128 * 128 + 64) / (size_t)elem;
+}
+
 /* Warps, blocks and shared memory of launch i. */
 static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_error *err) {
     const cu_stream_fmt *f = p->run[i].fmt;
     cu_stream_args *a = &p->run[i].a;
     const bool exact = cu->be.exact;
-    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16), elem = exact ? 4 : 2, pad = 64 / elem;
+    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16), elem = exact ? 4 : 2;
+    const int step = exact ? f->cols : f->line; /* elements of a step in an input row */
     p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
     a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
-    const int warps = p->run[i].warps = a->n_step < f->warps ? a->n_step : f->warps;
+    /* a thread for every result of a tile at least */
+    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP;
+    const int warps = p->run[i].warps = a->n_step < few ? few : a->n_step < f->warps ? a->n_step : f->warps;
     const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
-    const size_t ring = (size_t)warps * CU_RING * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
+    const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
     const size_t have = cu->smem_max < (size_t)SMEM_WANT ? cu->smem_max : (size_t)SMEM_WANT, fixed = ring + red + sum;
     /* all of the input at once, or as many steps as fit */
-    size_t line = (size_t)a->n_step * f->cols + pad, keep = n_out;
+    size_t line = line_of(a->n_step, step, elem), keep = n_out;
     int64_t grid = a->n_tile < cu->n_sm ? a->n_tile : cu->n_sm;
     a->n_chunk = 1;
     a->chunk = a->n_step;
@@ -244,15 +254,15 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
         if (grid * KEEP_JOBS < (int64_t)a->n_tile * jobs)
             grid = ((int64_t)a->n_tile + KEEP_JOBS / jobs - 1) / (KEEP_JOBS / jobs);
         keep = (size_t)((a->n_tile + grid - 1) / grid) * jobs * n_out;
-        const int64_t room = (int64_t)have - (int64_t)(fixed + keep), cols = room / elem / a->M - pad;
-        const int most = (int)(cols < 0 ? 0 : cols / f->cols);
+        const int64_t room = (int64_t)have - (int64_t)(fixed + keep), cols = (room - 192 * a->M) / elem / a->M;
+        const int most = (int)(cols < 0 ? 0 : cols / step);
         if (!most)
             return fa_fail(err, FFAI_ENOTSUP, "%s: %d rows of %d columns do not fit the %zu bytes of shared memory",
                            name, a->M, a->K, have);
         a->n_chunk = (a->n_step + most - 1) / most;
         a->chunk = (a->n_step + a->n_chunk - 1) / a->n_chunk;
         a->n_chunk = (a->n_step + a->chunk - 1) / a->chunk;
-        line = (size_t)a->chunk * f->cols + pad;
+        line = line_of(a->chunk, step, elem);
     }
     a->ldx = (int)line;
     a->at_x = (int)ring;
@@ -290,11 +300,18 @@ static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_s
     return 0;
 }
 
+/* Heads need no second look when nothing normalises them and rotation's pairs fit into tiles. */
+static bool rotates_at_once(const fa_qkv_param *q) {
+    if (q->q_norm || q->k_norm || q->kv->head_dim % CU_TILE) return false;
+    return !q->rope_table || q->interleaved || q->n_pair % 4 == 0;
+}
+
 static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin,
                      const cu_stream_fmt *const *fmt, const cu_batch *b) {
     const int at[3] = {0, (int)lin[0]->w.rows, (int)(lin[0]->w.rows + lin[1]->w.rows)};
     cu_stream_args a = *base;
     a.ld = at[2] + (int)lin[2]->w.rows;
+    const int end = rotates_at_once(&r->p.qkv) ? CU_END_ROTATE : CU_END_HEADS;
     if (b) a.heads = cu_qkv_finish_of(r, b);
     for (int i = 0; i < 3; i++) {
         const fa_linear *same[CU_PARTS];
@@ -303,9 +320,13 @@ static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const
         for (int j = 0; j < i; j++) done |= fmt[j] == fmt[i];
         for (int j = i; j < 3 && !done; j++)
             if (fmt[j] == fmt[i]) same[n] = lin[j], col[n++] = at[j];
-        if (n) add_launch(p, fmt[i], &a, same, col, n, false, CU_END_HEADS);
+        if (!n) continue;
+        add_launch(p, fmt[i], &a, same, col, n, false, end);
+        for (int j = 0; j < n; j++) /* q and k, where pairs lie apart */
+            if (end == CU_END_ROTATE && r->p.qkv.rope_table && !r->p.qkv.interleaved && col[j] != at[2])
+                p->run[p->n - 1].a.part[j].pairs = (int)r->p.qkv.n_pair;
     }
-    p->work = (int64_t)a.M * a.ld * 4;
+    if (end == CU_END_HEADS) p->work = (int64_t)a.M * a.ld * 4;
 }
 
 /* b NULL: only for the sizes. */
@@ -344,7 +365,7 @@ int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     if (rc) return rc;
     if (r->op != FA_OP_NORM_QKV || !p.n) return p.work;
     const int64_t heads = (r->p.qkv.q->w.rows + 2 * r->p.qkv.k->w.rows) / r->p.qkv.kv->head_dim;
-    if (heads > CU_COUNTERS || (size_t)(heads + 1) * 4 > (size_t)p.run[0].fmt->slot * CU_RING)
+    if (heads > CU_COUNTERS || (size_t)(heads + 1) * 4 > (size_t)p.run[0].fmt->slot * p.run[0].fmt->ring)
         return fa_fail(err, FFAI_ENOTSUP, "%lld heads in one layer", (long long)heads);
     return p.work;
 }

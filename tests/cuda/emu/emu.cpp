@@ -26,6 +26,7 @@ enum state { READY, AT_BARRIER, AT_WARP, DONE };
 
 struct copy16 {
     uint8_t *to;
+    int size;
     uint8_t bytes[16];
 };
 
@@ -334,13 +335,15 @@ static bool in_shared(const void *p, size_t n) {
     return (b >= smem_base && b + n <= smem_base + run.smem) || (b >= tls && b + n <= tls + tls_bytes);
 }
 
-void emu_cp_async(void *smem, const void *p, int n) {
-    if (n < 0 || n > 16) emu_die("cp.async of %d bytes", n);
-    if (!in_shared(smem, 16)) emu_die("cp.async to %p: not in shared memory", smem);
-    if ((uintptr_t)smem & 15 || (n && (uintptr_t)p & 15)) emu_die("cp.async %p to %p: not 16-byte aligned", p, smem);
-    copy16 c = {(uint8_t *)smem, {}};
+void emu_cp_async(void *smem, const void *p, int n, int size) {
+    if (n < 0 || n > size) emu_die("cp.async of %d bytes", n);
+    if (!in_shared(smem, (size_t)size)) emu_die("cp.async to %p: not in shared memory", smem);
+    const uintptr_t low = (uintptr_t)size - 1;
+    if ((uintptr_t)smem & low || (n && (uintptr_t)p & low))
+        emu_die("cp.async %p to %p: not %d-byte aligned", p, smem, size);
+    copy16 c = {(uint8_t *)smem, size, {}};
     if (n) memcpy(c.bytes, p, (size_t)n);
-    memset(smem, 0xFF, 16);
+    memset(smem, 0xFF, (size_t)size);
     self()->open.push_back(c);
 }
 
@@ -353,7 +356,7 @@ void emu_cp_wait(int pending) {
     auto &g = self()->groups;
     const size_t n = g.size() > (size_t)pending ? g.size() - (size_t)pending : 0;
     for (size_t i = 0; i < n; i++)
-        for (const copy16 &c : g[i]) memcpy(c.to, c.bytes, 16);
+        for (const copy16 &c : g[i]) memcpy(c.to, c.bytes, (size_t)c.size);
     g.erase(g.begin(), g.begin() + (ptrdiff_t)n);
 }
 

@@ -133,7 +133,7 @@ void emu_barrier(int v, int *n_true);
  * valid until the lane's next meeting. `op` must be the same in all lanes. */
 enum { EMU_LANE_BYTES = 64 };
 const uint8_t *emu_meet(const char *op, unsigned mask, const void *mine, size_t bytes);
-void emu_cp_async(void *smem, const void *p, int n);
+void emu_cp_async(void *smem, const void *p, int n, int size = 16);
 void emu_cp_commit();
 void emu_cp_wait(int pending);
 void emu_pdl(int wait);
@@ -429,6 +429,7 @@ CU_DEV uint4 cu_ld_stream(const void *p) {
 }
 CU_DEV void cu_prefetch_l2(const void *) {}
 CU_DEV void cu_cp_async(void *smem, const void *p, int n = 16) { emu_cp_async(smem, p, n); }
+CU_DEV void cu_cp_async4(void *smem, const void *p, int n = 4) { emu_cp_async(smem, p, n, 4); }
 CU_DEV void cu_cp_commit() { emu_cp_commit(); }
 template <int N> CU_DEV void cu_cp_wait() { emu_cp_wait(N); }
 void emu_mma(float d[4], const float a[8], const float b[4], const char *op);
