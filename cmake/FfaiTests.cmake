@@ -37,7 +37,12 @@ foreach(f ${FFAI_TEST_SOURCES})
   endif()
 endforeach()
 
-if(TARGET emu_selftest)
+if(TARGET ffai_cuda_emu)
+  # the laws of the engine, on the device
+  target_compile_definitions(test_laws PRIVATE FFAI_CUDA_EMU_MODULE="$<TARGET_FILE:ffai_cuda_emu>")
+  add_dependencies(test_laws ffai_cuda_emu)
+  add_test(NAME cuda.test_laws COMMAND test_laws cuda:0)
+  set_tests_properties(cuda.test_laws PROPERTIES LABELS cuda TIMEOUT 1200)
   add_test(NAME cuda.emu_selftest COMMAND emu_selftest)
   set_tests_properties(cuda.emu_selftest PROPERTIES LABELS cuda TIMEOUT 120)
 endif()
