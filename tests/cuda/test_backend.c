@@ -5,6 +5,7 @@
 #include "cuda/harness.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -251,7 +252,7 @@ static void test_arena(void **state) {
         assert_non_null(fa_arena_alloc(&a, 64 << 20));
         fa_arena_destroy(&a);
         assert_int_equal(d->memory(d, &total, &after, &err), 0);
-        assert_true(after >= before);
+        assert_true(after >= before - (4 << 20)); /* what the driver keeps for itself moves a little */
     }
     close_device(d);
 }
@@ -480,6 +481,47 @@ static void test_host_cost(void **state) {
     close_device(d);
 }
 
+typedef struct worker {
+    pthread_t thread;
+    fixture f;
+    int failed; /* line of the first check that failed (cmocka's checks belong to the main thread) */
+} worker;
+
+/* Plain, captured and replayed steps while another thread allocates, captures and replays on the same GPU. */
+static void *work(void *arg) {
+    worker *w = (worker *)arg;
+    float plain[4][OUT * DIM], got[OUT * DIM];
+    fa_error err;
+    for (int round = 0; round < 12 && !w->failed; round++) {
+        w->f.prog.repeats = round > 0;
+        for (int s = 0; s < 4 && !w->failed; s++) {
+            void *p = w->f.d->alloc(w->f.d, 1 << 20, "a test", &err);
+            if (!p || step(&w->f, (uint64_t)s, NULL, round ? got : plain[s], &err)) w->failed = __LINE__;
+            if (round && memcmp(got, plain[s], sizeof got) != 0) w->failed = __LINE__;
+            w->f.d->release(w->f.d, p);
+        }
+        if (round % 4 == 3) w->f.be->forget(w->f.be, &w->f.prog);
+    }
+    return NULL;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    enum { THREADS = 3 };
+    worker *w = (worker *)calloc(THREADS, sizeof *w);
+    for (int i = 0; i < THREADS; i++) begin(&w[i].f, open_device());
+    for (int i = 0; i < THREADS; i++) assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(w[i].thread, NULL);
+    for (int i = 0; i < THREADS; i++) {
+        fa_device *d = w[i].f.d;
+        end(&w[i].f);
+        d->free(d);
+    }
+    for (int i = 0; i < THREADS; i++)
+        if (w[i].failed) fail_msg("thread %d: line %d", i, w[i].failed);
+    free(w);
+}
+
 static void test_bucket(void **state) {
     (void)state;
     static const int want[][2] = {{1, 1},   {2, 2},   {3, 4},   {5, 8},    {9, 16},    {16, 16},  {17, 32},
@@ -579,7 +621,7 @@ static void test_profile(void **state) {
     int n = 0;
     for (; kernels[n].kernel; n++) {
         assert_true(kernels[n].calls > 0 && kernels[n].calls % 4 == 0 && kernels[n].seconds >= 0);
-        assert_null(strpbrk(kernels[n].kernel, "<>() "));
+        assert_null(strpbrk(kernels[n].kernel, "<>()"));
     }
     assert_true(n >= 4);
     end(&f);
@@ -681,11 +723,12 @@ int main(void) {
     harness *h = hn_open(&(hn_opts){.exact = true}); /* for its module */
     module = hn_module(h);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_module),        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_upload),        cmocka_unit_test(test_arena),     cmocka_unit_test(test_run),
-        cmocka_unit_test(test_graph),         cmocka_unit_test(test_host_cost), cmocka_unit_test(test_bucket),
-        cmocka_unit_test(test_taps),          cmocka_unit_test(test_fetch),     cmocka_unit_test(test_profile),
-        cmocka_unit_test(test_failed_launch), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_lost)};
+        cmocka_unit_test(test_module),  cmocka_unit_test(test_refusals),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_upload),  cmocka_unit_test(test_arena),         cmocka_unit_test(test_run),
+        cmocka_unit_test(test_graph),   cmocka_unit_test(test_host_cost),     cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bucket),  cmocka_unit_test(test_taps),          cmocka_unit_test(test_fetch),
+        cmocka_unit_test(test_profile), cmocka_unit_test(test_failed_launch), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_lost)};
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     hn_close(h);
     return rc;

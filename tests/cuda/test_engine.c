@@ -276,6 +276,28 @@ static void test_embeddings(void **state) {
     ffai_engine_free(cpu);
 }
 
+/* Two engines of one model in two threads, created at the same time: weights are loaded once. */
+static void *other_thread(void *arg) {
+    float **x = arg;
+    ffai_engine *e = engine("cuda", (ffai_engine_opts){.precision = "exact", .n_slot = 2});
+    *x = eval(e, N, 9, 40, 2);
+    ffai_engine_free(e);
+    return NULL;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    ffai_engine *cpu = engine("cpu", (ffai_engine_opts){.precision = "exact"});
+    float *want = eval(cpu, N, 0, 0, 1), *got[2];
+    pthread_t t[2];
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&t[i], NULL, other_thread, &got[i]), 0);
+    for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+    for (int i = 0; i < 2; i++) same(want, got[i], N, 2e-4, i ? "one thread" : "another thread");
+    assert_null(model->on_device->next);
+    free(want);
+    ffai_engine_free(cpu);
+}
+
 /* ---- choosing ---- */
 
 static void refused(ffai_engine_opts o, int code, const char *part) {
@@ -345,6 +367,15 @@ static int64_t available(void) {
     return avail;
 }
 
+/* A real driver keeps some memory for itself when kernels are first used. */
+static void came_back(int64_t before) {
+    int64_t now = available();
+    if (hn_emulated())
+        assert_int_equal(now, before);
+    else
+        assert_true(now >= before - (64 << 20));
+}
+
 static void test_no_room(void **state) {
     (void)state;
     refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 64}, FFAI_ENOMEM, "GiB (weights");
@@ -372,11 +403,45 @@ static void test_memory(void **state) {
         free(eval(b, 3, 0, 1, 1));
         ffai_engine_free(b);
         if (i == 0) loaded = available();
-        assert_int_equal(available(), loaded);
+        came_back(loaded);
     }
-    assert_true(loaded < before);
+    if (hn_emulated()) assert_true(loaded < before);
     ffai_model_free(m);
-    assert_int_equal(available(), before);
+    came_back(before);
+}
+
+/* The carried model loaded and left again and again; $FFAI_TEST_CYCLES times, 25 unless it is set. */
+static void test_cycles(void **state) {
+    (void)state;
+    const char *text = getenv("FFAI_TEST_CYCLES");
+    int64_t before = available();
+    for (int i = 0, n = text ? atoi(text) : 25; i < n; i++) {
+        ffai_error err;
+        ffai_model *m;
+        if (ffai_model_open(&m, FFAI_SOURCE_DIR "/models/ffai-demo-6m", NULL, &err)) fail_msg("%s", err.msg);
+        ffai_engine_free(engine_of(m, "cuda", (ffai_engine_opts){0}));
+        ffai_model_free(m);
+        came_back(before);
+    }
+}
+
+/* No memory for activations in the middle of a run. */
+static void test_no_activations(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("cuda", (ffai_engine_opts){0});
+    ffai_request *r = submit(e, ids, 20, 2);
+    int rc;
+    e->dev->inject(e->dev, FA_INJECT_ALLOC, 1);
+    while ((rc = ffai_engine_step(e, &err)) > 0) {
+    }
+    assert_int_equal(rc, FFAI_ENOMEM);
+    assert_non_null(strstr(ffai_request_error(r)->msg, "activations"));
+    ffai_request_free(r);
+    r = submit(e, ids, 20, 2);
+    run_all(e);
+    ffai_request_free(r);
+    ffai_engine_free(e);
 }
 
 /* A launch or an allocation that fails: the step's requests say so, the next ones run. */
@@ -414,7 +479,7 @@ static void test_failures(void **state) {
         if (rc) assert_int_equal(rc, FFAI_ENOMEM);
         ffai_engine_free(e);
         ffai_model_free(m);
-        assert_int_equal(available(), before);
+        came_back(before);
     }
 }
 
@@ -443,10 +508,11 @@ static void test_lost(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),     cmocka_unit_test(test_fast),     cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_sessions),  cmocka_unit_test(test_choice),   cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_plan),      cmocka_unit_test(test_no_room),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_synthetic), cmocka_unit_test(test_failures), cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_exact),          cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_requests),   cmocka_unit_test(test_sessions),       cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_plan),           cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_memory),     cmocka_unit_test(test_synthetic),      cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_cycles),     cmocka_unit_test(test_no_activations), cmocka_unit_test(test_lost),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

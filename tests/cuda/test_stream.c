@@ -193,7 +193,7 @@ static void qkv(void **state) {
             for (int m = 0; m < N_ROWS; m++, n++) {
                 const int64_t M = rows_of_input[m], cols = heads[s].cols, dim = heads[s].dim;
                 const fa_weight *kind = &kinds[n % N_KIND], *other = n % 4 == 0 ? &kinds[(n + 1) % N_KIND] : kind;
-                qkv_case c = {.h = h, .M = M, .n_pair = heads[s].n_pair, .interleaved = n % 3 == 1};
+                qkv_case c = {.h = h, .M = M, .n_pair = heads[s].n_pair, .interleaved = n / 3 % 2};
                 if (hn_emulated() && (heads[s].n_q + 2 * heads[s].n_kv) * dim * cols * M > 1 << 20) continue;
                 hn_case(h, "%d + %d heads of %d, %d pairs, %d columns, %d rows, %s and %s", heads[s].n_q,
                         heads[s].n_kv, (int)dim, heads[s].n_pair, (int)cols, (int)M, fa_qfmts[kind->fmt].name,
@@ -216,6 +216,31 @@ static void qkv(void **state) {
                 c.kv = hn_make_kv(h, heads[s].n_kv, (int)dim, types[exact ? 0 : n % 3], 0);
                 hn_run(h, qkv_body, &c);
             }
+        hn_close(h);
+    }
+}
+
+/* Every format in tiles whose rows rotation pairs, beside a float format. */
+static void formats(void **state) {
+    (void)state;
+    for (int exact = 0; exact < 2; exact++) {
+        harness *h = open_mode(exact);
+        for (int f = 0; f < hn_n_kinds; f++) {
+            const int M = f % 3 ? 1 : 9, cols = 512, dim = 24;
+            if (!hn_fits(hn_kinds[f], cols)) continue;
+            qkv_case c = {.h = h, .M = M, .n_pair = f % 4 ? 12 : 8, .interleaved = f % 5 == 4};
+            hn_case(h, "%s, bits %d, groups of %d, scales %d", fa_qfmts[hn_kinds[f].fmt].name, hn_kinds[f].bits,
+                    hn_kinds[f].group, hn_kinds[f].scale_dtype);
+            hn_seqs(h, (hn_seq[]){{.past = 5, .n = M}}, 1);
+            c.x = hn_floats(h, M * cols, 2);
+            c.table = hn_floats(h, M * 2 * c.n_pair, 1);
+            c.norm = hn_make_norm(h, cols, 0, true);
+            c.q = hn_make_linear(h, hn_kinds[f], 2 * dim, cols, f % 2);
+            c.k = hn_make_linear(h, hn_kinds[f], dim, cols, f % 2);
+            c.v = hn_make_linear(h, kinds[f % N_KIND], dim, cols, f % 2);
+            c.kv = hn_make_kv(h, 1, dim, exact ? FA_F32 : FA_BF16, 0);
+            hn_run(h, qkv_body, &c);
+        }
         hn_close(h);
     }
 }
@@ -245,6 +270,7 @@ static void same_bits(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(linear_exact), cmocka_unit_test(linear_fast),
                                        cmocka_unit_test(chunks),       cmocka_unit_test(mlp),
-                                       cmocka_unit_test(qkv),          cmocka_unit_test(same_bits)};
+                                       cmocka_unit_test(qkv),          cmocka_unit_test(formats),
+                                       cmocka_unit_test(same_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

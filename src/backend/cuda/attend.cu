@@ -1,7 +1,7 @@
 /* Attention over the paged cache on the GPU: which kernel runs which tiles, and the general kernel, in f32 for every
  * head size and cache type. The definition is src/backend/cpu/ops_attend.c; attend.h tells how work is cut.
  *
- *   decode tiles   the leading sequences with one row, or all when no sequence has more than ATT_FEW: keys are split
+ *   decode tiles   the leading sequences with one row; the others too when none has more than ATT_FEW: keys are split
  *   other tiles    not split
  * Either goes to the tensor cores (attend_decode.cu, attend_prefill.cu) in fast mode over a 16-bit cache, and to the
  * general kernel otherwise.
@@ -125,8 +125,10 @@ template <int HD, int T> __global__ void __launch_bounds__(THREADS) attend_any(c
     const int tid = (int)threadIdx.x, warp = tid / CU_WARP, lane = tid % CU_WARP;
     const int col = tid % COLS, row0 = tid / COLS * ROWS;
     const int chunk = cu_att_chunk(a);
+    cu_att_cursor cursor = {a.tile0, 0, 0};
     cu_att_item it;
-    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &it); i += (int)gridDim.x) {
+    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &cursor, &it); i += (int)gridDim.x) {
+        if (cu_att_empty(a, it)) continue;
         float acc[ROWS][NC] = {}, m[4], l[4];
         cu_att_sees sees[4];
         for (int j = 0; j < 4; j++) {
@@ -306,11 +308,7 @@ static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int 
 }
 
 static void launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
-    cu_att a = args_of(cu, r, b);
-    if (b->max_q <= ATT_FEW) {
-        launch_tiles(cu, r, a, 0, b->n_tile, b->max_q);
-        return;
-    }
+    const cu_att a = args_of(cu, r, b);
     launch_tiles(cu, r, a, 0, b->n_dec, 1);
     launch_tiles(cu, r, a, b->n_dec, b->n_tile, b->max_q);
 }

@@ -18,7 +18,7 @@
 
 enum {
     ATT_ROWS = 16,       /* rows of a unit */
-    ATT_FEW = 8,         /* query rows of a sequence up to which its keys are split */
+    ATT_FEW = 16,        /* query rows of a sequence up to which its keys are split */
     ATT_MIN_PAGES = 4,   /* pages below which a split costs more than it gains */
     ATT_MAX_SPLIT = 256, /* splits of one unit */
     ATT_MERGE_BYTES = ATT_MAX_SPLIT * ATT_ROWS * 4
@@ -58,6 +58,12 @@ typedef struct cu_att_item {
     int lo, hi;           /* positions that some row of the tile sees lie in [lo, hi) */
     int slot0, slot_step; /* slots of the unit's partials: slot0 + split * slot_step */
 } cu_att_item;
+
+/* Where a block's search for its next item goes on: items come in rising order. first: a tile, and the splits and the
+ * splits with slots of the tiles before it. Begins as {tile0}. */
+typedef struct cu_att_cursor {
+    int first, before, slots;
+} cu_att_cursor;
 
 /* What one row sees: [lo, hi), and base + j for the bits j. */
 typedef struct cu_att_sees {
@@ -140,38 +146,42 @@ CU_DEV bool cu_att_unit(const cu_att &a, int i, cu_att_item *it) {
 }
 
 /* Item number i of the launch; false: there are fewer. Called by whole warps with the same arguments. */
-CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
+CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_cursor *at, cu_att_item *it) {
     if (!a.n_part) return cu_att_unit(a, i, it);
     const int lane = (int)threadIdx.x % CU_WARP, per = a.n_kv * a.n_rt, unit = i / per, hr = i % per;
-    int before = 0, slots = 0; /* splits, and splits with slots, of the tiles before */
-    for (int first = a.tile0; first < a.n_tile; first += CU_WARP) {
+    for (; at->first < a.n_tile; at->first += CU_WARP) {
+        const int first = at->first;
         int lo = 0, hi = 0, n = 0;
         if (first + lane < a.n_tile) {
             const cu_att_tile t = cu_att_tile_of(a, first + lane);
             cu_att_range(a, t, 0, t.nq, &lo, &hi);
             n = cu_att_splits(cu_att_pages(lo, hi), chunk);
         }
-        const int cut = n > 1 ? n : 0, sum = cu_att_scan(n), sum_cut = cu_att_scan(cut);
-        const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < before + sum);
+        const bool one = a.n_tile - first == 1; /* nothing to add up */
+        const int cut = n > 1 ? n : 0, sum = one ? n : cu_att_scan(n), sum_cut = one ? cut : cu_att_scan(cut);
+        const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < at->before + sum);
         if (hit) {
             const int src = __ffs((int)hit) - 1;
             it->tile = first + src;
             it->t = cu_att_tile_of(a, it->tile);
             it->head = hr / a.n_rt;
             it->rt = hr % a.n_rt;
-            it->split = unit - before - __shfl_sync(0xFFFFFFFFu, sum - n, src);
+            it->split = unit - at->before - __shfl_sync(0xFFFFFFFFu, sum - n, src);
             it->n_split = __shfl_sync(0xFFFFFFFFu, n, src);
             it->lo = __shfl_sync(0xFFFFFFFFu, lo, src);
             it->hi = __shfl_sync(0xFFFFFFFFu, hi, src);
-            it->slot0 = (slots + __shfl_sync(0xFFFFFFFFu, sum_cut - cut, src)) * per + hr;
+            it->slot0 = (at->slots + __shfl_sync(0xFFFFFFFFu, sum_cut - cut, src)) * per + hr;
             it->slot_step = per;
             return true;
         }
-        before += __shfl_sync(0xFFFFFFFFu, sum, CU_WARP - 1);
-        slots += __shfl_sync(0xFFFFFFFFu, sum_cut, CU_WARP - 1);
+        at->before += __shfl_sync(0xFFFFFFFFu, sum, CU_WARP - 1);
+        at->slots += __shfl_sync(0xFFFFFFFFu, sum_cut, CU_WARP - 1);
     }
     return false;
 }
+
+/* Has the unit no rows, because its tile has fewer than others? The same for all splits, so nobody counts them. */
+CU_DEV bool cu_att_empty(const cu_att &a, const cu_att_item &it) { return it.rt * ATT_ROWS / a.group >= it.t.nq; }
 
 /* The positions of the item's split: [*from, *to), *from a multiple of step (which divides a page) at or before the
  * first that counts. */

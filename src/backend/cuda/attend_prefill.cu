@@ -20,6 +20,13 @@ template <int HD> CU_DEV int piece(int r, int c) {
     return r * pieces<HD>::pitch + (pieces<HD>::n % 8 ? c : c ^ (r & 7));
 }
 
+/* Byte offset of piece c (0 or 1) of row r of rows that begin at byte `at`, a multiple of 128; and from there, of the
+ * piece 2 i further on. */
+template <int HD> CU_DEV int spot(int at, int r, int c) { return at + 16 * piece<HD>(r, c); }
+template <int HD> CU_DEV int further(int spot, int i) {
+    return pieces<HD>::n % 8 ? spot + 32 * i : (spot ^ i % 4 * 32) + i / 4 * 128;
+}
+
 /* Shared memory in pieces: q (QREG: none), then two stages of K and V. */
 template <int HD, int KB, int WD, int MT> struct shape {
     static constexpr bool qreg = WD == 1 && HD * MT <= 192;
@@ -69,13 +76,27 @@ CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uin
     constexpr int CH = HD / 8, N = KB * CH;
     static_assert(N % THREADS == 0, "whole rounds");
     uint4 *v = k + KB * pieces<HD>::pitch;
+    const int tid = (int)threadIdx.x;
+    if constexpr (THREADS % CH == 0) { /* a thread stays in its column: addresses go on by the same step */
+        constexpr int ROWS = THREADS / CH;
+        const int c = tid % CH, step = ROWS * a.hd * 2;
+        at += 2 * ((pos % FA_PAGE + tid / CH) * a.hd + 8 * c);
 #pragma unroll
-    for (int i = 0; i < N / THREADS; i++) {
-        const int e = i * THREADS + (int)threadIdx.x, r = e / CH, c = e % CH;
-        const bool there = pos + r >= lo && pos + r < hi && 8 * c < a.hd;
-        const int64_t from = there ? at + 2 * ((int64_t)((pos + r) % FA_PAGE) * a.hd + 8 * c) : 0;
-        cu_cp_async(k + piece<HD>(r, c), a.k + from, there ? 16 : 0);
-        cu_cp_async(v + piece<HD>(r, c), a.v + from, there ? 16 : 0);
+        for (int i = 0; i < N / THREADS; i++, at += step) {
+            const int r = tid / CH + i * ROWS;
+            const bool there = 8 * c < a.hd && pos + r >= lo && pos + r < hi;
+            cu_cp_async(k + piece<HD>(r, c), a.k + (there ? at : 0), there ? 16 : 0);
+            cu_cp_async(v + piece<HD>(r, c), a.v + (there ? at : 0), there ? 16 : 0);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < N / THREADS; i++) {
+            const int e = i * THREADS + tid, r = e / CH, c = e % CH;
+            const bool there = pos + r >= lo && pos + r < hi && 8 * c < a.hd;
+            const int64_t from = there ? at + 2 * ((pos % FA_PAGE + r) * a.hd + 8 * c) : 0;
+            cu_cp_async(k + piece<HD>(r, c), a.k + from, there ? 16 : 0);
+            cu_cp_async(v + piece<HD>(r, c), a.v + from, there ? 16 : 0);
+        }
     }
 }
 
@@ -113,16 +134,45 @@ CU_DEV void load_q(const cu_att &a, const cu_att_tile &t, int head, int r0, uint
     }
 }
 
-/* Scores to weights, in place; earlier sums are scaled. One head: s [KB / 8][4] in the base-2 domain, masked; m, l: of
- * rows g and g + 8 (l: this lane's part). */
-template <int KB, int DV> CU_DEV void soften(float (*s)[4], float *m, float *l, float (*acc)[4]) {
+/* Scores become f * s in the base-2 domain: the common scale is left to the exponent's multiply-add. */
+template <int MT, int KB> CU_DEV float scale_scores(const cu_att &a, float (*s)[KB / 8][4]) {
+    if (a.cap == 0.0f && a.scale2 > 0.0f) return a.scale2;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int e = 0; e < KB / 2; e++) s[m][e / 4][e % 4] = cu_att_score(a, s[m][e / 4][e % 4]);
+    return 1.0f;
+}
+
+/* What the warp's rows do not see of [pos, pos + KB) becomes -inf. Reads the rows' bounds again, to hold no registers
+ * in the many blocks that are seen whole. */
+template <int MT, int KB> CU_DEV void mask_scores(const cu_att &a, int tile, int r0, int pos, float (*s)[KB / 8][4]) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+    const cu_att_tile t = cu_att_tile_of(a, tile);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        float top = m[h];
+        const cu_att_sees sees = cu_att_row(a, t, (r0 + lane / 4 + 8 * h) * a.group);
+#pragma unroll
+        for (int e = 0; e < KB / 4; e++) {
+            const bool seen = cu_att_visible(sees, pos + e / 2 * 8 + 2 * (lane % 4) + e % 2);
+#pragma unroll
+            for (int m = 0; m < MT; m++)
+                if (!seen) s[m][e / 2][2 * h + e % 2] = -INFINITY;
+        }
+    }
+}
+
+/* Scores (times f > 0) to weights, in place; earlier sums are scaled. One head; m, l: of rows g and g + 8 (l: this
+ * lane's part). */
+template <int KB, int DV> CU_DEV void soften(float (*s)[4], float f, float *m, float *l, float (*acc)[4]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float top = s[0][2 * h];
 #pragma unroll
         for (int n = 0; n < KB / 8; n++) top = fmaxf(top, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
         top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
         top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
+        top = fmaxf(top * f, m[h]);
         const float base = top == -INFINITY ? 0.0f : top, keep = cu_exp2(m[h] - base);
         m[h] = top;
         l[h] *= keep;
@@ -133,8 +183,8 @@ template <int KB, int DV> CU_DEV void soften(float (*s)[4], float *m, float *l, 
         }
 #pragma unroll
         for (int n = 0; n < KB / 8; n++) {
-            s[n][2 * h] = cu_exp2(s[n][2 * h] - base);
-            s[n][2 * h + 1] = cu_exp2(s[n][2 * h + 1] - base);
+            s[n][2 * h] = cu_exp2(fmaf(s[n][2 * h], f, -base));
+            s[n][2 * h + 1] = cu_exp2(fmaf(s[n][2 * h + 1], f, -base));
             l[h] += s[n][2 * h] + s[n][2 * h + 1];
         }
     }
@@ -184,7 +234,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, r0 = warp % 4 * 16,
               c0 = warp / 4 * DV;
     const int per = a.n_head / MT, head = (int)blockIdx.x % per * MT;
-    const cu_att_tile t = cu_att_tile_of(a, a.n_tile - 1 - (int)blockIdx.x / per);
+    const int tile = a.n_tile - 1 - (int)blockIdx.x / per;
+    const cu_att_tile t = cu_att_tile_of(a, tile);
     const bounds b = find_bounds(a, t, r0);
     const int from = b.lo / KB * KB, n = b.hi > b.lo ? (b.hi - from + KB - 1) / KB : 0;
     const int32_t *table = a.page + (int64_t)t.seq * a.page_stride;
@@ -207,8 +258,6 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     } else {
         store_q<HD, MT, THREADS, KV>(a, t, head, shared_q);
     }
-    const cu_att_sees sees[2] = {cu_att_row(a, t, (r0 + lane / 4) * a.group),
-                                 cu_att_row(a, t, (r0 + lane / 4 + 8) * a.group)};
     float acc[MT][DV / 8][4] = {}, top[MT][2], sum[MT][2];
 #pragma unroll
     for (int m = 0; m < MT; m++) {
@@ -219,11 +268,11 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
         copy(step + 1);
         cu_cp_wait<1>();
         __syncthreads();
-        const uint4 *k = stages + step % 2 * 2 * S::plane, *v = k + S::plane;
-        const int pos = from + step * KB;
+        const int pos = from + step * KB, stage = 16 * (S::q_pieces + step % 2 * 2 * S::plane);
         if (pos < b.warp_hi && pos + KB > b.warp_lo) { /* the same for all lanes */
             float s[MT][KB / 8][4] = {};
-            const int kr = lane / 16 * 8 + lane % 8, kc = lane / 8 % 2;
+            const int kat = spot<HD>(stage, lane / 16 * 8 + lane % 8, lane / 8 % 2);
+            const int qat = spot<HD>(0, r0 + lane % 16, lane / 16);
 #pragma unroll
             for (int i = 0; i < HD / 16; i++) {
                 uint32_t f[MT][4];
@@ -233,14 +282,13 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
 #pragma unroll
                         for (int e = 0; e < 4; e++) f[m][e] = q[S::qreg ? m : 0][S::qreg ? i : 0][e];
                     } else {
-                        cu_ldmatrix_x4(f[m],
-                                       shared_q + piece<HD>(m * CU_ATTEND_TILE + r0 + lane % 16, 2 * i + lane / 16));
+                        cu_ldmatrix_x4(f[m], smem + further<HD>(qat, i) + 16 * m * CU_ATTEND_TILE * pieces<HD>::pitch);
                     }
                 }
 #pragma unroll
                 for (int j = 0; j < KB / 16; j++) {
                     uint32_t x[4];
-                    cu_ldmatrix_x4(x, k + piece<HD>(16 * j + kr, 2 * i + kc));
+                    cu_ldmatrix_x4(x, smem + further<HD>(kat, i) + 16 * j * 16 * pieces<HD>::pitch);
 #pragma unroll
                     for (int m = 0; m < MT; m++) {
                         cu_att_mma<KV>(s[m][2 * j], f[m], x);
@@ -248,23 +296,11 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
                     }
                 }
             }
-            const bool whole = pos >= b.all_lo && pos + KB <= b.all_hi;
+            float f = scale_scores<MT, KB>(a, s);
+            if (pos < b.all_lo || pos + KB > b.all_hi) mask_scores<MT, KB>(a, tile, r0, pos, s);
 #pragma unroll
-            for (int m = 0; m < MT; m++)
-#pragma unroll
-                for (int e = 0; e < KB / 2; e++) s[m][e / 4][e % 4] = cu_att_score(a, s[m][e / 4][e % 4]);
-            if (!whole) {
-#pragma unroll
-                for (int e = 0; e < KB / 2; e++) {
-                    const bool seen = cu_att_visible(sees[e / 2 % 2], pos + e / 4 * 8 + 2 * (lane % 4) + e % 2);
-#pragma unroll
-                    for (int m = 0; m < MT; m++)
-                        if (!seen) s[m][e / 4][e % 4] = -INFINITY;
-                }
-            }
-#pragma unroll
-            for (int m = 0; m < MT; m++) soften<KB, DV>(s[m], top[m], sum[m], acc[m]);
-            const int vr = lane / 8 % 2 * 8 + lane % 8, vc = c0 / 8 + lane / 16;
+            for (int m = 0; m < MT; m++) soften<KB, DV>(s[m], f, top[m], sum[m], acc[m]);
+            const int vat = spot<HD>(stage + 16 * S::plane, lane / 8 % 2 * 8 + lane % 8, lane / 16);
 #pragma unroll
             for (int j = 0; j < KB / 16; j++) {
                 uint32_t p[MT][4];
@@ -276,7 +312,7 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
 #pragma unroll
                 for (int i = 0; i < DV / 16; i++) {
                     uint32_t x[4];
-                    cu_ldmatrix_x4_trans(x, v + piece<HD>(16 * j + vr, vc + 2 * i));
+                    cu_ldmatrix_x4_trans(x, smem + further<HD>(vat, c0 / 16 + i) + 16 * j * 16 * pieces<HD>::pitch);
 #pragma unroll
                     for (int m = 0; m < MT; m++) {
                         cu_att_mma<KV>(acc[m][2 * i], p[m], x);
@@ -289,7 +325,7 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     }
     cu_cp_wait<0>();
 #pragma unroll
-    for (int m = 0; m < MT; m++) put_rows<DV>(a, t, head + m, r0, c0, top[m], sum[m], acc[m]);
+    for (int m = 0; m < MT; m++) put_rows<DV>(a, cu_att_tile_of(a, tile), head + m, r0, c0, top[m], sum[m], acc[m]);
 }
 
 /* MINB: blocks that registers should leave room for on one multiprocessor. */
@@ -305,10 +341,10 @@ template <int HD, int KB, int WD, int MT, int MINB> static bool start(fa_cuda *c
 }
 
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv) {
-    if (a->hd <= 64) return start<64, 64, 1, 2, 3>(cu, a, kv) || start<64, 64, 1, 1, 4>(cu, a, kv);
-    if (a->hd <= 96) return start<96, 64, 1, 1, 3>(cu, a, kv);
-    if (a->hd <= 128) return start<128, 64, 1, 2, 2>(cu, a, kv) || start<128, 64, 1, 1, 3>(cu, a, kv);
-    if (a->hd <= 192) return start<192, 64, 1, 1, 2>(cu, a, kv);
+    if (a->hd <= 64) return start<64, 64, 1, 2, 2>(cu, a, kv) || start<64, 64, 1, 1, 3>(cu, a, kv);
+    if (a->hd <= 96) return start<96, 64, 1, 1, 2>(cu, a, kv);
+    if (a->hd <= 128) return start<128, 32, 1, 2, 2>(cu, a, kv) || start<128, 64, 1, 1, 2>(cu, a, kv);
+    if (a->hd <= 192) return start<192, 32, 1, 1, 2>(cu, a, kv);
     if (a->hd <= 256) return start<256, 32, 1, 1, 2>(cu, a, kv);
     return start<512, 16, 2, 1, 1>(cu, a, kv);
 }

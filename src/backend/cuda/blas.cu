@@ -259,6 +259,8 @@ bool cu_blas_product(fa_cuda *cu, const cu_product *p) {
     if (!rc && !t->used) choose(b, desc, t);
     if (!rc) t->used = ++b->clock;
     if (!rc && t->none) return false;
+    cu_inject(cu, "cublasLt");
+    if (cu->err.code) return true;
     if (!rc) {
         const float one = 1, beta = s.add ? 1 : 0;
         if (cu->profile) cu_profile_begin(cu, s.type == FA_BF16 ? "cublasLt bf16" : "cublasLt f32");
@@ -267,8 +269,8 @@ bool cu_blas_product(fa_cuda *cu, const cu_product *p) {
         if (cu->profile) cu_profile_end(cu);
     }
     if (rc)
-        cu_fail(cu, FFAI_EINTERNAL, "%s: cuBLASLt: product of [%lld, %lld] and [%lld, %lld]: %s", cu->dev->name,
-                (long long)s.M, (long long)s.K, (long long)s.N, (long long)s.K, b->GetStatusString(rc));
+        cu_fail(cu, FFAI_EINTERNAL, "cuBLASLt: product of [%lld, %lld] and [%lld, %lld]: %s", (long long)s.M,
+                (long long)s.K, (long long)s.N, (long long)s.K, b->GetStatusString(rc));
     return true;
 }
 

@@ -172,9 +172,13 @@ void cu_ranges_free(fa_cuda *cu);
 
 /* Remembers a failed launch; the step fails with the first one. */
 void cu_launch_failed(fa_cuda *cu, const char *kernel, cudaError_t rc);
+/* The same with a message, in front of which go the device, the operation and its layer. */
 void cu_fail(fa_cuda *cu, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Tests: makes this launch fail, or puts a kernel that faults in front of it, when that was asked for. */
 void cu_inject_launch(fa_cuda *cu, const char *kernel);
+static inline void cu_inject(fa_cuda *cu, const char *kernel) {
+    if (cu->dev->inject[FA_INJECT_LAUNCH] | cu->dev->inject[FA_INJECT_FAULT]) cu_inject_launch(cu, kernel);
+}
 /* Profile: called around every launch when cu->profile is set. */
 void cu_profile_begin(fa_cuda *cu, const char *kernel);
 void cu_profile_end(fa_cuda *cu);
@@ -183,7 +187,7 @@ template <typename... P, typename... A>
 static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads, size_t smem,
                                 A... args) {
     if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-    if (cu->dev->inject[FA_INJECT_LAUNCH] | cu->dev->inject[FA_INJECT_FAULT]) cu_inject_launch(cu, name);
+    cu_inject(cu, name);
     if (cu->err.code) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU

@@ -78,12 +78,9 @@ static int build(fa_cuda *cu, struct cu_graph *g, fa_error *err) {
 
 static int replay(fa_cuda *cu, struct cu_graph *g, fa_error *err) {
     cu_device *dev = cu->dev;
-    if (dev->inject[FA_INJECT_LAUNCH] | dev->inject[FA_INJECT_FAULT]) {
-        cu_inject_launch(cu, "of a graph");
-        int rc = cu_take_error(cu, err);
-        if (rc) return rc;
-    }
-    return cu_check(dev, cudaGraphLaunch(g->exec, cu->stream), "launching a graph", err);
+    cu_inject(cu, "of a graph");
+    int rc = cu_take_error(cu, err);
+    return rc ? rc : cu_check(dev, cudaGraphLaunch(g->exec, cu->stream), "launching a graph", err);
 }
 
 int cu_graph_run(fa_cuda *cu, fa_program *prog, const cu_batch *b, fa_error *err) {

@@ -49,7 +49,8 @@ int cu_profile_start(fa_cuda *cu, fa_error *err) {
 static const char *intern(struct cu_profile *p, const char *text) {
     char name[NAME_BYTES];
     text += strspn(text, "( ");
-    size_t n = strcspn(text, "<() ");
+    size_t n = strcspn(text, "<()");
+    while (n > 0 && text[n - 1] == ' ') n--;
     if (n >= sizeof name) n = sizeof name - 1;
     memcpy(name, text, n);
     name[n] = 0;

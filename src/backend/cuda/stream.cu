@@ -6,47 +6,52 @@
 
 /* ---- float formats ---- */
 
-/* Both steps are 128 bytes of each row, two times 16 bytes a lane; slot: [2][lane] 16 bytes, so that a lane finds its
- * own loads again and no two meet in a bank. */
+/* A step is 256 bytes of each row, four times 16 bytes a lane; slot: [4][lane] 16 bytes, so that a lane finds its own
+ * loads again and no two meet in a bank. A warp's four loads take whole lines of 8 rows. */
+enum { STEP_BYTES = 256, PIECES = 4, FLOAT_RING = 4 };
+
 struct row_cursor {
     const uint8_t *p; /* the lane's first 16 bytes in the row */
     int n;            /* bytes from p to the end of the row, rounded up to 16; <= 0: nothing */
 };
 
-/* `lane_bytes` between the lanes of a row. */
-CU_DEV row_cursor row_at(const cu_mat &w, int row0, int lane, int lane_bytes, int elem) {
-    const int row = row0 + lane / 4, at = lane % 4 * lane_bytes;
+/* lane_bytes: from one lane of a row to the next. */
+CU_DEV row_cursor row_at(const cu_mat &w, cu_tile tile, int lane, int lane_bytes, int elem) {
+    const int row = cu_tile_row(tile, lane / 4), at = lane % 4 * lane_bytes;
     row_cursor c;
     c.p = w.codes + (int64_t)min(row, w.rows - 1) * w.row_bytes + at;
     c.n = row < w.rows ? (w.cols * elem + 15) / 16 * 16 - at : 0;
     return c;
 }
-CU_DEV void row_fetch(uint8_t *slot, const row_cursor &c, int step, int lane, int second) {
-    const int at = step * 128;
-    cu_cp_async(slot + lane * 16, c.n > at ? c.p + at : c.p, c.n > at ? 16 : 0);
-    cu_cp_async(slot + 512 + lane * 16, c.n > at + second ? c.p + at + second : c.p, c.n > at + second ? 16 : 0);
+CU_DEV void row_piece(uint8_t *slot, const row_cursor &c, int i, int at, int lane) {
+    cu_cp_async(slot + i * 512 + lane * 16, c.n > at ? c.p + at : c.p, c.n > at ? 16 : 0);
 }
 
-/* bf16: lane t of row g has columns 32 i + 8 t .. + 7, i = 0, 1. */
+/* Piece i of lane t of a row is columns 32 i + 8 t .. + 7, 16 bits each. */
+CU_DEV void half_fetch(uint8_t *slot, const row_cursor &c, int step, int lane) {
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) row_piece(slot, c, i, step * STEP_BYTES + i * 64, lane);
+}
+
 struct fmt_bf16 {
-    enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
+    enum { COLS = 128, SLOT = 2048, WARPS = 8, RING = FLOAT_RING, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
-        row_fetch(slot, c, step, lane, 64);
+        half_fetch(slot, c, step, lane);
     }
     template <bool HI>
     CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
                      float acc[2][4]) {
-        const uint4 *b = (const uint4 *)slot + lane;
         const int k = lane % 4 * 8;
-        cu_mma8<HI>(b[0], x + k, xh + k, acc[0]);
-        cu_mma8<HI>(b[32], x + k + 32, xh + k + 32, acc[1]);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++)
+            cu_mma8<HI>(((const uint4 *)slot)[32 * i + lane], x + 32 * i + k, xh + 32 * i + k, acc[i & 1]);
     }
     template <int R>
     CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < PIECES; i++) {
             const uint4 b = ((const uint4 *)slot)[32 * i + lane];
             const float v[8] = {cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y),
                                 cu_bf16_lo(b.z), cu_bf16_hi(b.z), cu_bf16_lo(b.w), cu_bf16_hi(b.w)};
@@ -68,11 +73,11 @@ template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, co
 }
 
 struct fmt_f16 {
-    enum { COLS = 64, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
+    enum { COLS = 128, SLOT = 2048, WARPS = 8, RING = FLOAT_RING, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 16, 2); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 16, 2); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
-        row_fetch(slot, c, step, lane, 64);
+        half_fetch(slot, c, step, lane);
     }
     CU_FMT void values(const uint8_t *slot, int i, int lane, float v[8]) {
         const uint4 b = ((const uint4 *)slot)[32 * i + lane];
@@ -83,7 +88,7 @@ struct fmt_f16 {
     CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
                      float acc[2][4]) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < PIECES; i++) {
             float v[8];
             values(slot, i, lane, v);
             mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
@@ -92,7 +97,7 @@ struct fmt_f16 {
     template <int R>
     CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < PIECES; i++) {
             float v[8];
             values(slot, i, lane, v);
             cu_dot8<R>(v, x + 32 * i + lane % 4 * 8, ldx, M, acc);
@@ -100,30 +105,37 @@ struct fmt_f16 {
     }
 };
 
-/* f32: lane t of row g has columns 8 t .. + 7. */
+/* Pieces 2 i and 2 i + 1 of lane t of a row are columns 32 i + 8 t .. + 7. */
 struct fmt_f32 {
-    enum { COLS = 32, SLOT = 1024, WARPS = 8, RING = 8, CODES = 0 };
+    enum { COLS = 64, SLOT = 2048, WARPS = 8, RING = FLOAT_RING, CODES = 0 };
     typedef row_cursor cursor;
-    CU_FMT cursor at(const cu_mat &w, int row0, int lane) { return row_at(w, row0, lane, 32, 4); }
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return row_at(w, tile, lane, 32, 4); }
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
-        row_fetch(slot, c, step, lane, 16);
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) row_piece(slot, c, i, step * STEP_BYTES + i / 2 * 128 + i % 2 * 16, lane);
     }
-    CU_FMT void values(const uint8_t *slot, int lane, float v[8]) {
-        const float4 p = ((const float4 *)slot)[lane], q = ((const float4 *)slot)[32 + lane];
+    CU_FMT void values(const uint8_t *slot, int i, int lane, float v[8]) {
+        const float4 p = ((const float4 *)slot)[64 * i + lane], q = ((const float4 *)slot)[64 * i + 32 + lane];
         v[0] = p.x, v[1] = p.y, v[2] = p.z, v[3] = p.w, v[4] = q.x, v[5] = q.y, v[6] = q.z, v[7] = q.w;
     }
     template <bool HI>
     CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
                      float acc[2][4]) {
-        float v[8];
-        values(slot, lane, v);
-        mma_split<HI>(v, x + lane % 4 * 8, xh + lane % 4 * 8, acc);
+#pragma unroll
+        for (int i = 0; i < PIECES / 2; i++) {
+            float v[8];
+            values(slot, i, lane, v);
+            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+        }
     }
     template <int R>
     CU_FMT void exact(const uint8_t *slot, const cu_mat &, int, int lane, const float *x, int ldx, int M, float *acc) {
-        float v[8];
-        values(slot, lane, v);
-        cu_dot8<R>(v, x + lane % 4 * 8, ldx, M, acc);
+#pragma unroll
+        for (int i = 0; i < PIECES / 2; i++) {
+            float v[8];
+            values(slot, i, lane, v);
+            cu_dot8<R>(v, x + 32 * i + lane % 4 * 8, ldx, M, acc);
+        }
     }
 };
 
@@ -181,6 +193,7 @@ static cu_part part_of(const fa_linear *lin, int tile, int col) {
     p.bias = lin->bias;
     p.tile = tile;
     p.col = col;
+    p.pairs = 0;
     return p;
 }
 
@@ -238,7 +251,9 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     const int step = exact ? f->cols : f->line; /* elements of a step in an input row */
     p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
     a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
-    const int warps = p->run[i].warps = a->n_step < f->warps ? a->n_step : f->warps;
+    /* a thread for every result of a tile at least */
+    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP;
+    const int warps = p->run[i].warps = a->n_step < few ? few : a->n_step < f->warps ? a->n_step : f->warps;
     const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
     const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
     const size_t have = cu->smem_max < (size_t)SMEM_WANT ? cu->smem_max : (size_t)SMEM_WANT, fixed = ring + red + sum;
@@ -297,11 +312,18 @@ static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_s
     return 0;
 }
 
+/* Heads need no second look when nothing normalises them and rotation's pairs fit into tiles. */
+static bool rotates_at_once(const fa_qkv_param *q) {
+    if (q->q_norm || q->k_norm || q->kv->head_dim % CU_TILE) return false;
+    return !q->rope_table || q->interleaved || q->n_pair % 4 == 0;
+}
+
 static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin,
                      const cu_stream_fmt *const *fmt, const cu_batch *b) {
     const int at[3] = {0, (int)lin[0]->w.rows, (int)(lin[0]->w.rows + lin[1]->w.rows)};
     cu_stream_args a = *base;
     a.ld = at[2] + (int)lin[2]->w.rows;
+    const int end = rotates_at_once(&r->p.qkv) ? CU_END_ROTATE : CU_END_HEADS;
     if (b) a.heads = cu_qkv_finish_of(r, b);
     for (int i = 0; i < 3; i++) {
         const fa_linear *same[CU_PARTS];
@@ -310,9 +332,13 @@ static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const
         for (int j = 0; j < i; j++) done |= fmt[j] == fmt[i];
         for (int j = i; j < 3 && !done; j++)
             if (fmt[j] == fmt[i]) same[n] = lin[j], col[n++] = at[j];
-        if (n) add_launch(p, fmt[i], &a, same, col, n, false, CU_END_HEADS);
+        if (!n) continue;
+        add_launch(p, fmt[i], &a, same, col, n, false, end);
+        for (int j = 0; j < n; j++) /* q and k, where pairs lie apart */
+            if (end == CU_END_ROTATE && r->p.qkv.rope_table && !r->p.qkv.interleaved && col[j] != at[2])
+                p->run[p->n - 1].a.part[j].pairs = (int)r->p.qkv.n_pair;
     }
-    p->work = (int64_t)a.M * a.ld * 4;
+    if (end == CU_END_HEADS) p->work = (int64_t)a.M * a.ld * 4;
 }
 
 /* b NULL: only for the sizes. */

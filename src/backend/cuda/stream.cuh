@@ -2,16 +2,16 @@
  * weights come from memory, so everything else is arranged around a steady stream of loads (docs/cuda.md, "Decode:
  * streaming weights").
  *
- * Geometry. A tile is 8 neighbouring rows of a weight, over all its columns. The grid is about one block per
- * multiprocessor; block b takes tiles b, b + grid, ... The columns are cut into steps of F::COLS; warp i of a block
- * takes steps i, i + warps, ... of each of its tiles. Each warp has a ring of F::RING slots in shared memory, a slot
- * holding what one step reads: cp.async keeps F::RING - 1 steps of the warp in flight, across the ends of tiles and
- * beginning before the kernel that comes before has finished (only weights are read then). Then the input rows are put
- * into shared memory ([M, columns of a chunk] as bf16, f32 in exact mode; normalised but for the factor 1 / rms, which
- * the results are multiplied by), the steps are multiplied, the warps' partial sums of a tile meet in shared memory in
- * a fixed order, and a few threads do with the results what the operation wants. Input that does not fit is cut into
- * chunks of columns: then the sums of all the block's tiles are kept in shared memory from chunk to chunk. Results do
- * not depend on the number of blocks, nor on timing.
+ * Geometry. A tile is 8 rows of a weight, over all its columns: neighbours, or two times 4 that rotation pairs. The
+ * grid is about one block per multiprocessor; block b takes tiles b, b + grid, ... The columns are cut into steps of
+ * F::COLS; warp i of a block takes steps i, i + warps, ... of each of its tiles. Each warp has a ring of F::RING slots
+ * in shared memory, a slot holding what one step reads: cp.async keeps F::RING - 1 steps of the warp in flight, across
+ * the ends of tiles and beginning before the kernel that comes before has finished (only weights are read then). Then
+ * the input rows are put into shared memory ([M, columns of a chunk] as bf16, f32 in exact mode; normalised but for the
+ * factor 1 / rms, which the results are multiplied by), the steps are multiplied, the warps' partial sums of a tile
+ * meet in shared memory in a fixed order, and a few threads do with the results what the operation wants. Input that
+ * does not fit is cut into chunks of columns: then the sums of all the block's tiles are kept in shared memory from
+ * chunk to chunk. Results do not depend on the number of blocks, nor on timing.
  *
  * Arithmetic. Fast mode multiplies with bf16 tensor-core instructions, the weight's 8 rows being columns of b and the
  * input rows (1..8, or 9..16) rows of a: one row costs as much as eight, and a row's result is the same whatever stands
@@ -36,10 +36,10 @@
  * All are CU_FMT (static device functions). CU_STREAM_FMT(name, F) is the format's row of a table in the .cu file that
  * has it, whose cu_stream_find_* returns that row for the weights it fits; name is what profiles show.
  *
- *   RING, CODES              slots of a warp's ring; CODES: 16-bit input is staged for formats of codes: within every 8
- * columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
- * columns stand the sums of each 16 of them (as rounded) as f32. fast then has two arguments more, after xh: xs and xsh,
- * the sums of the step's columns for input rows g and g + 8.
+ *   RING, CODES              slots of a warp's ring; CODES != 0: 16-bit input is staged for formats of codes: within every
+ * 8 columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
+ * columns stand the sums of each CODES of them (16, 32 or 64; as rounded) as f32. fast then has two arguments more, after
+ * xh: xs and xsh, the sums of the step's columns for input rows g and g + 8, 16-byte aligned. COLS is a multiple of 256.
  *
  * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
  * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
@@ -49,11 +49,12 @@
 #include "backend/cuda/cu_rows.h"
 
 enum {
-    CU_TILE = 8,  /* weight rows of a tile */
-    CU_PARTS = 3, /* weights of a record */
-    CU_FAST8 = 0, /* kinds of the kernel: bf16 input, up to 8 rows */
-    CU_FAST16,    /* 9 to 16 rows */
-    CU_EXACT1,    /* f32 input, one row */
+    CU_TILE = 8,          /* weight rows of a tile */
+    CU_AHEAD = 64 * 1024, /* see cu_stream_ahead */
+    CU_PARTS = 3,         /* weights of a record */
+    CU_FAST8 = 0,         /* kinds of the kernel: bf16 input, up to 8 rows */
+    CU_FAST16,            /* 9 to 16 rows */
+    CU_EXACT1,            /* f32 input, one row */
     CU_EXACT16,
     CU_STREAM_KINDS
 };
@@ -66,7 +67,8 @@ enum {
     CU_END_GATE,  /* out[m, r] = act(work[m, r]) * v */
     CU_END_WORK,  /* work[m, r] = v */
     CU_END_POST,  /* the same; the block that finishes last does out += norm(work) */
-    CU_END_HEADS  /* the same; the block that completes a head finishes it */
+    CU_END_HEADS, /* the same; the block that completes a head finishes it */
+    CU_END_ROTATE /* q, k, v without head norms: rotated and put where they belong at once; pairs lie within tiles */
 };
 
 /* A weight matrix by value; fields as in fa_weight. */
@@ -80,8 +82,10 @@ typedef struct cu_mat {
 typedef struct cu_part {
     cu_mat w;
     const float *bias;
-    int tile; /* its first tile in the record; INT_MAX: no such part */
-    int col;  /* its first column in out and work */
+    int tile;  /* its first tile in the record; INT_MAX: no such part */
+    int col;   /* its first column in out and work */
+    int pairs; /* CU_END_ROTATE: tiles are rows 4 u .. + 3 and pairs + 4 u .. + 3 of a head, as far as it goes; else 0
+                */
 } cu_part;
 
 typedef struct cu_stream_args {
@@ -117,13 +121,22 @@ typedef struct cu_stream_fmt {
 /* The kernels for w; NULL: none. Each file with formats has such a function; stream.cu asks them in turn. */
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.cu */
 
+static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
+
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, F::RING, F::CODES ? F::COLS + F::COLS / 8 : F::COLS, {                                                                            \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), {                       \
             cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
                 cu_stream_kernel<F, CU_EXACT16>                                                                        \
         }                                                                                                              \
     }
+
+/* Rows row .. row + 3 and row + half .. + 3. */
+typedef struct cu_tile {
+    int row, half;
+} cu_tile;
+
+CU_DEV int cu_tile_row(cu_tile t, int i) { return t.row + (i & 3) + (i >> 2) * t.half; }
 
 /* ---- help for formats ---- */
 
@@ -162,7 +175,8 @@ template <int R> CU_DEV void cu_dot8(const float v[8], const float *x, int ldx, 
 
 /* Job j of a block is its j-th tile, or with paired parts the half j % 2 of tile j / 2. */
 struct cu_job {
-    int part, row; /* first row within the part */
+    int part;
+    cu_tile tile;
 };
 
 CU_DEV int cu_stream_tiles(const cu_stream_args &a) {
@@ -172,12 +186,18 @@ CU_DEV int cu_stream_tiles(const cu_stream_args &a) {
 CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
     const int tile = (int)blockIdx.x + (a.paired ? j >> 1 : j) * (int)gridDim.x;
     cu_job job;
+    job.tile.half = 4;
     if (a.paired) {
         job.part = j & 1;
-        job.row = tile * CU_TILE;
-    } else {
-        job.part = (tile >= a.part[1].tile) + (tile >= a.part[2].tile);
-        job.row = (tile - a.part[job.part].tile) * CU_TILE;
+        job.tile.row = tile * CU_TILE;
+        return job;
+    }
+    job.part = (tile >= a.part[1].tile) + (tile >= a.part[2].tile);
+    const cu_part &p = a.part[job.part];
+    job.tile.row = (tile - p.tile) * CU_TILE;
+    if (p.pairs) {
+        const int in = job.tile.row % a.heads.dim; /* rows from 2 pairs on are not rotated */
+        if (in < 2 * p.pairs) job.tile.row -= in / 2, job.tile.half = p.pairs;
     }
     return job;
 }
@@ -190,7 +210,7 @@ template <class F> struct cu_feed {
     __device__ __forceinline__ void tile(const cu_stream_args &a, int warp, int lane) {
         const cu_job j = cu_stream_job(a, job);
         part = j.part;
-        cur = F::at(a.part[part].w, j.row, lane);
+        cur = F::at(a.part[part].w, j.tile, lane);
         step = chunk * a.chunk + warp;
         end = min((chunk + 1) * a.chunk, a.n_step);
     }
@@ -215,10 +235,30 @@ template <class F> struct cu_feed {
             F::fetch(slot, a.part[part].w, cur, step, lane);
             step += (int)blockDim.x / CU_WARP;
             skip(a, warp, lane);
+            if (chunk >= a.n_chunk) cu_pdl_launch();
         }
         cu_cp_commit();
     }
 };
+
+/* Before the wait for the previous kernel the memory has nothing else to do: the block's next CU_AHEAD bytes, behind
+ * the `steps` that are on their way to the rings, come as far as the second-level cache. */
+CU_DEV void cu_stream_ahead(const cu_stream_args &a, int n_job, int steps) {
+    int left = CU_AHEAD;
+    for (int j = 0; j < n_job && left > 0; j++) {
+        const cu_job job = cu_stream_job(a, j);
+        const cu_mat &w = a.part[job.part].w;
+        const int have = (int)min((int64_t)min(steps, a.n_step) * w.row_bytes / a.n_step, w.row_bytes);
+        const int lines = (int)min(w.row_bytes - have + 127, (int64_t)(left / CU_TILE)) / 128;
+        steps -= min(steps, a.n_step);
+        for (int i = (int)threadIdx.x; i < lines * CU_TILE; i += (int)blockDim.x) {
+            const int row = cu_tile_row(job.tile, i / lines), at = have + i % lines * 128;
+            if (row < w.rows && at < w.row_bytes) cu_prefetch_l2(w.codes + (int64_t)row * w.row_bytes + at);
+        }
+        left -= lines * 128 * CU_TILE;
+        if (have < w.row_bytes && !lines) break;
+    }
+}
 
 /* ---- input rows ---- */
 
@@ -316,33 +356,36 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
     }
 }
 
-/* For formats of codes: the staged columns in their order, and their sums. A thread takes 16 columns. */
-CU_DEV const float *cu_stream_sums(const cu_stream_args &a, int cols, const uint16_t *xs, int m, int k) {
-    return (const float *)(xs + m * a.ldx + a.chunk * cols) + k / 16;
+/* For formats of codes: the staged columns in their order, and the sums of each SUM of them. A thread takes 16 columns,
+ * neighbours add up their sums; a row is a multiple of 256 columns, so none belongs to two rows. */
+template <int SUM> CU_DEV float *cu_stream_sums(const cu_stream_args &a, int cols, uint16_t *xs, int m, int k) {
+    return (float *)(xs + m * a.ldx + a.chunk * cols) + k / SUM;
 }
-CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols, int c, uint16_t *xs) {
-    const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16;
+template <int SUM> CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols, int c, uint16_t *xs) {
+    const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16, all = a.M * n;
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < a.M * n; i += (int)blockDim.x) {
-        const int m = i / n, k = i % n * 16;
-        uint4 *p = (uint4 *)(xs + m * a.ldx + k);
+    for (int i0 = 0; i0 < all; i0 += (int)blockDim.x) {
+        const int i = i0 + (int)threadIdx.x, m = i / n, k = i % n * 16;
         float s = 0;
+        if (i < all) {
+            uint4 *p = (uint4 *)(xs + m * a.ldx + k);
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const uint4 v = p[h];
-            s += ((cu_bf16_lo(v.x) + cu_bf16_hi(v.x)) + (cu_bf16_lo(v.y) + cu_bf16_hi(v.y))) +
-                 ((cu_bf16_lo(v.z) + cu_bf16_hi(v.z)) + (cu_bf16_lo(v.w) + cu_bf16_hi(v.w)));
-            p[h] = make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-                              __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+            for (int h = 0; h < 2; h++) {
+                const uint4 v = p[h];
+                s += ((cu_bf16_lo(v.x) + cu_bf16_hi(v.x)) + (cu_bf16_lo(v.y) + cu_bf16_hi(v.y))) +
+                     ((cu_bf16_lo(v.z) + cu_bf16_hi(v.z)) + (cu_bf16_lo(v.w) + cu_bf16_hi(v.w)));
+                p[h] = make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
+                                  __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+            }
         }
-        *(float *)cu_stream_sums(a, cols, xs, m, k) = s;
+#pragma unroll
+        for (int d = 1; d < SUM / 16; d *= 2) s += __shfl_xor_sync(0xffffffffu, s, d);
+        if (i < all && k % SUM == 0) *cu_stream_sums<SUM>(a, cols, xs, m, k) = s;
     }
 }
 
 /* For sums that left the range of float: rare, so that its code stays out of the way. */
-CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) {
-    return cu_warp_inv_rms(x, n, eps);
-}
+CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) { return cu_warp_inv_rms(x, n, eps); }
 
 /* rms [m] = 1 / rms of row m, from the sums of all chunks. */
 CU_DEV void cu_stream_rms(const cu_stream_args &a, const float *sum, float *rms) {
@@ -359,21 +402,68 @@ CU_DEV void cu_stream_rms(const cu_stream_args &a, const float *sum, float *rms)
 
 /* ---- results ---- */
 
-/* keep: this output's place in shared memory for what waits for its pair. */
-CU_DEV void cu_stream_end(const cu_stream_args &a, const cu_part &p, int part, int m, int row, float v, float *keep) {
-    if (p.bias) v += p.bias[row];
+/* What the end of a result needs besides it, loaded before the multiplications so that nothing waits for it then. */
+typedef struct cu_ready {
+    float bias, old;           /* old: of out, or the gate */
+    float pair_bias, cos, sin; /* CU_END_ROTATE: v = v cos + (v of output o ^ flip) sin */
+    int flip;                  /* 0: it has no pair */
+    void *to;                  /* where it goes; NULL: nowhere */
+} cu_ready;
+
+/* For weight row `row` of part p, i-th of its tile, and input row m. */
+CU_DEV void cu_stream_rotate(const cu_stream_args &a, const cu_part &p, cu_tile tile, int i, int m, cu_ready *r) {
+    const cu_qkv_finish &f = a.heads;
+    const int at = p.col + cu_tile_row(tile, i), head = at / f.dim, d = at % f.dim, np = f.table ? f.n_pair : 0;
+    const bool query = head < f.n_q, value = head >= f.n_q + f.n_kv;
+    r->cos = 1, r->sin = 0, r->flip = 0, r->pair_bias = 0;
+    if (!value && d < 2 * np) {
+        const int pair = f.interleaved ? d >> 1 : d < np ? d : d - np;
+        const bool second = f.interleaved ? d & 1 : d >= np;
+        const float *cs = f.table + (int64_t)m * 2 * np + pair;
+        r->flip = f.interleaved ? 1 : 4;
+        r->cos = cs[0];
+        r->sin = second ? cs[np] : -cs[np];
+        if (p.bias) r->pair_bias = p.bias[cu_tile_row(tile, i ^ r->flip)];
+    }
+    if (query) {
+        r->to = (uint8_t *)f.q + ((((int64_t)m * f.n_q + head) * f.dim + d) << (f.q_type == FA_F32 ? 2 : 1));
+    } else {
+        r->to = cu_cache_at(f.cache, value ? f.cache.v : f.cache.k, m, (head - f.n_q) % f.n_kv);
+        if (r->to) r->to = (uint8_t *)r->to + (d << (f.cache.type == FA_F32 ? 2 : 1));
+    }
+}
+
+CU_DEV cu_ready cu_stream_ready(const cu_stream_args &a, const cu_part &p, cu_tile tile, int i, int m) {
+    const int row = cu_tile_row(tile, i);
     const int64_t at = (int64_t)m * a.ld + p.col + row;
+    cu_ready r = {0, 0, 0, 1, 0, 0, NULL};
+    if (row >= p.w.rows) return r;
+    if (p.bias) r.bias = p.bias[row];
+    if (a.end == CU_END_ROTATE) {
+        cu_stream_rotate(a, p, tile, i, m, &r);
+    } else if (a.end == CU_END_GLU || a.end == CU_END_GATE) {
+        r.to = (uint8_t *)a.out + (at << (a.out_type == FA_F32 ? 2 : 1));
+        if (a.end == CU_END_GATE) r.old = __ldcg(a.work + at);
+    } else {
+        r.to = (a.end == CU_END_STORE || a.end == CU_END_ADD ? (float *)a.out : a.work) + at;
+        if (a.end == CU_END_ADD) r.old = __ldcg((const float *)r.to);
+    }
+    return r;
+}
+
+/* keep: this output's place in shared memory for a gate that waits for its up part. */
+CU_DEV void cu_stream_end(const cu_stream_args &a, const cu_ready &r, int part, bool query, float v, float *keep) {
     switch (a.end) {
-    case CU_END_STORE: ((float *)a.out)[at] = v; break;
-    case CU_END_ADD: ((float *)a.out)[at] += v; break;
+    case CU_END_ADD: *(float *)r.to = r.old + v; break;
     case CU_END_GLU:
-        if (part == 0)
+    case CU_END_GATE:
+        if (a.end == CU_END_GLU && part == 0)
             *keep = v;
         else
-            cu_put(a.out, a.out_type, at, cu_act(a.act, *keep) * v);
+            cu_put(r.to, a.out_type, 0, cu_act(a.act, a.end == CU_END_GLU ? *keep : r.old) * v);
         break;
-    case CU_END_GATE: cu_put(a.out, a.out_type, at, cu_act(a.act, a.work[at]) * v); break;
-    default: a.work[at] = v; break;
+    case CU_END_ROTATE: cu_put(r.to, query ? a.heads.q_type : a.heads.cache.type, 0, v); break;
+    default: *(float *)r.to = v; break;
     }
 }
 
@@ -419,8 +509,8 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     for (int t = (int)threadIdx.x; t < cu_stream_tiles(a); t += (int)blockDim.x) {
         const cu_job j = cu_stream_job(a, t);
         const cu_part &p = a.part[j.part];
-        const int last = min(j.row + CU_TILE, p.w.rows) - 1;
-        for (int h = j.row / dim; h <= last / dim; h++) { /* heads of this part */
+        const int last = min(j.tile.row + CU_TILE, p.w.rows) - 1;
+        for (int h = j.tile.row / dim; h <= last / dim; h++) { /* heads of this part */
             const int tiles = ((h + 1) * dim - 1) / CU_TILE - h * dim / CU_TILE + 1, all = p.col / dim + h;
             if (atomicAdd(a.counter + all, 1u) + 1 != (uint32_t)tiles) continue;
             a.counter[all] = 0;
@@ -456,7 +546,6 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
     constexpr bool FAST = KIND == CU_FAST8 || KIND == CU_FAST16, HI = KIND == CU_FAST16;
     constexpr int R = KIND == CU_FAST8 ? 8 : KIND == CU_EXACT1 ? 1 : 16, N_OUT = R * CU_TILE;
     CU_DYN_SMEM(smem);
-    cu_pdl_launch();
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_tile = cu_stream_tiles(a), n_job = a.paired ? 2 * n_tile : n_tile;
     uint8_t *ring = smem + warp * F::RING * F::SLOT;
@@ -471,6 +560,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                    */
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
             cu_prefetch_l2(a.norm.w + i * 32);
+    cu_stream_ahead(a, n_job, (F::RING - 1) * n_warp);
     cu_pdl_wait();
 
     int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */
@@ -480,8 +570,8 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         else
             cu_stream_stage(a, F::COLS, c, xf, sum);
         __syncthreads();
-        if constexpr (FAST && F::CODES) {
-            cu_stream_codes(a, F::COLS, c, xb);
+        if constexpr (FAST && F::CODES != 0) {
+            cu_stream_codes<F::CODES>(a, F::COLS, c, xb);
             __syncthreads();
         }
         const bool last = c == a.n_chunk - 1;
@@ -491,6 +581,13 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         for (int j = 0; j < n_job; j++) {
             const cu_job job = cu_stream_job(a, j);
             const cu_part &p = a.part[job.part];
+            /* this thread's output, if it has one; the warps take turns with the ends of tiles, so that none falls
+             * behind, and a tile's is always the same one's */
+            const int who = (int)threadIdx.x - first * CU_WARP, o = who < 0 ? who + (int)blockDim.x : who;
+            const int out_m = o / CU_TILE, out_i = o % CU_TILE;
+            cu_ready ready;
+            ready.to = NULL;
+            if (last && out_m < a.M) ready = cu_stream_ready(a, p, job.tile, out_i, out_m);
             float acc[FAST ? 8 : R] = {};
             for (int s = c * a.chunk + warp; s < end; s += n_warp) {
                 cu_cp_wait<F::RING - 2>();
@@ -500,9 +597,9 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                 if constexpr (FAST) {
                     const int g = lane / 4;
                     const uint16_t *x = xb + min(g, a.M - 1) * a.ldx + k, *xh = xb + min(g + 8, a.M - 1) * a.ldx + k;
-                    if constexpr (F::CODES) {
-                        const float *xs = cu_stream_sums(a, F::COLS, xb, min(g, a.M - 1), k);
-                        const float *xsh = cu_stream_sums(a, F::COLS, xb, min(g + 8, a.M - 1), k);
+                    if constexpr (F::CODES != 0) {
+                        const float *xs = cu_stream_sums<F::CODES>(a, F::COLS, xb, min(g, a.M - 1), k);
+                        const float *xsh = cu_stream_sums<F::CODES>(a, F::COLS, xb, min(g + 8, a.M - 1), k);
                         F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, xs, xsh, (float(*)[4])acc);
                     } else {
                         F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, (float(*)[4])acc);
@@ -528,28 +625,31 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                 }
             }
             __syncthreads();
-            /* The warps take turns with the ends of tiles, so that none falls behind; a tile's is always the same
-             * one's. */
-            const int who = (int)threadIdx.x - first * CU_WARP;
-            for (int o = who < 0 ? who + (int)blockDim.x : who; o < a.M * CU_TILE; o += (int)blockDim.x) {
-                float v = 0;
-                for (int w = 0; w < n_warp; w++) v += red[(turn * n_warp + w) * N_OUT + o];
-                float *kept = keep + (a.n_chunk > 1 ? j * N_OUT : 0) + o;
-                if (c) v += *kept;
-                const int m = o / CU_TILE, row = job.row + o % CU_TILE;
+            if (out_m < a.M) {
+                const float *kept = keep + (a.n_chunk > 1 ? j * N_OUT : 0);
+                auto total = [&](int at) {
+                    float v = c ? kept[at] : 0.0f;
+                    for (int w = 0; w < n_warp; w++) v += red[(turn * n_warp + w) * N_OUT + at];
+                    return v;
+                };
+                float v = total(o);
                 if (!last) {
-                    *kept = v;
-                } else if (row < p.w.rows) {
+                    keep[j * N_OUT + o] = v;
+                } else if (ready.to) {
+                    const float scale = a.norm.on ? rms[out_m] : 1.0f;
+                    v = v * scale + ready.bias;
+                    if (a.end == CU_END_ROTATE && ready.flip)
+                        v = v * ready.cos + (total(o ^ ready.flip) * scale + ready.pair_bias) * ready.sin;
                     /* a gate waits where its up part looks for it */
-                    float *gate = a.n_chunk > 1 ? keep + (j & ~1) * N_OUT + o : keep + o;
-                    cu_stream_end(a, p, job.part, m, row, a.norm.on ? v * rms[m] : v, gate);
+                    cu_stream_end(a, ready, job.part, p.col + job.tile.row < a.heads.n_q * a.heads.dim, v,
+                                  keep + (a.n_chunk > 1 ? (j & ~1) * N_OUT : 0) + o);
                 }
             }
             turn ^= 1;
             if (!a.paired || (j & 1)) first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
-    if (a.end < CU_END_POST) return;
+    if (a.end != CU_END_POST && a.end != CU_END_HEADS) return;
     __threadfence(); /* this block's results before its counts */
     __syncthreads();
     if (a.end == CU_END_HEADS)

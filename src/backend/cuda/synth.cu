@@ -30,6 +30,7 @@ static __device__ __forceinline__ float unit(uint64_t seed, uint64_t i) {
 static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pitch, uint64_t seed) {
     cu_pdl_wait();
     const int64_t j = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 16;
+    cu_pdl_wait();
     if (j >= pitch) return;
     const uint64_t at = (uint64_t)blockIdx.x * (uint64_t)row_bytes + (uint64_t)j, i = at / 8;
     const int shift = (int)(at % 8) * 8;
@@ -54,6 +55,7 @@ static __global__ void affine_scales_kernel(uint16_t *scales, uint16_t *biases, 
                                             float top, uint64_t seed) {
     cu_pdl_wait();
     const int64_t g = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    cu_pdl_wait();
     if (g >= pitch) return;
     uint16_t s = 0, b = 0;
     if (g < groups) {
@@ -70,6 +72,7 @@ static __global__ void affine_scales_kernel(uint16_t *scales, uint16_t *biases, 
 static __global__ void same_bytes_kernel(uint8_t *out, int64_t n, int64_t pitch, uint8_t v) {
     cu_pdl_wait();
     const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    cu_pdl_wait();
     if (i < pitch) out[(int64_t)blockIdx.x * pitch + i] = i < n ? v : 0;
 }
 
@@ -82,6 +85,7 @@ template <int KIND> static __global__ void floats_kernel(uint8_t *out, int64_t c
     cu_pdl_wait();
     constexpr int size = KIND == CU_K_F32 ? 4 : 2;
     const int64_t k = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    cu_pdl_wait();
     if (k * size >= pitch) return;
     const float x = __fmul_rn(width, unit(seed, (uint64_t)blockIdx.x * (uint64_t)cols + (uint64_t)k));
     uint8_t *p = out + (int64_t)blockIdx.x * pitch + k * size;
@@ -162,6 +166,7 @@ template <int KIND> static __global__ void blocks_kernel(uint8_t *out, int64_t c
     cu_pdl_wait();
     constexpr int bytes = cu_kind_info<KIND>::block_bytes;
     const int64_t b = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, n = cols / 32;
+    cu_pdl_wait();
     if (b >= n) return;
     uint8_t *row = out + (int64_t)blockIdx.x * pitch;
     float x[32];

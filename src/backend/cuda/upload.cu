@@ -6,7 +6,7 @@
  * stream of its own. With two buffers each it fills one while the other is under way; several readers are what it takes
  * to fill the bus, since one core copies slower than that, and to keep a disk busy.
  *
- * Threads live for one call (the start of a thread is nothing next to 4 MiB), buffers as long as the device. */
+ * Threads and buffers live for one call, which is nothing next to a model; the first reader's buffers stay. */
 #include "backend/cuda/cu.h"
 
 extern "C" {
@@ -161,6 +161,16 @@ static int open_reader(cu_device *dev, reader *r, fa_error *err) {
     return rc;
 }
 
+static void close_reader(reader *r) {
+    for (int i = 0; i < BUFFERS; i++) {
+        if (r->sent[i]) cudaEventDestroy(r->sent[i]);
+        if (r->buf[i]) cudaFreeHost(r->buf[i]);
+    }
+    if (r->stream) cudaStreamDestroy(r->stream);
+    cudaGetLastError();
+    memset(r, 0, sizeof *r);
+}
+
 static int n_reader_for(const job *j) {
     size_t total = 0;
     for (size_t i = 0; i < j->n; i++) total += total_of(&j->list[i]);
@@ -181,7 +191,10 @@ int cu_upload(fa_device *d, const fa_copy *list, size_t n, fa_error *err) {
     for (int most = n_reader_for(&j); n_open < most; n_open++) {
         rc = open_reader(dev, &r[n_open], err);
         if (rc && (n_open == 0 || dev->lost.code)) return rc; /* fewer readers will do */
-        if (rc) break;
+        if (rc) {
+            close_reader(&r[n_open]);
+            break;
+        }
         r[n_open].job = &j;
     }
     for (; n_thread + 1 < n_open; n_thread++)
@@ -190,21 +203,14 @@ int cu_upload(fa_device *d, const fa_copy *list, size_t n, fa_error *err) {
     for (int i = 1; i <= n_thread; i++) pthread_join(r[i].thread, NULL);
     for (int i = 0; i <= n_thread; i++) check(&j, cudaStreamSynchronize(r[i].stream)); /* even after an error */
     pthread_mutex_destroy(&j.lock);
+    for (int i = 1; i < n_open; i++) close_reader(&r[i]); /* the first one stays for small uploads */
     if (err && j.err.code) *err = j.err;
     return j.err.code;
 }
 
 void cu_upload_free(cu_device *dev) {
     if (!dev->up) return;
-    for (int k = 0; k < MAX_READER; k++) {
-        reader *r = &dev->up->r[k];
-        for (int i = 0; i < BUFFERS; i++) {
-            if (r->sent[i]) cudaEventDestroy(r->sent[i]);
-            if (r->buf[i]) cudaFreeHost(r->buf[i]);
-        }
-        if (r->stream) cudaStreamDestroy(r->stream);
-    }
-    cudaGetLastError();
+    for (int i = 0; i < MAX_READER; i++) close_reader(&dev->up->r[i]);
     fa_free(dev->up);
     dev->up = NULL;
 }
