@@ -87,6 +87,7 @@ template <typename F> static bool dies(F f) {
 }
 
 int main() {
+    emu_control("align", 16);
     cudaStream_t s;
     CHECK(cudaStreamCreate(&s) == cudaSuccess);
     enum { N = 1000, B = 8 };

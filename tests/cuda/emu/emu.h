@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tmmintrin.h>
 #include <type_traits>
 
 /* ---- keywords ---- */
@@ -232,10 +233,9 @@ static inline unsigned __brev(unsigned v) {
     return r;
 }
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned s) {
-    const uint64_t all = (uint64_t)b << 32 | a;
-    unsigned r = 0;
-    for (int i = 0; i < 4; i++) r |= (unsigned)(all >> (s >> 4 * i & 7) * 8 & 0xFF) << 8 * i;
-    return r;
+    const unsigned which = (s & 7) | (s & 0x70) << 4 | (s & 0x700) << 8 | (s & 0x7000) << 12;
+    const __m128i all = _mm_set_epi32(0, 0, (int)b, (int)a);
+    return (unsigned)_mm_cvtsi128_si32(_mm_shuffle_epi8(all, _mm_cvtsi32_si128((int)which)));
 }
 static inline unsigned __funnelshift_r(unsigned lo, unsigned hi, unsigned n) {
     return (unsigned)(((uint64_t)hi << 32 | lo) >> (n & 31));
