@@ -43,7 +43,7 @@ set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 here=$PWD logs=${LOGS:-$PWD/logs}
 mkdir -p "$logs"
-export FFAI_CUDA_MODULE=$here/bin/libffai_cuda.so FFAI_SOURCE_DIR=$here
+export FFAI_CUDA_MODULE=$here/bin/libffai_cuda.so FFAI_SOURCE_DIR=$here FFAI_TEST_CYCLES=${FFAI_TEST_CYCLES:-1000}
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 ldd bin/ffai 2>/dev/null | grep -q 'libstdc++.*not found' && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$here/lib_old
 # cuBLASLt of the toolkit, or of Python packages
@@ -85,7 +85,7 @@ sanitize() {
     # tests that lose the device on purpose, or measure, have nothing to say here
     for tool in memcheck racecheck; do
         while IFS= read -r t; do
-            case $t in test_backend | test_faults) continue ;; esac
+            case $t in test_backend | test_engine | test_faults) continue ;; esac
             one "${tool}_$t" compute-sanitizer --tool $tool --error-exitcode 9 --print-limit 5 "bin/$t"
         done < <([ $# -gt 0 ] && printf '%s\n' "$@" || cat tests.txt)
     done

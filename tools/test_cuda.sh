@@ -12,6 +12,6 @@ if ! "$build/ffai" devices 2>/dev/null | grep -q '^cuda:0'; then
     "$build/ffai" devices --verbose 2>&1 | grep -i -E 'cuda|driver|gpu' >&2 || true
     exit 1
 fi
-export FFAI_CUDA_MODULE=$build/libffai_cuda.so
+export FFAI_CUDA_MODULE=$build/libffai_cuda.so FFAI_TEST_CYCLES=${FFAI_TEST_CYCLES:-1000}
 # one at a time: they share the GPU, and some fill its memory
 ctest --test-dir "$build" -L cuda -E emu_selftest --output-on-failure -j 1

@@ -414,11 +414,13 @@ static void test_memory(void **state) {
 static void test_cycles(void **state) {
     (void)state;
     const char *text = getenv("FFAI_TEST_CYCLES");
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s/models/ffai-demo-6m", hn_source_dir());
     int64_t before = available();
     for (int i = 0, n = text ? atoi(text) : 25; i < n; i++) {
         ffai_error err;
         ffai_model *m;
-        if (ffai_model_open(&m, FFAI_SOURCE_DIR "/models/ffai-demo-6m", NULL, &err)) fail_msg("%s", err.msg);
+        if (ffai_model_open(&m, dir, NULL, &err)) fail_msg("%s", err.msg);
         ffai_engine_free(engine_of(m, "cuda", (ffai_engine_opts){0}));
         ffai_model_free(m);
         came_back(before);
