@@ -13,7 +13,7 @@ define build
 	@cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 endef
 
-.PHONY: ffai demo test test-real check format install asan tsan debug clang fuzz clean help deps
+.PHONY: ffai demo test test-real test-cuda check format install asan tsan debug clang fuzz clean help deps
 
 ffai: deps   ## build the program and the libraries, leave ./ffai
 	$(call build,release,product)
@@ -36,6 +36,11 @@ test-real: ffai   ## compare with the official implementation on real weights (f
 	@tools/deps.sh real
 	$(call build,release,real_check)
 	@tests/real/run.sh
+
+test-cuda: deps   ## the GPU tests on this machine's NVIDIA GPU (needs nvcc)
+	$(call build,release)
+	@ln -sfn $(B)/ffai ffai
+	@tools/test_cuda.sh $(B)
 
 check: deps   ## format, dependency rules, shell scripts, file rules
 	@tools/deps.sh check

@@ -2,7 +2,11 @@
 # (rules of our own: CMake's CUDA support lags behind the toolkits); without it the build is CPU-only. The tests also build the same sources
 # as plain C++ over an emulation of the CUDA runtime (tests/cuda/emu), so that their logic is tested where there is no GPU.
 set(FFAI_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO (where nvcc is found), ON or OFF")
-set(FFAI_CUDA_ARCHS "80 86 89 90a 100a 120a" CACHE STRING "GPU architectures that kernels are compiled for")
+set(archs "80 86 89 90a 100a 120a")
+if(DEFINED ENV{FFAI_CUDA_ARCHS})
+  set(archs "$ENV{FFAI_CUDA_ARCHS}")
+endif()
+set(FFAI_CUDA_ARCHS "${archs}" CACHE STRING "GPU architectures that kernels are compiled for")
 file(GLOB FFAI_CUDA_SOURCES CONFIGURE_DEPENDS src/backend/cuda/*.cu)
 file(GLOB FFAI_CUDA_BASE CONFIGURE_DEPENDS src/tensor/*.c src/tensor/qfmt/*.c)
 list(APPEND FFAI_CUDA_BASE src/base/err.c src/base/alloc.c src/backend/program.c)

@@ -18,6 +18,7 @@ typedef struct fa_program_slot {
     fa_program_key key;
     fa_program prog;
     int64_t used; /* step number of the last use; 0: free */
+    int n_run;    /* since it was recorded, as far as HOST_WARM */
 } fa_program_slot;
 
 /* Rows that one sequence adds in a step. */

@@ -150,7 +150,7 @@ int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, f
     return cx.err.code;
 }
 
-static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program **out, fa_error *err) {
+static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program_slot **out, fa_error *err) {
     const fa_batch *b = &e->batch;
     fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden};
     fa_program_slot *oldest = &e->prog[0];
@@ -161,7 +161,7 @@ static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program **out
             s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
             s->key.taps == key.taps && s->key.hidden == key.hidden) {
             s->used = e->n_step;
-            *out = &s->prog;
+            *out = s;
             return 0;
         }
         if (s->used < oldest->used) oldest = s;
@@ -171,7 +171,8 @@ static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program **out
     if (rc) return rc;
     oldest->key = key;
     oldest->used = e->n_step;
-    *out = &oldest->prog;
+    oldest->n_run = 0;
+    *out = oldest;
     return 0;
 }
 
@@ -201,25 +202,31 @@ static void count_attention(ffai_engine *e) {
     }
 }
 
-enum { HOST_TIMED = 4 };
+enum { HOST_WARM = 3 /* runs of a program until it is a graph */, HOST_TIMED = 4 };
+
+/* Only the first few steps ahead of the device count: later ones may wait for it. */
+static void count_host(ffai_engine *e, fa_program_slot *s, double seconds) {
+    if (s->n_run < HOST_WARM) {
+        s->n_run++;
+    } else if (e->n_ahead++ < HOST_TIMED) {
+        e->stats.host_steps++;
+        e->stats.host_s += seconds;
+    }
+}
 
 static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, bool hidden, fa_tensor *out,
                fa_error *err) {
-    fa_program *prog;
+    fa_program_slot *s;
     fa_run_opts o = opts ? *opts : (fa_run_opts){0};
     o.times = e->times;
     o.kernels = e->kernels;
     double t0 = fa_now();
     int rc = fill_batch(e, seq, n_seq, err);
-    if (!rc) rc = find_program(e, o.tap != NULL, hidden, &prog, err);
-    if (!rc) rc = e->be->run(e->be, prog, &e->batch, &o, err);
-    if (!rc) *out = prog->out;
+    if (!rc) rc = find_program(e, o.tap != NULL, hidden, &s, err);
+    if (!rc) rc = e->be->run(e->be, &s->prog, &e->batch, &o, err);
+    if (!rc) *out = s->prog.out;
     if (!rc && e->times) count_attention(e);
-    /* only the first few ahead of the device: later ones may wait for it */
-    if (!rc && e->dev && e->n_ahead++ < HOST_TIMED && prog->repeats && !opts) {
-        e->stats.host_steps++;
-        e->stats.host_s += fa_now() - t0;
-    }
+    if (!rc && e->dev && s->prog.repeats && !opts) count_host(e, s, fa_now() - t0);
     for (int i = 0; rc && i < n_seq; i++) fa_kv_reset(e->kv, seq[i].slot); /* nobody knows what is in them */
     return rc;
 }

@@ -116,6 +116,16 @@ static void drop_pages(const ffai_model *m) {
     }
 }
 
+/* Through a device object of its own, whose buffers and streams go when all is there. */
+static int upload(const fa_module *mod, int index, const fa_placer *p, fa_error *err) {
+    fa_device *d;
+    int rc = p->n_copy ? mod->open(&d, index, err) : 0;
+    if (rc || !p->n_copy) return rc;
+    rc = d->upload(d, p->copy, p->n_copy, err);
+    d->free(d);
+    return rc;
+}
+
 /* Takes the block, binds to it and fills it. */
 static int load(ffai_model *m, fa_weights *w, fa_error *err) {
     fa_placer p;
@@ -135,7 +145,7 @@ static int load(ffai_model *m, fa_weights *w, fa_error *err) {
     if (!rc && (p.bytes > matrices || matrices + p.vector_bytes + BLOCK_SLACK > bytes))
         rc = fa_fail(err, FFAI_EINTERNAL, "%s: weights were counted as %zu + %zu bytes and bound as %zu + %zu",
                      fa_ckpt_path(m->ckpt), matrices, bytes - BLOCK_SLACK - matrices, p.bytes, p.vector_bytes);
-    if (!rc && p.n_copy) rc = w->dev->upload(w->dev, p.copy, p.n_copy, err);
+    if (!rc) rc = upload(w->mod, w->index, &p, err);
     for (size_t i = 0; !rc && i < p.n_job; i++) rc = w->dev->synth(w->dev, &p.job[i].w, p.job[i].seed, err);
     /* engines have device objects of their own, which do not wait for this one: a fill does */
     if (!rc) rc = w->dev->fill(w->dev, (uint8_t *)w->block + bytes - 1, 0, 1, err);
@@ -153,10 +163,12 @@ int fa_model_device(ffai_model *m, const fa_module *mod, int index, const fa_wei
         if (!(w = FA_NEW(fa_weights)))
             rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for weights", fa_ckpt_path(m->ckpt));
         if (!rc) rc = mod->open(&w->dev, index, err);
-        if (!rc) rc = load(m, w, err);
         if (!rc) {
             w->mod = mod;
             w->index = index;
+            rc = load(m, w, err);
+        }
+        if (!rc) {
             w->next = m->on_device;
             m->on_device = w;
         } else if (w) {

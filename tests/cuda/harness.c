@@ -69,6 +69,11 @@ const char *hn_module_path(void) {
 #endif
 }
 
+const char *hn_source_dir(void) {
+    const char *p = getenv("FFAI_SOURCE_DIR");
+    return p && *p ? p : FFAI_SOURCE_DIR;
+}
+
 static void *symbol(const char *name) {
     void *lib = dlopen(hn_module_path(), RTLD_NOW | RTLD_LOCAL);
     if (!lib) fail_msg("%s", dlerror());

@@ -60,6 +60,7 @@ fa_batch *hn_batch(harness *h, int side); /* to change what hn_seqs made */
 const fa_module *hn_module(harness *h);
 /* What tests use: $FFAI_CUDA_MODULE, else the emulated one. */
 const char *hn_module_path(void);
+const char *hn_source_dir(void); /* $FFAI_SOURCE_DIR, or where the test was built */
 bool hn_emulated(void);
 /* The emulator's switches (tests/cuda/emu/emu_rt.cpp); -1 on a real GPU. */
 long long hn_emu_control(const char *what, long long value);

@@ -135,6 +135,22 @@ static void test_heads(void **state) {
     hn_close(h);
 }
 
+/* More sequences than a warp has lanes, short and long ones side by side. */
+static void test_many(void **state) {
+    (void)state;
+    harness *h = open_mode(false);
+    static const shape s[] = {{1, 4, 64, FA_F16, FA_BF16, 0, false, false, 0},
+                              {2, 2, 36, FA_BF16, FA_F32, 0, true, false, 100}};
+    hn_seq seq[40];
+    for (int few_rows = 0; few_rows < 2; few_rows++)
+        for (int i = 0; i < N(s); i++) {
+            for (int j = 0; j < N(seq); j++)
+                seq[j] = (hn_seq){.past = j % 7 == 3 ? 900 + 40 * j : 5 * j, .n = few_rows && j > 2 ? 1 + j % 3 : 1};
+            run(h, &s[i], seq, N(seq));
+        }
+    hn_close(h);
+}
+
 static void test_masks(void **state) {
     (void)state;
     harness *h = open_mode(false);
@@ -211,8 +227,9 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lengths),    cmocka_unit_test(test_heads),
-                                       cmocka_unit_test(test_masks),      cmocka_unit_test(test_exact),
-                                       cmocka_unit_test(test_blind_rows), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lengths), cmocka_unit_test(test_heads),
+                                       cmocka_unit_test(test_many),    cmocka_unit_test(test_masks),
+                                       cmocka_unit_test(test_exact),   cmocka_unit_test(test_blind_rows),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("cuda.attend", tests, NULL, NULL);
 }

@@ -276,6 +276,28 @@ static void test_embeddings(void **state) {
     ffai_engine_free(cpu);
 }
 
+/* Two engines of one model in two threads, created at the same time: weights are loaded once. */
+static void *other_thread(void *arg) {
+    float **x = arg;
+    ffai_engine *e = engine("cuda", (ffai_engine_opts){.precision = "exact", .n_slot = 2});
+    *x = eval(e, N, 9, 40, 2);
+    ffai_engine_free(e);
+    return NULL;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    ffai_engine *cpu = engine("cpu", (ffai_engine_opts){.precision = "exact"});
+    float *want = eval(cpu, N, 0, 0, 1), *got[2];
+    pthread_t t[2];
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&t[i], NULL, other_thread, &got[i]), 0);
+    for (int i = 0; i < 2; i++) pthread_join(t[i], NULL);
+    for (int i = 0; i < 2; i++) same(want, got[i], N, 2e-4, i ? "one thread" : "another thread");
+    assert_null(model->on_device->next);
+    free(want);
+    ffai_engine_free(cpu);
+}
+
 /* ---- choosing ---- */
 
 static void refused(ffai_engine_opts o, int code, const char *part) {
@@ -392,11 +414,13 @@ static void test_memory(void **state) {
 static void test_cycles(void **state) {
     (void)state;
     const char *text = getenv("FFAI_TEST_CYCLES");
+    char dir[1024];
+    snprintf(dir, sizeof dir, "%s/models/ffai-demo-6m", hn_source_dir());
     int64_t before = available();
     for (int i = 0, n = text ? atoi(text) : 25; i < n; i++) {
         ffai_error err;
         ffai_model *m;
-        if (ffai_model_open(&m, FFAI_SOURCE_DIR "/models/ffai-demo-6m", NULL, &err)) fail_msg("%s", err.msg);
+        if (ffai_model_open(&m, dir, NULL, &err)) fail_msg("%s", err.msg);
         ffai_engine_free(engine_of(m, "cuda", (ffai_engine_opts){0}));
         ffai_model_free(m);
         came_back(before);
@@ -486,11 +510,11 @@ static void test_lost(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exact),          cmocka_unit_test(test_fast),     cmocka_unit_test(test_requests),
-        cmocka_unit_test(test_sessions),       cmocka_unit_test(test_choice),   cmocka_unit_test(test_embeddings),
-        cmocka_unit_test(test_plan),           cmocka_unit_test(test_no_room),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_synthetic),      cmocka_unit_test(test_failures), cmocka_unit_test(test_cycles),
-        cmocka_unit_test(test_no_activations), cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_threads),    cmocka_unit_test(test_exact),          cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_requests),   cmocka_unit_test(test_sessions),       cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_embeddings), cmocka_unit_test(test_plan),           cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_memory),     cmocka_unit_test(test_synthetic),      cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_cycles),     cmocka_unit_test(test_no_activations), cmocka_unit_test(test_lost),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -125,8 +125,9 @@ template <int HD, int T> __global__ void __launch_bounds__(THREADS) attend_any(c
     const int tid = (int)threadIdx.x, warp = tid / CU_WARP, lane = tid % CU_WARP;
     const int col = tid % COLS, row0 = tid / COLS * ROWS;
     const int chunk = cu_att_chunk(a);
+    cu_att_cursor cursor = {a.tile0, 0, 0};
     cu_att_item it;
-    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &it); i += (int)gridDim.x) {
+    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &cursor, &it); i += (int)gridDim.x) {
         if (cu_att_empty(a, it)) continue;
         float acc[ROWS][NC] = {}, m[4], l[4];
         cu_att_sees sees[4];

@@ -59,6 +59,12 @@ typedef struct cu_att_item {
     int slot0, slot_step; /* slots of the unit's partials: slot0 + split * slot_step */
 } cu_att_item;
 
+/* Where a block's search for its next item goes on: items come in rising order. first: a tile, and the splits and the
+ * splits with slots of the tiles before it. Begins as {tile0}. */
+typedef struct cu_att_cursor {
+    int first, before, slots;
+} cu_att_cursor;
+
 /* What one row sees: [lo, hi), and base + j for the bits j. */
 typedef struct cu_att_sees {
     int lo, hi, base;
@@ -140,11 +146,11 @@ CU_DEV bool cu_att_unit(const cu_att &a, int i, cu_att_item *it) {
 }
 
 /* Item number i of the launch; false: there are fewer. Called by whole warps with the same arguments. */
-CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
+CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_cursor *at, cu_att_item *it) {
     if (!a.n_part) return cu_att_unit(a, i, it);
     const int lane = (int)threadIdx.x % CU_WARP, per = a.n_kv * a.n_rt, unit = i / per, hr = i % per;
-    int before = 0, slots = 0; /* splits, and splits with slots, of the tiles before */
-    for (int first = a.tile0; first < a.n_tile; first += CU_WARP) {
+    for (; at->first < a.n_tile; at->first += CU_WARP) {
+        const int first = at->first;
         int lo = 0, hi = 0, n = 0;
         if (first + lane < a.n_tile) {
             const cu_att_tile t = cu_att_tile_of(a, first + lane);
@@ -153,23 +159,23 @@ CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_item *it) {
         }
         const bool one = a.n_tile - first == 1; /* nothing to add up */
         const int cut = n > 1 ? n : 0, sum = one ? n : cu_att_scan(n), sum_cut = one ? cut : cu_att_scan(cut);
-        const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < before + sum);
+        const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < at->before + sum);
         if (hit) {
             const int src = __ffs((int)hit) - 1;
             it->tile = first + src;
             it->t = cu_att_tile_of(a, it->tile);
             it->head = hr / a.n_rt;
             it->rt = hr % a.n_rt;
-            it->split = unit - before - __shfl_sync(0xFFFFFFFFu, sum - n, src);
+            it->split = unit - at->before - __shfl_sync(0xFFFFFFFFu, sum - n, src);
             it->n_split = __shfl_sync(0xFFFFFFFFu, n, src);
             it->lo = __shfl_sync(0xFFFFFFFFu, lo, src);
             it->hi = __shfl_sync(0xFFFFFFFFu, hi, src);
-            it->slot0 = (slots + __shfl_sync(0xFFFFFFFFu, sum_cut - cut, src)) * per + hr;
+            it->slot0 = (at->slots + __shfl_sync(0xFFFFFFFFu, sum_cut - cut, src)) * per + hr;
             it->slot_step = per;
             return true;
         }
-        before += __shfl_sync(0xFFFFFFFFu, sum, CU_WARP - 1);
-        slots += __shfl_sync(0xFFFFFFFFu, sum_cut, CU_WARP - 1);
+        at->before += __shfl_sync(0xFFFFFFFFu, sum, CU_WARP - 1);
+        at->slots += __shfl_sync(0xFFFFFFFFu, sum_cut, CU_WARP - 1);
     }
     return false;
 }

@@ -170,8 +170,9 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, wt = warp / WD, wd = warp % WD;
     uint4 *mine = (uint4 *)smem + warp * STAGES * PART;
     const int chunk = cu_att_chunk(a), lda = a.hp + 8;
+    cu_att_cursor cursor = {a.tile0, 0, 0};
     cu_att_item it;
-    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &it); i += (int)gridDim.x) {
+    for (int i = (int)blockIdx.x; cu_att_find(a, chunk, i, &cursor, &it); i += (int)gridDim.x) {
         if (cu_att_empty(a, it)) continue;
         int from, to;
         cu_att_span(it, TOK, &from, &to);

@@ -36,10 +36,10 @@
  * All are CU_FMT (static device functions). CU_STREAM_FMT(name, F) is the format's row of a table in the .cu file that
  * has it, whose cu_stream_find_* returns that row for the weights it fits; name is what profiles show.
  *
- *   RING, CODES              slots of a warp's ring; CODES: 16-bit input is staged for formats of codes: within every 8
- * columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
- * columns stand the sums of each 16 of them (as rounded) as f32. fast then has two arguments more, after xh: xs and
- * xsh, the sums of the step's columns for input rows g and g + 8.
+ *   RING, CODES              slots of a warp's ring; CODES != 0: 16-bit input is staged for formats of codes: within every
+ * 8 columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
+ * columns stand the sums of each CODES of them (16, 32 or 64; as rounded) as f32. fast then has two arguments more, after
+ * xh: xs and xsh, the sums of the step's columns for input rows g and g + 8, 16-byte aligned. COLS is a multiple of 256.
  *
  * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
  * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
@@ -121,9 +121,11 @@ typedef struct cu_stream_fmt {
 /* The kernels for w; NULL: none. Each file with formats has such a function; stream.cu asks them in turn. */
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.cu */
 
+static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
+
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, F::RING, F::CODES ? F::COLS + F::COLS / 8 : F::COLS, {                       \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), {                       \
             cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
                 cu_stream_kernel<F, CU_EXACT16>                                                                        \
         }                                                                                                              \
@@ -375,26 +377,31 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
     }
 }
 
-/* For formats of codes: the staged columns in their order, and their sums. A thread takes 16 columns. */
-CU_DEV const float *cu_stream_sums(const cu_stream_args &a, int cols, const uint16_t *xs, int m, int k) {
-    return (const float *)(xs + m * a.ldx + a.chunk * cols) + k / 16;
+/* For formats of codes: the staged columns in their order, and the sums of each SUM of them. A thread takes 16 columns,
+ * neighbours add up their sums; a row is a multiple of 256 columns, so none belongs to two rows. */
+template <int SUM> CU_DEV float *cu_stream_sums(const cu_stream_args &a, int cols, uint16_t *xs, int m, int k) {
+    return (float *)(xs + m * a.ldx + a.chunk * cols) + k / SUM;
 }
-CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols, int c, uint16_t *xs) {
-    const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16;
+template <int SUM> CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols, int c, uint16_t *xs) {
+    const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16, all = a.M * n;
 #pragma unroll 1
-    for (int i = (int)threadIdx.x; i < a.M * n; i += (int)blockDim.x) {
-        const int m = i / n, k = i % n * 16;
-        uint4 *p = (uint4 *)(xs + m * a.ldx + k);
+    for (int i0 = 0; i0 < all; i0 += (int)blockDim.x) {
+        const int i = i0 + (int)threadIdx.x, m = i / n, k = i % n * 16;
         float s = 0;
+        if (i < all) {
+            uint4 *p = (uint4 *)(xs + m * a.ldx + k);
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const uint4 v = p[h];
-            s += ((cu_bf16_lo(v.x) + cu_bf16_hi(v.x)) + (cu_bf16_lo(v.y) + cu_bf16_hi(v.y))) +
-                 ((cu_bf16_lo(v.z) + cu_bf16_hi(v.z)) + (cu_bf16_lo(v.w) + cu_bf16_hi(v.w)));
-            p[h] = make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
-                              __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+            for (int h = 0; h < 2; h++) {
+                const uint4 v = p[h];
+                s += ((cu_bf16_lo(v.x) + cu_bf16_hi(v.x)) + (cu_bf16_lo(v.y) + cu_bf16_hi(v.y))) +
+                     ((cu_bf16_lo(v.z) + cu_bf16_hi(v.z)) + (cu_bf16_lo(v.w) + cu_bf16_hi(v.w)));
+                p[h] = make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632),
+                                  __byte_perm(v.y, v.w, 0x5410), __byte_perm(v.y, v.w, 0x7632));
+            }
         }
-        *(float *)cu_stream_sums(a, cols, xs, m, k) = s;
+#pragma unroll
+        for (int d = 1; d < SUM / 16; d *= 2) s += __shfl_xor_sync(0xffffffffu, s, d);
+        if (i < all && k % SUM == 0) *cu_stream_sums<SUM>(a, cols, xs, m, k) = s;
     }
 }
 
@@ -584,8 +591,8 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         else
             cu_stream_stage(a, F::COLS, c, xf, sum);
         __syncthreads();
-        if constexpr (FAST && F::CODES) {
-            cu_stream_codes(a, F::COLS, c, xb);
+        if constexpr (FAST && F::CODES != 0) {
+            cu_stream_codes<F::CODES>(a, F::COLS, c, xb);
             __syncthreads();
         }
         const bool last = c == a.n_chunk - 1;
@@ -611,9 +618,9 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                 if constexpr (FAST) {
                     const int g = lane / 4;
                     const uint16_t *x = xb + min(g, a.M - 1) * a.ldx + k, *xh = xb + min(g + 8, a.M - 1) * a.ldx + k;
-                    if constexpr (F::CODES) {
-                        const float *xs = cu_stream_sums(a, F::COLS, xb, min(g, a.M - 1), k);
-                        const float *xsh = cu_stream_sums(a, F::COLS, xb, min(g + 8, a.M - 1), k);
+                    if constexpr (F::CODES != 0) {
+                        const float *xs = cu_stream_sums<F::CODES>(a, F::COLS, xb, min(g, a.M - 1), k);
+                        const float *xsh = cu_stream_sums<F::CODES>(a, F::COLS, xb, min(g + 8, a.M - 1), k);
                         F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, xs, xsh, (float(*)[4])acc);
                     } else {
                         F::template fast<HI>(ring + slot * F::SLOT, p.w, s, lane, x, xh, (float(*)[4])acc);

@@ -11,7 +11,7 @@ template <int KIND> struct fmt_gguf {
     enum {
         COLS = CU_QCOLS,
         WARPS = 8,
-        CODES = 1,
+        CODES = I::group,
         ROW = I::is_k ? I::block_bytes : 8 * I::block_bytes, /* bytes of 256 columns */
         SHIFT = ROW % 16 == 0 ? 0 : ROW % 4 == 0 ? 12 : 14,  /* at most, between the multiple of 16 and the first */
         PIECES = (ROW + SHIFT + 15) / 16,
@@ -47,15 +47,12 @@ template <int KIND> struct fmt_gguf {
     }
 
     /* 32 columns, one group */
-    template <bool HI>
-    CU_FMT void block32(uint2 c, const float4 s, int t, const uint16_t *x, const uint16_t *xh, const float *xs,
-                        const float *xsh, float acc[4]) {
-        const float sum = xs[0] + xs[1], sumh = HI ? xsh[0] + xsh[1] : 0.0f;
-        float d[4];
-        cu_group_begin<HI>(d, KIND == CU_K_Q8_0 ? 256.0f : 128.0f, sum, sumh);
-        cu_mma8<HI>(cu_pairs_of_bytes(c, 0x7F), x + 8 * t, xh + 8 * t, d);
-        if (KIND == CU_K_Q8_0) cu_mma8<HI>(cu_pairs_of_bytes(c, 0x80), x + 8 * t, xh + 8 * t, d);
-        cu_group_end<HI>(acc, d, s, sum, sumh);
+    CU_FMT void block32(uint2 c, const float4 s, const uint16_t *x, float sum, float *acc) {
+        cu_qacc q;
+        cu_q_begin(q, KIND == CU_K_Q8_0 ? 256.0f : 128.0f, sum);
+        cu_q_mma(q, cu_pairs_of_bytes(c, 0x7F), x);
+        if (KIND == CU_K_Q8_0) cu_q_mma(q, cu_pairs_of_bytes(c, 0x80), x);
+        cu_q_end(q, s, sum, acc);
     }
 
     /* 32 columns, two groups: those of lanes t < 2 and of lanes t >= 2. Rows g of a are the input with the second group's
@@ -84,7 +81,9 @@ template <int KIND> struct fmt_gguf {
         for (int i = 0; i < 8; i++) {
             const uint2 c = cu_codes8<KIND>(row, 32 * i + 8 * t);
             if constexpr (I::group == 32) {
-                block32<HI>(c, s[4 * i], t, x + 32 * i, xh + 32 * i, xs + 2 * i, xsh + 2 * i, acc[i & 1]);
+                const float4 s1 = s[4 * i];
+                block32(c, s1, x + 32 * i + 8 * t, xs[i], acc[i & 1]);
+                if (HI) block32(c, s1, xh + 32 * i + 8 * t, xsh[i], acc[i & 1] + 2);
             } else {
                 const uint4 b = cu_pairs_of_bytes(c, 0x7F);
                 const float4 s1 = s[8 * i], s2 = s[8 * i + 4];

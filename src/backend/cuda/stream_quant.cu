@@ -7,27 +7,27 @@
 
 /* ---- affine ---- */
 
-/* GROUP columns share a scale of SIZE bytes; GROUP 0: any group and type, at the price of finishing sums every 32
- * columns. */
-template <int BITS, int GROUP, int SIZE> struct fmt_affine {
+/* G64: groups of 64 with scales of 2 bytes, the common case; otherwise any group and type, at the price of finishing
+ * sums every 32 columns. */
+template <int BITS, bool G64> struct fmt_affine {
     enum {
         COLS = CU_QCOLS,
         WARPS = 8,
-        CODES = 1,
-        ROW = COLS / 8 * BITS,                        /* bytes of codes */
-        PLANE = GROUP ? COLS / (GROUP + !GROUP) * SIZE : 32, /* bytes of scales; of biases (at most, GROUP 0) */
+        CODES = G64 ? 64 : 32,
+        ROW = COLS / 8 * BITS, /* bytes of codes */
+        PLANE = G64 ? 8 : 32,  /* bytes of scales; of biases (at most) */
         PITCH = cu_odd16(ROW + 2 * PLANE),
         SLOT = CU_TILE * PITCH,
         RING = cu_qring(SLOT)
     };
     typedef cu_qcursor cursor;
 
-    CU_FMT int size_of(const cu_mat &w) { return GROUP ? SIZE : w.scale_dtype == FA_F32 ? 4 : 2; }
-    CU_FMT int plane_of(const cu_mat &w) { return GROUP ? PLANE : COLS / w.group * size_of(w); }
+    CU_FMT int size_of(const cu_mat &w) { return G64 || w.scale_dtype != FA_F32 ? 2 : 4; }
+    CU_FMT int plane_of(const cu_mat &w) { return G64 ? PLANE : COLS / w.group * size_of(w); }
 
     /* Lanes with even q load scales, with odd q biases: words q / 2, q / 2 + 2, ... of the row. */
     CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) {
-        const int row = cu_tile_row(tile, lane / 4), q = lane % 4, group = GROUP ? GROUP : w.group;
+        const int row = cu_tile_row(tile, lane / 4), q = lane % 4, group = G64 ? 64 : w.group;
         cursor c;
         cu_qcodes_at(c, w, tile, lane, w.cols / 8 * BITS);
         c.scales = (q & 1 ? w.biases : w.scales) + (int64_t)min(row, w.rows - 1) * w.scale_row_bytes + q / 2 * 4;
@@ -41,44 +41,71 @@ template <int BITS, int GROUP, int SIZE> struct fmt_affine {
 #pragma unroll
         for (int i = 0; i < PLANE; i += 8) {
             const int at = step * plane + i;
-            if (GROUP || q / 2 * 4 + i < plane) cu_cp_async4(to + i, c.ns > at ? c.scales + at : c.scales, c.ns > at ? 4 : 0);
+            if (G64 || q / 2 * 4 + i < plane) cu_cp_async4(to + i, c.scales + at, c.ns > at ? 4 : 0);
         }
     }
 
-    /* Scale and bias number i of this step for weight rows 2t and 2t + 1; p: the scales of row 2t. */
+    /* Of weight rows 2t and 2t + 1, scale and bias of each; p: the scales of row 2t. */
+    template <int TYPE> CU_FMT void scales64(const uint8_t *p, float4 s[4]) {
+        const uint4 a = *(const uint4 *)p, b = *(const uint4 *)(p + PITCH);
+        s[0] = make_float4(of<TYPE>(a.x, 0), of<TYPE>(a.z, 0), of<TYPE>(b.x, 0), of<TYPE>(b.z, 0));
+        s[1] = make_float4(of<TYPE>(a.x, 1), of<TYPE>(a.z, 1), of<TYPE>(b.x, 1), of<TYPE>(b.z, 1));
+        s[2] = make_float4(of<TYPE>(a.y, 0), of<TYPE>(a.w, 0), of<TYPE>(b.y, 0), of<TYPE>(b.w, 0));
+        s[3] = make_float4(of<TYPE>(a.y, 1), of<TYPE>(a.w, 1), of<TYPE>(b.y, 1), of<TYPE>(b.w, 1));
+    }
+    template <int TYPE> CU_FMT float of(uint32_t v, int high) {
+        if (TYPE == FA_F16) return high ? cu_f16_hi(v) : cu_f16_lo(v);
+        return high ? cu_bf16_hi(v) : cu_bf16_lo(v);
+    }
     CU_FMT float4 scales(const uint8_t *p, int i, int type) {
         return make_float4(cu_scale_at(p, i, type), cu_scale_at(p + PLANE, i, type), cu_scale_at(p + PITCH, i, type),
                            cu_scale_at(p + PITCH + PLANE, i, type));
     }
-    template <bool HI> CU_FMT void products(const uint8_t *codes, int t, const uint16_t *x, const uint16_t *xh, float d[4]) {
+
+    /* 32 columns */
+    template <bool HI>
+    CU_FMT void products(const uint8_t *codes, int t, const uint16_t *x, const uint16_t *xh, cu_qacc &q, cu_qacc &qh) {
         if constexpr (BITS == 8) {
             const uint2 c = *(const uint2 *)(codes + 8 * t);
-            cu_mma8<HI>(cu_pairs_of_bytes(c, 0x7F), x + 8 * t, xh + 8 * t, d);
-            cu_mma8<HI>(cu_pairs_of_bytes(c, 0x80), x + 8 * t, xh + 8 * t, d);
+            const uint4 low = cu_pairs_of_bytes(c, 0x7F), top = cu_pairs_of_bytes(c, 0x80);
+            cu_q_mma(q, low, x);
+            cu_q_mma(q, top, x);
+            if (HI) cu_q_mma(qh, low, xh);
+            if (HI) cu_q_mma(qh, top, xh);
         } else {
-            cu_mma8<HI>(cu_pairs_of_stream<BITS>(codes, t), x + 8 * t, xh + 8 * t, d);
+            const uint4 b = cu_pairs_of_stream<BITS>(codes, t);
+            cu_q_mma(q, b, x);
+            if (HI) cu_q_mma(qh, b, xh);
         }
     }
     template <bool HI>
     CU_FMT void fast(const uint8_t *slot, const cu_mat &w, int, int lane, const uint16_t *x, const uint16_t *xh,
                      const float *xs, const float *xsh, float acc[2][4]) {
-        constexpr int unit = GROUP ? GROUP : 32; /* columns whose sums are finished together */
-        const int t = lane % 4, type = SIZE == 4 ? FA_F32 : w.scale_dtype;
+        constexpr float offset = BITS == 8 ? 256.0f : 128.0f;
+        const int t = lane % 4;
         const uint8_t *codes = slot + lane / 4 * PITCH, *sc = slot + 2 * t * PITCH + ROW;
-        const int per = GROUP ? 1 : w.group / 32; /* units with one scale */
+        float4 s[4];
+        if (!G64)
+            ;
+        else if (w.scale_dtype == FA_F16)
+            scales64<FA_F16>(sc, s);
+        else
+            scales64<FA_BF16>(sc, s);
+        const int per = G64 ? 1 : w.group / 32; /* 32 columns with one scale */
+        x += 8 * t;
+        xh += 8 * t;
 #pragma unroll
-        for (int u = 0; u < COLS / unit; u++) {
-            float d[4], sum = 0, sumh = 0;
+        for (int u = 0; u < COLS / CODES; u++) {
+            const float sum = xs[u], sumh = HI ? xsh[u] : 0.0f;
+            cu_qacc q, qh;
+            cu_q_begin(q, offset, sum);
+            if (HI) cu_q_begin(qh, offset, sumh);
 #pragma unroll
-            for (int i = 0; i < unit / 16; i++) {
-                sum += xs[u * (unit / 16) + i];
-                if (HI) sumh += xsh[u * (unit / 16) + i];
-            }
-            cu_group_begin<HI>(d, BITS == 8 ? 256.0f : 128.0f, sum, sumh);
-#pragma unroll
-            for (int i = u * unit; i < (u + 1) * unit; i += 32)
-                products<HI>(codes + i / 8 * BITS, t, x + i, xh + i, d);
-            cu_group_end<HI>(acc[u & 1], d, scales(sc, u / per, type), sum, sumh);
+            for (int i = u * CODES; i < (u + 1) * CODES; i += 32)
+                products<HI>(codes + i / 8 * BITS, t, x + i, xh + i, q, qh);
+            const float4 v = G64 ? s[u & 3] : scales(sc, u / per, w.scale_dtype);
+            cu_q_end(q, v, sum, acc[u & 1]);
+            if (HI) cu_q_end(qh, v, sumh, acc[u & 1] + 2);
         }
     }
 };
@@ -99,7 +126,7 @@ struct fmt_mxfp4 {
     enum {
         COLS = CU_QCOLS,
         WARPS = 8,
-        CODES = 1,
+        CODES = 64, /* sums are not needed */
         ROW = 128,
         PITCH = cu_odd16(ROW + 8),
         SLOT = CU_TILE * PITCH,
@@ -119,8 +146,7 @@ struct fmt_mxfp4 {
         uint8_t *row = slot + lane / 4 * PITCH;
         cu_qcodes_fetch<8>(row, c, step * ROW, lane);
         if (lane % 4 < 2)
-            cu_cp_async4(row + ROW + lane % 4 * 4, c.ns > step * 8 ? c.scales + step * 8 : c.scales,
-                         c.ns > step * 8 ? 4 : 0);
+            cu_cp_async4(row + ROW + lane % 4 * 4, c.scales + step * 8, c.ns > step * 8 ? 4 : 0);
     }
     template <bool HI>
     CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
@@ -129,19 +155,20 @@ struct fmt_mxfp4 {
         const uint32_t *codes = (const uint32_t *)(slot + lane / 4 * PITCH) + t;
         const uint2 s0 = *(const uint2 *)(slot + 2 * t * PITCH + ROW);
         const uint2 s1 = *(const uint2 *)(slot + (2 * t + 1) * PITCH + ROW);
-#pragma unroll
+#pragma unroll 4
         for (int i = 0; i < 8; i++) {
-            float d[4] = {0, 0, 0, 0};
             const uint32_t v = codes[4 * i];
             const uint4 b = make_uint4(e2m1_pair(v << 12), e2m1_pair(v << 8), e2m1_pair(v << 4), e2m1_pair(v));
-            cu_mma8<HI>(b, x + 32 * i + 8 * t, xh + 32 * i + 8 * t, d);
-            const float a = e8m0((i < 4 ? s0.x : s0.y) >> i % 4 * 8 & 255), c = e8m0((i < 4 ? s1.x : s1.y) >> i % 4 * 8 & 255);
-            float *to = acc[i & 1];
-            to[0] = fmaf(a, d[0], to[0]);
-            to[1] = fmaf(c, d[1], to[1]);
+            const float4 s = make_float4(e8m0((i < 4 ? s0.x : s0.y) >> i % 4 * 8 & 255), 0.0f,
+                                         e8m0((i < 4 ? s1.x : s1.y) >> i % 4 * 8 & 255), 0.0f);
+            cu_qacc q;
+            cu_q_begin(q, 0.0f, 0.0f);
+            cu_q_mma(q, b, x + 32 * i + 8 * t);
+            cu_q_end(q, s, 0.0f, acc[i & 1]);
             if (HI) {
-                to[2] = fmaf(a, d[2], to[2]);
-                to[3] = fmaf(c, d[3], to[3]);
+                cu_q_begin(q, 0.0f, 0.0f);
+                cu_q_mma(q, b, xh + 32 * i + 8 * t);
+                cu_q_end(q, s, 0.0f, acc[i & 1] + 2);
             }
         }
     }
@@ -152,8 +179,8 @@ struct fmt_mxfp4 {
 /* By width: the common group and scales, and all others. */
 #define AFFINE(bits)                                                                                                   \
     {                                                                                                                  \
-        CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, 64, 2>),                                          \
-            CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, 0, 0>)                                              \
+        CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>),                                          \
+            CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, false>)                                              \
     }
 static const cu_stream_fmt affine_fmts[][2] = {AFFINE(2), AFFINE(3), AFFINE(4), AFFINE(5), AFFINE(6), AFFINE(8)};
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);

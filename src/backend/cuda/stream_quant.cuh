@@ -66,21 +66,31 @@ template <int B> CU_DEV uint4 cu_pairs_of_stream(const uint8_t *p, int t) {
 }
 
 /* ---- accumulators ----
- * d: as of cu_mma_bf16, [0], [1] input row g and weight rows 2t, 2t + 1, [2], [3] input row g + 8 (only if HI). */
+ * A lane's 16 bytes of staged input are the operand a as they lie in registers: rows g get the pairs (0, 4), (2, 6) of
+ * input row g and rows g + 8 the pairs (1, 5), (3, 7) of the same row. So two products, whose b are the codes' pairs of
+ * one and of the other, give one half of the sum in their rows g, the other in their rows g + 8; the other halves are
+ * not looked at. A second input row g + 8 (HI) takes two products more and the result of no row depends on others. */
+struct cu_qacc {
+    float d[2][4];
+};
 
-/* Before the products of a group: takes off what codes are too large by. sum, sumh: of x over the group. */
-template <bool HI> CU_DEV void cu_group_begin(float d[4], float offset, float sum, float sumh) {
-    d[0] = d[1] = -offset * sum;
-    d[2] = d[3] = HI ? -offset * sumh : 0.0f;
+/* What belongs to a group's codes begins at -offset * sum. */
+CU_DEV void cu_q_begin(cu_qacc &q, float offset, float sum) {
+    q.d[0][0] = q.d[0][1] = -offset * sum;
+    q.d[0][2] = q.d[0][3] = 0.0f;
+    q.d[1][0] = q.d[1][1] = q.d[1][2] = q.d[1][3] = 0.0f;
 }
-/* After them. s: scale and min of weight rows 2t and 2t + 1: x, y and z, w. */
-template <bool HI> CU_DEV void cu_group_end(float acc[4], const float d[4], float4 s, float sum, float sumh) {
-    acc[0] = fmaf(s.x, d[0], fmaf(s.y, sum, acc[0]));
-    acc[1] = fmaf(s.z, d[1], fmaf(s.w, sum, acc[1]));
-    if (HI) {
-        acc[2] = fmaf(s.x, d[2], fmaf(s.y, sumh, acc[2]));
-        acc[3] = fmaf(s.z, d[3], fmaf(s.w, sumh, acc[3]));
-    }
+/* 32 columns; b: the lane's pairs, x: its 8 columns. */
+CU_DEV void cu_q_mma(cu_qacc &q, const uint4 b, const uint16_t *x) {
+    const uint4 v = *(const uint4 *)x;
+    const uint32_t a[4] = {v.x, v.y, v.z, v.w}, b0[2] = {b.x, b.z}, b1[2] = {b.y, b.w};
+    cu_mma_bf16(q.d[0], a, b0);
+    cu_mma_bf16(q.d[1], a, b1);
+}
+/* acc [2] += scale * codes + min * sum; s: scale and min of weight rows 2t and 2t + 1: x, y and z, w. */
+CU_DEV void cu_q_end(const cu_qacc &q, float4 s, float sum, float *acc) {
+    acc[0] = fmaf(s.x, q.d[0][0] + q.d[1][2], fmaf(s.y, sum, acc[0]));
+    acc[1] = fmaf(s.z, q.d[0][1] + q.d[1][3], fmaf(s.w, sum, acc[1]));
 }
 
 /* ---- loading ---- */
@@ -102,8 +112,7 @@ template <int N> CU_DEV void cu_qcodes_fetch(uint8_t *to, const cu_qcursor &c, i
 #pragma unroll
     for (int i = 0; i < (N + 3) / 4; i++) {
         const int at = from + 64 * i;
-        if (N % 4 == 0 || i < N / 4 || q < N % 4)
-            cu_cp_async(to + (q + 4 * i) * 16, c.n > at ? c.codes + at : c.codes, c.n > at ? 16 : 0);
+        if (N % 4 == 0 || i < N / 4 || q < N % 4) cu_cp_async(to + (q + 4 * i) * 16, c.codes + at, c.n > at ? 16 : 0);
     }
 }
 
@@ -165,7 +174,7 @@ struct cu_fmt_exact {
 #define CU_STREAM_QFMT(text, ...)                                                                                      \
     {                                                                                                                  \
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
-            __VA_ARGS__::COLS + __VA_ARGS__::COLS / 8, {                                                               \
+            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), {                                                               \
             cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST16>,                         \
                 cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                  \
         }                                                                                                              \
