@@ -155,7 +155,7 @@ static const cu_stream_fmt *find(const fa_weight *w) {
 
 enum {
     MAX_LAUNCH = 3,
-    SMEM_WANT = 112 * 1024, /* half a multiprocessor's, so that the next kernel's blocks find room beside these */
+    SMEM_WANT = 112 * 1024, /* half a multiprocessor's: two blocks hide each other's ends of tiles */
     KEEP_JOBS = 24          /* tiles of a block whose sums are kept from chunk to chunk */
 };
 
@@ -254,7 +254,8 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
     const size_t fixed = ring + red + sum;
     size_t line = line_of(a->n_step, step, elem), keep = n_out;
-    int64_t grid = a->n_tile < cu->n_sm ? a->n_tile : cu->n_sm;
+    const int64_t most_blocks = have <= (size_t)SMEM_WANT ? 2 * cu->n_sm : cu->n_sm;
+    int64_t grid = a->n_tile < most_blocks ? a->n_tile : most_blocks;
     a->n_chunk = 1;
     a->chunk = a->n_step;
     if (fixed + keep + a->M * line * elem > have) {

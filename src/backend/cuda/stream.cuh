@@ -50,7 +50,6 @@
 
 enum {
     CU_TILE = 8,          /* weight rows of a tile */
-    CU_AHEAD = 64 * 1024, /* see cu_stream_ahead */
     CU_PARTS = 3,         /* weights of a record */
     CU_FAST8 = 0,         /* kinds of the kernel: bf16 input, up to 8 rows */
     CU_FAST16,            /* 9 to 16 rows */
@@ -240,25 +239,6 @@ template <class F> struct cu_feed {
         cu_cp_commit();
     }
 };
-
-/* Before the wait for the previous kernel the memory has nothing else to do: the block's next CU_AHEAD bytes, behind
- * the `steps` that are on their way to the rings, come as far as the second-level cache. */
-CU_DEV void cu_stream_ahead(const cu_stream_args &a, int n_job, int steps) {
-    int left = CU_AHEAD;
-    for (int j = 0; j < n_job && left > 0; j++) {
-        const cu_job job = cu_stream_job(a, j);
-        const cu_mat &w = a.part[job.part].w;
-        const int have = (int)min((int64_t)min(steps, a.n_step) * w.row_bytes / a.n_step, w.row_bytes);
-        const int lines = (int)min(w.row_bytes - have + 127, (int64_t)(left / CU_TILE)) / 128;
-        steps -= min(steps, a.n_step);
-        for (int i = (int)threadIdx.x; i < lines * CU_TILE; i += (int)blockDim.x) {
-            const int row = cu_tile_row(job.tile, i / lines), at = have + i % lines * 128;
-            if (row < w.rows && at < w.row_bytes) cu_prefetch_l2(w.codes + (int64_t)row * w.row_bytes + at);
-        }
-        left -= lines * 128 * CU_TILE;
-        if (have < w.row_bytes && !lines) break;
-    }
-}
 
 /* ---- input rows ---- */
 
@@ -581,7 +561,6 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
                    */
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
             cu_prefetch_l2(a.norm.w + i * 32);
-    cu_stream_ahead(a, n_job, (F::RING - 1) * n_warp);
     cu_pdl_wait();
 
     int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */
