@@ -335,11 +335,12 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
 
 static void stats_text(const ffai_engine_stats *s, const ffai_engine_info *in, const answer_times *t,
                        double decode_tok_s) {
-    char rss[16], size[16], where[48];
+    char rss[16], size[16], where[64];
     if (!strcmp(in->device, "cpu"))
         snprintf(where, sizeof where, "%d threads", in->n_thread);
     else
-        snprintf(where, sizeof where, "%s there", out_bytes(size, (double)in->device_bytes));
+        snprintf(where, sizeof where, "%s there, sampler on the %s", out_bytes(size, (double)in->device_bytes),
+                 s->device_picks ? "device" : "host");
     if (!isatty(STDOUT_FILENO)) fputc('\n', stderr); /* the text ended without a line end; both may go to one log */
     fprintf(stderr, "load     %8.3f s\n", t->loaded - t->start);
     fprintf(stderr, "prompt   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->prefill_s, t->n_prompt,

@@ -168,11 +168,11 @@ static void report_json(const bench *b) {
 }
 
 static void report_csv(const bench *b) {
-    puts("phase,length,batch,tok_s,tok_s_min,tok_s_max,share_bandwidth,share_matrix");
+    puts("phase,length,batch,tok_s,tok_s_min,tok_s_max,share_bandwidth,share_matrix,host_us");
     for (int i = 0; i < b->n_row; i++) {
         const result *r = &b->row[i];
-        printf("%s,%lld,%lld,%.2f,%.2f,%.2f,%.4f,%.4f\n", r->phase, (long long)r->length, (long long)r->batch, r->tok_s,
-               r->tok_s_min, r->tok_s_max, r->share_bandwidth, r->share_matrix);
+        printf("%s,%lld,%lld,%.2f,%.2f,%.2f,%.4f,%.4f,%.1f\n", r->phase, (long long)r->length, (long long)r->batch,
+               r->tok_s, r->tok_s_min, r->tok_s_max, r->share_bandwidth, r->share_matrix, r->host_us);
     }
 }
 

@@ -144,7 +144,8 @@ static void identity(void **state) {
                     for (int64_t m = 0; m < c.M; m++) {
                         const float w = want[m * 13 % cols], v = exact ? w : fa_bf16_to_f32(fa_f32_to_bf16(w));
                         const float is = got[m * rows + r];
-                        if (is != v) fail_msg("%s: [%d, %d] is %g, not %g", text, (int)r, (int)m, (double)is, (double)v);
+                        if (is != v)
+                            fail_msg("%s: [%d, %d] is %g, not %g", text, (int)r, (int)m, (double)is, (double)v);
                     }
                 }
             }
@@ -305,7 +306,8 @@ static void fused(void **state) {
 static size_t pitch_of(size_t n) { return (n + 15) / 16 * 16; }
 
 /* Rows of n bytes at `dev`, which pads follow, are those of `host`. */
-static void check_plane(fa_device *d, const char *what, const uint8_t *host, const uint8_t *dev, int64_t rows, size_t n) {
+static void check_plane(fa_device *d, const char *what, const uint8_t *host, const uint8_t *dev, int64_t rows,
+                        size_t n) {
     static uint8_t got[1 << 16];
     fa_error err;
     assert_true((size_t)rows * pitch_of(n) <= sizeof got);
@@ -319,11 +321,10 @@ static void check_plane(fa_device *d, const char *what, const uint8_t *host, con
 
 static void synth(void **state) {
     (void)state;
-    static const char *const texts[] = {"affine2g32", "affine2g128", "affine3g32", "affine3g64", "affine4g32",
-                                        "affine4g64", "affine5g32",  "affine5g64", "affine6g64", "affine6g32",
-                                        "affine8g32", "affine8g128", "mxfp4",      "f32",        "f16",
-                                        "bf16",       "q4_0",        "q4_1",       "q5_0",       "q5_1",
-                                        "q8_0"};
+    static const char *const texts[] = {
+        "affine2g32", "affine2g128", "affine3g32", "affine3g64", "affine4g32",  "affine4g64", "affine5g32",
+        "affine5g64", "affine6g64",  "affine6g32", "affine8g32", "affine8g128", "mxfp4",      "f32",
+        "f16",        "bf16",        "q4_0",       "q4_1",       "q5_0",        "q5_1",       "q8_0"};
     harness *h = hn_open(&(hn_opts){.exact = true});
     fa_device *d = hn_device(h);
     for (size_t f = 0; f < sizeof texts / sizeof *texts; f++)
@@ -333,7 +334,8 @@ static void synth(void **state) {
             fa_mem mem = {0};
             assert_int_equal(fa_synth_parse(&s, texts[f], &err), 0);
             const int64_t unit = s.group ? s.group : fa_qfmts[s.fmt].block;
-            fa_weight w = {.rows = 11, .cols = unit == 1 ? (const int[]){5, 64, 301}[i] : unit * (1 + 3 * i), .name = texts[f]};
+            fa_weight w = {
+                .rows = 11, .cols = unit == 1 ? (const int[]){5, 64, 301}[i] : unit * (1 + 3 * i), .name = texts[f]};
             hn_case(h, "%s, %d columns", texts[f], (int)w.cols);
             assert_int_equal(fa_synth_matrix(&s, &w, 77 + f, &mem, &err), 0);
             fa_weight v = w;
@@ -354,10 +356,9 @@ static void synth(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(embed),       cmocka_unit_test(mxfp4_scales),
-                                       cmocka_unit_test(synth),       cmocka_unit_test(stream_exact),
-                                       cmocka_unit_test(stream_fast), cmocka_unit_test(large),
-                                       cmocka_unit_test(same_bits),   cmocka_unit_test(fused),
-                                       cmocka_unit_test(identity)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(embed),        cmocka_unit_test(mxfp4_scales), cmocka_unit_test(synth),
+        cmocka_unit_test(stream_exact), cmocka_unit_test(stream_fast),  cmocka_unit_test(large),
+        cmocka_unit_test(same_bits),    cmocka_unit_test(fused),        cmocka_unit_test(identity)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

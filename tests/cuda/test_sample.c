@@ -1,6 +1,7 @@
 /* Picks of the device against the CPU sampler's, which define them: the same tokens for the same seeds, over random
  * rows, options, histories and masks; ties, hopeless rows, many rows at once, vocabularies of odd and of large size.
- * Cut and draw fall on one side of a rounding error now and then, so a few picks in thousands may differ. */
+ * Cut and draw fall on one side of a rounding error now and then, so a few picks in thousands may differ. With
+ * --bench: time of picks over 262144 tokens, read back one by one. */
 #include "cuda/harness.h"
 
 #include <math.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "engine/sampler.h"
 
 enum { SLOTS = 40, CTX = 64 };
@@ -359,7 +361,45 @@ static void test_misuse(void **state) {
     close_bench(&b);
 }
 
-int main(void) {
+/* ---- speed ---- */
+
+static int bench_picks(int n_pick) {
+    static const struct {
+        const char *name;
+        ffai_sampling o;
+    } kinds[] = {{"greedy", {.temp = 0}},
+                 {"temperature", {.temp = 0.8f}},
+                 {"top-k 40", {.temp = 0.8f, .top_k = 40}},
+                 {"top-p 0.95", {.temp = 0.8f, .top_p = 0.95f}},
+                 {"top-k, top-p, min-p", {.temp = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f}}};
+    bench b = open_bench(262144);
+    fa_backend *be = hn_backend(b.h, HN_DEV);
+    fa_error err;
+    int32_t got[32];
+    fa_pick_opts o[32];
+    hn_case(b.h, "speed");
+    for (int i = 0; i < 32; i++) fill_row(&b, b.x + i * b.vocab, ROW_PLAIN);
+    fa_tensor t = {.data = hn_upload(b.h, b.x, (size_t)(32 * b.vocab) * 4),
+                   .dim = {32, b.vocab, 1, 1},
+                   .n_dim = 2,
+                   .dtype = FA_F32};
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++)
+        for (int n = 1; n <= 32; n = n == 1 ? 8 : n * 4) {
+            double t0 = 0;
+            for (int j = -2; j < n_pick; j++) {
+                if (j == 0) t0 = fa_now();
+                for (int i = 0; i < n; i++) o[i] = device_options(&kinds[k].o, i, j + 2);
+                check(be->pick(be, t, o, n, &err), &err);
+                check(be->picked(be, got, n, &err), &err);
+            }
+            printf("%-20s %2d rows  %7.1f us\n", kinds[k].name, n, (fa_now() - t0) / n_pick * 1e6);
+        }
+    close_bench(&b);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench_picks(hn_emulated() ? 1 : 200);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_small),  cmocka_unit_test(test_cuts),         cmocka_unit_test(test_middle),
         cmocka_unit_test(test_large),  cmocka_unit_test(test_distribution), cmocka_unit_test(test_fed_back),

@@ -240,6 +240,16 @@ static void formats(void **state) {
             c.v = hn_make_linear(h, kinds[f % N_KIND], dim, cols, f % 2);
             c.kv = hn_make_kv(h, 1, dim, exact ? FA_F32 : FA_BF16, 0);
             hn_run(h, qkv_body, &c);
+
+            linear_case many = {.h = h, .M = 16, .type = exact ? FA_F32 : FA_BF16};
+            const int64_t long_row = exact ? 4096 : 10240;
+            if (f % 5) continue;
+            hn_case(h, "%s, bits %d, groups of %d: %d columns, 16 rows", fa_qfmts[hn_kinds[f].fmt].name,
+                    hn_kinds[f].bits, hn_kinds[f].group, (int)long_row);
+            hn_seqs(h, (hn_seq[]){{.n = 16}}, 1);
+            many.x = hn_floats(h, 16 * long_row, 1);
+            many.lin = hn_make_linear(h, hn_kinds[f], 9, long_row, true);
+            hn_run(h, linear_body, &many);
         }
         hn_close(h);
     }

@@ -195,7 +195,7 @@ static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P.
                                 [=] { kernel(static_cast<P>(args)...); });
 #else
     cudaError_t rc = cudaSuccess;
-    if (smem > 48 * 1024)
+    if (smem > 32 * 1024) /* 48 KiB need no leave, but the kernel's own arrays count too */
         rc = cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem);
     cudaLaunchConfig_t cfg = {};
     cudaLaunchAttribute attr[1] = {};

@@ -1,9 +1,9 @@
-/* Weights of every format as floats: rows for embeddings, panels for matrix products, and the check that a weight is one
- * that the kernels know.
+/* Weights of every format as floats: rows for embeddings, panels for matrix products, and the check that a weight is
+ * one that the kernels know.
  *
- * Geometry of both kernels: blockIdx.x is a row (so any number of rows), blockIdx.y and the threads share its columns, 8
- * columns a thread: one 16-byte store of bf16 or two of f32, neighbouring threads side by side. The work is bound by the
- * bytes written; codes are read by short loads that hit the first-level cache. */
+ * Geometry of both kernels: blockIdx.x is a row (so any number of rows), blockIdx.y and the threads share its columns,
+ * 8 columns a thread: one 16-byte store of bf16 or two of f32, neighbouring threads side by side. The work is bound by
+ * the bytes written; codes are read by short loads that hit the first-level cache. */
 #include "backend/cuda/dequant.cuh"
 
 static const char *fmt_name(int fmt) {
@@ -152,10 +152,11 @@ int cu_weight_ok(const fa_weight *w, fa_error *err) {
         block = w->fmt >= FA_FMT_Q2_K ? 256 : 32;
     }
     if (w->cols % block)
-        return fa_fail(err, FFAI_ENOTSUP, "%s: %lld columns in %s are not a multiple of %d", name, (long long)w->cols, fmt,
-                       block);
+        return fa_fail(err, FFAI_ENOTSUP, "%s: %lld columns in %s are not a multiple of %d", name, (long long)w->cols,
+                       fmt, block);
     if (((uintptr_t)w->codes | (uintptr_t)w->scales | (uintptr_t)w->biases | w->row_bytes | w->scale_row_bytes) & 15)
-        return fa_fail(err, FFAI_EINTERNAL, "%s: rows on the device are not aligned to 16 bytes (pitch %zu, scales %zu)", name,
-                       w->row_bytes, w->scale_row_bytes);
+        return fa_fail(err, FFAI_EINTERNAL,
+                       "%s: rows on the device are not aligned to 16 bytes (pitch %zu, scales %zu)", name, w->row_bytes,
+                       w->scale_row_bytes);
     return 0;
 }

@@ -13,11 +13,11 @@
 
 #include "backend/cuda/cu.h"
 
-/* X(kind, codes of one 32-column piece in bytes): the storage layouts; affine splits by bit width, the rest are fa_fmt.
- */
+/* The storage layouts: as fa_fmt, but affine is one for each bit width. */
 #define CU_KINDS(X)                                                                                                    \
-    X(F32) X(F16) X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) \
-    X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+    X(F32)                                                                                                             \
+    X(F16) X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K)        \
+        X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
 
 typedef enum cu_kind {
 #define CU_X(id) CU_K_##id,
@@ -91,7 +91,7 @@ template <int KIND> struct cu_kind_info {
                                 : KIND == CU_K_A6 ? 6
                                 : KIND == CU_K_A8 ? 8
                                                   : 0; /* of an affine code stream */
-    static constexpr bool is_k = KIND >= CU_K_Q2_K; /* blocks of 256 columns */
+    static constexpr bool is_k = KIND >= CU_K_Q2_K;    /* blocks of 256 columns */
     /* GGUF: bytes per block of 32 or 256 columns */
     static constexpr int block_bytes = KIND == CU_K_Q4_0   ? 18
                                        : KIND == CU_K_Q4_1 ? 20
@@ -197,14 +197,12 @@ template <int KIND> CU_DEV uint2 cu_codes8(const uint8_t *codes, int64_t k) {
         /* A block of 256: plane i of 32 columns, l within it. */
         const uint8_t *p = codes + (k >> 8) * I::block_bytes;
         const int i = (int)(k & 255) >> 5, l = (int)(k & 31);
-        if constexpr (KIND == CU_K_Q2_K)
-            return cu_plane8(cu_ld64<4>(p + 16 + i / 4 * 32 + l), i % 4 * 2, 0x03030303u);
+        if constexpr (KIND == CU_K_Q2_K) return cu_plane8(cu_ld64<4>(p + 16 + i / 4 * 32 + l), i % 4 * 2, 0x03030303u);
         if constexpr (KIND == CU_K_Q3_K) {
             const uint2 c = cu_plane8(cu_ld64<2>(p + 32 + i / 4 * 32 + l), i % 4 * 2, 0x03030303u);
             return cu_add_plane8(c, cu_ld64<2>(p + l), i, 0x01010101u, 2);
         }
-        if constexpr (KIND == CU_K_Q4_K)
-            return cu_plane8(cu_ld64<8>(p + 16 + i / 2 * 32 + l), i % 2 * 4, 0x0F0F0F0Fu);
+        if constexpr (KIND == CU_K_Q4_K) return cu_plane8(cu_ld64<8>(p + 16 + i / 2 * 32 + l), i % 2 * 4, 0x0F0F0F0Fu);
         if constexpr (KIND == CU_K_Q5_K) {
             const uint2 c = cu_plane8(cu_ld64<8>(p + 48 + i / 2 * 32 + l), i % 2 * 4, 0x0F0F0F0Fu);
             return cu_add_plane8(c, cu_ld64<8>(p + 16 + l), i, 0x01010101u, 4);

@@ -242,22 +242,17 @@ static size_t line_of(int n, int step, int elem) {
     return (((size_t)n * (size_t)step * (size_t)elem + 127) / 128 * 128 + 64) / (size_t)elem;
 }
 
-/* Warps, blocks and shared memory of launch i. */
-static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_error *err) {
+/* Lays out launch i with this many warps in `have` bytes of shared memory: all of the input, or chunks of `least` steps
+ * or more. false: it does not fit. */
+static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, int least) {
     const cu_stream_fmt *f = p->run[i].fmt;
     cu_stream_args *a = &p->run[i].a;
     const bool exact = cu->be.exact;
-    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16), elem = exact ? 4 : 2;
-    const int step = exact ? f->cols : f->line; /* elements of a step in an input row */
-    p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
-    a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
-    /* a thread for every result of a tile at least */
-    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP;
-    const int warps = p->run[i].warps = a->n_step < few ? few : a->n_step < f->warps ? a->n_step : f->warps;
+    const int elem = exact ? 4 : 2, step = exact ? f->cols : f->line; /* elements of a step in an input row */
+    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16);
     const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
     const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
-    const size_t have = cu->smem_max < (size_t)SMEM_WANT ? cu->smem_max : (size_t)SMEM_WANT, fixed = ring + red + sum;
-    /* all of the input at once, or as many steps as fit */
+    const size_t fixed = ring + red + sum;
     size_t line = line_of(a->n_step, step, elem), keep = n_out;
     int64_t grid = a->n_tile < cu->n_sm ? a->n_tile : cu->n_sm;
     a->n_chunk = 1;
@@ -268,9 +263,7 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
         keep = (size_t)((a->n_tile + grid - 1) / grid) * jobs * n_out;
         const int64_t room = (int64_t)have - (int64_t)(fixed + keep), cols = (room - 192 * a->M) / elem / a->M;
         const int most = (int)(cols < 0 ? 0 : cols / step);
-        if (!most)
-            return fa_fail(err, FFAI_ENOTSUP, "%s: %d rows of %d columns do not fit the %zu bytes of shared memory",
-                           name, a->M, a->K, have);
+        if (most < least) return false;
         a->n_chunk = (a->n_step + most - 1) / most;
         a->chunk = (a->n_step + a->n_chunk - 1) / a->n_chunk;
         a->n_chunk = (a->n_step + a->chunk - 1) / a->chunk;
@@ -281,9 +274,29 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     a->at_red = (int)(ring + up16((size_t)a->M * line * elem));
     a->at_sum = a->at_red + (int)red;
     a->at_keep = a->at_sum + (int)sum;
+    p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
+    p->run[i].warps = warps;
     p->run[i].grid = (unsigned)grid;
     p->run[i].smem = (size_t)a->at_keep + keep;
-    return 0;
+    return true;
+}
+
+/* Warps, blocks and shared memory of launch i. Half a multiprocessor if each warp gets two steps of a chunk there, else
+ * all of it, else fewer warps, whose rings are smaller. */
+static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_error *err) {
+    const cu_stream_fmt *f = p->run[i].fmt;
+    cu_stream_args *a = &p->run[i].a;
+    a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
+    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP; /* a thread for every result of a tile */
+    int warps = a->n_step < f->warps ? a->n_step : f->warps;
+    if (warps < few) warps = few;
+    if (cu->smem_max > (size_t)SMEM_WANT && lay_out(cu, p, i, warps, SMEM_WANT, 2 * warps)) return 0;
+    for (;; warps = warps / 2 < few ? few : warps / 2) {
+        if (lay_out(cu, p, i, warps, cu->smem_max, warps == few ? 1 : warps)) return 0;
+        if (warps == few) break;
+    }
+    return fa_fail(err, FFAI_ENOTSUP, "%s: %d rows of %d columns do not fit the %zu bytes of shared memory", name, a->M,
+                   a->K, cu->smem_max);
 }
 
 static const char *fmt_name(int fmt) {

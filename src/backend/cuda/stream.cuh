@@ -317,6 +317,25 @@ template <int TYPE, class T> CU_DEV float cu_stream_row(const cu_stream_args &a,
     }
     return s;
 }
+/* The same for bf16 that stays bf16. */
+CU_DEV void cu_stream_copy(const cu_stream_args &a, int m, int from, int to, uint16_t *xs) {
+    enum { TURN = 8 };
+    const uint16_t *x = (const uint16_t *)a.x + (int64_t)m * a.K;
+    for (int k0 = from + (int)threadIdx.x % CU_WARP * 8; k0 < to; k0 += CU_WARP * 8 * TURN) {
+        uint4 v[TURN];
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 8;
+            v[u] = make_uint4(0, 0, 0, 0);
+            if (k < to && k < a.K) v[u] = __ldcg((const uint4 *)(x + k));
+        }
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int k = k0 + u * CU_WARP * 8;
+            if (k < to) *(uint4 *)(xs + (k - from)) = v[u];
+        }
+    }
+}
 /* The same for rows that are not aligned to 16 bytes. */
 template <class T> CU_DEV float cu_stream_row_any(const cu_stream_args &a, int m, int from, int to, T *xs) {
     float s = 0;
@@ -342,11 +361,13 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
     for (int i = warp; i < a.M * n_seg; i += n_warp) {
         const int m = i / n_seg, at = i % n_seg * per, from = k0 + at, to = min(from + per, k1);
         T *to_x = xs + m * a.ldx + at;
-        float s;
+        float s = 0;
         if (!a.vec)
             s = cu_stream_row_any(a, m, from, to, to_x);
         else if (a.x_type == FA_F32)
             s = cu_stream_row<FA_F32>(a, m, from, to, to_x);
+        else if constexpr (sizeof(T) == 2)
+            cu_stream_copy(a, m, from, to, to_x);
         else
             s = cu_stream_row<FA_BF16>(a, m, from, to, to_x);
         if (a.norm.on) {

@@ -13,7 +13,9 @@ template <int KIND> struct fmt_gguf {
         WARPS = 8,
         CODES = I::group,
         ROW = I::is_k ? I::block_bytes : 8 * I::block_bytes, /* bytes of 256 columns */
-        SHIFT = ROW % 16 == 0 ? 0 : ROW % 4 == 0 ? 12 : 14,  /* at most, between the multiple of 16 and the first */
+        SHIFT = ROW % 16 == 0  ? 0
+                : ROW % 4 == 0 ? 12
+                               : 14, /* at most, between the multiple of 16 and the first */
         PIECES = (ROW + SHIFT + 15) / 16,
         PITCH = cu_odd16(PIECES * 16),
         GROUPS = COLS / I::group,
@@ -55,8 +57,8 @@ template <int KIND> struct fmt_gguf {
         cu_q_end(q, s, sum, acc);
     }
 
-    /* 32 columns, two groups: those of lanes t < 2 and of lanes t >= 2. Rows g of a are the input with the second group's
-     * columns zero, rows g + 8 with the first's, so that one product keeps their sums apart. */
+    /* 32 columns, two groups: those of lanes t < 2 and of lanes t >= 2. Rows g of a are the input with the second
+     * group's columns zero, rows g + 8 with the first's, so that one product keeps their sums apart. */
     CU_FMT void block16(const uint4 b, const float4 s, const float4 s2, int t, const uint16_t *x, const float *xs,
                         float &acc0, float &acc1) {
         const uint4 v = *(const uint4 *)(x + 8 * t);

@@ -145,8 +145,7 @@ struct fmt_mxfp4 {
     CU_FMT void fetch(uint8_t *slot, const cu_mat &, const cursor &c, int step, int lane) {
         uint8_t *row = slot + lane / 4 * PITCH;
         cu_qcodes_fetch<8>(row, c, step * ROW, lane);
-        if (lane % 4 < 2)
-            cu_cp_async4(row + ROW + lane % 4 * 4, c.scales + step * 8, c.ns > step * 8 ? 4 : 0);
+        if (lane % 4 < 2) cu_cp_async4(row + ROW + lane % 4 * 4, c.scales + step * 8, c.ns > step * 8 ? 4 : 0);
     }
     template <bool HI>
     CU_FMT void fast(const uint8_t *slot, const cu_mat &, int, int lane, const uint16_t *x, const uint16_t *xh,
@@ -179,8 +178,8 @@ struct fmt_mxfp4 {
 /* By width: the common group and scales, and all others. */
 #define AFFINE(bits)                                                                                                   \
     {                                                                                                                  \
-        CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>),                                          \
-            CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, false>)                                              \
+        CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>),                                           \
+            CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, false>)                                             \
     }
 static const cu_stream_fmt affine_fmts[][2] = {AFFINE(2), AFFINE(3), AFFINE(4), AFFINE(5), AFFINE(6), AFFINE(8)};
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);

@@ -19,7 +19,7 @@
 #include "backend/cuda/stream.cuh"
 
 enum {
-    CU_QCOLS = 256,        /* columns of a step */
+    CU_QCOLS = 256,          /* columns of a step */
     CU_QRING = 72 * 1024 / 8 /* bytes of a warp's ring at most: beside 8 of them 14336 columns of input find room */
 };
 
@@ -59,8 +59,7 @@ template <int B> CU_DEV uint4 cu_pairs_of_stream(const uint8_t *p, int t) {
             return make_uint4(cu_pair(v, m), cu_pair(v >> 3, m), cu_pair(v >> 6, m), cu_pair(v >> 9, m));
         constexpr int cut = B == 5 ? 15 : 12; /* the first bit that is taken from another word */
         const uint32_t u = __byte_perm(lo >> cut, up >> cut, 0x5410);
-        if constexpr (B == 5)
-            return make_uint4(cu_pair(v, m), cu_pair(v >> 5, m), cu_pair(v >> 10, m), cu_pair(u, m));
+        if constexpr (B == 5) return make_uint4(cu_pair(v, m), cu_pair(v >> 5, m), cu_pair(v >> 10, m), cu_pair(u, m));
         return make_uint4(cu_pair(v, m), cu_pair(v >> 6, m), cu_pair(u, m), cu_pair(u >> 6, m));
     }
 }
@@ -174,7 +173,7 @@ struct cu_fmt_exact {
 #define CU_STREAM_QFMT(text, ...)                                                                                      \
     {                                                                                                                  \
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
-            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), {                                                               \
+            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), {                                                   \
             cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST16>,                         \
                 cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                  \
         }                                                                                                              \

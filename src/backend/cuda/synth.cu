@@ -3,9 +3,9 @@
  * thread makes its own piece; rows lie `row_bytes` apart here and side by side there, so a piece's place in the random
  * stream is computed from its place in an unpadded row. Pads are zero.
  *
- * Float arithmetic is written in rounded single steps (__fmul_rn, __fadd_rn): the host's build does not contract either.
- * blockIdx.x is a row everywhere. The generator costs about 30 integer instructions per 8 bytes; an 8B model takes a few
- * milliseconds. */
+ * Float arithmetic is written in rounded single steps (__fmul_rn, __fadd_rn): the host's build does not contract
+ * either. blockIdx.x is a row everywhere. The generator costs about 30 integer instructions per 8 bytes; an 8B model
+ * takes a few milliseconds. */
 #include "backend/cuda/dequant.cuh"
 
 #include <math.h>
@@ -28,7 +28,6 @@ static __device__ __forceinline__ float unit(uint64_t seed, uint64_t i) {
 
 /* row_bytes: of an unpadded row; a thread fills 16 bytes of a row of `pitch` bytes. */
 static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pitch, uint64_t seed) {
-    cu_pdl_wait();
     const int64_t j = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 16;
     cu_pdl_wait();
     if (j >= pitch) return;
@@ -51,9 +50,8 @@ static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pit
 }
 
 /* f16 scales and biases of affine weights: step = width / deviation of a code, levels - 1 = top. */
-static __global__ void affine_scales_kernel(uint16_t *scales, uint16_t *biases, int64_t groups, int64_t pitch, float step,
-                                            float top, uint64_t seed) {
-    cu_pdl_wait();
+static __global__ void affine_scales_kernel(uint16_t *scales, uint16_t *biases, int64_t groups, int64_t pitch,
+                                            float step, float top, uint64_t seed) {
     const int64_t g = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     cu_pdl_wait();
     if (g >= pitch) return;
@@ -70,7 +68,6 @@ static __global__ void affine_scales_kernel(uint16_t *scales, uint16_t *biases, 
 
 /* One byte in all groups. */
 static __global__ void same_bytes_kernel(uint8_t *out, int64_t n, int64_t pitch, uint8_t v) {
-    cu_pdl_wait();
     const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     cu_pdl_wait();
     if (i < pitch) out[(int64_t)blockIdx.x * pitch + i] = i < n ? v : 0;
@@ -80,9 +77,8 @@ static __global__ void same_bytes_kernel(uint8_t *out, int64_t n, int64_t pitch,
 
 static __device__ __forceinline__ void put16(uint8_t *p, uint32_t v) { *(uint16_t *)p = (uint16_t)v; }
 
-template <int KIND> static __global__ void floats_kernel(uint8_t *out, int64_t cols, int64_t pitch, float width,
-                                                         uint64_t seed) {
-    cu_pdl_wait();
+template <int KIND>
+static __global__ void floats_kernel(uint8_t *out, int64_t cols, int64_t pitch, float width, uint64_t seed) {
     constexpr int size = KIND == CU_K_F32 ? 4 : 2;
     const int64_t k = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     cu_pdl_wait();
@@ -161,9 +157,8 @@ template <int KIND> static __device__ void encode_block(const float x[32], uint8
 }
 
 /* A thread makes one block of 32; the last of a row clears the pad. */
-template <int KIND> static __global__ void blocks_kernel(uint8_t *out, int64_t cols, int64_t pitch, float width,
-                                                         uint64_t seed) {
-    cu_pdl_wait();
+template <int KIND>
+static __global__ void blocks_kernel(uint8_t *out, int64_t cols, int64_t pitch, float width, uint64_t seed) {
     constexpr int bytes = cu_kind_info<KIND>::block_bytes;
     const int64_t b = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, n = cols / 32;
     cu_pdl_wait();
@@ -193,8 +188,8 @@ static void affine(fa_cuda *cu, const fa_weight *w, uint64_t seed) {
     const float width = 1 / sqrtf((float)w->cols);
     const int64_t pitch = (int64_t)w->scale_row_bytes / 2;
     random_bytes(cu, w, seed);
-    CU_LAUNCH(cu, affine_scales_kernel, rows_by(w->rows, pitch), THREADS, 0, (uint16_t *)w->scales, (uint16_t *)w->biases,
-              w->cols / w->group, pitch, width / deviation, levels - 1, seed + 1);
+    CU_LAUNCH(cu, affine_scales_kernel, rows_by(w->rows, pitch), THREADS, 0, (uint16_t *)w->scales,
+              (uint16_t *)w->biases, w->cols / w->group, pitch, width / deviation, levels - 1, seed + 1);
 }
 
 static void mxfp4(fa_cuda *cu, const fa_weight *w, uint64_t seed) {
