@@ -46,7 +46,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
                    (long long)w->k.w.rows, (long long)w->v.w.rows, (long long)kv->n_head, (long long)kv->head_dim);
         return r.out;
     }
-    r.out = fa_cx_activation(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows);
+    r.out = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* attention rounds it as it needs */
     r.p.qkv = (fa_qkv_param){.norm = norm,
                              .q = &w->q,
                              .k = &w->k,

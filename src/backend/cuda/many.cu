@@ -22,7 +22,7 @@ enum { THREADS = 256, MAX_LIN = 3, PANEL_ALIGN = 16 /* rows of panels are multip
 /* A record as products: y [M, N] = x [M, K] times the rows of lin[0..n), one after the other. Work memory holds x when
  * it is not the input as it is, a panel when a weight is unpacked, and y when it is not the output. */
 typedef struct plan {
-    uint8_t type, y_type; /* fa_dtype of x and of weights in products; of y */
+    uint8_t type; /* fa_dtype of x and of weights in products; results are f32 */
     bool x_work, y_work, add;
     int64_t M, K, N, ldx, panel_rows; /* panel_rows 0: nothing is unpacked */
     int n;
@@ -63,7 +63,6 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     p.M = r->in[0].dim[0], p.K = r->in[0].dim[1];
     p.x_work = p.norm || r->in[0].dtype != p.type;
     p.y_work = p.n > 1 || post;
-    p.y_type = p.n > 1 ? p.type : (uint8_t)FA_F32;
     p.add = r->op == FA_OP_LINEAR_ADD && !post;
     p.bias = p.n == 1;
     const size_t e = fa_dtype_size((fa_dtype)p.type), row = up((size_t)p.K * e, 16);
@@ -80,7 +79,7 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     }
     p.panel_at = p.x_work ? up((size_t)p.M * row, 256) : 0;
     p.y_at = p.panel_at + up((size_t)p.panel_rows * (size_t)p.K * e, 256);
-    p.bytes = p.y_at + (p.y_work ? (size_t)(p.M * p.N) * fa_dtype_size((fa_dtype)p.y_type) : 0);
+    p.bytes = p.y_at + (p.y_work ? (size_t)(p.M * p.N) * sizeof(float) : 0);
     return p;
 }
 
@@ -190,7 +189,7 @@ static void product_run(fa_cuda *cu, const plan *p, cu_product m, const fa_rec *
         m.N = rows - row < step ? rows - row : step;
         m.w = w ? (const void *)w->codes : panel;
         m.ldw = w ? (int64_t)(w->row_bytes / fa_dtype_size((fa_dtype)p->type)) : p->K;
-        m.y = y + (size_t)row * fa_dtype_size((fa_dtype)p->y_type);
+        m.y = y + (size_t)row * sizeof(float);
         m.bias = bias ? bias + row : NULL;
         if (!w) unpack(cu, p, lin, row, m.N, panel);
         cu_gemm(cu, &m);
@@ -201,7 +200,7 @@ static void product_run(fa_cuda *cu, const plan *p, cu_product m, const fa_rec *
 static void products(fa_cuda *cu, const plan *p, const fa_rec *r, const void *x, void *y) {
     cu_product m = {};
     m.M = p->M, m.K = p->K, m.ldx = p->ldx, m.ldy = p->N;
-    m.x = x, m.type = p->type, m.y_type = p->y_type, m.add = p->add;
+    m.x = x, m.type = p->type, m.y_type = FA_F32, m.add = p->add;
     m.bias = p->bias ? p->lin[0]->bias : NULL;
     int64_t n0 = 0;
     for (int i = 0, j; i < p->n; i = j) {
@@ -212,7 +211,7 @@ static void products(fa_cuda *cu, const plan *p, const fa_rec *r, const void *x,
             if (place && !follows(&p->lin[j - 1]->w, &p->lin[j]->w)) break;
             rows += p->lin[j]->w.rows;
         }
-        m.y = (uint8_t *)y + (size_t)n0 * fa_dtype_size((fa_dtype)p->y_type);
+        m.y = (uint8_t *)y + (size_t)n0 * sizeof(float);
         product_run(cu, p, m, r, p->lin + i, rows, place ? w : NULL);
         n0 += rows;
     }
@@ -241,11 +240,11 @@ static __global__ void __launch_bounds__(THREADS) add_normed(const float *y, int
 }
 
 typedef struct glu_param {
-    const void *y; /* [M, 2 N] gate, up */
-    void *out;     /* [M, N] */
+    const float *y; /* [M, 2 N] gate, up */
+    void *out;      /* [M, N] */
     int64_t N;
     const float *gate_bias, *up_bias; /* [N] or NULL */
-    int act, y_type, type;
+    int act, type;
 } glu_param;
 
 /* Four elements at i of the row. */
@@ -263,22 +262,13 @@ template <int ACT, int VEC> static __global__ void __launch_bounds__(THREADS) gl
     const int64_t gate = (int64_t)blockIdx.x * 2 * p.N + i, up = gate + p.N, at = (int64_t)blockIdx.x * p.N + i;
     if (i >= p.N) return;
     if (VEC == 1) {
-        const float g = cu_get(p.y, p.y_type, gate) + (p.gate_bias ? p.gate_bias[i] : 0.0f);
-        const float u = cu_get(p.y, p.y_type, up) + (p.up_bias ? p.up_bias[i] : 0.0f);
+        const float g = p.y[gate] + (p.gate_bias ? p.gate_bias[i] : 0.0f);
+        const float u = p.y[up] + (p.up_bias ? p.up_bias[i] : 0.0f);
         cu_put(p.out, p.type, at, cu_act(act, g) * u);
         return;
     }
     float4 g[2], u[2];
-    if (p.y_type == FA_BF16) {
-        const uint4 a = *(const uint4 *)((const uint16_t *)p.y + gate),
-                    b = *(const uint4 *)((const uint16_t *)p.y + up);
-        g[0] = make_float4(cu_bf16_lo(a.x), cu_bf16_hi(a.x), cu_bf16_lo(a.y), cu_bf16_hi(a.y));
-        g[1] = make_float4(cu_bf16_lo(a.z), cu_bf16_hi(a.z), cu_bf16_lo(a.w), cu_bf16_hi(a.w));
-        u[0] = make_float4(cu_bf16_lo(b.x), cu_bf16_hi(b.x), cu_bf16_lo(b.y), cu_bf16_hi(b.y));
-        u[1] = make_float4(cu_bf16_lo(b.z), cu_bf16_hi(b.z), cu_bf16_lo(b.w), cu_bf16_hi(b.w));
-    } else {
-        for (int j = 0; j < 2; j++) g[j] = cu_get4(p.y, FA_F32, gate + 4 * j), u[j] = cu_get4(p.y, FA_F32, up + 4 * j);
-    }
+    for (int j = 0; j < 2; j++) g[j] = cu_get4(p.y, FA_F32, gate + 4 * j), u[j] = cu_get4(p.y, FA_F32, up + 4 * j);
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         g[j] = biased(g[j], p.gate_bias, i + 4 * j), u[j] = biased(u[j], p.up_bias, i + 4 * j);
@@ -294,12 +284,12 @@ template <int ACT, int VEC> static __global__ void __launch_bounds__(THREADS) gl
     }
 }
 
-static void glu(fa_cuda *cu, const plan *p, const fa_rec *r, const void *y) {
+static void glu(fa_cuda *cu, const plan *p, const fa_rec *r, const float *y) {
     const int64_t N = p->N / 2;
     glu_param g;
     g.y = y, g.out = r->out.data, g.N = N;
     g.gate_bias = p->lin[0]->bias, g.up_bias = p->lin[1]->bias;
-    g.act = r->p.mlp_up.act, g.y_type = p->y_type, g.type = r->out.dtype;
+    g.act = r->p.mlp_up.act, g.type = r->out.dtype;
     const dim3 grid((unsigned)p->M, cu_blocks(N, THREADS * 8));
     if (N % 8)
         CU_LAUNCH(cu, (glu_rows<-1, 1>), dim3((unsigned)p->M, cu_blocks(N, THREADS)), THREADS, 0, g);
@@ -312,9 +302,8 @@ static void glu(fa_cuda *cu, const plan *p, const fa_rec *r, const void *y) {
 }
 
 typedef struct qkv_param {
-    const void *y; /* [M, N] the heads of q, k and v */
+    const float *y; /* [M, N] the heads of q, k and v */
     int64_t N;
-    int y_type;
     const float *bias[3]; /* of q, k, v, or NULL */
     cu_qkv_finish finish;
 } qkv_param;
@@ -335,18 +324,18 @@ static __global__ void __launch_bounds__(THREADS) qkv_heads(qkv_param p) {
     const int64_t at = (int64_t)row * p.N + (int64_t)head * dim;
     if (dim % 4 == 0) {
         for (int i = lane * 4; i < dim; i += CU_WARP * 4)
-            *(float4 *)(x + i) = biased(cu_get4(p.y, p.y_type, at + i), bias, i);
+            *(float4 *)(x + i) = biased(cu_get4(p.y, FA_F32, at + i), bias, i);
     } else {
-        for (int i = lane; i < dim; i += CU_WARP) x[i] = cu_get(p.y, p.y_type, at + i) + (bias ? bias[i] : 0.0f);
+        for (int i = lane; i < dim; i += CU_WARP) x[i] = p.y[at + i] + (bias ? bias[i] : 0.0f);
     }
     __syncwarp();
     cu_warp_finish_head(p.finish, row, head, x);
 }
 
-static void finish_qkv(fa_cuda *cu, const plan *p, const fa_rec *r, const cu_batch *b, const void *y) {
+static void finish_qkv(fa_cuda *cu, const plan *p, const fa_rec *r, const cu_batch *b, const float *y) {
     const int per_block = THREADS / CU_WARP;
     qkv_param q;
-    q.y = y, q.N = p->N, q.y_type = p->y_type;
+    q.y = y, q.N = p->N;
     for (int i = 0; i < 3; i++) q.bias[i] = p->lin[i]->bias;
     q.finish = cu_qkv_finish_of(r, b);
     CU_LAUNCH(cu, qkv_heads, dim3((unsigned)p->M, cu_blocks(q.finish.n_q + 2 * q.finish.n_kv, per_block)), THREADS,
@@ -356,13 +345,13 @@ static void finish_qkv(fa_cuda *cu, const plan *p, const fa_rec *r, const cu_bat
 void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const plan p = plan_of(cu, r);
     const void *x = input(cu, &p, r);
-    void *y = p.y_work ? (void *)((uint8_t *)r->work + p.y_at) : r->out.data;
+    float *y = p.y_work ? (float *)((uint8_t *)r->work + p.y_at) : (float *)r->out.data;
     products(cu, &p, r, x, y);
     if (r->op == FA_OP_NORM_QKV)
         finish_qkv(cu, &p, r, b, y);
     else if (r->op == FA_OP_NORM_MLP_UP)
         glu(cu, &p, r, y);
     else if (p.y_work)
-        CU_LAUNCH(cu, add_normed, dim3((unsigned)p.M), THREADS, 0, (const float *)y, p.N,
-                  cu_norm_of(r->p.linear_add.post), (float *)r->out.data);
+        CU_LAUNCH(cu, add_normed, dim3((unsigned)p.M), THREADS, 0, y, p.N, cu_norm_of(r->p.linear_add.post),
+                  (float *)r->out.data);
 }

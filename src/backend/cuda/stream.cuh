@@ -36,10 +36,11 @@
  * All are CU_FMT (static device functions). CU_STREAM_FMT(name, F) is the format's row of a table in the .cu file that
  * has it, whose cu_stream_find_* returns that row for the weights it fits; name is what profiles show.
  *
- *   RING, CODES              slots of a warp's ring; CODES != 0: 16-bit input is staged for formats of codes: within every
- * 8 columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a row's
- * columns stand the sums of each CODES of them (16, 32 or 64; as rounded) as f32. fast then has two arguments more, after
- * xh: xs and xsh, the sums of the step's columns for input rows g and g + 8, 16-byte aligned. COLS is a multiple of 256.
+ *   RING, CODES              slots of a warp's ring; CODES != 0: 16-bit input is staged for formats of codes: within
+ * every 8 columns in the order 0 4 1 5 2 6 3 7 (codes come out of words in pairs that lie 16 bits apart), and behind a
+ * row's columns stand the sums of each CODES of them (16, 32 or 64; as rounded) as f32. fast then has two arguments
+ * more, after xh: xs and xsh, the sums of the step's columns for input rows g and g + 8, 16-byte aligned. COLS is a
+ * multiple of 256.
  *
  * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
  * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
@@ -49,11 +50,11 @@
 #include "backend/cuda/cu_rows.h"
 
 enum {
-    CU_TILE = 8,          /* weight rows of a tile */
-    CU_PARTS = 3,         /* weights of a record */
-    CU_FAST8 = 0,         /* kinds of the kernel: bf16 input, up to 8 rows */
-    CU_FAST16,            /* 9 to 16 rows */
-    CU_EXACT1,            /* f32 input, one row */
+    CU_TILE = 8,  /* weight rows of a tile */
+    CU_PARTS = 3, /* weights of a record */
+    CU_FAST8 = 0, /* kinds of the kernel: bf16 input, up to 8 rows */
+    CU_FAST16,    /* 9 to 16 rows */
+    CU_EXACT1,    /* f32 input, one row */
     CU_EXACT16,
     CU_STREAM_KINDS
 };
@@ -124,7 +125,7 @@ static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols +
 
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), {                       \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), {                                \
             cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
                 cu_stream_kernel<F, CU_EXACT16>                                                                        \
         }                                                                                                              \
