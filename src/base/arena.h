@@ -26,7 +26,8 @@ typedef struct fa_arena {
 /* source NULL: host memory. */
 int fa_arena_create(fa_arena *a, size_t reserve, const fa_arena_source *source, fa_error *err);
 void fa_arena_destroy(fa_arena *a);
-/* FA_ARENA_ALIGN-byte aligned, contents undefined; NULL when the reservation is exhausted or the machine has no memory left. */
+/* FA_ARENA_ALIGN-byte aligned, contents undefined; NULL when the reservation is exhausted or the machine has no memory
+ * left. */
 void *fa_arena_alloc(fa_arena *a, size_t bytes);
 static inline size_t fa_arena_mark(const fa_arena *a) { return a->used; }
 static inline void fa_arena_reset(fa_arena *a, size_t mark) { a->used = mark; }

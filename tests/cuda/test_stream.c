@@ -195,8 +195,8 @@ static void qkv(void **state) {
                 const fa_weight *kind = &kinds[n % N_KIND], *other = n % 4 == 0 ? &kinds[(n + 1) % N_KIND] : kind;
                 qkv_case c = {.h = h, .M = M, .n_pair = heads[s].n_pair, .interleaved = n / 3 % 2};
                 if (hn_emulated() && (heads[s].n_q + 2 * heads[s].n_kv) * dim * cols * M > 1 << 20) continue;
-                hn_case(h, "%d + %d heads of %d, %d pairs, %d columns, %d rows, %s and %s", heads[s].n_q,
-                        heads[s].n_kv, (int)dim, heads[s].n_pair, (int)cols, (int)M, fa_qfmts[kind->fmt].name,
+                hn_case(h, "%d + %d heads of %d, %d pairs, %d columns, %d rows, %s and %s", heads[s].n_q, heads[s].n_kv,
+                        (int)dim, heads[s].n_pair, (int)cols, (int)M, fa_qfmts[kind->fmt].name,
                         fa_qfmts[other->fmt].name);
                 /* rows of one sequence, or decode rows of several */
                 hn_seq seq[16];

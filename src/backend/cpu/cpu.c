@@ -89,8 +89,7 @@ static void walk_program(void *arg, int ith, int n_thread) {
     }
 }
 
-static int cpu_run(fa_backend *be, fa_program *prog, const fa_batch *batch, const fa_run_opts *opts,
-                   fa_error *err) {
+static int cpu_run(fa_backend *be, fa_program *prog, const fa_batch *batch, const fa_run_opts *opts, fa_error *err) {
     static const fa_run_opts none = {0};
     fa_cpu *cpu = (fa_cpu *)be;
     size_t need = (prog->scratch + 127) / 64 * 64;

@@ -15,9 +15,9 @@ extern "C" {
 
 enum {
     CU_WARP = 32,
-    CU_FEW = 16,           /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
-    CU_COUNTERS = 1 << 16, /* see fa_cuda.counter */
-    CU_ATTEND_TILE = 64,   /* most query rows of an entry of the batch's tile table */
+    CU_FEW = 16,              /* input rows up to which linear records stream the weight (stream*.cu); more: many.cu */
+    CU_COUNTERS = 1 << 16,    /* see fa_cuda.counter */
+    CU_ATTEND_TILE = 64,      /* most query rows of an entry of the batch's tile table */
     CU_PANEL_BYTES = 64 << 20 /* fa_backend.panel_bytes, unless set */
 };
 
@@ -62,17 +62,18 @@ typedef struct fa_cuda {
     struct cu_sampler *sampler;     /* sample.cu */
 } fa_cuda;
 
-/* An operation. work: bytes of rec->work, or < 0 with *err when there is no kernel for this record; NULL: none needed. */
+/* An operation. work: bytes of rec->work, or < 0 with *err when there is no kernel for this record; NULL: none needed.
+ */
 typedef struct cu_op {
     void (*launch)(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
     int64_t (*work)(const fa_cuda *cu, const fa_rec *r, fa_error *err);
 } cu_op;
 
-extern const cu_op cu_op_rope_table, cu_op_norm, cu_op_head_norm, cu_op_rope, cu_op_append, cu_op_glu, cu_op_add, cu_op_rows,
-    cu_op_softcap;                                                                     /* basic.cu */
-extern const cu_op cu_op_embed;                                                        /* dequant.cu */
+extern const cu_op cu_op_rope_table, cu_op_norm, cu_op_head_norm, cu_op_rope, cu_op_append, cu_op_glu, cu_op_add,
+    cu_op_rows, cu_op_softcap;                                                        /* basic.cu */
+extern const cu_op cu_op_embed;                                                       /* dequant.cu */
 extern const cu_op cu_op_linear, cu_op_linear_add, cu_op_norm_qkv, cu_op_norm_mlp_up; /* linear.cu */
-extern const cu_op cu_op_attend;                                                       /* attend.cu */
+extern const cu_op cu_op_attend;                                                      /* attend.cu */
 
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
@@ -87,15 +88,15 @@ int cu_synth(cudaStream_t stream, const fa_weight *w, uint64_t seed, fa_error *e
 /* Is w a format that the backend computes? device rows must be 16-byte aligned. */
 int cu_weight_ok(const fa_weight *w, fa_error *err); /* dequant.cu */
 
-/* gemm.cu: y [M, N] = x [M, K] w [N, K]^T (+ bias [N]) (+ y), rows ld* elements apart. type: of x and w, F32 (never TF32)
- * or BF16; sums are f32. */
+/* gemm.cu: y [M, N] = x [M, K] w [N, K]^T (+ bias [N]) (+ y), rows ld* elements apart. type: of x and w, F32 (never
+ * TF32) or BF16; sums are f32. */
 typedef struct cu_product {
     int64_t M, N, K, ldx, ldw, ldy;
     const void *x, *w;
     void *y;
-    const float *bias; /* or NULL; y F32 only */
+    const float *bias;    /* or NULL; y F32 only */
     uint8_t type, y_type; /* fa_dtype: F32 or BF16 */
-    bool add; /* to what y holds */
+    bool add;             /* to what y holds */
 } cu_product;
 
 void cu_gemm(fa_cuda *cu, const cu_product *p);
@@ -105,7 +106,7 @@ int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu *
 /* blas.cu: the matrix library (cuBLASLt), opened when the first record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
-int cu_blas_ready(const fa_cuda *cu, fa_error *err);      /* < 0: why there is none */
+int cu_blas_ready(const fa_cuda *cu, fa_error *err);    /* < 0: why there is none */
 bool cu_blas_product(fa_cuda *cu, const cu_product *p); /* false: it has no way for this shape */
 
 /* sample.cu */
@@ -121,10 +122,10 @@ struct cu_device {
     int index, n_sm, arch;
     size_t smem_max;
     char name[16];
-    cudaStream_t stream; /* of copies and of every backend: work on one device object is in order */
-    fa_error lost;       /* code != 0: a fault that the device did not survive */
-    struct cu_vm *vm;    /* vm.cu: NULL until address space is asked for */
-    struct cu_upload *up; /* upload.cu: NULL until something is uploaded */
+    cudaStream_t stream;          /* of copies and of every backend: work on one device object is in order */
+    fa_error lost;                /* code != 0: a fault that the device did not survive */
+    struct cu_vm *vm;             /* vm.cu: NULL until address space is asked for */
+    struct cu_upload *up;         /* upload.cu: NULL until something is uploaded */
     long inject[FA_INJECT_COUNT]; /* see fa_device.inject */
 };
 
@@ -184,15 +185,15 @@ void cu_profile_begin(fa_cuda *cu, const char *kernel);
 void cu_profile_end(fa_cuda *cu);
 
 template <typename... P, typename... A>
-static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads, size_t smem,
-                                A... args) {
+static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P...), dim3 grid, int threads,
+                                size_t smem, A... args) {
     if (cu->err.code || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     cu_inject(cu, name);
     if (cu->err.code) return;
     if (cu->profile) cu_profile_begin(cu, name);
 #ifdef FA_CUDA_EMU
-    cudaError_t rc = emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem,
-                                [=] { kernel(static_cast<P>(args)...); });
+    cudaError_t rc =
+        emu_launch(name, cu->stream, grid, dim3((unsigned)threads), smem, [=] { kernel(static_cast<P>(args)...); });
 #else
     cudaError_t rc = cudaSuccess;
     if (smem > 32 * 1024) /* 48 KiB need no leave, but the kernel's own arrays count too */
@@ -212,7 +213,8 @@ static inline void cu_launch_as(fa_cuda *cu, const char *name, void (*kernel)(P.
     if (rc != cudaSuccess) cu_launch_failed(cu, name, rc);
     if (cu->profile) cu_profile_end(cu);
 }
-/* CU_LAUNCH(cu, kernel, grid, threads, shared bytes, arguments...): kernel in parentheses when it has template commas. */
+/* CU_LAUNCH(cu, kernel, grid, threads, shared bytes, arguments...): kernel in parentheses when it has template commas.
+ */
 #define CU_LAUNCH(cu, kernel, ...) cu_launch_as(cu, #kernel, kernel, __VA_ARGS__)
 
 static inline unsigned cu_blocks(int64_t n, int64_t per) { return (unsigned)((n + per - 1) / per); }

@@ -89,7 +89,8 @@ template <int N> CU_DEV void cu_cp_wait() { asm volatile("cp.async.wait_group %0
 /* ---- tensor cores ----
  * d [16, 8] f32 += a [16, 16] b [16, 8]. With g = lane / 4 and t = lane % 4 a lane holds, as pairs of neighbours along
  * k: a[0] = (row g, k 2t), a[1] = (row g + 8, k 2t), a[2] = (row g, k 2t + 8), a[3] = (row g + 8, k 2t + 8); b[0] = (k
- * 2t, column g), b[1] = (k 2t + 8, column g); d[0..1] = (row g, columns 2t, 2t + 1), d[2..3] = (row g + 8, the same). */
+ * 2t, column g), b[1] = (k 2t + 8, column g); d[0..1] = (row g, columns 2t, 2t + 1), d[2..3] = (row g + 8, the same).
+ */
 CU_DEV void cu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
