@@ -35,6 +35,9 @@ CU_DEV bool half_of(const cu_stream_args &a, int u, int half, cu_job *job) {
     return tile < a.n_tile;
 }
 
+/* The first tile behind part p. */
+CU_DEV int next_part(const cu_stream_args &a, int p) { return p == CU_PARTS - 1 ? a.n_tile : min(a.part[p + 1].tile, a.n_tile); }
+
 /* ---- input ---- */
 
 CU_DEV float2 *groups_of(const cu_stream_args &a, uint16_t *x, int m) {
@@ -107,7 +110,7 @@ template <int BITS> struct shape {
         PIECES = ROW / 64,         /* of 16 bytes, that a lane loads of a row */
         SCALES = WIDE * ROW,       /* where they begin in a slot */
         SLOT = SCALES + WIDE * 16,
-        RING = BITS == 4 ? 4 : 3
+        RING = 3
     };
 };
 
@@ -120,16 +123,22 @@ template <int BITS> struct wide_feed {
     __device__ __forceinline__ void tile(const cu_stream_args &a, int warp, int lane) {
         step = chunk * a.chunk + warp;
         end = min((chunk + 1) * a.chunk, a.n_step);
-        const int t = lane % 4;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            cu_job job;
-            half_of(a, unit, h, &job);
-            const cu_mat &w = a.part[job.part].w;
-            const int row = min(cu_tile_row(job.tile, lane / 4), w.rows - 1);
-            codes[h] = w.codes + row * w.row_bytes + step * S::ROW + t * 16;
-            scales[h] = (t < 2 ? w.scales : w.biases) + row * w.scale_row_bytes + step * 8 + t % 2 * 4;
-        }
+        const int tile0 = a.paired ? unit : 2 * unit;
+        const cu_job j0 = cu_stream_at(a, tile0, 0);
+        at(a.part[j0.part].w, j0.tile, 0, lane);
+        cu_job j1 = j0;
+        if (a.paired)
+            j1.part = 1;
+        else if (a.part[j0.part].pairs || tile0 + 1 >= next_part(a, j0.part))
+            half_of(a, unit, 1, &j1);
+        else
+            j1.tile.row += CU_TILE;
+        at(a.part[j1.part].w, j1.tile, 1, lane);
+    }
+    __device__ __forceinline__ void at(const cu_mat &w, cu_tile tile, int h, int lane) {
+        const int t = lane % 4, row = min(cu_tile_row(tile, lane / 4), w.rows - 1);
+        codes[h] = w.codes + (int64_t)row * (int)w.row_bytes + (step * S::ROW + t * 16);
+        scales[h] = (t < 2 ? w.scales : w.biases) + (int64_t)row * (int)w.scale_row_bytes + (step * 8 + t % 2 * 4);
     }
     __device__ __forceinline__ void skip(const cu_stream_args &a, int warp, int lane) {
         while (step >= end) {
@@ -257,7 +266,7 @@ CU_DEV cu_ready ready_of(const cu_stream_args &a, int unit, int m, int i, bool *
 
 /* Shared memory as in stream.cuh, with [rows * 16] results of a tile; behind at_sum's floats 64 bytes of zeros. */
 template <int BITS, int TYPE, int R>
-__global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
+__global__ void __launch_bounds__(256, R == 1 ? 3 : 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
     typedef shape<BITS> S;
     enum { N_OUT = R * WIDE };
     CU_DYN_SMEM(smem);
@@ -297,7 +306,7 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
             const int out_m = o / WIDE;
             bool query = false;
             cu_ready ready = {0, 0, 0, 1, 0, 0, NULL};
-            if (last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
+            if (R > 1 && last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
             float acc[2 * R] = {};
 #pragma unroll 1
             for (int s = warp; s < n; s += n_warp) {
@@ -317,6 +326,8 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
                 }
                 slot = slot + 1 == S::RING ? 0 : slot + 1;
             }
+            /* with one row, registers are dearer than the time until this arrives, for which few threads wait */
+            if (R == 1 && last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
             float *mine = red + (turn * n_warp + warp) * N_OUT;
 #pragma unroll
             for (int m = 0; m < R; m++) {
