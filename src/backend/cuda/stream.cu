@@ -251,7 +251,8 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     const int elem = exact ? 4 : 2, step = exact ? f->cols : f->line; /* elements of a step in an input row */
     const int kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16)
                            : (a->M == 1 ? CU_FAST1 : a->M <= 8 ? CU_FAST8 : CU_FAST16);
-    const int rows = kind == CU_EXACT1 || (a->wide && kind == CU_FAST1) ? 1 : kind == CU_FAST1 || kind == CU_FAST8 ? 8 : 16;
+    const bool one = kind == CU_EXACT1 || (a->wide && kind == CU_FAST1);
+    const int rows = one ? 1 : kind == CU_FAST1 || kind == CU_FAST8 ? 8 : 16;
     const int jobs = a->paired && !a->wide ? 2 : 1, n_out = rows * CU_TILE * (a->wide ? 2 : 1) * 4;
     const int n_tile = a->wide && !a->paired ? (a->n_tile + 1) / 2 : a->n_tile; /* that are worked on at a time */
     const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 32) * 4;
@@ -292,7 +293,8 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     cu_stream_args *a = &p->run[i].a;
     a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
     a->wide = f->wide && !cu->be.exact;
-    const int few = (a->M * CU_TILE * (a->wide ? 2 : 1) + CU_WARP - 1) / CU_WARP; /* a thread for every result of a tile */
+    const int tile = a->wide ? 2 * CU_TILE : CU_TILE;
+    const int few = (a->M * tile + CU_WARP - 1) / CU_WARP; /* a thread for every result of a tile */
     int warps = a->n_step < f->warps ? a->n_step : f->warps;
     if (warps < few) warps = few;
     if (cu->smem_max > (size_t)SMEM_WANT && lay_out(cu, p, i, warps, SMEM_WANT, 2 * warps)) return 0;

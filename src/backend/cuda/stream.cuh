@@ -1,4 +1,5 @@
-/* Linear records with few input rows: one kernel for every operation and format. It is bound by the speed at which
+/* Linear records with few input rows: one kernel for every operation and format (but for the commonest codes, which
+ * stream_int.cu multiplies in fast mode, with this beginning and end). It is bound by the speed at which
  * weights come from memory, so everything else is arranged around a steady stream of loads (docs/cuda.md, "Decode:
  * streaming weights").
  *

@@ -23,6 +23,8 @@
 enum {
     WIDE = 2 * CU_TILE,
     GROUP = 64,
+    SLOTS = 3,    /* of a warp's ring */
+    ROOM_FOR = 3, /* blocks of a multiprocessor by registers, with one input row: two, and one of the next kernel */
     STEP_GROUPS = CU_QCOLS / GROUP /* one for each lane of a row */
 };
 
@@ -36,7 +38,9 @@ CU_DEV bool half_of(const cu_stream_args &a, int u, int half, cu_job *job) {
 }
 
 /* The first tile behind part p. */
-CU_DEV int next_part(const cu_stream_args &a, int p) { return p == CU_PARTS - 1 ? a.n_tile : min(a.part[p + 1].tile, a.n_tile); }
+CU_DEV int next_part(const cu_stream_args &a, int p) {
+    return p == CU_PARTS - 1 ? a.n_tile : min(a.part[p + 1].tile, a.n_tile);
+}
 
 /* ---- input ---- */
 
@@ -51,7 +55,8 @@ CU_DEV uint32_t larger(uint32_t most, uint32_t pair) { return max(most, max(pair
 CU_DEV uint32_t rounded(float x, float inv) { return __float_as_uint(fminf(x * inv, 32639.0f) + 12582912.0f); }
 
 CU_DEV uint32_t bytes_of(const uint32_t *q, int a, int b, int c, int d, uint32_t bias, uint32_t pick) {
-    return __byte_perm(__byte_perm(q[a] + bias, q[b] + bias, pick), __byte_perm(q[c] + bias, q[d] + bias, pick), 0x5410);
+    return __byte_perm(__byte_perm(q[a] + bias, q[b] + bias, pick), __byte_perm(q[c] + bias, q[d] + bias, pick),
+                       0x5410);
 }
 
 /* Chunk c of the staged input as digits, in place; a thread takes 16 columns, 4 threads a group. */
@@ -110,7 +115,7 @@ template <int BITS> struct shape {
         PIECES = ROW / 64,         /* of 16 bytes, that a lane loads of a row */
         SCALES = WIDE * ROW,       /* where they begin in a slot */
         SLOT = SCALES + WIDE * 16,
-        RING = 3
+        RING = SLOTS
     };
 };
 
@@ -187,26 +192,23 @@ template <int TYPE> CU_DEV float scale_of(const uint8_t *p) {
     return TYPE == FA_F16 ? cu_f16(*(const uint16_t *)p) : cu_bf16(*(const uint16_t *)p);
 }
 
-/* Product i of 8: the operand a out of pieces of rows g and g + 8. */
-template <int BITS> CU_DEV void operand(const uint8_t *slot, int lane, uint32_t op[8][4]) {
+/* The operands a of piece i of rows g and g + 8: 4 (4 bits) or 2 products. */
+template <int BITS> CU_DEV void operand(const uint8_t *slot, int lane, int i, uint32_t (*op)[4]) {
     typedef shape<BITS> S;
     const uint4 *piece = (const uint4 *)slot + lane;
+    const uint4 p = piece[i * CU_WARP], q = piece[(S::PIECES + i) * CU_WARP];
+    const uint32_t u[4] = {p.x, p.y, p.z, p.w}, v[4] = {q.x, q.y, q.z, q.w};
+    if constexpr (BITS == 4) {
 #pragma unroll
-    for (int i = 0; i < S::PIECES; i++) {
-        const uint4 p = piece[i * CU_WARP], q = piece[(S::PIECES + i) * CU_WARP];
-        const uint32_t u[4] = {p.x, p.y, p.z, p.w}, v[4] = {q.x, q.y, q.z, q.w};
-        if constexpr (BITS == 4) {
+        for (int j = 0; j < 4; j++) {
+            op[j][0] = u[j] & 0x0F0F0F0Fu, op[j][2] = u[j] >> 4 & 0x0F0F0F0Fu;
+            op[j][1] = v[j] & 0x0F0F0F0Fu, op[j][3] = v[j] >> 4 & 0x0F0F0F0Fu;
+        }
+    } else {
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                op[4 * i + j][0] = u[j] & 0x0F0F0F0Fu, op[4 * i + j][2] = u[j] >> 4 & 0x0F0F0F0Fu;
-                op[4 * i + j][1] = v[j] & 0x0F0F0F0Fu, op[4 * i + j][3] = v[j] >> 4 & 0x0F0F0F0Fu;
-            }
-        } else {
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                op[2 * i + j][0] = u[2 * j], op[2 * i + j][2] = u[2 * j + 1];
-                op[2 * i + j][1] = v[2 * j], op[2 * i + j][3] = v[2 * j + 1];
-            }
+        for (int j = 0; j < 2; j++) {
+            op[j][0] = u[2 * j], op[j][2] = u[2 * j + 1];
+            op[j][1] = v[2 * j], op[j][3] = v[2 * j + 1];
         }
     }
 }
@@ -224,24 +226,21 @@ template <int BITS> CU_DEV wide_lane place_of(int lane) {
     return l;
 }
 
-/* One input row: acc [2] += rows g and g + 8 times its columns of the step (of group t). x: the step's digits; none:
- * zeros. s [4]: scale and bias of g, of g + 8. */
+/* Piece i times one input row's columns of a step. x: the step's digits; none: zeros. */
 template <int BITS>
-CU_DEV void products(const uint32_t op[8][4], const uint8_t *x, wide_lane l, const uint8_t *none, float2 group,
-                     const float s[4], float *acc) {
-    int d[2][4] = {};
+CU_DEV void piece_products(const uint32_t (*op)[4], int i, const uint8_t *x, wide_lane l, const uint8_t *none,
+                           int d[2][4]) {
+    const uint8_t *p = l.piece == i ? x + l.at : none;
 #pragma unroll
-    for (int i = 0; i < shape<BITS>::PIECES; i++) {
-        const uint8_t *p = l.piece == i ? x + l.at : none;
-#pragma unroll
-        for (int h = 0; h < (BITS == 4 ? 2 : 1); h++) {
-            const uint4 v = *(const uint4 *)(p + 32 * h);
-            const uint32_t b0[2] = {v.x, v.y}, b1[2] = {v.z, v.w};
-            const int k = BITS == 4 ? 4 * i + 2 * h : 2 * i;
-            cu_mma_u8s8(d[0], op[k], b0);
-            cu_mma_u8s8(d[1], op[k + 1], b1);
-        }
+    for (int h = 0; h < (BITS == 4 ? 2 : 1); h++) {
+        const uint4 v = *(const uint4 *)(p + 32 * h);
+        const uint32_t b0[2] = {v.x, v.y}, b1[2] = {v.z, v.w};
+        cu_mma_u8s8(d[0], op[2 * h], b0);
+        cu_mma_u8s8(d[1], op[2 * h + 1], b1);
     }
+}
+/* acc [2] += rows g and g + 8 times the lane's group t. s [4]: scale and bias of g, of g + 8. */
+CU_DEV void scaled(const int d[2][4], float2 group, const float s[4], float *acc) {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int n = (d[0][2 * h] + d[1][2 * h]) * 256 + (d[0][2 * h + 1] + d[1][2 * h + 1]);
@@ -266,9 +265,9 @@ CU_DEV cu_ready ready_of(const cu_stream_args &a, int unit, int m, int i, bool *
 
 /* Shared memory as in stream.cuh, with [rows * 16] results of a tile; behind at_sum's floats 64 bytes of zeros. */
 template <int BITS, int TYPE, int R>
-__global__ void __launch_bounds__(256, R == 1 ? 3 : 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
+__global__ void __launch_bounds__(256, R == 1 ? ROOM_FOR : 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
     typedef shape<BITS> S;
-    enum { N_OUT = R * WIDE };
+    enum { N_OUT = R * WIDE, OPS = 8 / S::PIECES };
     CU_DYN_SMEM(smem);
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_unit = units_of(a);
@@ -314,15 +313,34 @@ __global__ void __launch_bounds__(256, R == 1 ? 3 : 2) wide_kernel(const __grid_
                 __syncwarp();
                 feed.issue(a, ring + (slot ? slot - 1 : S::RING - 1) * S::SLOT, warp, lane, n_warp);
                 const uint8_t *at = ring + slot * S::SLOT, *sc = at + S::SCALES + lane / 4 * 16 + lane % 4 * 2;
-                const float scale[4] = {scale_of<TYPE>(sc), scale_of<TYPE>(sc + 8), scale_of<TYPE>(sc + CU_TILE * 16),
-                                        scale_of<TYPE>(sc + CU_TILE * 16 + 8)};
-                uint32_t op[8][4];
-                operand<BITS>(at, lane, op);
+                auto end = [&](const int d[2][4], int m) {
+                    const float scale[4] = {scale_of<TYPE>(sc), scale_of<TYPE>(sc + 8),
+                                            scale_of<TYPE>(sc + CU_TILE * 16), scale_of<TYPE>(sc + CU_TILE * 16 + 8)};
+                    scaled(d, groups_of(a, xb, m)[s * STEP_GROUPS + lane % 4], scale, acc + 2 * m);
+                };
+                if constexpr (R == 1) { /* piece by piece, for the sake of registers */
+                    int d[2][4] = {};
+#pragma unroll 1
+                    for (int i = 0; i < S::PIECES; i++) {
+                        uint32_t op[OPS][4];
+                        operand<BITS>(at, lane, i, op);
+                        piece_products<BITS>(op, i, (const uint8_t *)(xb + s * CU_QCOLS), place, none, d);
+                    }
+                    end(d, 0);
+                } else {
+                    uint32_t op[8][4];
 #pragma unroll
-                for (int m = 0; m < R; m++) {
-                    if (m >= a.M) break;
-                    products<BITS>(op, (const uint8_t *)(xb + m * a.ldx + s * CU_QCOLS), place, none,
-                                   groups_of(a, xb, m)[s * STEP_GROUPS + lane % 4], scale, acc + 2 * m);
+                    for (int i = 0; i < S::PIECES; i++) operand<BITS>(at, lane, i, op + i * OPS);
+#pragma unroll
+                    for (int m = 0; m < R; m++) {
+                        if (m >= a.M) break;
+                        int d[2][4] = {};
+#pragma unroll
+                        for (int i = 0; i < S::PIECES; i++)
+                            piece_products<BITS>(op + i * OPS, i, (const uint8_t *)(xb + m * a.ldx + s * CU_QCOLS),
+                                                 place, none, d);
+                        end(d, m);
+                    }
                 }
                 slot = slot + 1 == S::RING ? 0 : slot + 1;
             }
