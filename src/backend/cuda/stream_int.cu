@@ -23,8 +23,7 @@
 enum {
     WIDE = 2 * CU_TILE,
     GROUP = 64,
-    SLOTS = 3,    /* of a warp's ring */
-    ROOM_FOR = 3, /* blocks of a multiprocessor by registers, with one input row: two, and one of the next kernel */
+    SLOTS = 3,                     /* of a warp's ring */
     STEP_GROUPS = CU_QCOLS / GROUP /* one for each lane of a row */
 };
 
@@ -265,10 +264,11 @@ CU_DEV cu_ready ready_of(const cu_stream_args &a, int unit, int m, int i, bool *
 
 /* Shared memory as in stream.cuh, with [rows * 16] results of a tile; behind at_sum's floats 64 bytes of zeros. */
 template <int BITS, int TYPE, int R>
-__global__ void __launch_bounds__(256, R == 1 ? ROOM_FOR : 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
+__global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
     typedef shape<BITS> S;
     enum { N_OUT = R * WIDE, OPS = 8 / S::PIECES };
     CU_DYN_SMEM(smem);
+    cu_pdl_launch(); /* its blocks come when these go: nothing is gained by waiting */
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_unit = units_of(a);
     uint8_t *ring = smem + warp * S::RING * S::SLOT;
@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(256, R == 1 ? ROOM_FOR : 2) wide_kernel(const 
             const int out_m = o / WIDE;
             bool query = false;
             cu_ready ready = {0, 0, 0, 1, 0, 0, NULL};
-            if (R > 1 && last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
+            if (last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
             float acc[2 * R] = {};
 #pragma unroll 1
             for (int s = warp; s < n; s += n_warp) {
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(256, R == 1 ? ROOM_FOR : 2) wide_kernel(const 
                 };
                 if constexpr (R == 1) { /* piece by piece, for the sake of registers */
                     int d[2][4] = {};
-#pragma unroll 1
+#pragma unroll
                     for (int i = 0; i < S::PIECES; i++) {
                         uint32_t op[OPS][4];
                         operand<BITS>(at, lane, i, op);
@@ -344,8 +344,6 @@ __global__ void __launch_bounds__(256, R == 1 ? ROOM_FOR : 2) wide_kernel(const 
                 }
                 slot = slot + 1 == S::RING ? 0 : slot + 1;
             }
-            /* with one row, registers are dearer than the time until this arrives, for which few threads wait */
-            if (R == 1 && last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
             float *mine = red + (turn * n_warp + warp) * N_OUT;
 #pragma unroll
             for (int m = 0; m < R; m++) {
