@@ -378,10 +378,11 @@ static void came_back(int64_t before) {
 
 static void test_no_room(void **state) {
     (void)state;
-    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 64}, FFAI_ENOMEM, "GiB (weights");
-    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 64}, FFAI_ENOMEM, "cuda:0 has");
+    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 256 /* 1 TiB */}, FFAI_ENOMEM,
+            "GiB (weights");
+    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 256}, FFAI_ENOMEM, "cuda:0 has");
     ffai_engine_info in;
-    ffai_engine *e = engine("auto", (ffai_engine_opts){.n_ctx = 1 << 20, .n_slot = 64});
+    ffai_engine *e = engine("auto", (ffai_engine_opts){.n_ctx = 1 << 20, .n_slot = 256});
     ffai_engine_get_info(e, &in);
     assert_string_equal(in.device, "cpu");
     assert_non_null(strstr(in.passed_over, "GiB"));

@@ -249,19 +249,23 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     cu_stream_args *a = &p->run[i].a;
     const bool exact = cu->be.exact;
     const int elem = exact ? 4 : 2, step = exact ? f->cols : f->line; /* elements of a step in an input row */
-    const int rows = exact ? (a->M == 1 ? 1 : 16) : (a->M <= 8 ? 8 : 16);
-    const int jobs = a->paired ? 2 : 1, n_out = rows * CU_TILE * 4;
-    const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 16) * 4;
+    const int kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16)
+                           : (a->M == 1 ? CU_FAST1 : a->M <= 8 ? CU_FAST8 : CU_FAST16);
+    const bool one = kind == CU_EXACT1 || (a->wide && kind == CU_FAST1);
+    const int rows = one ? 1 : kind == CU_FAST1 || kind == CU_FAST8 ? 8 : 16;
+    const int jobs = a->paired && !a->wide ? 2 : 1, n_out = rows * CU_TILE * (a->wide ? 2 : 1) * 4;
+    const int n_tile = a->wide && !a->paired ? (a->n_tile + 1) / 2 : a->n_tile; /* that are worked on at a time */
+    const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 32) * 4;
     const size_t fixed = ring + red + sum;
     size_t line = line_of(a->n_step, step, elem), keep = n_out;
     const int64_t most_blocks = have <= (size_t)SMEM_WANT ? 2 * cu->n_sm : cu->n_sm;
-    int64_t grid = a->n_tile < most_blocks ? a->n_tile : most_blocks;
+    int64_t grid = n_tile < most_blocks ? n_tile : most_blocks;
     a->n_chunk = 1;
     a->chunk = a->n_step;
     if (fixed + keep + a->M * line * elem > have) {
-        if (grid * KEEP_JOBS < (int64_t)a->n_tile * jobs)
-            grid = ((int64_t)a->n_tile + KEEP_JOBS / jobs - 1) / (KEEP_JOBS / jobs);
-        keep = (size_t)((a->n_tile + grid - 1) / grid) * jobs * n_out;
+        if (grid * KEEP_JOBS < (int64_t)n_tile * jobs)
+            grid = ((int64_t)n_tile + KEEP_JOBS / jobs - 1) / (KEEP_JOBS / jobs);
+        keep = (size_t)((n_tile + grid - 1) / grid) * jobs * n_out;
         const int64_t room = (int64_t)have - (int64_t)(fixed + keep), cols = (room - 192 * a->M) / elem / a->M;
         const int most = (int)(cols < 0 ? 0 : cols / step);
         if (most < least) return false;
@@ -275,7 +279,7 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     a->at_red = (int)(ring + up16((size_t)a->M * line * elem));
     a->at_sum = a->at_red + (int)red;
     a->at_keep = a->at_sum + (int)sum;
-    p->run[i].kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16) : (a->M <= 8 ? CU_FAST8 : CU_FAST16);
+    p->run[i].kind = kind;
     p->run[i].warps = warps;
     p->run[i].grid = (unsigned)grid;
     p->run[i].smem = (size_t)a->at_keep + keep;
@@ -288,7 +292,9 @@ static int geometry(const fa_cuda *cu, plan *p, int i, const char *name, fa_erro
     const cu_stream_fmt *f = p->run[i].fmt;
     cu_stream_args *a = &p->run[i].a;
     a->n_step = (int)((a->K + (int64_t)f->cols - 1) / f->cols);
-    const int few = (a->M * CU_TILE + CU_WARP - 1) / CU_WARP; /* a thread for every result of a tile */
+    a->wide = f->wide && !cu->be.exact;
+    const int tile = a->wide ? 2 * CU_TILE : CU_TILE;
+    const int few = (a->M * tile + CU_WARP - 1) / CU_WARP; /* a thread for every result of a tile */
     int warps = a->n_step < f->warps ? a->n_step : f->warps;
     if (warps < few) warps = few;
     if (cu->smem_max > (size_t)SMEM_WANT && lay_out(cu, p, i, warps, SMEM_WANT, 2 * warps)) return 0;

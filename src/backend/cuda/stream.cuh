@@ -1,4 +1,5 @@
-/* Linear records with few input rows: one kernel for every operation and format. It is bound by the speed at which
+/* Linear records with few input rows: one kernel for every operation and format (but for the commonest codes, which
+ * stream_int.cu multiplies in fast mode, with this beginning and end). It is bound by the speed at which
  * weights come from memory, so everything else is arranged around a steady stream of loads (docs/cuda.md, "Decode:
  * streaming weights").
  *
@@ -52,7 +53,8 @@
 enum {
     CU_TILE = 8,  /* weight rows of a tile */
     CU_PARTS = 3, /* weights of a record */
-    CU_FAST8 = 0, /* kinds of the kernel: bf16 input, up to 8 rows */
+    CU_FAST1 = 0, /* kinds of the kernel: bf16 input, one row */
+    CU_FAST8,     /* up to 8 */
     CU_FAST16,    /* 9 to 16 rows */
     CU_EXACT1,    /* f32 input, one row */
     CU_EXACT16,
@@ -91,6 +93,7 @@ typedef struct cu_part {
 typedef struct cu_stream_args {
     cu_part part[CU_PARTS];
     int paired;                        /* a tile means the same rows of parts 0 and 1 */
+    int wide;                          /* stream_int.cu's kernel, which takes two tiles at a time */
     int n_tile, M, K;                  /* K columns; M input rows */
     int n_step, n_chunk;               /* steps of K; chunks of the input, */
     int chunk;                         /* in steps of a chunk */
@@ -115,19 +118,21 @@ typedef struct cu_stream_fmt {
     const char *name;
     int cols, slot, warps, ring;
     int line; /* elements that a step takes in a 16-bit input row */
+    int wide; /* fast kernels take two tiles at a time */
     cu_stream_fn *kernel[CU_STREAM_KINDS];
 } cu_stream_fmt;
 
 /* The kernels for w; NULL: none. Each file with formats has such a function; stream.cu asks them in turn. */
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.cu */
+const cu_stream_fmt *cu_stream_find_int(const fa_weight *w);   /* stream_int.cu */
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), {                                \
-            cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>, cu_stream_kernel<F, CU_EXACT1>,             \
-                cu_stream_kernel<F, CU_EXACT16>                                                                        \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), 0, {                             \
+            cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>,              \
+                cu_stream_kernel<F, CU_EXACT1>, cu_stream_kernel<F, CU_EXACT16>                                        \
         }                                                                                                              \
     }
 
@@ -183,12 +188,12 @@ CU_DEV int cu_stream_tiles(const cu_stream_args &a) {
     return (a.n_tile - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
 }
 
-CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
-    const int tile = (int)blockIdx.x + (a.paired ? j >> 1 : j) * (int)gridDim.x;
+/* `tile`, or with paired parts its half. */
+CU_DEV cu_job cu_stream_at(const cu_stream_args &a, int tile, int half) {
     cu_job job;
     job.tile.half = 4;
     if (a.paired) {
-        job.part = j & 1;
+        job.part = half;
         job.tile.row = tile * CU_TILE;
         return job;
     }
@@ -200,6 +205,10 @@ CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
         if (in < 2 * p.pairs) job.tile.row -= in / 2, job.tile.half = p.pairs;
     }
     return job;
+}
+
+CU_DEV cu_job cu_stream_job(const cu_stream_args &a, int j) {
+    return cu_stream_at(a, (int)blockIdx.x + (a.paired ? j >> 1 : j) * (int)gridDim.x, j & 1);
 }
 
 /* Where a warp's loads are: the same steps in the same order as its arithmetic, F::RING - 1 ahead. */
@@ -508,8 +517,11 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     int *n_list = list, *head = list + 1;
     if (threadIdx.x == 0) *n_list = 0;
     __syncthreads();
-    for (int t = (int)threadIdx.x; t < cu_stream_tiles(a); t += (int)blockDim.x) {
-        const cu_job j = cu_stream_job(a, t);
+    for (int t = (int)threadIdx.x;; t += (int)blockDim.x) {
+        const int tile = a.wide ? 2 * ((int)blockIdx.x + (t >> 1) * (int)gridDim.x) + (t & 1)
+                                : (int)blockIdx.x + t * (int)gridDim.x;
+        if (tile >= a.n_tile) break;
+        const cu_job j = cu_stream_at(a, tile, 0);
         const cu_part &p = a.part[j.part];
         const int last = min(j.tile.row + CU_TILE, p.w.rows) - 1;
         for (int h = j.tile.row / dim; h <= last / dim; h++) { /* heads of this part */

@@ -189,5 +189,7 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
     if (cu_weight_ok(w, &err)) return NULL;
     if (w->fmt == FA_FMT_MXFP4) return &mxfp4_fmt;
     if (w->fmt != FA_FMT_AFFINE) return cu_stream_find_gguf(w);
+    const cu_stream_fmt *wide = cu_stream_find_int(w);
+    if (wide) return wide;
     return &affine_fmts[w->bits == 8 ? 5 : w->bits - 2][w->group == 64 && w->scale_dtype != FA_F32 ? 0 : 1];
 }

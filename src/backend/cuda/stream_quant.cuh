@@ -173,8 +173,9 @@ struct cu_fmt_exact {
 #define CU_STREAM_QFMT(text, ...)                                                                                      \
     {                                                                                                                  \
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
-            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), {                                                   \
-            cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST16>,                         \
+            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0, {                                                \
+            cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                          \
+                cu_stream_kernel<__VA_ARGS__, CU_FAST16>,                                                              \
                 cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                  \
         }                                                                                                              \
     }

@@ -445,6 +445,17 @@ CU_DEV void cu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     const float fb[4] = {cu_f16_lo(b[0]), cu_f16_hi(b[0]), cu_f16_lo(b[1]), cu_f16_hi(b[1])};
     emu_mma(d, fa, fb, "mma f16");
 }
+/* As two products of half of the columns; exact while sums stay below 2^24. */
+CU_DEV void cu_mma_u8s8(int d[4], const uint32_t a[4], const uint32_t b[2]) {
+    float fd[4] = {(float)d[0], (float)d[1], (float)d[2], (float)d[3]};
+    for (int h = 0; h < 2; h++) {
+        float fa[8], fb[4];
+        for (int i = 0; i < 8; i++) fa[i] = (float)(uint8_t)(a[i / 2] >> (16 * h + i % 2 * 8));
+        for (int i = 0; i < 4; i++) fb[i] = (float)(int8_t)(b[i / 2] >> (16 * h + i % 2 * 8));
+        emu_mma(fd, fa, fb, "mma u8 s8");
+    }
+    for (int i = 0; i < 4; i++) d[i] = (int)fd[i];
+}
 void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans);
 CU_DEV void cu_ldmatrix_x4(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, false); }
 CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, true); }
