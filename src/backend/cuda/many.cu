@@ -261,26 +261,26 @@ template <int ACT, int VEC> static __global__ void __launch_bounds__(THREADS) gl
     const int64_t i = ((int64_t)blockIdx.y * THREADS + threadIdx.x) * VEC;
     const int64_t gate = (int64_t)blockIdx.x * 2 * p.N + i, up = gate + p.N, at = (int64_t)blockIdx.x * p.N + i;
     if (i >= p.N) return;
-    if (VEC == 1) {
+    if constexpr (VEC == 1) {
         const float g = p.y[gate] + (p.gate_bias ? p.gate_bias[i] : 0.0f);
         const float u = p.y[up] + (p.up_bias ? p.up_bias[i] : 0.0f);
         cu_put(p.out, p.type, at, cu_act(act, g) * u);
-        return;
-    }
-    float4 g[2], u[2];
-    for (int j = 0; j < 2; j++) g[j] = cu_get4(p.y, FA_F32, gate + 4 * j), u[j] = cu_get4(p.y, FA_F32, up + 4 * j);
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        g[j] = biased(g[j], p.gate_bias, i + 4 * j), u[j] = biased(u[j], p.up_bias, i + 4 * j);
-        g[j] = make_float4(cu_act(act, g[j].x) * u[j].x, cu_act(act, g[j].y) * u[j].y, cu_act(act, g[j].z) * u[j].z,
-                           cu_act(act, g[j].w) * u[j].w);
-    }
-    if (p.type == FA_BF16) {
-        *(uint4 *)((uint16_t *)p.out + at) = make_uint4(cu_to_bf16x2(g[0].x, g[0].y), cu_to_bf16x2(g[0].z, g[0].w),
-                                                        cu_to_bf16x2(g[1].x, g[1].y), cu_to_bf16x2(g[1].z, g[1].w));
     } else {
-        cu_put4(p.out, FA_F32, at, g[0]);
-        cu_put4(p.out, FA_F32, at + 4, g[1]);
+        float4 g[2], u[2];
+        for (int j = 0; j < 2; j++) g[j] = cu_get4(p.y, FA_F32, gate + 4 * j), u[j] = cu_get4(p.y, FA_F32, up + 4 * j);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            g[j] = biased(g[j], p.gate_bias, i + 4 * j), u[j] = biased(u[j], p.up_bias, i + 4 * j);
+            g[j] = make_float4(cu_act(act, g[j].x) * u[j].x, cu_act(act, g[j].y) * u[j].y, cu_act(act, g[j].z) * u[j].z,
+                               cu_act(act, g[j].w) * u[j].w);
+        }
+        if (p.type == FA_BF16) {
+            *(uint4 *)((uint16_t *)p.out + at) = make_uint4(cu_to_bf16x2(g[0].x, g[0].y), cu_to_bf16x2(g[0].z, g[0].w),
+                                                            cu_to_bf16x2(g[1].x, g[1].y), cu_to_bf16x2(g[1].z, g[1].w));
+        } else {
+            cu_put4(p.out, FA_F32, at, g[0]);
+            cu_put4(p.out, FA_F32, at + 4, g[1]);
+        }
     }
 }
 
