@@ -521,6 +521,8 @@ typedef struct ffai_device_info {
     int n_thread;           /* processors that this process may use; of a GPU its multiprocessors */
     int64_t mem_bytes;      /* memory of the machine or the GPU, 0 when it is unknown */
     int64_t mem_free_bytes; /* of that, what can be had (on the CPU: without swapping); 0 when it is unknown */
+    char cublaslt[32];      /* GPU: versions of libraries that are opened at run time, "13.1.0"; "" where not found: */
+    char nccl[32];          /* matrix products of prompts need cuBLASLt, nothing needs NCCL yet */
 } ffai_device_info;
 
 /* Describes device i, the CPU first; measures nothing. opts: its `cpu` and `cuda_module` are looked at; may be NULL. 1:

@@ -18,7 +18,8 @@ typedef struct fa_copy {
 /* What `ffai devices` tells. */
 typedef struct fa_device_facts {
     char model[128], driver[64], arch[32]; /* "NVIDIA H100 80GB HBM3", "580.159 (CUDA 13.0)", "sm_90" */
-    int n_unit;                            /* multiprocessors */
+    char cublaslt[32], nccl[32]; /* versions of the libraries that are opened at run time: "13.0.2"; "": not found */
+    int n_unit;                  /* multiprocessors */
     int64_t mem_bytes, mem_free_bytes;
 } fa_device_facts;
 
@@ -67,7 +68,7 @@ struct fa_device {
 };
 
 /* What a module offers: libffai_cuda.so exports `const fa_module *fa_module_get(void)`. */
-enum { FA_MODULE_VERSION = 1 };
+enum { FA_MODULE_VERSION = 2 };
 
 typedef struct fa_module {
     uint32_t version, rec_bytes; /* FA_MODULE_VERSION, sizeof(fa_rec): both sides were built from one source */

@@ -18,6 +18,10 @@ static void json_device(out_json *j, const ffai_device_info *d, const ffai_devic
     out_json_int(j, is_cpu(d) ? "processors" : "multiprocessors", d->n_thread);
     out_json_int(j, "memory_bytes", d->mem_bytes);
     out_json_int(j, "memory_available_bytes", d->mem_free_bytes);
+    if (!is_cpu(d)) {
+        out_json_str(j, "cublaslt", *d->cublaslt ? d->cublaslt : NULL);
+        out_json_str(j, "nccl", *d->nccl ? d->nccl : NULL);
+    }
     if (l) device_limits_json(j, l);
     out_json_close(j, '}');
 }
@@ -36,6 +40,10 @@ static void text_device(const ffai_device_info *d, const ffai_device_rates *l) {
     else
         printf("  memory        %s, %s available\n", out_bytes(all, (double)d->mem_bytes),
                out_bytes(avail, (double)d->mem_free_bytes));
+    if (!is_cpu(d)) {
+        printf("  cuBLASLt      %s\n", *d->cublaslt ? d->cublaslt : "not found");
+        printf("  NCCL          %s\n", *d->nccl ? d->nccl : "not found");
+    }
     if (l) device_limits_text(l, "  ", 14);
 }
 
@@ -75,14 +83,17 @@ const cli_command cmd_devices = {
     .name = "devices",
     .summary = "list the devices that models run on",
     .usage = "[--device-limits [--threads N]] [--json]",
-    .text =
-        "For each device: its model, the instruction set that the kernels use, the processors that the program may "
-        "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
-        "avx512, avx512vnni, avx512bf16 (only used when named), neon. GPUs need the CUDA module of this build "
-        "(libffai_cuda.so, or what FFAI_CUDA_MODULE names) and NVIDIA's driver; --verbose tells why there is none.\n\n"
-        "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
-        "operations per second of matrix products: int8 and f32 with all that the machine has, on a GPU bf16, and "
-        "f32 without TF32. That takes about a second for each.",
+    .text = "For each device: its model, the instruction set that the kernels use, the processors that the program may "
+            "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
+            "avx512, avx512vnni, avx512bf16 (only used when named), neon. GPUs need the CUDA module of this build "
+            "(libffai_cuda.so, or what FFAI_CUDA_MODULE names) and NVIDIA's driver; --verbose tells why there is none. "
+            "For a "
+            "GPU also the versions of the libraries that are opened at run time: prompts need cuBLASLt; NCCL is for "
+            "several "
+            "GPUs, which nothing uses yet.\n\n"
+            "--device-limits also measures what bench compares speeds with: bytes per second of a read stream, and "
+            "operations per second of matrix products: int8 and f32 with all that the machine has, on a GPU bf16, and "
+            "f32 without TF32. That takes about a second for each.",
     .examples = "devices\ndevices --device-limits --json",
     .options = devices_options,
     .run = run_devices,

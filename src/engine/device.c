@@ -77,6 +77,8 @@ static int describe_gpu(size_t i, const char *path, ffai_device_info *info, ffai
     memcpy(info->isa, f.arch, sizeof f.arch);
     memcpy(info->driver, f.driver, sizeof f.driver);
     memcpy(info->model, f.model, sizeof f.model);
+    memcpy(info->cublaslt, f.cublaslt, sizeof f.cublaslt);
+    memcpy(info->nccl, f.nccl, sizeof f.nccl);
     info->n_thread = f.n_unit;
     info->mem_bytes = f.mem_bytes;
     info->mem_free_bytes = f.mem_free_bytes;

@@ -50,6 +50,8 @@ static void test_module(void **state) {
     assert_true(n >= 1);
     assert_int_equal(module->facts(0, &facts, &err), 0);
     assert_true(facts.model[0] && strncmp(facts.arch, "sm_", 3) == 0 && strstr(facts.driver, "CUDA"));
+    assert_non_null(memchr(facts.cublaslt, 0, sizeof facts.cublaslt));
+    assert_non_null(memchr(facts.nccl, 0, sizeof facts.nccl));
     assert_true(facts.n_unit > 0 && facts.mem_bytes > 0 && facts.mem_free_bytes <= facts.mem_bytes);
     assert_int_equal(module->facts(n, &facts, &err), FFAI_EINVAL);
     assert_says(&err, "no such GPU");

@@ -23,6 +23,9 @@ int cu_blas_create(fa_cuda *cu, fa_error *err) {
     return 0;
 }
 void cu_blas_free(fa_cuda *cu) { (void)cu; }
+void cu_blas_version(char *text, size_t size) {
+    if (size) text[0] = 0;
+}
 int cu_blas_ready(const fa_cuda *cu, fa_error *err) { return (void)cu, (void)err, 0; }
 bool cu_blas_product(fa_cuda *cu, const cu_product *p) { return (void)cu, (void)p, false; }
 
@@ -117,6 +120,19 @@ static int find_functions(struct cu_blas *b) {
     FUNCTIONS(FA_X)
 #undef FA_X
     return 0;
+}
+
+/* Its version counts 10000 major + 100 minor + patch (old ones: 1000, 100). */
+void cu_blas_version(char *text, size_t size) {
+    void *lib = open_library();
+    const auto version = lib ? (decltype(&cublasLtGetVersion))dlsym(lib, "cublasLtGetVersion") : NULL;
+    text[0] = 0;
+    if (version) {
+        const size_t v = version(), major = v >= 100000 ? v / 10000 : v / 1000,
+                     rest = v - major * (v >= 100000 ? 10000 : 1000);
+        snprintf(text, size, "%zu.%zu.%zu", major, rest / 100, rest % 100);
+    }
+    if (lib) dlclose(lib);
 }
 
 static int failed(struct cu_blas *b, cublasStatus_t rc, const char *what) {

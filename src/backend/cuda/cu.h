@@ -106,6 +106,8 @@ int cu_rates(cu_device *dev, fa_device_rates *out, fa_error *err); /* rates.cu *
 /* blas.cu: the matrix library (cuBLASLt), opened when the first record needs it. */
 int cu_blas_create(fa_cuda *cu, fa_error *err);
 void cu_blas_free(fa_cuda *cu);
+void cu_blas_version(char *text, size_t size);          /* of the library that would be used; "" without one */
+void cu_nccl_version(char *text, size_t size);          /* nccl.cu: the same */
 int cu_blas_ready(const fa_cuda *cu, fa_error *err);    /* < 0: why there is none */
 bool cu_blas_product(fa_cuda *cu, const cu_product *p); /* false: it has no way for this shape */
 

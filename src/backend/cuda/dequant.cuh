@@ -13,12 +13,13 @@
 
 #include "backend/cuda/cu.h"
 
-/* The storage layouts: as fa_fmt, but affine is one for each bit width. */
+/* The storage layouts: as fa_fmt, but affine is one for each bit width. (Formatting would break one more line each
+ * time.) */
+/* clang-format off */
 #define CU_KINDS(X)                                                                                                    \
-    X(F32)                                                                                                             \
-    X(F16)                                                                                                             \
-    X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K)       \
-        X(Q4_K) X(Q5_K) X(Q6_K)
+    X(F32) X(F16) X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0)         \
+    X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+/* clang-format on */
 
 typedef enum cu_kind {
 #define CU_X(id) CU_K_##id,

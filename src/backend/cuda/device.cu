@@ -237,6 +237,8 @@ static int module_facts(int index, fa_device_facts *out, fa_error *err) {
     cudaDriverGetVersion(&driver);
     snprintf(out->driver, sizeof out->driver, own[0] ? "%s (CUDA %d.%d)" : "%sCUDA %d.%d", own, driver / 1000,
              driver % 1000 / 10);
+    cu_blas_version(out->cublaslt, sizeof out->cublaslt);
+    cu_nccl_version(out->nccl, sizeof out->nccl);
     /* a GPU that another process holds for itself has no answer to this: unknown */
     size_t total = 0, avail = 0;
     if (cudaSetDevice(index) == cudaSuccess && cudaMemGetInfo(&avail, &total) == cudaSuccess)

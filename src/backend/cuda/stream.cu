@@ -250,7 +250,9 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     const bool exact = cu->be.exact;
     const int elem = exact ? 4 : 2, step = exact ? f->cols : f->line; /* elements of a step in an input row */
     const int kind = exact ? (a->M == 1 ? CU_EXACT1 : CU_EXACT16)
-                           : (a->M == 1 ? CU_FAST1 : a->M <= 8 ? CU_FAST8 : CU_FAST16);
+                           : (a->M == 1   ? CU_FAST1
+                              : a->M <= 8 ? CU_FAST8
+                                          : CU_FAST16);
     const bool one = kind == CU_EXACT1 || (a->wide && kind == CU_FAST1);
     const int rows = one ? 1 : kind == CU_FAST1 || kind == CU_FAST8 ? 8 : 16;
     const int jobs = a->paired && !a->wide ? 2 : 1, n_out = rows * CU_TILE * (a->wide ? 2 : 1) * 4;

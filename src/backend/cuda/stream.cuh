@@ -518,8 +518,8 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     if (threadIdx.x == 0) *n_list = 0;
     __syncthreads();
     for (int t = (int)threadIdx.x;; t += (int)blockDim.x) {
-        const int tile = a.wide ? 2 * ((int)blockIdx.x + (t >> 1) * (int)gridDim.x) + (t & 1)
-                                : (int)blockIdx.x + t * (int)gridDim.x;
+        const int tile =
+            a.wide ? 2 * ((int)blockIdx.x + (t >> 1) * (int)gridDim.x) + (t & 1) : (int)blockIdx.x + t * (int)gridDim.x;
         if (tile >= a.n_tile) break;
         const cu_job j = cu_stream_at(a, tile, 0);
         const cu_part &p = a.part[j.part];

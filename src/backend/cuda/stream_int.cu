@@ -178,7 +178,6 @@ template <int BITS> struct wide_feed {
             step += n_warp;
             if (step >= end) {
                 skip(a, warp, lane);
-                if (chunk >= a.n_chunk) cu_pdl_launch();
             }
         }
         cu_cp_commit();

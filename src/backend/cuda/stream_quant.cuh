@@ -175,8 +175,8 @@ struct cu_fmt_exact {
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
             cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0, {                                                \
             cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                          \
-                cu_stream_kernel<__VA_ARGS__, CU_FAST16>,                                                              \
-                cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                  \
+                cu_stream_kernel<__VA_ARGS__, CU_FAST16>, cu_stream_kernel<cu_fmt_exact, CU_EXACT1>,                   \
+                cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                                                             \
         }                                                                                                              \
     }
 
