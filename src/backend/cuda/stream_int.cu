@@ -176,9 +176,7 @@ template <int BITS> struct wide_feed {
                 scales[h] += n_warp * 8;
             }
             step += n_warp;
-            if (step >= end) {
-                skip(a, warp, lane);
-            }
+            skip(a, warp, lane);
         }
         cu_cp_commit();
     }
@@ -405,8 +403,7 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
 static const cu_stream_fmt wide_fmts[2][2] = {{WIDE_FMT(4, "", FA_BF16), WIDE_FMT(4, " f16", FA_F16)},
                                               {WIDE_FMT(8, "", FA_BF16), WIDE_FMT(8, " f16", FA_F16)}};
 
+/* w: 4 or 8 bits, groups of 64, scales of 16 bits. */
 const cu_stream_fmt *cu_stream_find_int(const fa_weight *w) {
-    if (w->fmt != FA_FMT_AFFINE || w->group != GROUP || (w->bits != 4 && w->bits != 8) || w->scale_dtype == FA_F32)
-        return NULL;
     return &wide_fmts[w->bits == 8][w->scale_dtype == FA_F16];
 }

@@ -175,13 +175,11 @@ struct fmt_mxfp4 {
 
 /* ---- the table ---- */
 
-/* By width: the common group and scales, and all others. */
-#define AFFINE(bits)                                                                                                   \
-    {                                                                                                                  \
-        CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>),                                           \
-            CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, false>)                                             \
-    }
-static const cu_stream_fmt affine_fmts[][2] = {AFFINE(2), AFFINE(3), AFFINE(4), AFFINE(5), AFFINE(6), AFFINE(8)};
+/* Any group and scales, by width; and the common ones, of which 4 and 8 bits are stream_int.cu's. */
+#define ANY(bits) CU_STREAM_QFMT("stream affine" #bits, fmt_affine<bits, false>)
+#define G64(bits) CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>)
+static const cu_stream_fmt any_fmts[] = {ANY(2), ANY(3), ANY(4), ANY(5), ANY(6), ANY(8)};
+static const cu_stream_fmt g64_fmts[] = {G64(2), G64(3), G64(5), G64(6)};
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);
 
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
@@ -189,7 +187,8 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
     if (cu_weight_ok(w, &err)) return NULL;
     if (w->fmt == FA_FMT_MXFP4) return &mxfp4_fmt;
     if (w->fmt != FA_FMT_AFFINE) return cu_stream_find_gguf(w);
-    const cu_stream_fmt *wide = cu_stream_find_int(w);
-    if (wide) return wide;
-    return &affine_fmts[w->bits == 8 ? 5 : w->bits - 2][w->group == 64 && w->scale_dtype != FA_F32 ? 0 : 1];
+    const bool common = w->group == 64 && w->scale_dtype != FA_F32;
+    if (common && (w->bits == 4 || w->bits == 8)) return cu_stream_find_int(w);
+    if (common) return &g64_fmts[w->bits < 4 ? w->bits - 2 : w->bits - 3];
+    return &any_fmts[w->bits == 8 ? 5 : w->bits - 2];
 }
