@@ -7,8 +7,7 @@
  * program, as a user would: `ffai inspect --token-ids --logits`. With a device ("cuda:0"; default "cpu") it does what
  * that command does through the C API, in one process, since beginning to use a GPU takes longer than a fixture; fast
  * precision must stay near then: KL divergence <= 1e-3 from exact. The module is $FFAI_CUDA_MODULE; without that it is
- * the tests' emulated one, which takes seconds for a fixture and runs fewer of a group of more than FEW: two of
- * three fixtures only whole and token by token, and every fourth of those that only vary a config.
+ * the tests' emulated one, which takes seconds for a fixture and runs every third of a group of more than FEW.
  *
  * Modes: the whole prompt at once; in chunks of 5; the second half token by token; three copies in a batch; and the
  * first two with plain C and AVX2 kernels (CPU only). A fixture can say that only the first is defined ("modes":
@@ -269,12 +268,11 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
     snprintf(dir, sizeof dir, "%s/%s", out_dir, name);
     mkdir(dir, 0777);
     int rc = fx_open(&f, data, name, &err);
-    static int n_twin, n_own;
-    if (!rc && few && f.twin && n_twin++ % 4) {
+    static int n_twin, n_own; /* a twin varies a config only */
+    if (!rc && few && (f.twin ? n_twin++ : n_own++) % 3) {
         fx_close(&f);
         return 0;
     }
-    const bool brief = few && !rc && !f.twin && n_own++ % 3;
     if (!rc) rc = fx_write(&f, dir, model, &err);
     if (!rc && gpu) rc = device_open(&d, &f, model, &err);
     if (rc) {
@@ -288,13 +286,13 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         const mode *m = &modes[i];
         if ((f.twin && !m->small) || !defined_for(&f, m->name) || (m->cpu && !strcmp(m->cpu, "avx2") && !has_avx2()) ||
-            (m->cpu && gpu) || (brief && m->flag && strcmp(m->name, "decode") != 0))
+            (m->cpu && gpu))
             continue;
         ran++;
         bad += !(gpu ? by_api(&d, &f, name, m, &worst) : by_program(&f, name, m, ffai, model, dir, ids.data, &worst));
     }
     double kl = 0;
-    if (gpu && !f.twin && !brief) ran++, bad += !fast(&d, name, &kl);
+    if (gpu && !f.twin) ran++, bad += !fast(&d, name, &kl);
     printf("%s %-32s max difference %.2e over %d runs", bad ? "FAIL" : "ok  ", name, worst, ran);
     printf(kl != 0 ? ", fast KL %.2e\n" : "\n", kl);
     fflush(stdout);

@@ -66,7 +66,8 @@ template <int BITS> CU_DEV void digits(const cu_stream_args &a, int c, uint16_t 
         const int i = min(i0 + (int)threadIdx.x, all - 1), m = i / n, k = i % n * 16;
         const bool mine = i0 + (int)threadIdx.x < all;
         uint4 *p = (uint4 *)(xs + m * a.ldx + k);
-        const uint4 v0 = p[0], v1 = p[1];
+        const uint4 none = make_uint4(0, 0, 0, 0); /* threads beyond the input only take part in the shuffles */
+        const uint4 v0 = mine ? p[0] : none, v1 = mine ? p[1] : none;
         const uint32_t v[8] = {v0.x, v0.y, v0.z, v0.w, v1.x, v1.y, v1.z, v1.w};
         uint32_t most = 0, q[16], sum = 0;
 #pragma unroll
