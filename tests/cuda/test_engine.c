@@ -378,8 +378,8 @@ static void came_back(int64_t before) {
 
 static void test_no_room(void **state) {
     (void)state;
-    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 1000 /* more than any GPU holds */}, FFAI_ENOMEM,
-            "GiB (weights");
+    refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 1000 /* more than any GPU holds */},
+            FFAI_ENOMEM, "GiB (weights");
     refused((ffai_engine_opts){.device = "cuda", .n_ctx = 1 << 20, .n_slot = 1000}, FFAI_ENOMEM, "cuda:0 has");
     ffai_engine_info in;
     ffai_engine *e = engine("auto", (ffai_engine_opts){.n_ctx = 1 << 20, .n_slot = 1000});
