@@ -55,7 +55,6 @@ measure() {
 {
     date -u +%F
     nvidia-smi --query-gpu=name,memory.total,driver_version,clocks.max.sm,clocks.max.mem,power.limit --format=csv 2>&1
-    uname -srm
     "$ffai" --version
     "$ffai" devices
     "$ffai" bench --device-limits --device "$device"
