@@ -357,7 +357,7 @@ static void test_plan(void **state) {
 static int64_t available(void) {
     const fa_module *mod;
     fa_device *d = NULL;
-    int64_t total, avail;
+    int64_t total, avail = 0;
     fa_error err;
     int rc = fa_module_open(&mod, hn_module_path(), &err);
     if (!rc) rc = mod->open(&d, 0, &err);
