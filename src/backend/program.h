@@ -100,6 +100,10 @@ typedef struct fa_batch {
     const int32_t *save_row, *save_slot; /* [n_save] */
 } fa_batch;
 
+/* Points the arrays of a batch of at most `rows` rows and n_seq sequences into its block (n_axes, n_group and
+ * page_stride are set), and sets block_bytes; block NULL: only that. */
+void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
+
 /* X(id, text): the operations. */
 #define FA_OPS(X)                                                                                                      \
     X(NOP, "nop")                                                                                                      \

@@ -10,31 +10,6 @@
 
 /* ---- batch buffers ---- */
 
-/* Takes n ints out of the block, or only counts them while there is none. */
-static int32_t *ints(fa_batch *b, int64_t n) {
-    int32_t *p = b->block ? (int32_t *)(void *)(b->block + b->block_bytes) : NULL;
-    b->block_bytes += ((size_t)n * sizeof *p + 15) / 16 * 16;
-    return p;
-}
-
-static void lay_out_batch(fa_batch *b, int64_t rows, int64_t n_seq) {
-    b->block_bytes = 0;
-    b->tok = ints(b, rows);
-    b->pos = ints(b, rows * b->n_axes);
-    b->row_start = ints(b, n_seq + 1);
-    b->row_seq = ints(b, rows);
-    b->slot = ints(b, n_seq);
-    b->len = ints(b, n_seq);
-    b->rope_len = ints(b, n_seq);
-    for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
-    b->kv_hi = ints(b, rows);
-    b->out_row = ints(b, rows);
-    b->tile_seq = ints(b, rows);
-    b->tile_row = ints(b, rows);
-    int32_t *pages = ints(b, n_seq * b->page_stride);
-    for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
-}
-
 int fa_engine_make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_group, fa_error *err) {
     fa_batch *b = &e->batch;
     e->cap_rows = rows;
@@ -42,10 +17,10 @@ int fa_engine_make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_
     b->n_axes = 1;
     b->n_group = n_group;
     b->page_stride = n_page * n_group;
-    lay_out_batch(b, rows, n_seq); /* how much there is */
+    fa_batch_lay_out(b, rows, n_seq); /* how much there is */
     if (!(b->block = (uint8_t *)fa_mem_calloc(&e->mem, b->block_bytes, 1)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for batches of %d rows", rows);
-    lay_out_batch(b, rows, n_seq);
+    fa_batch_lay_out(b, rows, n_seq);
     return 0;
 }
 

@@ -153,38 +153,14 @@ int32_t *hn_ints(harness *h, int64_t n, int32_t below) {
 
 /* ---- open, close, cases ---- */
 
-static int32_t *ints(fa_batch *b, size_t n) {
-    int32_t *p = b->block ? (int32_t *)(void *)(b->block + b->block_bytes) : NULL;
-    b->block_bytes += (n * sizeof *p + 15) / 16 * 16;
-    return p;
-}
-
-static void lay_out(fa_batch *b, size_t rows, size_t n_seq) {
-    b->block_bytes = 0;
-    b->tok = ints(b, rows);
-    b->pos = ints(b, rows);
-    b->row_start = ints(b, n_seq + 1);
-    b->row_seq = ints(b, rows);
-    b->slot = ints(b, n_seq);
-    b->len = ints(b, n_seq);
-    b->rope_len = ints(b, n_seq);
-    for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
-    b->kv_hi = ints(b, rows);
-    b->out_row = ints(b, rows);
-    b->tile_seq = ints(b, rows);
-    b->tile_row = ints(b, rows);
-    int32_t *pages = ints(b, n_seq * (size_t)b->page_stride);
-    for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
-}
-
 static void make_batch(harness *h, fa_batch *b) {
     b->n_axes = 1;
     b->n_group = h->o.n_group;
     b->page_stride = h->n_page * h->o.n_group;
-    lay_out(b, (size_t)h->o.max_rows, (size_t)h->o.max_seq);
+    fa_batch_lay_out(b, h->o.max_rows, h->o.max_seq);
     b->block = fa_aligned_calloc(64, b->block_bytes);
     assert_non_null(b->block);
-    lay_out(b, (size_t)h->o.max_rows, (size_t)h->o.max_seq);
+    fa_batch_lay_out(b, h->o.max_rows, h->o.max_seq);
 }
 
 static void *dev_reserve(void *user, size_t *bytes, fa_error *err) {

@@ -44,7 +44,7 @@
  * multiple of 256.
  *
  * Formats with a scale per group multiply codes (exact in bf16) and scale the accumulators: acc = {0} per group, then
- * total += scale[row] * acc + bias[row] * (sum of x over the group); cu_mma_ones gives that sum in acc's layout. */
+ * total += scale[row] * acc + bias[row] * (sum of x over the group). */
 #ifndef FA_CUDA_STREAM_CUH
 #define FA_CUDA_STREAM_CUH
 
@@ -155,12 +155,6 @@ template <bool HI> CU_DEV void cu_mma8(uint4 b8, const uint16_t *x, const uint16
     const uint32_t b0[2] = {b8.x, b8.y}, b1[2] = {b8.z, b8.w};
     cu_mma_bf16(acc, a0, b0);
     cu_mma_bf16(acc, a1, b1);
-}
-
-/* Like cu_mma8 with a weight of ones: acc[0], acc[1] += sum of x over the 32 columns of the four lanes; [2], [3] of xh.
- */
-template <bool HI> CU_DEV void cu_mma_ones(const uint16_t *x, const uint16_t *xh, float acc[4]) {
-    cu_mma8<HI>(make_uint4(0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u), x, xh, acc);
 }
 
 /* acc[m] += v . x[m] for 8 columns; x: row 0 at the first of them, 16-byte aligned. */
