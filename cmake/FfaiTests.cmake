@@ -74,7 +74,17 @@ endif()
 add_executable(real_check tests/real/real_check.c)
 target_link_libraries(real_check PRIVATE ffai_gen)
 if(TARGET ffai)
-  foreach(group llama mistral qwen2 qwen3 gemma3 mlx_llama mlx_mistral mlx_qwen2 mlx_qwen3 mlx_gemma3 gguf_llama gguf_qwen2 gguf_qwen3 gguf_gemma3)
+  # a group: fixtures of one family and kind, <family>_* or <kind>_<family>_*
+  set(groups "")
+  file(GLOB fixtures CONFIGURE_DEPENDS LIST_DIRECTORIES true RELATIVE ${PROJECT_SOURCE_DIR}/tests/data/families
+    ${PROJECT_SOURCE_DIR}/tests/data/families/*)
+  foreach(fixture ${fixtures})
+    if(fixture MATCHES "^((mlx|gguf|hf|lora)_)?[a-z0-9]+")
+      list(APPEND groups ${CMAKE_MATCH_0})
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES groups)
+  foreach(group ${groups})
     add_test(NAME families.parity_${group} COMMAND parity $<TARGET_FILE:ffai> ${PROJECT_SOURCE_DIR}/tests/data/families
       ${PROJECT_BINARY_DIR}/fixtures ${group}_)
     set_tests_properties(families.parity_${group} PROPERTIES LABELS families TIMEOUT 900)

@@ -74,7 +74,7 @@ laws() { one laws bin/test_laws cuda:0; }
 parity() {
     local groups=("$@") g
     [ ${#groups[@]} -gt 0 ] ||
-        groups=(llama mistral qwen2 qwen3 gemma3 mlx_llama mlx_mistral mlx_qwen2 mlx_qwen3 mlx_gemma3 gguf_llama gguf_qwen2 gguf_qwen3 gguf_gemma3)
+        mapfile -t groups < <(ls tests/data/families | grep -oE '^((mlx|gguf|hf|lora)_)?[a-z0-9]+' | sort -u)
     for g in "${groups[@]}"; do one "parity_$g" bin/parity bin/ffai tests/data/families "$here/fixtures" "${g}_" cuda:0; done
 }
 sanitize() {

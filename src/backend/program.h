@@ -9,11 +9,14 @@
 
 enum { FA_PAGE = 64 /* tokens per KV page */, FA_MAX_GROUP = 4 /* KV page groups of one model */ };
 
-/* A vector normalisation: out = x * rsqrt(mean(x^2) + eps) * (w + offset). */
+/* A vector normalisation: out = x * rsqrt(mean(x^2) + eps) * (w + offset) (RMSNorm), or with `center`
+ * out = (x - mean(x)) * rsqrt(var(x) + eps) * (w + offset) + b (LayerNorm). */
 typedef struct fa_norm {
     const float *w; /* [dim], NULL: no weight */
     int64_t dim;
     float eps, offset;
+    bool center;
+    const float *b; /* [dim] or NULL; with center only */
 } fa_norm;
 
 /* y = x W^T + bias */
@@ -34,16 +37,6 @@ typedef struct fa_rope {
     int64_t original_ctx;
 } fa_rope;
 
-/* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq *
- * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
-typedef struct fa_kv {
-    uint8_t *k, *v;
-    size_t page_bytes, head_bytes;
-    int64_t n_head, head_dim;
-    int group;
-    fa_dtype dtype;
-} fa_kv;
-
 typedef enum fa_act_fn {
     FA_ACT_SILU,
     FA_ACT_GELU_TANH,
@@ -59,6 +52,49 @@ typedef enum fa_act_fn {
     FA_ACT_MISH,
     FA_ACT_LINEAR
 } fa_act_fn;
+
+/* A stack of experts' matrices of one format and shape, [rows, cols] each. On a device they lie at equal distances. */
+typedef struct fa_experts {
+    int64_t n;         /* 0: there is no such matrix */
+    fa_weight *w;      /* [n] */
+    const float *bias; /* [n, rows] or NULL */
+} fa_experts;
+
+typedef enum fa_score {
+    FA_SCORE_SOFTMAX,     /* softmax over all experts */
+    FA_SCORE_SIGMOID,     /* of each logit */
+    FA_SCORE_TOP_SOFTMAX, /* the choice by logits, softmax over the chosen ones */
+} fa_score;
+
+/* How rows choose experts: s = score(logits); the n_used largest of s + bias, among the n_group_used groups of experts
+ * with the largest sums of their two best s + bias (experts of other groups count as 0); weights s of those, divided by
+ * (their sum + norm_eps) when `normalise`, times scale, times expert_scale of each. Equal scores: the lower expert. */
+typedef struct fa_route {
+    int n_expert, n_used, n_group, n_group_used; /* n_group 1: no groups */
+    fa_score score;
+    bool normalise;
+    float norm_eps, scale;
+    const float *bias;         /* [n_expert] or NULL: for the choice only */
+    const float *expert_scale; /* [n_expert] or NULL */
+} fa_route;
+
+/* The experts of a layer: down(act(gate x) * (up x)), or down(act(up x)) without gates. limit > 0 (GPT-OSS): gate is at
+ * most limit, up between -limit and limit, and the product act(gate) * (up + 1), act being GELU_QUICK. */
+typedef struct fa_moe {
+    fa_experts gate, up, down; /* [ff, dim], [ff, dim], [dim, ff] */
+    fa_act_fn act;
+    float limit;
+} fa_moe;
+
+/* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq *
+ * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
+typedef struct fa_kv {
+    uint8_t *k, *v;
+    size_t page_bytes, head_bytes;
+    int64_t n_head, head_dim;
+    int group;
+    fa_dtype dtype;
+} fa_kv;
 
 /* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers
  * have fixed addresses for the life of the engine, so that programs can point to them. */
@@ -119,6 +155,12 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(ADD, "add")                                                                                                      \
     X(ROWS, "rows")                                                                                                    \
     X(SOFTCAP, "softcap")                                                                                              \
+    X(SCALE, "scale")                                                                                                  \
+    X(CLAMP, "clamp")                                                                                                  \
+    X(COLS, "cols")                                                                                                    \
+    X(ROW_GATE, "row_gate")                                                                                            \
+    X(ROUTE, "route")                                                                                                  \
+    X(MOE, "moe")                                                                                                      \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
     X(LINEAR_ADD, "linear_add")                                                                                        \
@@ -182,8 +224,19 @@ typedef struct fa_rec {
             const fa_linear *gate, *up;
             fa_act_fn act;
         } mlp_up;
-        fa_act_fn glu; /* in[0] gate, in[1] up */
-        float softcap; /* in place on out */
+        fa_act_fn glu;               /* in[0] gate, in[1] up; in[1] empty: act(gate) alone */
+        float add;                   /* out += add * in[0] */
+        float softcap, scale, clamp; /* in place on out */
+        int64_t cols;                /* COLS: out is columns [cols, cols + n) of in[0] */
+        fa_act_fn row_gate;          /* row i of out *= act(in[0][i, 0]) */
+        const fa_route *route; /* in[0] logits [n, n_expert]; out [n, 2 * n_used]: weights, then experts as int32 bits,
+                                  by falling score */
+        struct {
+            const fa_moe *moe;
+            float scale; /* of the sum of experts */
+            bool add;    /* out += instead of = */
+            int n_used;
+        } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
         struct {
             const char *name;
         } tap; /* in[0] */

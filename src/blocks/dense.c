@@ -3,6 +3,7 @@
 #include "blocks/dense.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
@@ -19,7 +20,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
     c->act = fa_cfg_act(r, d->act_key, d->act);
     c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
-    c->embed_scale = 1;
+    c->embed_scale = c->residual_scale = c->logit_scale = 1;
     if (c->head_dim < 1) { /* more heads than columns, and no head_dim of its own */
         fa_cfg_fail(r, "num_attention_heads %lld do not fit hidden_size %lld", (long long)c->n_head, (long long)c->dim);
         c->head_dim = 1;
@@ -65,45 +66,72 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c) {
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
 }
 
+/* A norm of the kind that the family has. */
+static void bind_norm(fa_binder *b, const fa_dense_cfg *c, fa_norm *out, int64_t dim, const char *fmt, int i) {
+    char name[128];
+    snprintf(name, sizeof name, fmt, i);
+    if (c->norm_bare)
+        *out = (fa_norm){.dim = dim, .eps = (float)c->eps, .center = c->layer_norm};
+    else if (c->layer_norm)
+        fa_bind_layer_norm(b, out, dim, c->eps, c->norm_bias, "%s", name);
+    else
+        fa_bind_norm(b, out, dim, c->eps, c->norm_offset, "%s", name);
+}
+
+void fa_dense_bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
+    fa_bias qkv_bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS, o_bias = c->o_bias ? FA_BIAS : FA_NO_BIAS;
+    fa_bind_linear(b, &l->qkv.q, q_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.q_proj", i);
+    fa_bind_linear(b, &l->qkv.k, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.k_proj", i);
+    fa_bind_linear(b, &l->qkv.v, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.v_proj", i);
+    fa_bind_linear(b, &l->o, c->dim, q_dim, o_bias, "model.layers.%d.self_attn.o_proj", i);
+}
+
+void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    fa_bias bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
+    if (!c->plain_mlp) fa_bind_linear(b, &l->gate, c->ff_dim, c->dim, bias, "model.layers.%d.mlp.gate_proj", i);
+    fa_bind_linear(b, c->plain_mlp ? &l->gate : &l->up, c->ff_dim, c->dim, bias, "model.layers.%d.mlp.up_proj", i);
+    fa_bind_linear(b, &l->down, c->dim, c->ff_dim, bias, "model.layers.%d.mlp.down_proj", i);
+}
+
+static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
+    if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
+    if (c->qk_norm || c->wide_qk_norm) {
+        bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
+        bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
+        l->qkv.q_norm = &l->q_norm;
+        l->qkv.k_norm = &l->k_norm;
+    }
+    if (c->sandwich || c->post_only) {
+        bind_norm(b, c, &l->post_attn_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
+        bind_norm(b, c, &l->post_mlp_norm, c->dim, "model.layers.%d.post_feedforward_layernorm", i);
+    }
+    if (c->sandwich) bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.pre_feedforward_layernorm", i);
+    if (!c->sandwich && !c->post_only)
+        bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
+}
+
+static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
+    l->qkv.clip = c->clip_qkv;
+    bind_norms(b, c, l, i);
+    if (!c->layer_moe || !c->layer_moe[i]) {
+        (c->bind_mlp ? c->bind_mlp : fa_dense_bind_mlp)(b, c, l, i);
+    } else if ((l->moe = (fa_moe_layer *)fa_bind_alloc(b, 1, sizeof *l->moe))) {
+        fa_moe_bind(b, &c->moe, l->moe, c->dim, i);
+    }
+}
+
 void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     fa_dense *w = (fa_dense *)weights;
-    int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    fa_bias qkv_bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS, o_bias = c->o_bias ? FA_BIAS : FA_NO_BIAS,
-            mlp_bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
     fa_linear embed;
     fa_bind_linear(b, &embed, c->vocab, c->dim, FA_NO_BIAS, "model.embed_tokens");
     w->embed = embed.w;
     w->layer = (fa_dense_layer *)fa_bind_alloc(b, (size_t)c->n_layer, sizeof *w->layer);
-    for (int i = 0; w->layer && i < c->n_layer; i++) {
-        fa_dense_layer *l = &w->layer[i];
-        fa_bind_norm(b, &l->attn_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.input_layernorm", i);
-        fa_bind_linear(b, &l->qkv.q, q_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.q_proj", i);
-        fa_bind_linear(b, &l->qkv.k, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.k_proj", i);
-        fa_bind_linear(b, &l->qkv.v, kv_dim, c->dim, qkv_bias, "model.layers.%d.self_attn.v_proj", i);
-        fa_bind_linear(b, &l->o, c->dim, q_dim, o_bias, "model.layers.%d.self_attn.o_proj", i);
-        if (c->qk_norm) {
-            fa_bind_norm(b, &l->q_norm, c->head_dim, c->eps, c->norm_offset, "model.layers.%d.self_attn.q_norm", i);
-            fa_bind_norm(b, &l->k_norm, c->head_dim, c->eps, c->norm_offset, "model.layers.%d.self_attn.k_norm", i);
-            l->qkv.q_norm = &l->q_norm;
-            l->qkv.k_norm = &l->k_norm;
-        }
-        if (c->sandwich) {
-            fa_bind_norm(b, &l->post_attn_norm, c->dim, c->eps, c->norm_offset,
-                         "model.layers.%d.post_attention_layernorm", i);
-            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.pre_feedforward_layernorm",
-                         i);
-            fa_bind_norm(b, &l->post_mlp_norm, c->dim, c->eps, c->norm_offset,
-                         "model.layers.%d.post_feedforward_layernorm", i);
-        } else {
-            fa_bind_norm(b, &l->mlp_norm, c->dim, c->eps, c->norm_offset, "model.layers.%d.post_attention_layernorm",
-                         i);
-        }
-        fa_bind_linear(b, &l->gate, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.gate_proj", i);
-        fa_bind_linear(b, &l->up, c->ff_dim, c->dim, mlp_bias, "model.layers.%d.mlp.up_proj", i);
-        fa_bind_linear(b, &l->down, c->dim, c->ff_dim, mlp_bias, "model.layers.%d.mlp.down_proj", i);
-    }
-    fa_bind_norm(b, &w->norm, c->dim, c->eps, c->norm_offset, "model.norm");
+    for (int i = 0; w->layer && i < c->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
+    bind_norm(b, c, &w->norm, c->dim, "model.norm", 0);
     /* a head that is stored wins over tying, as in transformers */
     if (c->tied && !fa_bind_has(b, "lm_head"))
         w->head = embed;
@@ -128,20 +156,28 @@ fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
     const fa_dense *w = (const fa_dense *)m->w;
-    const fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
+    fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
     fa_tensor table[FA_DENSE_ROPES];
     for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
         const fa_rope *rope = &c->rope[c->layer_rope[i]];
         const fa_kv *kv = &m->kv[i];
+        const bool post = c->sandwich || c->post_only;
         size_t mark = fa_layer_begin(cx, i);
-        fa_tensor q = fa_norm_qkv(cx, h, &l->attn_norm, &l->qkv, table[c->layer_rope[i]], rope->interleaved, kv);
+        fa_tensor q = fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table[c->layer_rope[i]],
+                                  rope->interleaved, kv);
+        attn.sink = l->sink;
         fa_tensor a = fa_attend(cx, q, kv, &attn);
         fa_tap(cx, "attn_out", a);
-        fa_linear_add(cx, h, a, &l->o, c->sandwich ? &l->post_attn_norm : NULL);
-        fa_tensor g = fa_norm_mlp_up(cx, h, &l->mlp_norm, &l->gate, &l->up, c->act);
-        fa_linear_add(cx, h, g, &l->down, c->sandwich ? &l->post_mlp_norm : NULL);
+        fa_linear_add(cx, h, a, &l->o, post ? &l->post_attn_norm : NULL, c->residual_scale);
+        const fa_norm *mlp_norm = c->post_only ? NULL : &l->mlp_norm;
+        if (l->moe) {
+            fa_moe_layer_add(cx, h, mlp_norm ? fa_norm_op(cx, h, mlp_norm) : h, l->moe, c->residual_scale);
+        } else {
+            fa_tensor g = fa_norm_mlp_up(cx, h, mlp_norm, &l->gate, &l->up, c->act);
+            fa_linear_add(cx, h, g, &l->down, post ? &l->post_mlp_norm : NULL, c->residual_scale);
+        }
         fa_tap(cx, "layer_out", h);
         fa_layer_end(cx, mark);
     }
@@ -149,7 +185,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
 
 fa_tensor fa_dense_norm(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     const fa_dense *w = (const fa_dense *)m->w;
-    fa_tensor n = fa_rms_norm(cx, fa_out_rows(cx, h), &w->norm);
+    fa_tensor n = fa_norm_op(cx, fa_out_rows(cx, h), &w->norm);
     fa_tap(cx, "final_norm", n);
     return n;
 }
@@ -158,6 +194,7 @@ fa_tensor fa_dense_head(fa_cx *cx, const fa_lm *m, fa_tensor n) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
     const fa_dense *w = (const fa_dense *)m->w;
     fa_tensor logits = fa_linear_op(cx, n, &w->head);
+    fa_scale(cx, logits, c->logit_scale);
     fa_softcap(cx, logits, c->final_softcap);
     return logits;
 }

@@ -1,41 +1,59 @@
-/* The dense decoder: what Llama, Mistral, Qwen 2/3 and Gemma 3 have in common. Per layer
+/* The decoder that most text families are variations of. Per layer, with n = [attn_norm](h) and m = [mlp_norm](h),
  *
- *     h += [post_attn_norm] o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n)))      n =
- * attn_norm(h) h += [post_mlp_norm] down_proj(act(gate_proj(m)) * up_proj(m)) m = mlp_norm(h)
+ *     h += s * [post_attn_norm](o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n))))
+ *     h += s * [post_mlp_norm](down_proj(act(gate_proj(m)) * up_proj(m)))     or the experts (blocks/moe.h) of m
  *
  * Bracketed norms exist where the family has them. A family file reads its config into fa_dense_cfg and says which
- * tensors there are. */
+ * tensors there are; where its checkpoints fuse or rename projections it binds them itself (bind_attn, bind_mlp) or
+ * lists other names (fa_family.renames). */
 #ifndef FA_BLOCKS_DENSE_H
 #define FA_BLOCKS_DENSE_H
 
-#include "families/family.h"
+#include "blocks/moe.h"
 
 enum { FA_DENSE_ROPES = 2 };
 
-typedef struct fa_dense_cfg {
+typedef struct fa_dense_cfg fa_dense_cfg;
+typedef struct fa_dense_layer fa_dense_layer;
+
+struct fa_dense_cfg {
     int64_t dim, n_layer, n_head, n_kv_head, head_dim, ff_dim, vocab;
     double eps;
-    float norm_offset; /* 1 for (1 + w) norms */
-    float embed_scale;
+    float norm_offset;                              /* 1 for (1 + w) norms */
+    float embed_scale, residual_scale, logit_scale; /* logits are multiplied by it */
+    float clip_qkv;                                 /* > 0: projections are clamped to it */
     float attn_scale, attn_softcap, final_softcap;
     fa_act_fn act;
     bool qkv_bias, o_bias, mlp_bias;
-    bool qk_norm;  /* per head, before rotation */
-    bool sandwich; /* post norms, Gemma style names */
+    bool layer_norm;           /* LayerNorm instead of RMSNorm */
+    bool norm_bias, norm_bare; /* ... with biases; without weights */
+    bool qk_norm;              /* before rotation, per head */
+    bool wide_qk_norm;         /* ... over the whole projection */
+    bool sandwich;             /* norms before and after, Gemma style names */
+    bool post_only;            /* norms after only */
+    bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
     bool tied;
+    fa_moe_cfg moe;     /* what layers with experts have */
+    uint8_t *layer_moe; /* [n_layer] 1: experts instead of the MLP; NULL: no layer */
+    /* NULL: q_proj, k_proj, v_proj, o_proj; gate_proj, up_proj, down_proj */
+    void (*bind_attn)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    void (*bind_mlp)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
     fa_rope rope[FA_DENSE_ROPES];
     uint8_t *layer_rope; /* [n_layer] index into rope */
     int32_t *window;     /* [n_layer], 0: full attention */
-} fa_dense_cfg;
+    const void *own;     /* the family's further config, for its hooks */
+};
 
-typedef struct fa_dense_layer {
+struct fa_dense_layer {
     fa_norm attn_norm, mlp_norm, post_attn_norm, post_mlp_norm; /* [dim] */
-    fa_norm q_norm, k_norm;                                     /* [head_dim] */
+    fa_norm q_norm, k_norm;                                     /* [head_dim], or the projections' width */
+    const float *sink;                                          /* [n_head] or NULL */
     fa_qkv qkv;         /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
     fa_linear o;        /* [dim, n_head * head_dim] */
     fa_linear gate, up; /* [ff_dim, dim] */
     fa_linear down;     /* [dim, ff_dim] */
-} fa_dense_layer;
+    fa_moe_layer *moe;  /* instead of gate, up, down; or NULL */
+};
 
 typedef struct fa_dense {
     fa_weight embed; /* [vocab, dim] */
@@ -62,6 +80,9 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
 /* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers on, or those of layer_types. */
 void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c);
 
+/* What fa_dense_bind does for a layer's attention and MLP when there is no hook. */
+void fa_dense_bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
 void fa_dense_bind(fa_binder *b, const void *cfg, void *w);
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec);
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m);

@@ -20,7 +20,7 @@ static int bind(ffai_model *m, fa_placer *p, fa_weights *out, fa_error *err) {
     fa_binder b;
     if (!(out->w = fa_mem_calloc(&out->mem, 1, m->family->weights_size)))
         return fa_fail(err, FFAI_ENOMEM, "%s: no memory for weights", fa_ckpt_path(m->ckpt));
-    int rc = fa_binder_open(&b, m->ckpt, &out->mem, err);
+    int rc = fa_binder_open(&b, m->ckpt, m->family->renames, &out->mem, err);
     b.placer = p;
     b.synth = m->synthetic ? &m->synth : NULL;
     if (!rc) m->family->bind(&b, m->cfg, out->w);

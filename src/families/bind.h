@@ -1,5 +1,7 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
- * by the loader. */
+ * by the loader. Three steps per matrix: what is stored (bind_stored.c: formats and layouts of checkpoints, as a view
+ * of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and which part of it is
+ * wanted (bind.c: rows of fused projections, experts of a stack). */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -25,20 +27,41 @@ typedef struct fa_placer {
     size_t row_align;
     bool dry;      /* no lists; addresses are not to be followed */
     size_t *place; /* [tensors of the checkpoint] 1 + offset of a tensor; 0: it has none yet */
-    fa_mem temp;   /* vectors as f32, and the lists */
+    fa_mem temp;   /* vectors as f32, matrices that were made from others, and the lists */
     fa_copy *copy;
     fa_synth_job *job;
     size_t n_copy, cap_copy, n_job, cap_job;
 } fa_placer;
 
+/* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
+typedef struct fa_names {
+    struct {
+        char *name; /* the first of them */
+        int n;
+        int64_t last; /* the last layer number; -1: the name has none */
+    } * item;
+    size_t n, cap;
+    int total;
+} fa_names;
+
+/* Tensors behind a matrix. */
+typedef struct fa_source {
+    const fa_ckpt_tensor *t, *scales, *biases;
+    bool made; /* the planes were made in fa_bind_host memory: no tensor holds them as they are */
+} fa_source;
+
+enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
+
 struct fa_binder {
     const fa_ckpt *ckpt;
     fa_mem *mem;
-    const fa_jnode *quant;   /* config's "quantization" or NULL */
-    const char *body, *head; /* what stands for "model." and before "lm_head" in this checkpoint */
-    uint8_t *used;           /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
-    fa_buf missing;          /* names, comma-separated */
-    int n_missing;
+    const fa_rename *renames; /* of the family, or NULL */
+    const fa_jnode *quant;    /* config's "quantization" or NULL */
+    const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
+    uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
+    fa_names missing;
+    fa_buf wrong; /* tensors of other shapes than expected, with both */
+    int n_wrong;
     int64_t n_param, bytes;
     int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
     int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
@@ -49,16 +72,48 @@ struct fa_binder {
     fa_st_item *item;      /* synth: every array made, [n_item], in model memory */
     size_t n_item, cap_item;
     fa_placer *placer; /* weights lie elsewhere; NULL: in the mapping and in model memory */
+    /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
+    char last_name[FA_REAL_MAX];
+    fa_weight last;
+    bool turned; /* see fa_part */
     fa_error err;
 };
 
-int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, fa_mem *mem, fa_error *err);
-/* Reports what failed or is missing. */
+int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err);
+/* Reports what failed, is missing or has another shape: all of it at once. */
 int fa_binder_finish(fa_binder *b, fa_error *err);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
 /* A small float tensor as f32 in model memory by its family name; NULL when absent or of another length. */
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name);
+
+/* ---- between the parts of the binder ---- */
+/* The first failure that is not about names and shapes; t NULL: of the checkpoint as a whole. */
+void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* A tensor of another shape than expected: remembered. */
+void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The checkpoint's spelling of a family name plus suffix. */
+void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
+/* By family name and suffix, under the family's other names too; NULL: there is none. */
+const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *suffix);
+void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how);
+/* Host memory for planes that are made from others: it lives until they are where they belong. NULL in a dry run, when
+ * sizes are all that is wanted, and when there is no memory (an error then). */
+uint8_t *fa_bind_host(fa_binder *b, size_t bytes);
+bool fa_bind_dry(const fa_binder *b);
+/* What is stored as n matrices [rows, cols] one after the other (n 0: a plain matrix): w, whole, with host addresses.
+ * False: absent (nothing is reported) or wrong (reported; src->t is set). */
+bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
+                    const char *name);
+/* Moves w, whole, to where it is to lie. */
+void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
+/* The same for random weights. */
+void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
+const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
+/* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
+const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);
+void fa_bind_count(fa_binder *b, const fa_weight *w, int64_t bytes);
 
 #endif

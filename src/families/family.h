@@ -42,12 +42,44 @@ typedef struct fa_binder fa_binder; /* families/bind.c */
 
 typedef enum fa_bias { FA_NO_BIAS, FA_BIAS, FA_OPTIONAL_BIAS } fa_bias;
 
+/* Other names of a family's tensors, in other layouts of its checkpoints: where `ours` occurs in a name and the
+ * checkpoint lacks it, the one with `theirs` instead is looked for. The list ends with NULL. */
+typedef struct fa_rename {
+    const char *ours, *theirs;
+} fa_rename;
+
+/* Rows from, from + step, ... of the `total` rows that a checkpoint has under one name (fused projections). */
+typedef struct fa_part {
+    int64_t from, step, total;
+    bool turned; /* a stack of floats that is square is stored transposed; others tell by their shape */
+} fa_part;
+
 /* Names are printf formats without ".weight", spelled as in the text-only checkpoint
  * ("model.layers.%d.self_attn.q_proj"); prefixes of wrappers are found by the binder. Shapes are checked. */
 void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* A part of a fused projection: `rows` rows of it, and of its bias. */
+void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
+                  ...) __attribute__((format(printf, 7, 8)));
+/* Rows row[0], row[1], ... of `total`, copied together. */
+void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, const int64_t *row,
+                    const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+/* LayerNorm with weight, and bias. */
+void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* A stack of n experts [part.total, cols] under one name (X.weight, X, or X_blocks with X_scales; bias X.bias or
+ * X_bias [n, part.total]), of which `rows` rows each are wanted. Stacks of floats may be stored transposed. */
+void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, bool bias, fa_part part,
+                     const char *fmt, ...) __attribute__((format(printf, 8, 9)));
+/* Experts that have a tensor each: before, number, after. */
+void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
+                         const char *after);
+/* Floats under a full name (no ".weight" is added). mean: of random ones. */
+const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
  * loader too: the model embeds, but does not generate. For families that lack an untied lm_head. */
@@ -75,6 +107,7 @@ typedef struct fa_family {
     const char *modality, *task;
     const char *repos; /* verified repo ids */
     bool parity;
+    const fa_rename *renames; /* or NULL */
     size_t cfg_size, weights_size;
     void (*config)(fa_cfg *c, void *cfg, fa_lm_dims *dims);
     void (*bind)(fa_binder *b, const void *cfg, void *w);

@@ -7,7 +7,9 @@
 #include <string.h>
 
 static size_t item_bytes(const fa_st_item *t) {
-    return (size_t)t->dim[0] * (size_t)(t->n_dim > 1 ? t->dim[1] : 1) * fa_dtype_size(t->dtype);
+    size_t n = fa_dtype_size(t->dtype);
+    for (int i = 0; i < t->n_dim; i++) n *= (size_t)t->dim[i];
+    return n;
 }
 
 /* Names come from binders: they hold nothing that JSON would have to escape. */
@@ -18,7 +20,7 @@ static void add_header(fa_buf *h, const fa_st_item *item, size_t n) {
         const fa_st_item *t = &item[i];
         fa_buf_printf(h, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld", t->name, fa_dtype_name(t->dtype),
                       (long long)t->dim[0]);
-        if (t->n_dim > 1) fa_buf_printf(h, ",%lld", (long long)t->dim[1]);
+        for (int d = 1; d < t->n_dim; d++) fa_buf_printf(h, ",%lld", (long long)t->dim[d]);
         fa_buf_printf(h, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
                       (unsigned long long)(at + item_bytes(t)));
         at += item_bytes(t);

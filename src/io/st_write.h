@@ -8,7 +8,7 @@
 typedef struct fa_st_item {
     const char *name;
     const void *data;
-    int64_t dim[2];
+    int64_t dim[3];
     int n_dim;
     fa_dtype dtype;
 } fa_st_item;

@@ -24,7 +24,7 @@ fa_tensor fa_rope_table(fa_cx *cx, const fa_rope *rope) {
     return r.out;
 }
 
-fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w) {
+fa_tensor fa_norm_op(fa_cx *cx, fa_tensor x, const fa_norm *w) {
     fa_rec r = {.in = {x}};
     if (!fa_cx_check_cols(cx, FA_OP_NORM, x, w->dim, "the norm weight")) return r.out;
     r.out = fa_cx_tensor(cx, FA_OP_NORM, x.dim[0], x.dim[1]);
@@ -88,7 +88,7 @@ void fa_append(fa_cx *cx, fa_tensor k, fa_tensor v, const fa_kv *kv) {
 
 fa_tensor fa_glu(fa_cx *cx, fa_tensor gate, fa_tensor up, fa_act_fn act) {
     fa_rec r = {.in = {gate, up}};
-    if (!fa_cx_check_cols(cx, FA_OP_GLU, up, gate.dim[1], "the gate")) return r.out;
+    if (up.data && !fa_cx_check_cols(cx, FA_OP_GLU, up, gate.dim[1], "the gate")) return r.out;
     r.out = fa_cx_tensor(cx, FA_OP_GLU, gate.dim[0], gate.dim[1]);
     r.p.glu = act;
     r.bytes = 12 * n_elem(gate);
@@ -97,9 +97,10 @@ fa_tensor fa_glu(fa_cx *cx, fa_tensor gate, fa_tensor up, fa_act_fn act) {
     return r.out;
 }
 
-void fa_add(fa_cx *cx, fa_tensor y, fa_tensor x) {
+void fa_add(fa_cx *cx, fa_tensor y, fa_tensor x, float scale) {
     if (!fa_cx_check_cols(cx, FA_OP_ADD, x, y.dim[1], "y")) return;
     fa_rec r = {.out = y, .in = {x}};
+    r.p.add = scale;
     r.bytes = 12 * n_elem(x);
     r.flops = n_elem(x);
     fa_cx_record(cx, FA_OP_ADD, &r);
@@ -119,6 +120,48 @@ void fa_softcap(fa_cx *cx, fa_tensor x, float cap) {
     r.bytes = 8 * n_elem(x);
     r.flops = 10 * n_elem(x);
     fa_cx_record(cx, FA_OP_SOFTCAP, &r);
+}
+
+void fa_scale(fa_cx *cx, fa_tensor x, float scale) {
+    if (scale == 1.0f) return;
+    fa_rec r = {.out = x};
+    r.p.scale = scale;
+    r.bytes = 8 * n_elem(x);
+    r.flops = n_elem(x);
+    fa_cx_record(cx, FA_OP_SCALE, &r);
+}
+
+void fa_clamp(fa_cx *cx, fa_tensor x, float limit) {
+    if (limit == 0.0f) return;
+    fa_rec r = {.out = x};
+    r.p.clamp = limit;
+    r.bytes = 8 * n_elem(x);
+    r.flops = 2 * n_elem(x);
+    fa_cx_record(cx, FA_OP_CLAMP, &r);
+}
+
+fa_tensor fa_cols(fa_cx *cx, fa_tensor x, int64_t from, int64_t n) {
+    fa_rec r = {.in = {x}};
+    if (!fa_cx_ok(cx)) return r.out;
+    if (from < 0 || n < 1 || from > x.dim[1] - n) {
+        fa_cx_fail(cx, FA_OP_COLS, "columns %lld to %lld of %lld", (long long)from, (long long)(from + n),
+                   (long long)x.dim[1]);
+        return r.out;
+    }
+    r.out = fa_cx_tensor(cx, FA_OP_COLS, x.dim[0], n);
+    r.p.cols = from;
+    r.bytes = 8 * n_elem(r.out);
+    fa_cx_record(cx, FA_OP_COLS, &r);
+    return r.out;
+}
+
+void fa_row_gate(fa_cx *cx, fa_tensor x, fa_tensor gate, fa_act_fn act) {
+    if (!fa_cx_check_cols(cx, FA_OP_ROW_GATE, gate, 1, "a gate per row")) return;
+    fa_rec r = {.out = x, .in = {gate}};
+    r.p.row_gate = act;
+    r.bytes = 8 * n_elem(x);
+    r.flops = n_elem(x);
+    fa_cx_record(cx, FA_OP_ROW_GATE, &r);
 }
 
 /* Decode steps with few (sequence, kv head) pairs are cut along the keys so that every thread has work. A device finds

@@ -8,29 +8,59 @@ static double linear_flops(fa_tensor x, const fa_linear *w) {
 
 static bool fuse(const fa_cx *cx, fa_op op) { return !cx->composed && cx->be->has_op[op]; }
 
+/* What backends fuse: a plain RMS norm. */
+static bool fuses_norm(const fa_norm *n) { return n && !n->center; }
+
+/* ... of every head, if there is one. */
+static bool fuses_head_norm(const fa_norm *n, int64_t head_dim) { return !n || (fuses_norm(n) && n->dim == head_dim); }
+
+static bool fuses_qkv(const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
+    return fuses_norm(norm) && w->k.w.rows && !w->v_norm && w->clip == 0 && fuses_head_norm(w->q_norm, kv->head_dim) &&
+           fuses_head_norm(w->k_norm, kv->head_dim);
+}
+
+/* In place: the norm of each head, or of the whole width. */
+static void inner_norm(fa_cx *cx, fa_tensor x, const fa_norm *n) {
+    if (!n || !fa_cx_ok(cx)) return;
+    if (n->dim != x.dim[1]) {
+        fa_head_norm(cx, x, n);
+        return;
+    }
+    fa_rec r = {.in = {x}, .out = x, .bytes = 8.0 * (double)x.dim[0] * (double)x.dim[1]};
+    r.p.norm = n;
+    fa_cx_record(cx, FA_OP_NORM, &r);
+}
+
 fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved,
                       const fa_kv *kv) {
-    if (!fuse(cx, FA_OP_NORM_QKV)) {
+    if (!fuse(cx, FA_OP_NORM_QKV) || !fuses_qkv(norm, w, kv)) {
         fa_tensor q = {0};
         if (fa_cx_ok(cx))
             q = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
-        fa_tensor n = fa_rms_norm(cx, h, norm);
-        fa_tensor k = fa_linear_op(cx, n, &w->k);
-        fa_tensor v = fa_linear_op(cx, n, &w->v);
+        bool own = w->k.w.rows > 0;
+        fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, k = {0}, v = {0};
+        if (own) k = fa_linear_op(cx, n, &w->k);
+        if (own) v = fa_linear_op(cx, n, &w->v);
         fa_rec r = {.in = {n}, .out = q};
         r.p.linear = &w->q;
         r.flops = linear_flops(h, &w->q);
         r.bytes = fa_weight_traffic(&w->q.w);
         fa_cx_record(cx, FA_OP_LINEAR, &r);
         fa_tap(cx, "q_proj", q);
-        fa_tap(cx, "k_proj", k);
-        fa_tap(cx, "v_proj", v);
-        if (w->q_norm) fa_head_norm(cx, q, w->q_norm);
-        if (w->k_norm) fa_head_norm(cx, k, w->k_norm);
+        fa_clamp(cx, q, w->clip);
+        inner_norm(cx, q, w->q_norm);
         fa_rope_apply(cx, q, table, kv->head_dim, interleaved);
-        fa_rope_apply(cx, k, table, kv->head_dim, interleaved);
-        fa_append(cx, k, v, kv);
+        if (own) {
+            fa_tap(cx, "k_proj", k);
+            fa_tap(cx, "v_proj", v);
+            fa_clamp(cx, k, w->clip);
+            fa_clamp(cx, v, w->clip);
+            inner_norm(cx, k, w->k_norm);
+            inner_norm(cx, v, w->v_norm);
+            fa_rope_apply(cx, k, table, kv->head_dim, interleaved);
+            fa_append(cx, k, v, kv);
+        }
         fa_arena_reset(cx->arena, mark);
         return q;
     }
@@ -65,13 +95,13 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     return r.out;
 }
 
-void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post) {
+void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post, float scale) {
     if (!fa_cx_ok(cx)) return;
-    if (!fuse(cx, FA_OP_LINEAR_ADD)) {
+    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (post && !fuses_norm(post))) {
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor y = fa_linear_op(cx, x, w);
-        if (post) y = fa_rms_norm(cx, y, post);
-        fa_add(cx, h, y);
+        if (post) y = fa_norm_op(cx, y, post);
+        fa_add(cx, h, y, scale);
         fa_arena_reset(cx->arena, mark);
         return;
     }
@@ -89,17 +119,17 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
                          fa_act_fn act) {
     fa_rec r = {.in = {h}};
     if (!fa_cx_ok(cx)) return r.out;
-    if (gate->w.rows != up->w.rows) {
+    if (up->w.rows && gate->w.rows != up->w.rows) {
         fa_cx_fail(cx, FA_OP_NORM_MLP_UP, "gate has %lld rows, up %lld", (long long)gate->w.rows,
                    (long long)up->w.rows);
         return r.out;
     }
-    if (!fuse(cx, FA_OP_NORM_MLP_UP)) {
+    if (!fuse(cx, FA_OP_NORM_MLP_UP) || !fuses_norm(norm) || !up->w.rows) {
         r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
-        fa_tensor n = fa_rms_norm(cx, h, norm);
+        fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, u = {0};
         fa_tensor g = fa_linear_op(cx, n, gate);
-        fa_tensor u = fa_linear_op(cx, n, up);
+        if (up->w.rows) u = fa_linear_op(cx, n, up);
         fa_rec glu = {.in = {g, u}, .out = r.out};
         glu.p.glu = act;
         fa_cx_record(cx, FA_OP_GLU, &glu);

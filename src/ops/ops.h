@@ -33,8 +33,8 @@ fa_tensor fa_embed(fa_cx *cx, const fa_weight *w, float scale);
 /* cos and sin of every row's position: [n_tok, 2 * n_pair], a row's cosines before its sines; empty when r->n_pair is
  * 0. Angles are formed as float(pos) * inv_freq in f32. */
 fa_tensor fa_rope_table(fa_cx *cx, const fa_rope *r);
-/* RMS normalisation of each row of x [n, dim]. */
-fa_tensor fa_rms_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
+/* Normalisation of each row of x [n, dim]: RMSNorm or LayerNorm, as w says. */
+fa_tensor fa_norm_op(fa_cx *cx, fa_tensor x, const fa_norm *w);
 /* x [n, in] times w [out, in] transposed, plus bias: [n, out]. */
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w);
 /* In place: normalises each head of x [n, heads * dim]. */
@@ -44,14 +44,30 @@ void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
 void fa_rope_apply(fa_cx *cx, fa_tensor x, fa_tensor table, int64_t head_dim, bool interleaved);
 /* Stores the new rows k, v [n_tok, n_kv * head_dim] in the cache. */
 void fa_append(fa_cx *cx, fa_tensor k, fa_tensor v, const fa_kv *kv);
-/* act(gate) * up, elementwise. */
+/* act(gate) * up, elementwise; up empty: act(gate). */
 fa_tensor fa_glu(fa_cx *cx, fa_tensor gate, fa_tensor up, fa_act_fn act);
-/* y += x */
-void fa_add(fa_cx *cx, fa_tensor y, fa_tensor x);
+/* y += scale * x */
+void fa_add(fa_cx *cx, fa_tensor y, fa_tensor x, float scale);
+/* In place: x *= scale; nothing when scale is 1. */
+void fa_scale(fa_cx *cx, fa_tensor x, float scale);
+/* In place: x = min(max(x, -limit), limit); nothing when limit is 0. */
+void fa_clamp(fa_cx *cx, fa_tensor x, float limit);
+/* A copy of columns [from, from + n) of x. */
+fa_tensor fa_cols(fa_cx *cx, fa_tensor x, int64_t from, int64_t n);
+/* In place: row i of x times act(gate[i, 0]). */
+void fa_row_gate(fa_cx *cx, fa_tensor x, fa_tensor gate, fa_act_fn act);
 /* Rows batch->out_row of x [n_tok, dim]: [n_out, dim]. */
 fa_tensor fa_out_rows(fa_cx *cx, fa_tensor x);
 /* In place: x = cap * tanh(x / cap); nothing when cap is 0. */
 void fa_softcap(fa_cx *cx, fa_tensor x, float cap);
+
+/* ---- mixture of experts ---- */
+/* Choice of experts from router logits [n, n_expert]: see fa_route. [n, 2 * n_used] */
+fa_tensor fa_route_op(fa_cx *cx, fa_tensor logits, const fa_route *route);
+/* y[i] = sum over the experts e chosen for row i of weight * e(x[i]): [n, dim]. */
+fa_tensor fa_moe_op(fa_cx *cx, fa_tensor x, fa_tensor choice, const fa_moe *moe);
+/* h += scale * that */
+void fa_moe_add(fa_cx *cx, fa_tensor h, fa_tensor x, fa_tensor choice, const fa_moe *moe, float scale);
 
 /* ---- attention ---- */
 typedef struct fa_attn {
@@ -66,17 +82,18 @@ fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *attn
 
 /* ---- fused ops; the composition that defines each one is in ops/fused.c and used when cx->composed is set ---- */
 typedef struct fa_qkv {
-    fa_linear q, k, v;              /* biases inside */
-    const fa_norm *q_norm, *k_norm; /* per head, NULL: none */
+    fa_linear q, k, v; /* biases inside. k and v without rows: the layer reads another layer's cache and writes none */
+    const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or as wide as the projection; NULL: none */
+    float clip;                              /* > 0: projections are clamped to +-clip first */
 } fa_qkv;
 
-/* n = norm(h); q, k, v = projections of n, head norms, rotation; k and v go to the cache; returns q. table empty: no
- * rotation. */
+/* n = norm(h), or h where norm is NULL; q, k, v = projections of n, norms, rotation; k and v go to the cache; returns
+ * q. table empty: no rotation. */
 fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved,
                       const fa_kv *kv);
-/* h += post(w x); post NULL: no normalisation */
-void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post);
-/* n = norm(h); act(gate n) * (up n) */
+/* h += scale * post(w x); post NULL: no normalisation */
+void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post, float scale);
+/* n = norm(h), or h where norm is NULL; act(gate n) * (up n), or act(gate n) where up has no rows */
 fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,
                          fa_act_fn act);
 

@@ -333,9 +333,9 @@ static void record(fixture *f, bool taps) {
     fa_arena_reset(&f->arena, 0);
     f->prog.n = 0;
     size_t mark = fa_layer_begin(&cx, 3);
-    fa_tensor y = fa_rms_norm(&cx, x, &f->norm);
+    fa_tensor y = fa_norm_op(&cx, x, &f->norm);
     fa_tap(&cx, "normed", y);
-    fa_add(&cx, y, x);
+    fa_add(&cx, y, x, 1);
     fa_tensor g = fa_glu(&cx, y, x, FA_ACT_SILU);
     fa_tensor logits = fa_out_rows(&cx, g);
     fa_softcap(&cx, logits, 5);

@@ -26,7 +26,7 @@ enum { N_COLS = sizeof all_cols / sizeof all_cols[0] };
 static void norm_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->rows, c->cols, c->type);
-    hn_expect(c->h, side, "norm", fa_rms_norm(cx, x, &c->norm->at[side]));
+    hn_expect(c->h, side, "norm", fa_norm_op(cx, x, &c->norm->at[side]));
 }
 
 static void test_norm(void **state) {
@@ -190,7 +190,7 @@ static void add_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
     fa_tensor y = hn_input(c->h, cx, side, c->x, c->rows, c->cols, FA_F32);
     fa_tensor x = hn_input(c->h, cx, side, c->y, c->rows, c->cols, FA_F32);
-    fa_add(cx, y, x);
+    fa_add(cx, y, x, 1);
     fa_softcap(cx, x, 1.5f);
     hn_expect(c->h, side, "sum", y);
     hn_expect(c->h, side, "capped", x);

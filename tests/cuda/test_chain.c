@@ -22,13 +22,13 @@ static void body(fa_cx *cx, int side, void *arg) {
     l->qkv[side] = (fa_qkv){l->q->at[side], l->k->at[side], l->v->at[side], &l->q_norm->at[side], &l->k_norm->at[side]};
     fa_tensor q = fa_norm_qkv(cx, h, &l->norm1->at[side], &l->qkv[side], rope, false, &l->kv->at[side]);
     fa_tensor a = fa_attend(cx, q, &l->kv->at[side], &l->attn);
-    fa_linear_add(cx, h, a, &l->o->at[side], &l->post->at[side]);
+    fa_linear_add(cx, h, a, &l->o->at[side], &l->post->at[side], 1);
     fa_tensor m = fa_norm_mlp_up(cx, h, &l->norm2->at[side], &l->gate->at[side], &l->up->at[side], FA_ACT_SILU);
-    fa_linear_add(cx, h, m, &l->down->at[side], NULL);
+    fa_linear_add(cx, h, m, &l->down->at[side], NULL, 1);
     fa_layer_end(cx, mark);
     hn_expect(l->h, side, "h", h);
     if (cx->batch->n_out) {
-        fa_tensor x = fa_rms_norm(cx, fa_out_rows(cx, h), &l->last->at[side]);
+        fa_tensor x = fa_norm_op(cx, fa_out_rows(cx, h), &l->last->at[side]);
         fa_tensor y = fa_linear_op(cx, x, &l->head->at[side]);
         fa_softcap(cx, y, 30);
         hn_expect(l->h, side, "logits", y);

@@ -28,7 +28,7 @@ static void add_body(fa_cx *cx, int side, void *arg) {
     linear_case *c = arg;
     fa_tensor h = hn_input(c->h, cx, side, c->y, c->M, c->N, FA_F32);
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->M, c->K, c->in);
-    fa_linear_add(cx, h, x, &c->w->at[side], c->post ? &c->post->at[side] : NULL);
+    fa_linear_add(cx, h, x, &c->w->at[side], c->post ? &c->post->at[side] : NULL, 1);
     hn_expect(c->h, side, "h", h);
 }
 

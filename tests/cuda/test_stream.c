@@ -48,7 +48,7 @@ static void add_body(fa_cx *cx, int side, void *arg) {
     const fa_linear *lin = &c->lin->at[side];
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->M, lin->w.cols, side == HN_DEV ? c->type : FA_F32);
     fa_tensor out = hn_input(c->h, cx, side, c->out, c->M, lin->w.rows, FA_F32);
-    fa_linear_add(cx, out, x, lin, c->post ? &c->post->at[side] : NULL);
+    fa_linear_add(cx, out, x, lin, c->post ? &c->post->at[side] : NULL, 1);
     hn_expect(c->h, side, "h", out);
 }
 

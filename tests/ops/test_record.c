@@ -69,9 +69,9 @@ static void test_sticky(void **state) {
     assert_non_null(strstr(f.cx.err.msg, "test.weight"));
     char msg[sizeof f.cx.err.msg];
     strcpy(msg, f.cx.err.msg);
-    fa_add(&f.cx, a, b);
+    fa_add(&f.cx, a, b, 1);
     fa_softcap(&f.cx, b, 3);
-    fa_linear_add(&f.cx, h, a, &wrong, NULL);
+    fa_linear_add(&f.cx, h, a, &wrong, NULL, 1);
     fa_norm_mlp_up(&f.cx, h, NULL, &right, &wrong, FA_ACT_SILU);
     fa_out_rows(&f.cx, b);
     fa_layer_end(&f.cx, mark);
@@ -93,7 +93,7 @@ static void test_addresses(void **state) {
         f.prog.n = 0;
         fa_tensor h = fa_embed(&f.cx, &table, 1);
         size_t mark = fa_layer_begin(&f.cx, 0);
-        fa_linear_add(&f.cx, h, fa_linear_op(&f.cx, h, &lin), &lin, NULL);
+        fa_linear_add(&f.cx, h, fa_linear_op(&f.cx, h, &lin), &lin, NULL, 1);
         fa_layer_end(&f.cx, mark);
         out[i] = fa_linear_op(&f.cx, h, &lin).data;
     }

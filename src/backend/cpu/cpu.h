@@ -38,9 +38,10 @@ typedef struct cpu_op {
 
 /* Ops by group. */
 extern const cpu_op cpu_embed, cpu_rope_table, cpu_norm, cpu_head_norm, cpu_rope, cpu_append, cpu_glu, cpu_add,
-    cpu_rows, cpu_softcap, cpu_tap;                                            /* ops_basic.c */
-extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up; /* ops_linear.c */
-extern const cpu_op cpu_attend;                                                /* ops_attend.c */
+    cpu_rows, cpu_softcap, cpu_scale, cpu_clamp, cpu_cols, cpu_row_gate, cpu_tap; /* ops_basic.c */
+extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;    /* ops_linear.c */
+extern const cpu_op cpu_route, cpu_moe;                                           /* ops_moe.c */
+extern const cpu_op cpu_attend;                                                   /* ops_attend.c */
 
 /* Shared by ops_basic and ops_linear. */
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };
@@ -55,6 +56,7 @@ void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const 
                     const float *x);
 /* Sequence that row `row` of the batch belongs to. */
 int cpu_row_seq(const fa_batch *b, int64_t row);
+/* up NULL: act(gate) alone */
 void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const float *up, int64_t n, float *out);
 
 #endif

@@ -6,8 +6,25 @@
 
 /* ---- helpers that fused operations use too ---- */
 
+/* Mean and variance in double: rows are short, and their mean may be large beside their spread. */
+static void layer_norm(const fa_norm *n, const float *x, float *out) {
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < n->dim; i++) sum += x[i];
+    double mean = sum / (double)n->dim;
+    for (int64_t i = 0; i < n->dim; i++) squares += (x[i] - mean) * (x[i] - mean);
+    float m = (float)mean, r = (float)(1 / sqrt(squares / (double)n->dim + n->eps));
+    for (int64_t i = 0; i < n->dim; i++) {
+        float v = (x[i] - m) * r;
+        if (n->w) v *= n->w[i] + n->offset;
+        out[i] = n->b ? v + n->b[i] : v;
+    }
+}
+
 void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out) {
-    k->rms_norm(x, n->w, n->offset, n->eps, n->dim, out);
+    if (n->center)
+        layer_norm(n, x, out);
+    else
+        k->rms_norm(x, n->w, n->offset, n->eps, n->dim, out);
 }
 
 void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm,
@@ -54,7 +71,22 @@ static float rare_act(fa_act_fn act, float x) {
     }
 }
 
+static void act_row(const fa_kernels *k, fa_act_fn act, const float *x, int64_t n, float *out) {
+    enum { PIECE = 64 };
+    static const float ones[PIECE] = {
+#define TEN 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
+        TEN, TEN, TEN, TEN, TEN, TEN,
+        1,   1,   1,   1
+#undef TEN
+    };
+    for (int64_t i = 0; i < n; i += PIECE) cpu_glu_row(k, act, x + i, ones, cpu_min(PIECE, n - i), out + i);
+}
+
 void cpu_glu_row(const fa_kernels *k, fa_act_fn act, const float *gate, const float *up, int64_t n, float *out) {
+    if (!up) {
+        act_row(k, act, gate, n, out);
+        return;
+    }
     switch (act) {
     case FA_ACT_SILU: k->silu_mul(gate, up, n, out); break;
     case FA_ACT_GELU_TANH: k->gelu_tanh_mul(gate, up, n, out); break;
@@ -187,14 +219,24 @@ const cpu_op cpu_append = {1, in_items, append_run, NULL};
 static void glu_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
     FOR_ROWS(i, item, t->r->out.dim[0]) {
-        cpu_glu_row(t->k, t->r->p.glu, row_in(t->r, 0, i), row_in(t->r, 1, i), t->r->out.dim[1], row_out(t->r, i));
+        float *out = row_out(t->r, i);
+        const float *up = t->r->in[1].data ? row_in(t->r, 1, i) : NULL;
+        cpu_glu_row(t->k, t->r->p.glu, row_in(t->r, 0, i), up, t->r->out.dim[1], out);
     }
 }
 const cpu_op cpu_glu = {1, out_items, glu_run, NULL};
 
 static void add_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
-    FOR_ROWS(i, item, t->r->out.dim[0]) { t->k->add(row_out(t->r, i), row_in(t->r, 0, i), t->r->out.dim[1]); }
+    float scale = t->r->p.add;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        float *y = row_out(t->r, i);
+        const float *x = row_in(t->r, 0, i);
+        if (scale == 1.0f)
+            t->k->add(y, x, t->r->out.dim[1]);
+        else
+            for (int64_t j = 0; j < t->r->out.dim[1]; j++) y[j] += scale * x[j];
+    }
 }
 const cpu_op cpu_add = {1, out_items, add_run, NULL};
 
@@ -215,6 +257,43 @@ static void softcap_run(const cpu_task *t, int phase, int64_t item) {
     }
 }
 const cpu_op cpu_softcap = {1, out_items, softcap_run, NULL};
+
+static void scale_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        float *x = row_out(t->r, i);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) x[j] *= t->r->p.scale;
+    }
+}
+const cpu_op cpu_scale = {1, out_items, scale_run, NULL};
+
+static void clamp_run(const cpu_task *t, int phase, int64_t item) {
+    float c = t->r->p.clamp;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        float *x = row_out(t->r, i);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) x[j] = x[j] > c ? c : x[j] < -c ? -c : x[j];
+    }
+}
+const cpu_op cpu_clamp = {1, out_items, clamp_run, NULL};
+
+static void cols_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        memcpy(row_out(t->r, i), row_in(t->r, 0, i) + t->r->p.cols, (size_t)t->r->out.dim[1] * sizeof(float));
+    }
+}
+const cpu_op cpu_cols = {1, out_items, cols_run, NULL};
+
+static void row_gate_run(const cpu_task *t, int phase, int64_t item) {
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        float *x = row_out(t->r, i), g;
+        cpu_glu_row(t->k, t->r->p.row_gate, row_in(t->r, 0, i), NULL, 1, &g);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) x[j] *= g;
+    }
+}
+const cpu_op cpu_row_gate = {1, out_items, row_gate_run, NULL};
 
 /* ---- taps: one item, so that the sink is called by one thread at a time and in program order ---- */
 

@@ -1,0 +1,39 @@
+/* The mixture-of-experts MLP: a router, its experts, and where the family has one an expert that every row goes to.
+ *
+ *     y = sum over chosen e of weight_e * down_e(act(gate_e x) * (up_e x))  [+ gate(shared_gate x) * shared(x)]
+ */
+#ifndef FA_BLOCKS_MOE_H
+#define FA_BLOCKS_MOE_H
+
+#include "families/family.h"
+
+typedef struct fa_moe_cfg {
+    fa_route route;    /* its bias and expert_scale are bound per layer */
+    int64_t ff_dim;    /* of an expert */
+    int64_t shared_ff; /* of the shared expert; 0: there is none */
+    fa_act_fn act;
+    float limit;      /* see fa_moe */
+    bool shared_gate; /* the shared expert is multiplied by sigmoid(shared_gate x) */
+    bool router_bias, expert_bias;
+    bool interleaved; /* fused gate_up rows alternate: gate, up, gate, up, ... */
+    bool turned;      /* square stacks of floats are stored transposed */
+    /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". Below
+     * `block` experts are found as experts.E.{gate,up,down}_proj, switch_mlp.{gate,up,down}_proj,
+     * experts.{gate,up,down}_proj or experts.gate_up_proj with experts.down_proj; renames apply. */
+    const char *router, *block, *shared, *shared_gate_name;
+} fa_moe_cfg;
+
+typedef struct fa_moe_layer {
+    fa_linear router; /* [n_expert, dim] */
+    fa_route route;
+    fa_moe experts;
+    fa_linear shared_gate;          /* [1, dim]; no rows: none */
+    fa_linear s_gate, s_up, s_down; /* no rows: no shared expert */
+    fa_act_fn act;
+} fa_moe_layer;
+
+void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer);
+/* h += scale * y(x); x: the normalised rows. */
+void fa_moe_layer_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_moe_layer *l, float scale);
+
+#endif
