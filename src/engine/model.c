@@ -128,7 +128,8 @@ static int read_config(ffai_model *m, fa_error *err) {
 static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     fa_binder b;
     fa_placer shapes;
-    int rc = fa_binder_open(&b, m->ckpt, m->family->renames, &m->mem, err), rc2 = fa_placer_open(&shapes, m->ckpt, rc ? NULL : err);
+    int rc = fa_binder_open(&b, m->ckpt, m->family->renames, &m->mem, err),
+        rc2 = fa_placer_open(&shapes, m->ckpt, rc ? NULL : err);
     if (!rc) rc = rc2;
     shapes.base = shapes.vectors = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN;
     shapes.dry = true;
