@@ -364,7 +364,7 @@ static void begin(fixture *f, fa_device *d) {
     float *norm = (float *)get_memory(f, sizeof w);
     for (int i = 0; i < DIM; i++) w[i] = 1 + (float)i / DIM;
     put(f, norm, w, sizeof w);
-    f->norm = (fa_norm){norm, DIM, 1e-5f, 0};
+    f->norm = (fa_norm){.w = norm, .dim = DIM, .eps = 1e-5f};
     record(f, false);
 }
 

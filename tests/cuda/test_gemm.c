@@ -2,7 +2,6 @@
  * biases, norms. */
 #include "cuda/harness.h"
 
-#include <stdio.h>
 
 typedef struct linear_case {
     harness *h;
