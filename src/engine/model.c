@@ -110,6 +110,9 @@ static int read_config(ffai_model *m, fa_error *err) {
         r.n_rope_factors = factors->dim[0];
         m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
     }
+    static const char *const in_config[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
+    for (size_t i = 0; i < 2; i++) /* GGUF: numbers of the config (io/gguf_hf.c) */
+        if ((factors = fa_ckpt_find(m->ckpt, in_config[i]))) m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
     m->cfg = fa_mem_calloc(&m->mem, 1, m->family->cfg_size);
     m->w = fa_mem_calloc(&m->mem, 1, m->family->weights_size);
     if (!m->cfg || !m->w) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the config", r.path);

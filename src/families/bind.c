@@ -367,8 +367,26 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
-void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, const int64_t *row,
-                    const char *fmt, ...) {
+/* Values row[0], row[1], ... of a bias of `total`. */
+static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, const int64_t *row, const char *name) {
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
+    float *host;
+    if (!t) {
+        missing(b, name, ".bias");
+        return NULL;
+    }
+    if (b->err.code || !check_vector(b, t, 0, total)) return NULL;
+    const float *p = fa_bind_place_vector(b, NULL, rows, &host);
+    size_t size = fa_dtype_size((fa_dtype)t->dtype);
+    for (int64_t i = 0; host && i < rows; i++)
+        fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += total;
+    fa_bind_used(b, t, 1);
+    return p;
+}
+
+void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
+                    const int64_t *row, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     fa_source src;
     fa_weight w;
@@ -377,10 +395,12 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     out->w.cols = cols;
     if (b->err.code) return;
     if (b->synth) { /* random rows need no order */
-        bind_part(b, out, rows, cols, FA_NO_BIAS,
-                  &(fa_part){.from = row[0] % (total - rows + 1), .step = 1, .total = total}, name);
+        bind_part(b, out, rows, cols, bias, &(fa_part){.from = row[0] % (total - rows + 1), .step = 1, .total = total},
+                  name);
         return;
     }
+    if (bias == FA_BIAS || (bias == FA_OPTIONAL_BIAS && fa_bind_find(b, name, ".bias")))
+        out->bias = gathered_bias(b, rows, total, row, name);
     if (!fa_bind_stored(b, &w, &src, 0, total, cols, name)) {
         if (!src.t) missing(b, name, ".weight");
         return;
