@@ -18,8 +18,9 @@ typedef struct fa_moe_cfg {
     bool interleaved; /* fused gate_up rows alternate: gate, up, gate, up, ... */
     bool turned;      /* square stacks of floats are stored transposed */
     /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". Below
-     * `block` experts are found as experts.E.{gate,up,down}_proj, switch_mlp.{gate,up,down}_proj,
-     * experts.{gate,up,down}_proj or experts.gate_up_proj with experts.down_proj; renames apply. */
+     * `block` ("": the layer itself) experts are found as experts.E.{gate,up,down}_proj,
+     * switch_mlp.{gate,up,down}_proj, experts.{gate,up,down}_proj or experts.gate_up_proj with experts.down_proj;
+     * renames apply. */
     const char *router, *block, *shared, *shared_gate_name;
 } fa_moe_cfg;
 

@@ -79,6 +79,8 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* A vector of one value that forward needs itself, wherever the weights lie. */
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
