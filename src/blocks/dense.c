@@ -166,7 +166,7 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     for (int64_t i = 0; i < c->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]]};
+        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]], 0};
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {

@@ -513,6 +513,26 @@ void fa_bind_ignore(fa_binder *b, const char *fmt, ...) {
         if (strncmp(fa_ckpt_at(b->ckpt, i)->name, real, strlen(real)) == 0 && !b->used[i]) b->used[i] = IGNORED;
 }
 
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    float v = mean;
+    if (b->err.code) return v;
+    if (b->synth) {
+        fa_synth_fill(&v, 1, mean, 0.1f, fa_bind_synth_seed(b));
+        fa_bind_synth_vector(b, 1, mean, name, "");
+        return v;
+    }
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
+    if (!t) {
+        missing(b, name, "");
+    } else if (check_vector(b, t, 0, 1)) {
+        fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
+        if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
+        fa_bind_used(b, t, 1);
+    }
+    return v;
+}
+
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
