@@ -19,6 +19,7 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
+    const fa_jnode *rope_default; /* a family's own, where the config describes none; or NULL */
     fa_error err; /* sticky */
 } fa_cfg;
 
