@@ -16,7 +16,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
-    c->eps = fa_cfg_num(r, "rms_norm_eps", 1e-6);
+    c->eps = fa_cfg_num(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
     if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
     c->act = fa_cfg_act(r, d->act_key, d->act);
     c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
@@ -33,6 +33,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
+    r->max_ctx = d->max_ctx;
     *dims = (fa_lm_dims){
         c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
         c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
@@ -165,7 +166,7 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     for (int64_t i = 0; i < c->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]]};
+        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]], 0};
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {

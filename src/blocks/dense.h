@@ -67,6 +67,7 @@ typedef struct fa_dense_defaults {
     int64_t vocab, dim, ff_dim, n_layer, n_head, n_kv_head; /* n_kv_head 0: as many as heads */
     int64_t head_dim;                                       /* 0: dim / heads */
     int64_t max_ctx;
+    double eps; /* 0: 1e-6 */
     const char *act_key, *act;
     bool tied;
 } fa_dense_defaults;
