@@ -12,7 +12,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->n_head = fa_cfg_int(r, "num_attention_heads", d->n_head, 1, 65536);
     c->n_kv_head =
         fa_cfg_int(r, "num_key_value_heads",
-                   fa_cfg_node(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
+                   fa_cfg_has(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
