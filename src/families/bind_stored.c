@@ -78,7 +78,8 @@ static bool stored_mlx(fa_binder *b, fa_weight *w, const fa_source *s, int64_t n
     char path[FA_REAL_MAX], d[128], ds[128];
     fa_bind_real_name(b, path, name, "");
     const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
-    if (!mode_node) mode_node = fa_jget(b->quant, "mode");
+    if (!mode_node && fa_jtype_of(own) != FA_JOBJ)
+        mode_node = fa_jget(b->quant, "mode"); /* as mlx: an entry is whole */
     const char *mode = fa_jstr(mode_node, NULL);
     if (mode_node && !mode && fa_jtype_of(mode_node) != FA_JNULL) mode = "(no string)";
     if (!mode) mode = s->biases ? "affine" : "mxfp4";
