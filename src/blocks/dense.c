@@ -66,6 +66,29 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c) {
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
 }
 
+void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
+    c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!c->layer_moe) fa_cfg_no_memory(r);
+    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->layer_moe[i] = c->moe.route.n_expert > 0;
+}
+
+void fa_dense_qwen_experts(fa_cfg *r, fa_dense_cfg *c, int64_t n_expert, int64_t n_used, int64_t ff_dim) {
+    fa_moe_read(r, &c->moe, n_expert, n_used);
+    c->moe.ff_dim = fa_cfg_int(r, "moe_intermediate_size", ff_dim, 1, 1 << 24);
+    c->moe.act = c->act;
+    int64_t step = fa_cfg_int(r, "decoder_sparse_step", 1, 1, INT32_MAX);
+    const fa_jnode *plain = fa_cfg_node(r, "mlp_only_layers");
+    if (plain && fa_jtype_of(plain) != FA_JARR) fa_cfg_fail(r, "\"mlp_only_layers\" is no list");
+    c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!c->layer_moe) fa_cfg_no_memory(r);
+    if (r->err.code) return;
+    for (int64_t i = 0; i < c->n_layer; i++) c->layer_moe[i] = c->moe.route.n_expert > 0 && (i + 1) % step == 0;
+    for (const fa_jnode *n = fa_jfirst(plain); n; n = fa_jnext(n)) {
+        int64_t i = fa_jint(n, -1);
+        if (i >= 0 && i < c->n_layer) c->layer_moe[i] = 0;
+    }
+}
+
 /* A norm of the kind that the family has. */
 static void bind_norm(fa_binder *b, const fa_dense_cfg *c, fa_norm *out, int64_t dim, const char *fmt, int i) {
     char name[128];

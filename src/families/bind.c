@@ -448,6 +448,8 @@ bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
 }
 
+bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }
+
 bool fa_bind_headless(fa_binder *b) {
     const char *arch = fa_jstr(fa_jfirst(fa_jget(fa_ckpt_config(b->ckpt), "architectures")), NULL);
     size_t n = arch ? strlen(arch) : 0;

@@ -19,6 +19,7 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
+    const fa_jnode *rope_default; /* a family's own, where the config describes none; or NULL */
     fa_error err; /* sticky */
 } fa_cfg;
 
@@ -51,7 +52,8 @@ typedef struct fa_rename {
 /* Rows from, from + step, ... of the `total` rows that a checkpoint has under one name (fused projections). */
 typedef struct fa_part {
     int64_t from, step, total;
-    bool turned; /* a stack of floats that is square is stored transposed; others tell by their shape */
+    bool turned; /* a stack of floats that is square, and has no ".weight" in its name, is stored transposed; others
+                    tell by their shape */
 } fa_part;
 
 /* Names are printf formats without ".weight", spelled as in the text-only checkpoint
@@ -81,6 +83,8 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
     __attribute__((format(printf, 4, 5)));
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Are weights made up, in want of a checkpoint? */
+bool fa_bind_random(const fa_binder *b);
 /* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
  * loader too: the model embeds, but does not generate. For families that lack an untied lm_head. */
 bool fa_bind_headless(fa_binder *b);
