@@ -196,10 +196,7 @@ static void product(const cpu_task *t, const plan *p, const cpu_input *in, const
     if (form == CPU_BF16 && n <= CPU_FEW_ROWS) {
         float *f = (float *)(void *)((uint8_t *)t->scratch + p->tiles -
                                      cpu_up64(CPU_FEW_ROWS * 4 * (size_t)(p->dim > p->ff ? p->dim : p->ff)));
-        for (int64_t i = 0; i < n * w->cols; i++) {
-            uint32_t u = (uint32_t)in->bf16[i] << 16;
-            memcpy(f + i, &u, 4);
-        }
+        for (int64_t i = 0; i < n * w->cols; i++) f[i] = fa_bf16_to_f32(in->bf16[i]);
         few.x = f;
         in = &few;
         form = 0;
