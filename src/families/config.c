@@ -208,6 +208,7 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     }
     const fa_jnode *old = scaled ? fa_cfg_node(c, "rope_scaling") : NULL;
     if (old) return old;
+    if (!p && scaled) return c->rope_default;
     return scaled || !layer_type ? p : NULL;
 }
 

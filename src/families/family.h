@@ -19,9 +19,10 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
-    int64_t max_ctx;      /* max_position_embeddings when absent; 0: 2048 */
-    int64_t original_ctx; /* > 0: stands for original_max_position_embeddings wherever that is said */
-    fa_error err;         /* sticky */
+    const fa_jnode *rope_default; /* a family's own, where the config describes none; or NULL */
+    int64_t max_ctx;              /* max_position_embeddings when absent; 0: 2048 */
+    int64_t original_ctx;         /* > 0: stands for original_max_position_embeddings wherever that is said */
+    fa_error err;                 /* sticky */
 } fa_cfg;
 
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

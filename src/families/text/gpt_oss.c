@@ -36,6 +36,18 @@ static void experts(fa_cfg *r, fa_dense_cfg *c) {
     fa_dense_all_experts(r, c);
 }
 
+/* YaRN also where the config does not speak of it. */
+static void read_rope(fa_cfg *r, fa_dense_cfg *c) {
+    static const char own[] = "{\"rope_type\":\"yarn\",\"factor\":32,\"beta_fast\":32,\"beta_slow\":1,"
+                              "\"truncate\":false,\"original_max_position_embeddings\":4096}";
+    fa_json *doc = NULL;
+    if (!r->err.code) fa_json_parse(&doc, own, sizeof own - 1, "rope", &r->err);
+    r->rope_default = fa_json_root(doc);
+    fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 150000.0), true);
+    r->rope_default = NULL;
+    fa_json_free(doc);
+}
+
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
     static const fa_dense_defaults defaults = {.vocab = 201088,
@@ -54,7 +66,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     c->bind_attn = bind_attn;
     fa_dense_windows(r, c, fa_cfg_int(r, "sliding_window", 128, 0, INT32_MAX), even, NULL);
     experts(r, c);
-    fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 150000.0), true);
+    read_rope(r, c);
 }
 
 const fa_family fa_family_gpt_oss = {
