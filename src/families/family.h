@@ -28,7 +28,7 @@ typedef struct fa_cfg {
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
-bool fa_cfg_has(const fa_cfg *c, const char *key);       /* null counts: transformers has defaults for absent keys only */
+bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
