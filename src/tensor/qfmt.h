@@ -53,6 +53,7 @@ typedef struct fa_weight {
     uint8_t bits;        /* affine: 2 3 4 5 6 8; mxfp4: 4; else 0 */
     uint8_t scale_dtype; /* affine: FA_F32 FA_F16 FA_BF16; mxfp4: FA_U8 (E8M0) */
     uint16_t group;      /* affine: 32 64 128; mxfp4: 32; else 0 */
+    uint32_t id;         /* number among the model's matrices that adapters can change, from 1 on; 0: none of them */
 } fa_weight;
 
 typedef struct fa_qfmt {

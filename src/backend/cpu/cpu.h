@@ -42,6 +42,7 @@ extern const cpu_op cpu_embed, cpu_rope_table, cpu_norm, cpu_head_norm, cpu_rope
 extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;    /* ops_linear.c */
 extern const cpu_op cpu_route, cpu_moe;                                           /* ops_moe.c */
 extern const cpu_op cpu_attend;                                                   /* ops_attend.c */
+extern const cpu_op cpu_lora, cpu_lora_embed;                                     /* ops_lora.c */
 
 /* Shared by ops_basic and ops_linear. */
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };
