@@ -8,6 +8,12 @@
 
 #include "backend/backend.h"
 
+/* The matrices that adapters change, by fa_weight.id. */
+typedef struct fa_adapted {
+    const fa_loras *linear, *embed; /* [n] */
+    uint32_t n;
+} fa_adapted;
+
 typedef struct fa_cx {
     fa_backend *be;
     fa_arena *arena;
@@ -17,6 +23,7 @@ typedef struct fa_cx {
     int layer;     /* -1 outside layers */
     bool taps;     /* record TAP records, and fused ops as primitives where inner taps exist */
     bool composed; /* record every fused op as its primitives */
+    const fa_adapted *adapted; /* NULL: no sequence of the batch uses an adapter */
 } fa_cx;
 
 /* ---- frame ---- */
