@@ -59,7 +59,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
-    fa_names missing;
+    fa_names missing, extra;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -80,8 +80,11 @@ struct fa_binder {
 };
 
 int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err);
-/* Reports what failed, is missing or has another shape: all of it at once. */
+/* Reports what failed, is missing or has another shape: all of it at once, with what the text model has but its family
+ * does not use; that alone is no failure (fa_binder_extra). */
 int fa_binder_finish(fa_binder *b, fa_error *err);
+/* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);

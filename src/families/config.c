@@ -29,6 +29,8 @@ const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key) {
     return n ? n : present(fa_jget(c->root, key));
 }
 
+bool fa_cfg_has(const fa_cfg *c, const char *key) { return fa_jget(c->text, key) || fa_jget(c->root, key); }
+
 static bool is_number(const fa_jnode *n) { return fa_jtype_of(n) == FA_JINT || fa_jtype_of(n) == FA_JNUM; }
 
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max) {
@@ -206,6 +208,7 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     }
     const fa_jnode *old = scaled ? fa_cfg_node(c, "rope_scaling") : NULL;
     if (old) return old;
+    if (!p && scaled) return c->rope_default;
     return scaled || !layer_type ? p : NULL;
 }
 
@@ -218,11 +221,12 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     r->mscale = 1;
     r->interleaved = fa_cfg_bool(c, "ffai_rope_interleaved", false);
     theta = src_num(&s, "rope_theta", theta);
-    double max_ctx = (double)fa_cfg_int(c, "max_position_embeddings", 2048, 1, INT32_MAX);
+    double max_ctx = (double)fa_cfg_int(c, "max_position_embeddings", c->max_ctx ? c->max_ctx : 2048, 1, INT32_MAX);
     double ctx = src_num(&s, "original_max_position_embeddings", max_ctx);
     const fa_jnode *outer = fa_cfg_node(c, "original_max_position_embeddings");
     if (outer) /* transformers gives the config's own key priority */
         ctx = finite_num(c, "original_max_position_embeddings", outer, ctx);
+    if (c->original_ctx) ctx = (double)c->original_ctx;
     if (!(theta >= 1e-3 && theta < 1e30)) fa_cfg_fail(c, "\"rope_theta\" is %g, not a usable positive number", theta);
     if (!(ctx >= 1 && ctx <= INT32_MAX))
         fa_cfg_fail(c, "\"original_max_position_embeddings\" is %g, not between 1 and %d", ctx, INT32_MAX);
@@ -255,9 +259,9 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
     } else if (strcmp(type, "llama3") == 0) {
         scale_llama3(&s, inv, r->n_pair, ctx);
-    } else if (strcmp(type, "yarn") == 0) {
+    } else if (strcmp(type, "yarn") == 0 && !present(fa_jget(s.dict, "short_factor"))) {
         scale_yarn(&s, r, inv, theta, ctx, max_ctx);
-    } else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0) {
+    } else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0) {
         scale_longrope(&s, r, inv, ctx, max_ctx);
     } else if (strcmp(type, "dynamic") == 0) {
         r->dynamic = true;
@@ -268,4 +272,12 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         fa_cfg_fail(c, "rope type \"%s\" is not known (default, linear, dynamic, yarn, longrope, llama3, proportional)",
                     type);
     }
+}
+
+void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
+                         bool scaled) {
+    rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
+    share = src_num(&s, "partial_rotary_factor", fa_cfg_num(c, "partial_rotary_factor", share));
+    if (!(share > 0 && share <= 1)) fa_cfg_fail(c, "\"partial_rotary_factor\" is %g, not between 0 and 1", share);
+    fa_cfg_rope(c, r, layer_type, c->err.code ? head_dim : (int64_t)((double)head_dim * share), theta, scaled);
 }

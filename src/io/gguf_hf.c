@@ -25,6 +25,13 @@ static const arch_row archs[] = {
     {"gemma", "gemma", "GemmaForCausalLM", 10000, true, false, false},
     {"gemma2", "gemma2", "Gemma2ForCausalLM", 10000, true, true, false},
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1000000, true, true, false},
+    {"granite", "granite", "GraniteForCausalLM", 10000, false, false, true},
+    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
+    {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
+    {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
+    {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
+    {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
+    {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
@@ -47,17 +54,12 @@ static const rename_row whole[] = {
 
 /* behind "blk.<n>." */
 static const rename_row in_layer[] = {
-    {"attn_norm.", "input_layernorm."},
-    {"attn_q.", "self_attn.q_proj."},
-    {"attn_k.", "self_attn.k_proj."},
-    {"attn_v.", "self_attn.v_proj."},
-    {"attn_output.", "self_attn.o_proj."},
-    {"attn_q_norm.", "self_attn.q_norm."},
-    {"attn_k_norm.", "self_attn.k_norm."},
-    {"ffn_gate.", "mlp.gate_proj."},
-    {"ffn_up.", "mlp.up_proj."},
-    {"ffn_down.", "mlp.down_proj."},
-    {"ffn_norm.", "post_attention_layernorm."},
+    {"attn_norm.", "input_layernorm."},    {"attn_q.", "self_attn.q_proj."},
+    {"attn_qkv.", "self_attn.qkv_proj."},  {"attn_k.", "self_attn.k_proj."},
+    {"attn_v.", "self_attn.v_proj."},      {"attn_output.", "self_attn.o_proj."},
+    {"attn_q_norm.", "self_attn.q_norm."}, {"attn_k_norm.", "self_attn.k_norm."},
+    {"ffn_gate.", "mlp.gate_proj."},       {"ffn_up.", "mlp.up_proj."},
+    {"ffn_down.", "mlp.down_proj."},       {"ffn_norm.", "post_attention_layernorm."},
 };
 
 /* the same, for architectures with four norms; looked at first */
@@ -66,6 +68,9 @@ static const rename_row in_layer_four_norms[] = {
     {"ffn_norm.", "pre_feedforward_layernorm."},
     {"post_ffw_norm.", "post_feedforward_layernorm."},
 };
+
+/* Phi 3: gate and up are one tensor */
+static const rename_row in_layer_phi3[] = {{"ffn_up.", "mlp.gate_up_proj."}};
 
 /* Replaces the row's prefix of name; NULL rows end nothing: count says how many. */
 static bool apply(const rename_row *rows, size_t count, const char *name, const char *prefix, char *buf, size_t size) {
@@ -89,6 +94,7 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
+    if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
     return apply(ROWS(in_layer), name, prefix, buf, size);
 }
 
@@ -159,7 +165,7 @@ static void put_bool(const maker *m, const char *key, bool v) {
 }
 
 /* Metadata floats are f32: the shortest decimal that reads back as the same float ("1e-06", not 9.99999997e-07). */
-static void put_num(const maker *m, const char *key, double v) {
+static void put_value(const maker *m, double v) {
     char text[40];
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
@@ -168,7 +174,12 @@ static void put_num(const maker *m, const char *key, double v) {
     }
     for (char *p = text; *p; p++) /* a host may have set a locale that writes 0,5 */
         if (*p == ',') *p = '.';
-    fa_buf_printf(m->json, ",\"%s\":%s", key, text);
+    fa_buf_puts(m->json, text);
+}
+
+static void put_num(const maker *m, const char *key, double v) {
+    fa_buf_printf(m->json, ",\"%s\":", key);
+    put_value(m, v);
 }
 
 /* Writes a number under another name if the file has it. */
@@ -180,9 +191,52 @@ static int copy_number(const maker *m, const char *from, const char *to) {
     return rc;
 }
 
+/* Numbers that only change their names. Each belongs to a few families; the others do not read it. */
+static int copy_numbers(const maker *m) {
+    static const struct {
+        const char *from, *to;
+    } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_epsilon", "norm_epsilon"},
+                {"attention.clamp_kqv", "clip_qkv"},
+                {"attention.scale", "attention_multiplier"},
+                {"embedding_scale", "embedding_multiplier"},
+                {"residual_scale", "residual_multiplier"},
+                {"logit_scale", "logits_scaling"}};
+    int rc = FFAI_OK;
+    for (size_t i = 0; !rc && i < sizeof keys / sizeof *keys; i++) rc = copy_number(m, keys[i].from, keys[i].to);
+    return rc;
+}
+
 /* Is the string value of a key one of this text? */
 static bool text_is(const fa_gguf_value *v, const char *text) {
     return v && v->type == FA_GGUF_STR && v->n == strlen(text) && memcmp(v->data, text, v->n) == 0;
+}
+
+/* A list of factors from a tensor [n] of the file. */
+static int put_factors(const maker *m, const char *key, const char *tensor) {
+    const fa_ckpt_tensor *t = fa_ckpt_find(m->c, tensor);
+    if (!t || t->dtype != FA_F32 || t->n_dim != 1 || t->dim[0] > 65536)
+        return fa_fail(m->err, FFAI_EFORMAT, "%s: tensor %s is missing or is no list of F32 factors", m->file, tensor);
+    fa_buf_printf(m->json, ",\"%s\":[", key);
+    for (int64_t i = 0; i < t->dim[0]; i++) {
+        float v;
+        fa_to_f32(FA_F32, t->data + (size_t)i * sizeof v, 1, &v);
+        if (!isfinite(v)) return fa_fail(m->err, FFAI_EFORMAT, "%s: tensor %s is not finite", m->file, tensor);
+        if (i) fa_buf_puts(m->json, ",");
+        put_value(m, v);
+    }
+    fa_buf_puts(m->json, "]");
+    return FFAI_OK;
+}
+
+/* LongRoPE: two tensors of factors, and what cosines and sines are scaled with. */
+static int put_longrope(const maker *m, bool has_attn, double attn) {
+    fa_buf_puts(m->json, ",\"rope_scaling\":{\"rope_type\":\"longrope\"");
+    int rc = put_factors(m, "short_factor", "rope_factors_short.weight");
+    if (!rc) rc = put_factors(m, "long_factor", "rope_factors_long.weight");
+    if (!rc && has_attn) put_num(m, "attention_factor", attn);
+    fa_buf_puts(m->json, "}");
+    return rc ? rc : copy_number(m, "rope.scaling.original_context_length", "original_max_position_embeddings");
 }
 
 static int put_rope_scaling(const maker *m) {
@@ -194,6 +248,7 @@ static int put_rope_scaling(const maker *m) {
     if (!rc && !has_attn) rc = number(m, "rope.scaling.yarn_attn_factor", &has_attn, &attn);
     if (!rc) rc = number(m, "rope.scale_linear", &has_old, &old); /* files of 2023 */
     if (rc) return rc;
+    if (fa_ckpt_find(m->c, "rope_factors_long.weight")) return put_longrope(m, has_attn, attn);
     if (!type && !found && has_old) factor = old;
     bool yarn = text_is(type, "yarn"), linear = text_is(type, "linear") || (!type && (found || has_old));
     if (type && !yarn && !linear && !text_is(type, "none"))
@@ -306,7 +361,10 @@ static int put_vocab(const maker *m) {
 /* Everything that can be read off the list of tensors. */
 static void put_from_tensors(const maker *m) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
-    put_bool(m, "attention_bias", fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL);
+    bool bias = fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL;
+    put_bool(m, "attention_bias", bias);
+    put_bool(m, "use_bias", bias); /* Starcoder 2's key */
+    if (strcmp(m->arch, "internlm2") == 0) put_bool(m, "bias", bias);
     put_bool(m, "mlp_bias", fa_ckpt_find(m->c, "model.layers.0.mlp.gate_proj.bias") != NULL);
     if (m->row->pairs) put_bool(m, "ffai_rope_interleaved", true);
     if (fa_ckpt_find(m->c, "rope_freqs.weight")) put_bool(m, "ffai_rope_freqs", true);
@@ -320,6 +378,10 @@ static void put_model_type(const maker *m) {
     if (m->row && strcmp(m->arch, "llama") == 0 && !moe && meta(m, "attention.sliding_window")) {
         type = "mistral";
         class_name = "MistralForCausalLM";
+    }
+    if (m->row && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) {
+        type = "olmo3";
+        class_name = "Olmo3ForCausalLM";
     }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
@@ -350,14 +412,15 @@ static int put_known(const maker *m) {
     put_int(m, "head_dim", head_dim);
     put_int(m, "intermediate_size", ffn);
     put_int(m, "max_position_embeddings", ctx);
-    put_text(m, "hidden_act", m->row->gemma ? "gelu_pytorch_tanh" : "silu");
-    if ((rc = put_vocab(m)) != 0 || (rc = copy_number(m, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) != 0)
-        return rc;
+    bool gelu = m->row->gemma || strcmp(m->arch, "starcoder2") == 0;
+    put_text(m, "hidden_act", gelu ? "gelu_pytorch_tanh" : "silu");
+    if ((rc = put_vocab(m)) != 0 || (rc = copy_numbers(m)) != 0) return rc;
     if ((rc = put_rope(m, head_dim)) != 0) return rc;
     if (m->row->gemma)
         rc = put_gemma(m, n_layer, hidden, n_head, head_dim);
     else
         rc = copy_number(m, "attention.sliding_window", "sliding_window");
+    if (!rc && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) put_window_pattern(m, n_layer, 4);
     if (rc) return rc;
     put_from_tensors(m);
     return FFAI_OK;
