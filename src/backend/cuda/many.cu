@@ -62,9 +62,9 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     p.type = cu->be.exact ? FA_F32 : FA_BF16;
     p.M = r->in[0].dim[0], p.K = r->in[0].dim[1];
     p.x_work = p.norm || r->in[0].dtype != p.type;
-    p.y_work = p.n > 1 || post;
+    p.y_work = p.n > 1 || post || r->op == FA_OP_NORM_QKV;
     p.add = r->op == FA_OP_LINEAR_ADD && !post;
-    p.bias = p.n == 1;
+    p.bias = p.n == 1 && r->op != FA_OP_NORM_QKV;
     const size_t e = fa_dtype_size((fa_dtype)p.type), row = up((size_t)p.K * e, 16);
     p.ldx = p.x_work ? (int64_t)(row / e) : p.K;
     int64_t unpack = 0;

@@ -358,7 +358,7 @@ static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const
         if (!n) continue;
         add_launch(p, fmt[i], &a, same, col, n, false, end);
         for (int j = 0; j < n; j++) /* q and k, where pairs lie apart */
-            if (end == CU_END_ROTATE && r->p.qkv.rope_table && !r->p.qkv.interleaved && (n_lin == 1 || col[j] != at[2]))
+            if (end == CU_END_ROTATE && r->p.qkv.rope_table && !r->p.qkv.interleaved && col[j] != at[2])
                 p->run[p->n - 1].a.part[j].pairs = (int)r->p.qkv.n_pair;
     }
     if (end == CU_END_HEADS) p->work = (int64_t)a.M * a.ld * 4;
