@@ -1,6 +1,6 @@
 /* Linear records with few input rows: the float formats of stream.cuh's kernel, and the host side of all formats: which
  * kernel, how many blocks, what lies where in shared memory. */
-#include "backend/cuda/stream.cuh"
+#include "backend/cuda/moe_few.cuh"
 
 #include <limits.h>
 
@@ -151,6 +151,11 @@ static const cu_stream_fmt *find(const fa_weight *w) {
     }
 }
 
+const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w) {
+    const cu_stream_fmt *f = find(w);
+    return f && !f->moe[0] ? cu_stream_find_codes(w) : f;
+}
+
 /* ---- a record as launches ---- */
 
 enum {
@@ -183,13 +188,18 @@ static int rec_linears(const fa_rec *r, const fa_linear *lin[CU_PARTS]) {
     }
 }
 
+cu_mat cu_mat_of(const fa_weight *w) {
+    cu_mat m;
+    m.codes = w->codes, m.scales = w->scales, m.biases = w->biases;
+    m.row_bytes = (int64_t)w->row_bytes, m.scale_row_bytes = (int64_t)w->scale_row_bytes;
+    m.rows = (int)w->rows, m.cols = (int)w->cols;
+    m.bits = w->bits, m.group = w->group, m.scale_dtype = w->scale_dtype, m.fmt = w->fmt;
+    return m;
+}
+
 static cu_part part_of(const fa_linear *lin, int tile, int col) {
-    const fa_weight *w = &lin->w;
     cu_part p;
-    p.w.codes = w->codes, p.w.scales = w->scales, p.w.biases = w->biases;
-    p.w.row_bytes = (int64_t)w->row_bytes, p.w.scale_row_bytes = (int64_t)w->scale_row_bytes;
-    p.w.rows = (int)w->rows, p.w.cols = (int)w->cols;
-    p.w.bits = w->bits, p.w.group = w->group, p.w.scale_dtype = w->scale_dtype, p.w.fmt = w->fmt;
+    p.w = cu_mat_of(&lin->w);
     p.bias = lin->bias;
     p.tile = tile;
     p.col = col;
