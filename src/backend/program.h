@@ -203,8 +203,8 @@ typedef enum fa_op {
 /* Parameters by operation. Pointers lead to model-owned or arena memory. */
 typedef struct fa_qkv_param {
     const fa_norm *norm; /* before the projections */
-    const fa_linear *q, *k, *v;
-    const fa_norm *q_norm, *k_norm; /* per head, or NULL */
+    const fa_linear *q, *k, *v;              /* k, v NULL: nothing goes to the cache */
+    const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or NULL */
     const fa_kv *kv;
     const float *rope_table; /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;
