@@ -32,6 +32,7 @@ bool fa_cfg_has(const fa_cfg *c, const char *key);       /* null counts: transfo
 /* Values outside [min, max] are an error that names the key. */
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise); /* of a norm: between 0 and 1 */
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
