@@ -127,6 +127,9 @@ typedef struct ffai_model_info {
     bool tied; /* the head is the embedding matrix */
     const char
         *ignored; /* comma-separated keys of generation_config.json that ask for what ffai does not do, mostly "" */
+    const char
+        *extra; /* tensors among the text model's that its family does not know: a sign of another variant, mostly
+                   "" */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */

@@ -28,6 +28,7 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     ffai_model_info in;
     char size[16];
     ffai_model_get_info(*m, &in);
+    if (*in.extra) term_note("%s: tensors that %s does not know: %s", in.path, in.family, in.extra);
     term_detail("%s: %s, %s, %s", in.path, in.family, in.format, out_bytes(size, (double)in.weight_bytes));
     return 0;
 }

@@ -144,7 +144,8 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     if (!rc) m->family->bind(&b, m->cfg, m->w);
     if (!rc) rc = fa_binder_finish(&b, err);
     if (!rc) {
-        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i];
+        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & 3;
+        m->extra = fa_binder_extra(&b, &m->mem);
         m->n_param = b.n_param;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
@@ -247,7 +248,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .arch = "",
                                   .format = "",
                                   .container = "",
-                                  .ignored = ""};
+                                  .ignored = "",
+                                  .extra = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -270,7 +272,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
                               .tied = m->dims.tied,
-                              .ignored = m->ignored ? m->ignored : ""};
+                              .ignored = m->ignored ? m->ignored : "",
+                              .extra = m->extra ? m->extra : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

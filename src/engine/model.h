@@ -49,6 +49,7 @@ struct ffai_model {
     int n_eos;
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
     const char *ignored;    /* see ffai_model_info; NULL: nothing */
+    const char *extra;      /* the same: tensors that the family does not know */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;

@@ -69,7 +69,7 @@ static int model_hash(const ffai_model *m, uint64_t *out) {
     for (int64_t i = 0; i < m->dims.n_layer; i++) {
         h[1] = (uint64_t)m->spec[i].n_head;
         h[2] = (uint64_t)m->spec[i].head_dim;
-        h[3] = (uint64_t)m->spec[i].window;
+        h[3] = (uint64_t)m->spec[i].window | (uint64_t)m->spec[i].shared << 32;
         h[0] = fa_hash(h, sizeof h);
     }
     for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) {
@@ -185,12 +185,12 @@ static void stage_pages(stream *s, fa_device *d, const plane *p, uint8_t *stage,
 static void move_device_cache(stream *s, const fa_kv_cache *c, int slot, const head *h) {
     int32_t n_page = (int32_t)((h->n_kept + FA_PAGE - 1) / FA_PAGE);
     size_t most = 0;
-    for (int i = 0; i < c->n_layer; i++) most = c->layer[i].page_bytes > most ? c->layer[i].page_bytes : most;
+    for (int i = 0; i < c->n_own; i++) most = c->own[i]->page_bytes > most ? c->own[i]->page_bytes : most;
     uint8_t *stage = (uint8_t *)fa_calloc((size_t)n_page, most);
     int32_t *number = FA_NEWN(int32_t, (size_t)n_page);
     if (!stage || !number) s->error = ENOMEM;
-    for (int i = 0; i < 2 * c->n_layer && !s->error; i++) {
-        const fa_kv *l = &c->layer[i / 2];
+    for (int i = 0; i < 2 * c->n_own && !s->error; i++) {
+        const fa_kv *l = c->own[i / 2];
         plane there = {l, i % 2 ? l->v : l->k, c->group[l->group].table + (int64_t)slot * c->page_stride};
         plane here = {l, stage, number};
         for (int32_t p = 0; p < n_page; p++) number[p] = there.table[p] < 0 ? -1 : p;
@@ -207,8 +207,8 @@ static void move_cache(stream *s, const fa_kv_cache *c, int slot, const head *h)
         move_device_cache(s, c, slot, h);
         return;
     }
-    for (int i = 0; i < c->n_layer; i++) {
-        const fa_kv *l = &c->layer[i];
+    for (int i = 0; i < c->n_own; i++) {
+        const fa_kv *l = c->own[i];
         const int32_t *table = c->group[l->group].table + (int64_t)slot * c->page_stride;
         move_plane(s, &(plane){l, l->k, table}, h);
         move_plane(s, &(plane){l, l->v, table}, h);
@@ -219,8 +219,8 @@ static void move_cache(stream *s, const fa_kv_cache *c, int slot, const head *h)
 static int64_t payload_bytes(const ffai_engine *e, const head *h) {
     const fa_kv_cache *c = e->kv;
     int64_t sum = 4 * (h->n_tok + (h->lens ? h->n_kept : 0));
-    for (int i = 0; i < c->n_layer; i++) {
-        const fa_kv *l = &c->layer[i];
+    for (int i = 0; i < c->n_own; i++) {
+        const fa_kv *l = c->own[i];
         int64_t rows = h->n_kept - h->first[l->group], bytes;
         if (__builtin_mul_overflow(rows, 2 * l->n_head * l->head_dim * (int64_t)fa_dtype_size(l->dtype), &bytes) ||
             __builtin_add_overflow(sum, bytes, &sum))

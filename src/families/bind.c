@@ -19,6 +19,8 @@ static const struct {
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 
+enum { IGNORED = 4 /* in fa_binder.used */ };
+
 /* ---- names ---- */
 
 /* A family name, or one of its other names where `ours` occurs in it: try 0 is the name itself. NULL: no more. */
@@ -65,8 +67,7 @@ void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *na
 }
 
 /* Gathers names that differ in their layer number only, and in it by one. */
-static void add_missing(fa_binder *b, const char *name) {
-    fa_names *l = &b->missing;
+static void add_name(fa_names *l, const char *name) {
     l->total++;
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
@@ -94,7 +95,7 @@ static void add_missing(fa_binder *b, const char *name) {
     if (l->item[l->n].name) l->n++;
 }
 
-static void print_missing(const fa_names *l, fa_buf *out) {
+static void print_names(const fa_names *l, fa_buf *out) {
     for (size_t i = 0; i < l->n; i++) {
         const char *name = l->item[i].name;
         size_t digits = strcspn(name, "0123456789");
@@ -107,6 +108,12 @@ static void print_missing(const fa_names *l, fa_buf *out) {
         fa_buf_printf(out, "%.*s{%.*s-%lld}%s", (int)digits, name, (int)number, name + digits,
                       (long long)l->item[i].last, name + digits + number);
     }
+}
+
+static void free_names(fa_names *l) {
+    for (size_t i = 0; i < l->n; i++) fa_free(l->item[i].name);
+    fa_free(l->item);
+    *l = (fa_names){0};
 }
 
 /* ---- life ---- */
@@ -136,11 +143,42 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 
 void fa_binder_close(fa_binder *b) {
     fa_free(b->used);
-    for (size_t i = 0; i < b->missing.n; i++) fa_free(b->missing.item[i].name);
-    fa_free(b->missing.item);
+    free_names(&b->missing);
+    free_names(&b->extra);
     fa_buf_free(&b->wrong);
-    b->missing = (fa_names){0};
     b->used = NULL;
+}
+
+/* Buffers of old implementations, and statistics of quantizers, that no family needs. */
+static bool harmless(const char *name) {
+    static const char *const ends[] = {"rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".k_scale", ".v_scale",
+                                       ".input_scale",        "_scale_2"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t m = strlen(ends[i]);
+        if (n >= m && strcmp(name + n - m, ends[i]) == 0) return true;
+    }
+    return false;
+}
+
+/* What lies where the text model's tensors do. */
+static void find_extra(fa_binder *b) {
+    char layers[FA_REAL_MAX];
+    prefixed(b, layers, "model.layers.", "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool of_text = strncmp(name, layers, strlen(layers)) == 0 || strncmp(name, "blk.", 4) == 0;
+        if (!b->used[i] && of_text && !harmless(name)) add_name(&b->extra, name);
+    }
+}
+
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
+    if (!b->extra.total) return NULL;
+    fa_buf list = {0};
+    print_names(&b->extra, &list);
+    const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
+    fa_buf_free(&list);
+    return text;
 }
 
 int fa_binder_finish(fa_binder *b, fa_error *err) {
@@ -149,14 +187,18 @@ int fa_binder_finish(fa_binder *b, fa_error *err) {
         return b->err.code;
     }
     const char *path = fa_ckpt_path(b->ckpt), *wrong = b->wrong.data ? b->wrong.data : "";
+    find_extra(b);
     if (!b->missing.total && !b->n_wrong) return 0;
     if (!b->missing.total) return fa_fail(err, FFAI_EFORMAT, "%s", wrong);
-    fa_buf list = {0};
-    print_missing(&b->missing, &list);
+    fa_buf list = {0}, extra = {0};
+    print_names(&b->missing, &list);
+    print_names(&b->extra, &extra);
     int n = b->missing.total;
-    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s", path, n, n > 1 ? "s are" : " is",
-                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong);
+    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s%s%s", path, n, n > 1 ? "s are" : " is",
+                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong, b->extra.n ? "; not known: " : "",
+                     extra.data ? extra.data : "");
     fa_buf_free(&list);
+    fa_buf_free(&extra);
     return rc;
 }
 
@@ -187,7 +229,7 @@ void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) 
 
 void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
     size_t i = (size_t)(t - fa_ckpt_at(b->ckpt, 0));
-    if (b->used[i]) return;
+    if (b->used[i] & ~IGNORED) return;
     b->used[i] = how;
     b->bytes += (int64_t)t->bytes;
 }
@@ -195,7 +237,7 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
 static void missing(fa_binder *b, const char *name, const char *suffix) {
     char real[FA_REAL_MAX];
     prefixed(b, real, name, suffix);
-    add_missing(b, real);
+    add_name(&b->missing, real);
 }
 
 /* ---- matrices ---- */
@@ -463,10 +505,40 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
     return NULL;
 }
 
+void fa_bind_ignore(fa_binder *b, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    char real[FA_REAL_MAX];
+    prefixed(b, real, name, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++)
+        if (strncmp(fa_ckpt_at(b->ckpt, i)->name, real, strlen(real)) == 0 && !b->used[i]) b->used[i] = IGNORED;
+}
+
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    float v = mean;
+    if (b->err.code) return v;
+    if (b->synth) {
+        fa_synth_fill(&v, 1, mean, 0.1f, fa_bind_synth_seed(b));
+        fa_bind_synth_vector(b, 1, mean, name, "");
+        return v;
+    }
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
+    if (!t) {
+        missing(b, name, "");
+    } else if (check_vector(b, t, 0, 1)) {
+        fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
+        if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
+        fa_bind_used(b, t, 1);
+    }
+    return v;
+}
+
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
 }
+
+bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }
 
 bool fa_bind_headless(fa_binder *b) {
     const char *arch = fa_jstr(fa_jfirst(fa_jget(fa_ckpt_config(b->ckpt), "architectures")), NULL);

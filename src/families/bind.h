@@ -59,7 +59,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
-    fa_names missing;
+    fa_names missing, extra;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -80,8 +80,11 @@ struct fa_binder {
 };
 
 int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err);
-/* Reports what failed, is missing or has another shape: all of it at once. */
+/* Reports what failed, is missing or has another shape: all of it at once, with what the text model has but its family
+ * does not use; that alone is no failure (fa_binder_extra). */
 int fa_binder_finish(fa_binder *b, fa_error *err);
+/* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
@@ -111,6 +114,7 @@ bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
+uint64_t fa_bind_synth_seed(const fa_binder *b); /* of the next random vector */
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
 /* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
 const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);

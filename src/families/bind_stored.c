@@ -77,8 +77,9 @@ static bool stored_mlx(fa_binder *b, fa_weight *w, const fa_source *s, int64_t n
     const fa_ckpt_tensor *t = s->t, *scales = s->scales;
     char path[FA_REAL_MAX], d[128], ds[128];
     fa_bind_real_name(b, path, name, "");
-    const fa_jnode *own = fa_jget(b->quant, path), *mode_node = fa_jget(own, "mode");
-    if (!mode_node) mode_node = fa_jget(b->quant, "mode");
+    /* a module's own entry without a mode is affine, whatever the others are (mlx's MXFP4-Q8) */
+    const fa_jnode *own = fa_jget(b->quant, path);
+    const fa_jnode *mode_node = fa_jget(fa_jtype_of(own) == FA_JOBJ ? own : b->quant, "mode");
     const char *mode = fa_jstr(mode_node, NULL);
     if (mode_node && !mode && fa_jtype_of(mode_node) != FA_JNULL) mode = "(no string)";
     if (!mode) mode = s->biases ? "affine" : "mxfp4";
@@ -167,7 +168,9 @@ static bool stored_plain(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, in
         fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s is recognised but not computed", t->type_name);
         return false;
     }
-    if (straight && turned && b->turned) straight = false;
+    size_t len = strlen(t->name);
+    bool bare = len < 7 || strcmp(t->name + len - 7, ".weight") != 0; /* mlx and GGUF never store transposed stacks */
+    if (straight && turned && b->turned && bare) straight = false;
     if (!straight && turned && t->fmt <= FA_FMT_BF16) return stored_transposed(b, w, s, n, rows);
     if (!straight) return wrong_shape(b, t, n, rows, w->cols);
     w->fmt = (uint8_t)t->fmt;

@@ -29,6 +29,8 @@ const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key) {
     return n ? n : present(fa_jget(c->root, key));
 }
 
+bool fa_cfg_has(const fa_cfg *c, const char *key) { return fa_jget(c->text, key) || fa_jget(c->root, key); }
+
 static bool is_number(const fa_jnode *n) { return fa_jtype_of(n) == FA_JINT || fa_jtype_of(n) == FA_JNUM; }
 
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max) {
@@ -206,6 +208,7 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     }
     const fa_jnode *old = scaled ? fa_cfg_node(c, "rope_scaling") : NULL;
     if (old) return old;
+    if (!p && scaled) return c->rope_default;
     return scaled || !layer_type ? p : NULL;
 }
 

@@ -19,14 +19,16 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
-    int64_t max_ctx;      /* max_position_embeddings when absent; 0: 2048 */
-    int64_t original_ctx; /* > 0: stands for original_max_position_embeddings wherever that is said */
-    fa_error err;         /* sticky */
+    const fa_jnode *rope_default; /* a family's own, where the config describes none; or NULL */
+    int64_t max_ctx;              /* max_position_embeddings when absent; 0: 2048 */
+    int64_t original_ctx;         /* > 0: stands for original_max_position_embeddings wherever that is said */
+    fa_error err;                 /* sticky */
 } fa_cfg;
 
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
+bool fa_cfg_has(const fa_cfg *c, const char *key);       /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
@@ -56,7 +58,8 @@ typedef struct fa_rename {
 /* Rows from, from + step, ... of the `total` rows that a checkpoint has under one name (fused projections). */
 typedef struct fa_part {
     int64_t from, step, total;
-    bool turned; /* a stack of floats that is square is stored transposed; others tell by their shape */
+    bool turned; /* a stack of floats that is square, and has no ".weight" in its name, is stored transposed; others
+                    tell by their shape */
 } fa_part;
 
 /* Names are printf formats without ".weight", spelled as in the text-only checkpoint
@@ -84,8 +87,14 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* Tensors with this beginning are known and not needed: no word about them. */
+void fa_bind_ignore(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A vector of one value that forward needs itself, wherever the weights lie. */
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Are weights made up, in want of a checkpoint? */
+bool fa_bind_random(const fa_binder *b);
 /* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
  * loader too: the model embeds, but does not generate. For families that lack an untied lm_head. */
 bool fa_bind_headless(fa_binder *b);

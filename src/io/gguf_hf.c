@@ -25,6 +25,10 @@ static const arch_row archs[] = {
     {"gemma", "gemma", "GemmaForCausalLM", 10000, true, false, false},
     {"gemma2", "gemma2", "Gemma2ForCausalLM", 10000, true, true, false},
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1000000, true, true, false},
+    {"granite", "granite", "GraniteForCausalLM", 10000, false, false, true},
+    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
+    {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
+    {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
     {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
     {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
     {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
@@ -187,6 +191,22 @@ static int copy_number(const maker *m, const char *from, const char *to) {
     return rc;
 }
 
+/* Numbers that only change their names. Each belongs to a few families; the others do not read it. */
+static int copy_numbers(const maker *m) {
+    static const struct {
+        const char *from, *to;
+    } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_epsilon", "norm_epsilon"},
+                {"attention.clamp_kqv", "clip_qkv"},
+                {"attention.scale", "attention_multiplier"},
+                {"embedding_scale", "embedding_multiplier"},
+                {"residual_scale", "residual_multiplier"},
+                {"logit_scale", "logits_scaling"}};
+    int rc = FFAI_OK;
+    for (size_t i = 0; !rc && i < sizeof keys / sizeof *keys; i++) rc = copy_number(m, keys[i].from, keys[i].to);
+    return rc;
+}
+
 /* Is the string value of a key one of this text? */
 static bool text_is(const fa_gguf_value *v, const char *text) {
     return v && v->type == FA_GGUF_STR && v->n == strlen(text) && memcmp(v->data, text, v->n) == 0;
@@ -341,9 +361,10 @@ static int put_vocab(const maker *m) {
 /* Everything that can be read off the list of tensors. */
 static void put_from_tensors(const maker *m) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
-    put_bool(m, "attention_bias", fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL);
-    if (strcmp(m->arch, "internlm2") == 0)
-        put_bool(m, "bias", fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL);
+    bool bias = fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL;
+    put_bool(m, "attention_bias", bias);
+    put_bool(m, "use_bias", bias); /* Starcoder 2's key */
+    if (strcmp(m->arch, "internlm2") == 0) put_bool(m, "bias", bias);
     put_bool(m, "mlp_bias", fa_ckpt_find(m->c, "model.layers.0.mlp.gate_proj.bias") != NULL);
     if (m->row->pairs) put_bool(m, "ffai_rope_interleaved", true);
     if (fa_ckpt_find(m->c, "rope_freqs.weight")) put_bool(m, "ffai_rope_freqs", true);
@@ -391,9 +412,9 @@ static int put_known(const maker *m) {
     put_int(m, "head_dim", head_dim);
     put_int(m, "intermediate_size", ffn);
     put_int(m, "max_position_embeddings", ctx);
-    put_text(m, "hidden_act", m->row->gemma ? "gelu_pytorch_tanh" : "silu");
-    if ((rc = put_vocab(m)) != 0 || (rc = copy_number(m, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) != 0)
-        return rc;
+    bool gelu = m->row->gemma || strcmp(m->arch, "starcoder2") == 0;
+    put_text(m, "hidden_act", gelu ? "gelu_pytorch_tanh" : "silu");
+    if ((rc = put_vocab(m)) != 0 || (rc = copy_numbers(m)) != 0) return rc;
     if ((rc = put_rope(m, head_dim)) != 0) return rc;
     if (m->row->gemma)
         rc = put_gemma(m, n_layer, hidden, n_head, head_dim);

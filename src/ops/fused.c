@@ -15,8 +15,8 @@ static bool fuses_norm(const fa_norm *n) { return n && !n->center; }
 static bool fuses_head_norm(const fa_norm *n, int64_t head_dim) { return !n || (fuses_norm(n) && n->dim == head_dim); }
 
 static bool fuses_qkv(const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
-    return fuses_norm(norm) && w->k.w.rows && !w->v_norm && w->clip == 0 && fuses_head_norm(w->q_norm, kv->head_dim) &&
-           fuses_head_norm(w->k_norm, kv->head_dim);
+    return fuses_norm(norm) && w->k.w.rows && w->v.w.rows && !w->v_norm && w->clip == 0 &&
+           fuses_head_norm(w->q_norm, kv->head_dim) && fuses_head_norm(w->k_norm, kv->head_dim);
 }
 
 /* In place: the norm of each head, or of the whole width. */
@@ -41,7 +41,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         bool own = w->k.w.rows > 0;
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, k = {0}, v = {0};
         if (own) k = fa_linear_op(cx, n, &w->k);
-        if (own) v = fa_linear_op(cx, n, &w->v);
+        if (own) v = w->v.w.rows ? fa_linear_op(cx, n, &w->v) : fa_cols(cx, k, 0, w->k.w.rows);
         fa_rec r = {.in = {n}, .out = q};
         r.p.linear = &w->q;
         r.flops = linear_flops(h, &w->q);

@@ -1,8 +1,7 @@
 /* Linear records with many input rows (src/backend/cuda/many.cu, gemm.cu) against the CPU: formats, odd sizes, panels,
- * biases, norms; and the measured rates. */
+ * biases, norms. */
 #include "cuda/harness.h"
 
-#include <stdio.h>
 
 typedef struct linear_case {
     harness *h;
@@ -191,23 +190,8 @@ static void test_repeats(void **state) {
     hn_close(h);
 }
 
-static void test_rates(void **state) {
-    fa_error err = {0};
-    fa_device_rates r = {0};
-    (void)state;
-    harness *h = hn_open(&(hn_opts){.exact = true});
-    fa_device *d = hn_device(h);
-    if (d->rates(d, &r, &err)) fail_msg("%s", err.msg);
-    assert_true(r.read_bytes_s > 0 && r.bf16_ops_s > 0 && r.f32_ops_s > 0);
-    if (!hn_emulated())
-        printf("read %.0f GB/s, bf16 %.0f, f32 %.1f Top/s\n", r.read_bytes_s * 1e-9, r.bf16_ops_s * 1e-12,
-               r.f32_ops_s * 1e-12);
-    hn_close(h);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast),
-                                       cmocka_unit_test(test_between), cmocka_unit_test(test_repeats),
-                                       cmocka_unit_test(test_rates)};
+                                       cmocka_unit_test(test_between), cmocka_unit_test(test_repeats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

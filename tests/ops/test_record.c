@@ -178,7 +178,7 @@ static void test_tree(void **state) {
     (void)state;
     static tree_case c;
     fa_error err;
-    const fa_kv_spec spec = {KV_HEADS, HEAD, 0, NULL};
+    const fa_kv_spec spec = {KV_HEADS, HEAD, 0, NULL, 0};
     const fa_kv_opts o = {.n_slot = 1, .n_ctx = 128, .n_chunk = 128, .dtype = FA_F32};
     for (size_t i = 0; i < sizeof c.q / sizeof *c.q; i++) c.q[i] = (float)(fa_rng_at(1, i) >> 40) * 0x1p-23f - 1;
     for (size_t i = 0; i < sizeof c.k / sizeof *c.k; i++) c.k[i] = (float)(fa_rng_at(2, i) >> 40) * 0x1p-23f - 1;
@@ -233,7 +233,7 @@ static void test_pages(void **state) {
     (void)state;
     fa_error err;
     fa_kv_cache *c;
-    const fa_kv_spec spec[3] = {{2, 32, 0, NULL}, {2, 32, 100, NULL}, {1, 64, 100, NULL}};
+    const fa_kv_spec spec[3] = {{2, 32, 0, NULL, 0}, {2, 32, 100, NULL, 0}, {1, 64, 100, NULL, 0}};
     const fa_kv_opts o = {.n_slot = 2, .n_ctx = 1000, .n_chunk = 50, .dtype = FA_F16};
     int64_t bytes, per_token;
     assert_int_equal(fa_kv_size(spec, 3, &o, &bytes, &per_token, &err), 0);

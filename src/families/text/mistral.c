@@ -17,8 +17,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act_key = "hidden_act",
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
-    bool absent = !fa_jget(r->text, "sliding_window") && !fa_jget(r->root, "sliding_window"); /* null is not absent */
-    int64_t window = fa_cfg_int(r, "sliding_window", absent ? 4096 : 0, 0, INT32_MAX);
+    int64_t window = fa_cfg_int(r, "sliding_window", fa_cfg_has(r, "sliding_window") ? 0 : 4096, 0, INT32_MAX);
     for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
