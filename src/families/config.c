@@ -69,14 +69,18 @@ const char *fa_cfg_type(fa_cfg *c) {
     return s ? s : "";
 }
 
+bool fa_cfg_within(fa_cfg *c, const char *type) {
+    const char *s = fa_jstr(fa_jget(c->root, "model_type"), NULL);
+    return c->text && s && strcmp(s, type) == 0;
+}
+
 bool fa_cfg_tied(fa_cfg *c, bool otherwise) {
     static const char *const by_default[] = {"mistral3", "paligemma", "gemma3"}; /* their classes say true */
     bool tied = fa_cfg_bool(c, "tie_word_embeddings", otherwise);
-    const char *type = fa_jstr(fa_jget(c->root, "model_type"), NULL);
     const fa_jnode *outer = present(fa_jget(c->root, "tie_word_embeddings"));
     if (!c->text || tied) return tied;
-    for (size_t i = 0; type && !outer && i < sizeof by_default / sizeof by_default[0]; i++)
-        if (strcmp(type, by_default[i]) == 0) return true;
+    for (size_t i = 0; !outer && i < sizeof by_default / sizeof by_default[0]; i++)
+        if (fa_cfg_within(c, by_default[i])) return true;
     return fa_jbool(outer, false);
 }
 

@@ -35,6 +35,8 @@ const char *fa_cfg_type(fa_cfg *c);
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
+/* Is the whole checkpoint a wrapper of this type? */
+bool fa_cfg_within(fa_cfg *c, const char *type);
 /* tie_word_embeddings; a wrapper's counts as well as its text_config's. */
 bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
