@@ -16,6 +16,8 @@ static const struct {
                 {"language_model.model.", "language_model."},
                 {"model.language_model.", ""},
                 {"model.text_model.", ""},
+                {"language_model.", "language_model."},
+                {"text_model.", ""},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 
