@@ -129,6 +129,9 @@ void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t
  * slot that shares most with it, if that is a good part of either; else the oldest. fresh: reuse nothing. -1: no slot
  * is free. */
 int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int64_t *reused);
+/* Were the keys in the slot rotated with LongRoPE's other factors than a sequence of length len needs? Keys of
+ * dynamically scaled rotation never are: transformers leaves them as they were made. */
+bool fa_slot_outgrown(const ffai_engine *e, int slot, int32_t len);
 /* The free slot that is emptiest or was not used for longest; -1: none is free. */
 int fa_slot_oldest(const ffai_engine *e);
 /* The free slot that holds the first tokens of ids [n], and nothing else, the most of them; -1: there is none. */

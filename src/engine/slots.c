@@ -44,6 +44,17 @@ static bool same_rotation(const ffai_engine *e, int32_t a, int32_t b) {
     return true;
 }
 
+bool fa_slot_outgrown(const ffai_engine *e, int slot, int32_t len) {
+    int32_t n = e->kv->len[slot];
+    if (!e->kept_len || !n) return false;
+    int32_t was = e->kept_len[(int64_t)slot * e->n_ctx + n - 1]; /* the others agree with the last one */
+    for (int64_t i = 0; i < e->m->dims.n_layer; i++) {
+        const fa_rope *r = e->m->spec[i].rope;
+        if (r && r->inv_freq_long && (was > r->original_ctx) != (len > r->original_ctx)) return true;
+    }
+    return false;
+}
+
 /* Leading tokens of ids [n] that the slot holds. */
 static int32_t common(const ffai_engine *e, int slot, const int32_t *ids, int64_t n) {
     const int32_t *kept = e->kept + (int64_t)slot * e->n_ctx;
