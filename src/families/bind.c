@@ -66,7 +66,7 @@ const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *s
 
 /* The name under which the checkpoint has the tensor; without one, the family's own. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix) {
-    static const char *const kinds[] = {".weight", ".bias", "", "_blocks"};
+    static const char *const kinds[] = {".weight", ".bias", "", "_blocks", ".qweight", ".weight_packed"};
     char other[FA_NAME_MAX], probe[FA_REAL_MAX];
     const char *n;
     for (int i = 0; !b->synth && (n = other_name(b, name, i, other)); i++)
@@ -609,7 +609,8 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
-    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
+    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
+           fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }
 
 bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }

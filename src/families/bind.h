@@ -1,7 +1,7 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
- * by the loader. Three steps per matrix: what is stored (bind_stored.c: formats and layouts of checkpoints, as a view
- * of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and which part of it is
- * wanted (bind.c: rows of fused projections, experts of a stack). */
+ * by the loader. Three steps per matrix: what is stored (bind_stored.c, bind_import.c: formats and layouts of
+ * checkpoints, as a view of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and
+ * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -33,7 +33,8 @@ typedef struct fa_placer {
     size_t n_copy, cap_copy, n_job, cap_job;
 } fa_placer;
 
-/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them. */
+/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them.
+ */
 typedef struct fa_target {
     const char *name;   /* of the family, without ".weight" */
     uint32_t id;        /* fa_weight.id */
@@ -65,7 +66,8 @@ void fa_name_list_free(fa_names *l);
 /* Tensors behind a matrix. */
 typedef struct fa_source {
     const fa_ckpt_tensor *t, *scales, *biases;
-    bool made; /* the planes were made in fa_bind_host memory: no tensor holds them as they are */
+    /* codes; scales and biases: they were made in fa_bind_host memory, no tensor holds them as they are */
+    bool made, made_scales;
 } fa_source;
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
@@ -134,6 +136,9 @@ bool fa_bind_dry(const fa_binder *b);
  * False: absent (nothing is reported) or wrong (reported; src->t is set). */
 bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
                     const char *name);
+/* Matrices of other quantizers (bind_import.c). Is one stored under this name? Then its tensors are in s. */
+bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name);
+bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name);
 /* Moves w, whole, to where it is to lie. */
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
