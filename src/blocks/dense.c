@@ -16,8 +16,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
-    c->eps = fa_cfg_num(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
-    if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
+    c->eps = fa_cfg_eps(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
     c->act = fa_cfg_act(r, d->act_key, d->act);
     c->tied = fa_cfg_tied(r, d->tied);
     c->embed_scale = c->residual_scale = c->logit_scale = 1;

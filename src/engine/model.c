@@ -137,6 +137,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     shapes.base = shapes.vectors = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN;
     shapes.dry = true;
     b.private_copy = private_copy;
+    b.targets = &m->targets;
     if (m->synthetic) {
         b.synth = &m->synth;
         b.placer = &shapes;

@@ -58,6 +58,12 @@ double fa_cfg_num(fa_cfg *c, const char *key, double otherwise) {
     return finite_num(c, key, fa_cfg_node(c, key), otherwise);
 }
 
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise) {
+    double v = fa_cfg_num(c, key, otherwise);
+    if (v < 0 || v > 1) fa_cfg_fail(c, "\"%s\" is %g, not between 0 and 1", key, v);
+    return v;
+}
+
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
     const fa_jnode *n = fa_cfg_node(c, key);
     if (n && fa_jtype_of(n) != FA_JBOOL) fa_cfg_fail(c, "\"%s\" is not true or false", key);

@@ -34,6 +34,7 @@ bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers 
 const char *fa_cfg_type(fa_cfg *c);
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise); /* of a norm: between 0 and 1 */
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
 /* Is the whole checkpoint a wrapper of this type? */
 bool fa_cfg_within(fa_cfg *c, const char *type);
