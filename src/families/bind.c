@@ -461,6 +461,14 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
         missing(b, name, "_bias");
 }
 
+void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
+    const fa_experts *e = &m->up;
+    b->n_expert = e->n;
+    b->n_expert_used = n_used;
+    b->expert_dim = e->n ? e->w[0].rows : 0;
+    if (e->n) b->n_idle += (e->n - n_used) * e->w[0].rows * e->w[0].cols * (m->gate.n ? 3 : 2);
+}
+
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after) {
     experts_alloc(b, out, n, rows, cols);

@@ -63,8 +63,10 @@ struct fa_binder {
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
-    int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
-    int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
+    int64_t n_idle;                              /* parameters of experts beyond those that a token chooses */
+    int64_t n_expert, n_expert_used, expert_dim; /* of the last mixture */
+    int64_t fmt_bytes[FA_FMT_COUNT];             /* by format */
+    int64_t format_bytes;                        /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
     bool headless;         /* a base model without lm_head */
     bool private_copy;     /* copy matrices out of the mapping and drop its pages */

@@ -28,7 +28,7 @@ typedef struct fa_cfg {
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
-bool fa_cfg_has(const fa_cfg *c, const char *key);       /* null counts: transformers has defaults for absent keys only */
+bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
@@ -84,6 +84,8 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
+void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
