@@ -34,12 +34,14 @@ typedef struct fa_placer {
 } fa_placer;
 
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
+typedef struct fa_name {
+    char *name; /* the first of them */
+    int n;
+    int64_t last; /* the last layer number; -1: the name has none */
+} fa_name;
+
 typedef struct fa_names {
-    struct {
-        char *name; /* the first of them */
-        int n;
-        int64_t last; /* the last layer number; -1: the name has none */
-    } * item;
+    fa_name *item;
     size_t n, cap;
     int total;
 } fa_names;
