@@ -60,18 +60,6 @@ struct fmt_bf16 {
     }
 };
 
-/* v = hi + lo in bf16, as two products: f16 has no bit that is lost (11 = 8 + 3), f32 keeps 16 of 24. */
-template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, const uint16_t *xh, float acc[2][4]) {
-    uint32_t hi[4], lo[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        hi[i] = cu_to_bf16x2(v[2 * i], v[2 * i + 1]);
-        lo[i] = cu_to_bf16x2(v[2 * i] - cu_bf16_lo(hi[i]), v[2 * i + 1] - cu_bf16_hi(hi[i]));
-    }
-    cu_mma8<HI>(make_uint4(hi[0], hi[1], hi[2], hi[3]), x, xh, acc[0]);
-    cu_mma8<HI>(make_uint4(lo[0], lo[1], lo[2], lo[3]), x, xh, acc[1]);
-}
-
 struct fmt_f16 {
     enum { COLS = 128, SLOT = 2048, WARPS = 8, RING = FLOAT_RING, CODES = 0 };
     typedef row_cursor cursor;
@@ -91,7 +79,7 @@ struct fmt_f16 {
         for (int i = 0; i < PIECES; i++) {
             float v[8];
             values(slot, i, lane, v);
-            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+            cu_mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
         }
     }
     template <int R>
@@ -125,7 +113,7 @@ struct fmt_f32 {
         for (int i = 0; i < PIECES / 2; i++) {
             float v[8];
             values(slot, i, lane, v);
-            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+            cu_mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
         }
     }
     template <int R>
