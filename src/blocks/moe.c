@@ -72,7 +72,7 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
     l->act = c->act;
     fa_bind_linear(b, &l->router, c->route.n_expert, dim, c->router_bias ? FA_BIAS : FA_NO_BIAS, "model.layers.%d.%s",
                    layer, router);
-    snprintf(name, sizeof name, "model.layers.%d.%s", layer, block);
+    snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     bind_experts(b, c, &l->experts, dim, name);
     if (!c->shared_ff) return;
     fa_bind_linear(b, &l->s_gate, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.gate_proj", layer, shared);

@@ -19,10 +19,10 @@ typedef struct fa_moe_cfg {
     bool turned;      /* square stacks of floats without ".weight" are stored transposed */
     /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". */
     const char *router, *block, *shared, *shared_gate_name;
-    /* Below the block: mlx's stacks switch_mlp.{gate,up,down}_proj; stacks experts.{gate,up,down}_proj; the fused ones,
-     * whose names NULL are "experts.gate_up_proj" and "experts.down_proj" (own_fused: they are what the family's
-     * checkpoints have); else experts.E.* with the names of an expert's matrices, NULL: "gate_proj", "up_proj",
-     * "down_proj". */
+    /* Below the block ("": the layer itself): mlx's stacks switch_mlp.{gate,up,down}_proj; stacks
+     * experts.{gate,up,down}_proj; the fused ones, whose names NULL are "experts.gate_up_proj" and "experts.down_proj"
+     * (own_fused: they are what the family's checkpoints have); else experts.E.* with the names of an expert's
+     * matrices, NULL: "gate_proj", "up_proj", "down_proj". */
     const char *gate_up, *fused_down, *name[3];
     bool own_fused;
 } fa_moe_cfg;
