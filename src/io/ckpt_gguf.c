@@ -14,11 +14,14 @@ static const struct {
     uint8_t ggml;
     int8_t dtype, fmt;
 } types[] = {
-    {0, FA_F32, FA_FMT_F32}, {1, FA_F16, FA_FMT_F16}, {30, FA_BF16, FA_FMT_BF16}, {24, FA_I8, -1},
-    {25, FA_I16, -1},        {26, FA_I32, -1},        {27, FA_I64, -1},           {28, FA_F64, -1},
-    {2, -1, FA_FMT_Q4_0},    {3, -1, FA_FMT_Q4_1},    {6, -1, FA_FMT_Q5_0},       {7, -1, FA_FMT_Q5_1},
-    {8, -1, FA_FMT_Q8_0},    {10, -1, FA_FMT_Q2_K},   {11, -1, FA_FMT_Q3_K},      {12, -1, FA_FMT_Q4_K},
-    {13, -1, FA_FMT_Q5_K},   {14, -1, FA_FMT_Q6_K},
+    {0, FA_F32, FA_FMT_F32},  {1, FA_F16, FA_FMT_F16},  {30, FA_BF16, FA_FMT_BF16}, {24, FA_I8, -1},
+    {25, FA_I16, -1},         {26, FA_I32, -1},         {27, FA_I64, -1},           {28, FA_F64, -1},
+    {2, -1, FA_FMT_Q4_0},     {3, -1, FA_FMT_Q4_1},     {6, -1, FA_FMT_Q5_0},       {7, -1, FA_FMT_Q5_1},
+    {8, -1, FA_FMT_Q8_0},     {10, -1, FA_FMT_Q2_K},    {11, -1, FA_FMT_Q3_K},      {12, -1, FA_FMT_Q4_K},
+    {13, -1, FA_FMT_Q5_K},    {14, -1, FA_FMT_Q6_K},    {16, -1, FA_FMT_IQ2_XXS},   {17, -1, FA_FMT_IQ2_XS},
+    {18, -1, FA_FMT_IQ3_XXS}, {19, -1, FA_FMT_IQ1_S},   {20, -1, FA_FMT_IQ4_NL},    {21, -1, FA_FMT_IQ3_S},
+    {22, -1, FA_FMT_IQ2_S},   {23, -1, FA_FMT_IQ4_XS},  {29, -1, FA_FMT_IQ1_M},     {34, -1, FA_FMT_TQ1_0},
+    {35, -1, FA_FMT_TQ2_0},   {39, -1, FA_FMT_MXFP4_B}, {40, -1, FA_FMT_NVFP4_B},
 };
 
 static void describe(fa_ckpt_tensor *t, const fa_gguf_tensor *g) {

@@ -7,7 +7,8 @@
  *     value[k] = codes[k] * scale[k / ugroup] + min[k / ugroup]            (codes 0..255)
  *
  * Signed formats are shifted to unsigned codes with min = -offset * scale. Every kernel is written against the
- * canonical form or tested against it. */
+ * canonical form or tested against it. Bytes that are floats themselves (E4M3: mxfp8, fp8) have no such form: these
+ * formats have scales but go the way of floats. */
 #ifndef FA_TENSOR_QFMT_H
 #define FA_TENSOR_QFMT_H
 
@@ -22,6 +23,9 @@
     X(BF16, "bf16")                                                                                                    \
     X(AFFINE, "affine")                                                                                                \
     X(MXFP4, "mxfp4")                                                                                                  \
+    X(NVFP4, "nvfp4")                                                                                                  \
+    X(MXFP8, "mxfp8")                                                                                                  \
+    X(FP8, "fp8")                                                                                                      \
     X(Q4_0, "q4_0")                                                                                                    \
     X(Q4_1, "q4_1")                                                                                                    \
     X(Q5_0, "q5_0")                                                                                                    \
@@ -31,7 +35,20 @@
     X(Q3_K, "q3_k")                                                                                                    \
     X(Q4_K, "q4_k")                                                                                                    \
     X(Q5_K, "q5_k")                                                                                                    \
-    X(Q6_K, "q6_k")
+    X(Q6_K, "q6_k")                                                                                                    \
+    X(IQ1_S, "iq1_s")                                                                                                  \
+    X(IQ1_M, "iq1_m")                                                                                                  \
+    X(IQ2_XXS, "iq2_xxs")                                                                                              \
+    X(IQ2_XS, "iq2_xs")                                                                                                \
+    X(IQ2_S, "iq2_s")                                                                                                  \
+    X(IQ3_XXS, "iq3_xxs")                                                                                              \
+    X(IQ3_S, "iq3_s")                                                                                                  \
+    X(IQ4_NL, "iq4_nl")                                                                                                \
+    X(IQ4_XS, "iq4_xs")                                                                                                \
+    X(TQ1_0, "tq1_0")                                                                                                  \
+    X(TQ2_0, "tq2_0")                                                                                                  \
+    X(MXFP4_B, "mxfp4_b")                                                                                              \
+    X(NVFP4_B, "nvfp4_b")
 
 typedef enum fa_fmt {
 #define FA_X(id, name) FA_FMT_##id,
@@ -44,22 +61,25 @@ typedef enum fa_fmt {
 typedef struct fa_weight {
     int64_t rows, cols;
     const uint8_t *codes;  /* row r starts at codes + r * row_bytes */
-    const uint8_t *scales; /* affine, mxfp4: [rows, cols / group], row stride scale_row_bytes; NULL for formats with
-                              scales inside blocks */
+    const uint8_t *scales; /* planar formats (affine .. fp8): [rows, cols / group], row stride scale_row_bytes; NULL for
+                              formats with scales inside blocks */
     const uint8_t *biases; /* affine only, same layout as scales */
     size_t row_bytes, scale_row_bytes;
     const char *name;    /* tensor name for messages, borrowed from the checkpoint */
     uint8_t fmt;         /* fa_fmt */
-    uint8_t bits;        /* affine: 2 3 4 5 6 8; mxfp4: 4; else 0 */
-    uint8_t scale_dtype; /* affine: FA_F32 FA_F16 FA_BF16; mxfp4: FA_U8 (E8M0) */
-    uint16_t group;      /* affine: 32 64 128; mxfp4: 32; else 0 */
+    uint8_t bits;        /* affine: 2 3 4 5 6 8; mxfp4, nvfp4: 4; mxfp8, fp8: 8; else 0 */
+    uint8_t scale_dtype; /* affine: FA_F32 FA_F16 FA_BF16; mxfp4, mxfp8: FA_U8 (E8M0); nvfp4: FA_F8_E4M3 or FA_F32; fp8:
+                            FA_F32 */
+    uint16_t group;      /* affine: 32 64 128; mxfp4, mxfp8: 32; nvfp4: 16; fp8: 32 64 128, of which the last may be cut
+                            short, or 0: a scale for the whole row; else 0 */
+    uint32_t id;         /* number among the model's matrices that adapters can change, from 1 on; 0: none of them */
 } fa_weight;
 
 typedef struct fa_qfmt {
     const char *name;
-    uint16_t block;       /* values per storage block; cols must be a multiple (affine, mxfp4: w->group; float: 1) */
-    uint16_t block_bytes; /* GGUF blocks and floats: bytes per block in the codes plane; affine and mxfp4: 0 (see
-                             fa_qfmt_row_bytes) */
+    uint16_t block;       /* values per storage block; cols must be a multiple (affine: w->group; floats, fp8: 1) */
+    uint16_t block_bytes; /* GGUF blocks and floats: bytes per block in the codes plane; affine and 4-bit planar ones: 0
+                             (see fa_qfmt_row_bytes) */
     uint8_t ugroup;       /* canonical group, 16 or 32; 0 for float formats */
     /* One whole row in canonical form: codes [cols], scale and min [cols / ugroup]. NULL for float formats. */
     void (*unpack)(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min);
@@ -71,6 +91,15 @@ typedef struct fa_qfmt {
 } fa_qfmt;
 
 extern const fa_qfmt fa_qfmts[FA_FMT_COUNT];
+
+/* Planar: codes in one plane, scales in another. */
+static inline bool fa_fmt_planar(int fmt) { return fmt >= FA_FMT_AFFINE && fmt <= FA_FMT_FP8; }
+/* Floats as they are, without scales. */
+static inline bool fa_fmt_plain(int fmt) { return fmt <= FA_FMT_BF16; }
+/* Scales of a row in their plane. */
+static inline int64_t fa_weight_scales(const fa_weight *w) {
+    return !fa_fmt_planar(w->fmt) ? 0 : w->group ? (w->cols + w->group - 1) / w->group : 1;
+}
 
 /* Bytes of one row in the codes plane. bits and group matter for affine and mxfp4. */
 size_t fa_qfmt_row_bytes(fa_fmt fmt, int bits, int64_t cols);

@@ -1,6 +1,7 @@
 /* The two sides of an operation test: module and backends, contents on both, batches, running, comparing. */
 #define _DEFAULT_SOURCE
 #include "cuda/harness.h"
+#include "qfmt/fill.h"
 
 #include <dlfcn.h>
 #include <math.h>
@@ -269,7 +270,8 @@ const fa_weight hn_kinds[] = {KIND(F32),
                               KIND(Q4_K),
                               KIND(Q5_K),
                               KIND(Q6_K),
-                              {.fmt = FA_FMT_MXFP4, .bits = 4, .group = 32, .scale_dtype = FA_U8},
+                              FILL_PLANAR_KINDS,
+                              FILL_TABLE_KINDS,
                               AFFINE(2, 32, FA_F32),
                               AFFINE(2, 64, FA_F16),
                               AFFINE(2, 128, FA_BF16),
@@ -290,55 +292,7 @@ const fa_weight hn_kinds[] = {KIND(F32),
                               AFFINE(8, 128, FA_F32)};
 const int hn_n_kinds = (int)(sizeof hn_kinds / sizeof *hn_kinds);
 
-bool hn_fits(fa_weight kind, int64_t cols) {
-    return cols > 0 && cols % (kind.group ? kind.group : fa_qfmts[kind.fmt].block) == 0;
-}
-
-static void put(fa_dtype t, uint8_t *out, float v) {
-    const uint16_t s = t == FA_F16 ? fa_f32_to_f16(v) : fa_f32_to_bf16(v);
-    if (t == FA_F32)
-        memcpy(out, &v, 4);
-    else
-        memcpy(out, &s, 2);
-}
-
-/* Random bytes, then scales over those that are scales: f16 at these offsets of a block, and their size. */
-static void fill_codes(const fa_weight *w, uint8_t *codes, fa_rng *r) {
-    static const struct {
-        int8_t at[2];
-        float size;
-    } scale[FA_FMT_COUNT] = {
-        [FA_FMT_Q4_0] = {{0, -1}, 0.1f},    [FA_FMT_Q4_1] = {{0, 2}, 0.1f},    [FA_FMT_Q5_0] = {{0, -1}, 0.06f},
-        [FA_FMT_Q5_1] = {{0, 2}, 0.06f},    [FA_FMT_Q8_0] = {{0, -1}, 0.008f}, [FA_FMT_Q2_K] = {{80, 82}, 0.03f},
-        [FA_FMT_Q3_K] = {{108, -1}, 0.01f}, [FA_FMT_Q4_K] = {{0, 2}, 0.002f},  [FA_FMT_Q5_K] = {{0, 2}, 0.001f}};
-    const fa_qfmt *f = &fa_qfmts[w->fmt];
-    const size_t n = (size_t)w->rows * w->row_bytes, size = f->block_bytes;
-    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)fa_rng_next(r);
-    if (!f->ugroup) {
-        const fa_dtype t = w->fmt == FA_FMT_F32 ? FA_F32 : w->fmt == FA_FMT_F16 ? FA_F16 : FA_BF16;
-        for (size_t i = 0; i < n; i += size) put(t, codes + i, 2 * fa_rng_f32(r) - 1);
-    } else if (w->fmt == FA_FMT_Q6_K) {
-        for (size_t i = 208; i < n; i += 210) put(FA_F16, codes + i, (fa_rng_f32(r) + 0.2f) * 0.0005f);
-    } else if (size) {
-        for (size_t i = 0; i < n; i += size)
-            for (int j = 0; j < 2; j++)
-                if (scale[w->fmt].at[j] >= 0)
-                    put(FA_F16, codes + i + scale[w->fmt].at[j], (fa_rng_f32(r) - 0.3f) * 2 * scale[w->fmt].size);
-    }
-}
-
-static void fill_scales(const fa_weight *w, uint8_t *scales, uint8_t *biases, fa_rng *r) {
-    const size_t size = fa_dtype_size((fa_dtype)w->scale_dtype), n = (size_t)w->rows * w->scale_row_bytes;
-    const float unit = 2.0f / (float)(1 << w->bits);
-    for (size_t i = 0; i < n; i += size) {
-        if (w->fmt == FA_FMT_MXFP4) {
-            scales[i] = (uint8_t)(122 + fa_rng_next(r) % 5);
-        } else {
-            put((fa_dtype)w->scale_dtype, scales + i, (fa_rng_f32(r) - 0.3f) * unit);
-            put((fa_dtype)w->scale_dtype, biases + i, fa_rng_f32(r) - 0.5f);
-        }
-    }
-}
+bool hn_fits(fa_weight kind, int64_t cols) { return cols > 0 && cols % fill_unit(&kind) == 0; }
 
 /* rows of n bytes, 16-byte aligned, with zeros behind each. */
 static const uint8_t *upload_rows(harness *h, const uint8_t *host, int64_t rows, size_t n, size_t pitch) {
@@ -355,14 +309,13 @@ static void make_weight(harness *h, fa_weight kind, int64_t rows, int64_t cols, 
     fa_error err = {0};
     fa_weight w = kind;
     w.rows = rows, w.cols = cols, w.name = "test.weight";
-    w.row_bytes = fa_qfmt_row_bytes((fa_fmt)w.fmt, w.bits, cols);
-    w.scale_row_bytes = w.group ? (size_t)(cols / w.group) * fa_dtype_size((fa_dtype)w.scale_dtype) : 0;
+    fill_sizes(&w);
     ok(h, fa_weight_check(&w, &err), &err);
     uint8_t *codes = hn_host(h, (size_t)rows * w.row_bytes), *scales = NULL, *biases = NULL;
-    if (w.group) scales = hn_host(h, (size_t)rows * w.scale_row_bytes);
+    if (w.scale_row_bytes) scales = hn_host(h, (size_t)rows * w.scale_row_bytes);
     if (w.fmt == FA_FMT_AFFINE) biases = hn_host(h, (size_t)rows * w.scale_row_bytes);
     fill_codes(&w, codes, &h->rng);
-    if (w.group) fill_scales(&w, scales, biases, &h->rng);
+    if (w.scale_row_bytes) fill_scales(&w, scales, biases, &h->rng);
     w.codes = codes, w.scales = scales, w.biases = biases;
     *cpu = *dev = w;
     dev->row_bytes = (w.row_bytes + 15) / 16 * 16;
@@ -502,8 +455,8 @@ hn_kv *hn_make_kv(harness *h, int n_head, int head_dim, fa_dtype type, int group
                 for (int64_t d = 0; d < head_dim; d++) {
                     const int64_t at = kv_at(c, b, i, j, pos, d);
                     if (at < 0) continue;
-                    put(type, k->image + at, 2 * fa_rng_f32(&h->rng) - 1);
-                    put(type, k->image + k->bytes + at, 2 * fa_rng_f32(&h->rng) - 1);
+                    fill_float(type, k->image + at, 2 * fa_rng_f32(&h->rng) - 1);
+                    fill_float(type, k->image + k->bytes + at, 2 * fa_rng_f32(&h->rng) - 1);
                 }
     k->dev = device_memory(h, 2 * k->bytes);
     k->kv.at[HN_DEV] = *c;

@@ -1,6 +1,7 @@
 /* Weights of every format on the device: embedding rows and panels bit for bit as fa_dequant_row has them, random
  * weights as fa_synth_matrix makes them, linear records with up to 16 input rows in both precisions. */
 #include "cuda/harness.h"
+#include "qfmt/fill.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +19,7 @@ static const char *kind_text(const fa_weight *w, char text[48]) {
 
 /* The columns to test a format with: the smallest row, one that ends within 256 columns, more than a step. */
 static int64_t cols_of(fa_weight kind, int i) {
-    const int64_t unit = kind.group ? kind.group : fa_qfmts[kind.fmt].block;
+    const int64_t unit = fill_unit(&kind);
     if (unit == 1) return (const int64_t[]){5, 63, 300}[i];
     return unit == 256 ? (const int64_t[]){256, 512, 2816}[i] : unit * (const int64_t[]){1, 7, 21}[i];
 }

@@ -13,6 +13,7 @@
 #include "backend/cpu/kern.h"
 #include "base/clock.h"
 #include "base/rng.h"
+#include "qfmt/fill.h"
 
 #define KIND(f)                                                                                                        \
     { .fmt = FA_FMT_##f }
@@ -31,7 +32,8 @@ static const fa_weight bench_kinds[] = {KIND(F32),
                                         KIND(Q4_K),
                                         KIND(Q5_K),
                                         KIND(Q6_K),
-                                        {.fmt = FA_FMT_MXFP4, .bits = 4, .group = 32, .scale_dtype = FA_U8},
+                                        FILL_PLANAR_KINDS,
+                                        FILL_TABLE_KINDS,
                                         AFFINE(2, 64, FA_F16),
                                         AFFINE(3, 32, FA_BF16),
                                         AFFINE(4, 64, FA_BF16),
@@ -43,50 +45,12 @@ static const size_t bench_kind_count = sizeof bench_kinds / sizeof bench_kinds[0
 
 static void bench_weight_sizes(fa_weight *w) {
     w->name = "test.weight";
-    w->row_bytes = fa_qfmt_row_bytes((fa_fmt)w->fmt, w->bits, w->cols);
-    w->scale_row_bytes = w->group ? (size_t)(w->cols / w->group) * fa_dtype_size((fa_dtype)w->scale_dtype) : 0;
+    fill_sizes(w);
 }
 
-static void put_float(fa_dtype t, uint8_t *out, float v) {
-    uint16_t h = t == FA_F16 ? fa_f32_to_f16(v) : fa_f32_to_bf16(v);
-    if (t == FA_F32)
-        memcpy(out, &v, 4);
-    else
-        memcpy(out, &h, 2);
-}
-
-/* Random bytes, then believable scales over those that are scales. */
 static void bench_weight_fill(const fa_weight *w, uint8_t *codes, uint8_t *scales, uint8_t *biases, fa_rng *r) {
-    static const int8_t at[FA_FMT_COUNT][2] = {
-        [FA_FMT_Q4_0] = {0, -1},   [FA_FMT_Q4_1] = {0, 2},  [FA_FMT_Q5_0] = {0, -1},
-        [FA_FMT_Q5_1] = {0, 2},    [FA_FMT_Q8_0] = {0, -1}, [FA_FMT_Q2_K] = {80, 82},
-        [FA_FMT_Q3_K] = {108, -1}, [FA_FMT_Q4_K] = {0, 2},  [FA_FMT_Q5_K] = {0, 2}};
-    const fa_qfmt *f = &fa_qfmts[w->fmt];
-    size_t n = (size_t)w->rows * w->row_bytes;
-    for (size_t i = 0; i < n; i++) codes[i] = (uint8_t)fa_rng_next(r);
-    if (!f->ugroup) {
-        size_t size = f->block_bytes;
-        for (size_t i = 0; i < n; i += size)
-            put_float(w->fmt == FA_FMT_F32   ? FA_F32
-                      : w->fmt == FA_FMT_F16 ? FA_F16
-                                             : FA_BF16,
-                      codes + i, fa_rng_f32(r) - 0.5f);
-    } else if (w->fmt == FA_FMT_Q6_K) {
-        for (size_t i = 208; i < n; i += 210) put_float(FA_F16, codes + i, fa_rng_f32(r) * 0.01f);
-    } else if (f->block_bytes) {
-        for (size_t i = 0; i < n; i += f->block_bytes)
-            for (int j = 0; j < 2; j++)
-                if (at[w->fmt][j] >= 0) put_float(FA_F16, codes + i + at[w->fmt][j], (fa_rng_f32(r) - 0.3f) * 0.1f);
-    }
-    size_t size = w->group ? fa_dtype_size((fa_dtype)w->scale_dtype) : 1;
-    for (size_t i = 0; i < (size_t)w->rows * w->scale_row_bytes; i += size) {
-        if (w->fmt == FA_FMT_MXFP4) {
-            scales[i] = (uint8_t)(120 + fa_rng_next(r) % 8);
-        } else {
-            put_float((fa_dtype)w->scale_dtype, scales + i, fa_rng_f32(r) * 0.1f);
-            put_float((fa_dtype)w->scale_dtype, biases + i, fa_rng_f32(r) - 0.5f);
-        }
-    }
+    fill_codes(w, codes, r);
+    fill_scales(w, scales, w->fmt == FA_FMT_AFFINE ? biases : NULL, r);
 }
 
 /* ---- speed ---- */
@@ -206,11 +170,11 @@ static void bench_kind(const fa_kernels *k, const fa_weight *kind, bool q8, cons
     char text[32];
     printf("%-10s %-14s %-3s", k->isa, fa_weight_fmt_text(kind, text), q8 ? "q8" : "f32");
     for (int i = 2; i < 4 && (!only || *only == '1'); i++)
-        bench_shape(k, kind, shapes[i][0], kind->fmt >= FA_FMT_Q2_K ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1],
-                    1, q8);
+        bench_shape(k, kind, shapes[i][0], fill_unit(kind) == 256 ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1], 1,
+                    q8);
     printf(" |");
     for (int i = 0; i < 3 && (!only || *only == '5'); i++)
-        bench_shape(k, kind, shapes[i][0], kind->fmt >= FA_FMT_Q2_K ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1],
+        bench_shape(k, kind, shapes[i][0], fill_unit(kind) == 256 ? (shapes[i][1] + 255) / 256 * 256 : shapes[i][1],
                     512, q8);
     printf("\n");
 }

@@ -227,7 +227,7 @@ static const shape shapes[] = {{1, 0, 1, 32},    {3, 0, 2, 96},    {17, 0, 3, 64
 
 /* K as the format allows it: a multiple of its block; float formats also get odd ones. */
 static shape fit(const fa_weight *kind, shape s, size_t i) {
-    int64_t block = kind->group ? kind->group : fa_qfmts[kind->fmt].block;
+    int64_t block = fill_unit(kind);
     s.K = (s.K + block - 1) / block * block;
     if (block == 1 && i % 2) s.K -= (int64_t)(i % 29);
     return s;

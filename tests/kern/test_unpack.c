@@ -79,8 +79,13 @@ static bool variant(int i, fa_weight *w) {
         w->bits = 4, w->group = 32, w->scale_dtype = FA_U8;
         return true;
     }
-    w->fmt = (uint8_t)(FA_FMT_Q4_0 + i - 55);
-    return FA_FMT_Q4_0 + i - 55 < FA_FMT_COUNT;
+    if (i <= 56) {
+        w->fmt = FA_FMT_NVFP4;
+        w->bits = 4, w->group = 16, w->scale_dtype = i == 55 ? FA_F8_E4M3 : FA_F32;
+        return true;
+    }
+    w->fmt = (uint8_t)(FA_FMT_Q4_0 + i - 57);
+    return FA_FMT_Q4_0 + i - 57 < FA_FMT_COUNT;
 }
 
 static int block_of(const fa_weight *w) { return w->group ? w->group : fa_qfmts[w->fmt].block; }

@@ -55,9 +55,12 @@ static void vectors_open(vectors *v) {
 }
 
 static bool vectors_next(vectors *v, record *r) {
-    static const uint8_t fmts[] = {FA_FMT_AFFINE, FA_FMT_MXFP4, FA_FMT_Q4_0, FA_FMT_Q4_1, FA_FMT_Q5_0, FA_FMT_Q5_1,
-                                   FA_FMT_Q8_0,   FA_FMT_Q2_K,  FA_FMT_Q3_K, FA_FMT_Q4_K, FA_FMT_Q5_K, FA_FMT_Q6_K};
-    static const uint8_t dtypes[] = {0, FA_F32, FA_F16, FA_BF16, FA_U8};
+    static const uint8_t fmts[] = {
+        FA_FMT_AFFINE, FA_FMT_MXFP4,  FA_FMT_Q4_0,    FA_FMT_Q4_1,   FA_FMT_Q5_0,    FA_FMT_Q5_1,    FA_FMT_Q8_0,
+        FA_FMT_Q2_K,   FA_FMT_Q3_K,   FA_FMT_Q4_K,    FA_FMT_Q5_K,   FA_FMT_Q6_K,    FA_FMT_NVFP4,   FA_FMT_MXFP8,
+        FA_FMT_IQ1_S,  FA_FMT_IQ1_M,  FA_FMT_IQ2_XXS, FA_FMT_IQ2_XS, FA_FMT_IQ2_S,   FA_FMT_IQ3_XXS, FA_FMT_IQ3_S,
+        FA_FMT_IQ4_NL, FA_FMT_IQ4_XS, FA_FMT_TQ1_0,   FA_FMT_TQ2_0,  FA_FMT_MXFP4_B, FA_FMT_NVFP4_B};
+    static const uint8_t dtypes[] = {0, FA_F32, FA_F16, FA_BF16, FA_U8, FA_F8_E4M3};
     if (!v->left) {
         assert_int_equal(v->pos, v->len);
         free(v->data);
@@ -181,16 +184,26 @@ static void round_trip(fa_weight w, float step) {
             fail_msg("%s: %g becomes %g", fa_weight_fmt_text(&w, text), (double)x[k], (double)y[k]);
 }
 
+static fa_weight good(fa_fmt fmt) {
+    fa_weight w = {.fmt = (uint8_t)fmt, .rows = 3, .cols = 256, .name = "blk.0.w"};
+    if (fmt == FA_FMT_AFFINE) w.bits = 4, w.group = 64, w.scale_dtype = FA_BF16;
+    if (fmt == FA_FMT_MXFP4) w.bits = 4, w.group = 32, w.scale_dtype = FA_U8;
+    if (fmt == FA_FMT_NVFP4) w.bits = 4, w.group = 16, w.scale_dtype = FA_F8_E4M3;
+    if (fmt == FA_FMT_MXFP8) w.bits = 8, w.group = 32, w.scale_dtype = FA_U8;
+    if (fmt == FA_FMT_FP8) w.bits = 8, w.group = 128, w.scale_dtype = FA_F32;
+    return w;
+}
+
 static void test_round_trip(void **state) {
     (void)state;
     for (int f = 0; f < FA_FMT_COUNT; f++) {
         static const float steps[FA_FMT_COUNT] = {
-            [FA_FMT_F32] = 0,        [FA_FMT_F16] = 0x1p-11f, [FA_FMT_BF16] = 0x1p-8f,
-            [FA_FMT_MXFP4] = 0.21f,  [FA_FMT_Q4_0] = 0.13f,   [FA_FMT_Q4_1] = 0.07f,
-            [FA_FMT_Q5_0] = 0.0635f, [FA_FMT_Q5_1] = 0.0335f, [FA_FMT_Q8_0] = 0.0045f};
+            [FA_FMT_F32] = 0,       [FA_FMT_F16] = 0x1p-11f,  [FA_FMT_BF16] = 0x1p-8f, [FA_FMT_MXFP4] = 0.21f,
+            [FA_FMT_NVFP4] = 0.21f, [FA_FMT_MXFP8] = 0.0628f, [FA_FMT_FP8] = 0.0628f,  [FA_FMT_Q4_0] = 0.13f,
+            [FA_FMT_Q4_1] = 0.07f,  [FA_FMT_Q5_0] = 0.0635f,  [FA_FMT_Q5_1] = 0.0335f, [FA_FMT_Q8_0] = 0.0045f};
         if (f == FA_FMT_AFFINE || !fa_qfmts[f].quant_row) continue;
         fa_weight w = {.fmt = (uint8_t)f};
-        if (f == FA_FMT_MXFP4) w.bits = 4, w.group = 32, w.scale_dtype = FA_U8;
+        if (fa_fmt_planar(f)) w = good((fa_fmt)f);
         round_trip(w, steps[f]);
     }
     static const uint8_t bits[] = {2, 3, 4, 5, 6, 8}, types[] = {FA_F32, FA_F16, FA_BF16};
@@ -252,13 +265,6 @@ static void test_canonical_extremes(void **state) {
     }
 }
 
-static fa_weight good(fa_fmt fmt) {
-    fa_weight w = {.fmt = (uint8_t)fmt, .rows = 3, .cols = 256, .name = "blk.0.w"};
-    if (fmt == FA_FMT_AFFINE) w.bits = 4, w.group = 64, w.scale_dtype = FA_BF16;
-    if (fmt == FA_FMT_MXFP4) w.bits = 4, w.group = 32, w.scale_dtype = FA_U8;
-    return w;
-}
-
 static void refused(fa_weight w, const char *part) {
     fa_error err = {0};
     assert_true(fa_weight_check(&w, &err) < 0);
@@ -272,8 +278,9 @@ static void test_check(void **state) {
         w = good((fa_fmt)f);
         assert_int_equal(fa_weight_check(&w, NULL), 0);
         if (f <= FA_FMT_BF16) continue;
+        if (f == FA_FMT_FP8) continue; /* any row length */
         w.cols = 255, refused(w, "255 columns");
-        w.cols = f >= FA_FMT_Q2_K ? 128 : 48, refused(w, "not a multiple");
+        w.cols = fa_qfmts[f].block == 256 ? 128 : 40, refused(w, "not a multiple");
     }
     static const uint8_t bad_bits[] = {0, 1, 7, 9, 16};
     for (int i = 0; i < 5; i++) w = good(FA_FMT_AFFINE), w.bits = bad_bits[i], refused(w, "bits");
@@ -287,6 +294,12 @@ static void test_check(void **state) {
     w = good(FA_FMT_MXFP4), w.bits = 8, refused(w, "8 bits");
     w = good(FA_FMT_MXFP4), w.group = 16, refused(w, "groups of 16");
     w = good(FA_FMT_MXFP4), w.scale_dtype = FA_BF16, refused(w, "BF16");
+    w = good(FA_FMT_MXFP8), w.group = 64, refused(w, "groups of 64");
+    w = good(FA_FMT_NVFP4), w.scale_dtype = FA_U8, refused(w, "U8");
+    w = good(FA_FMT_FP8), w.scale_dtype = FA_BF16, refused(w, "BF16");
+    w = good(FA_FMT_FP8), w.group = 16, refused(w, "groups of 16");
+    w = good(FA_FMT_FP8), w.cols = 300, w.scale_row_bytes = 8, refused(w, "needs 12");
+    w = good(FA_FMT_FP8), w.group = 0, w.scale_row_bytes = 3, refused(w, "needs 4");
     w = good(FA_FMT_Q4_K), w.bits = 4, refused(w, "takes neither");
     w = good(FA_FMT_Q4_K), w.row_bytes = 143, refused(w, "needs 144");
     w = good(FA_FMT_F16), w.cols = 0, refused(w, "shape");

@@ -36,22 +36,15 @@ INLINE int tile_rows(int64_t left, int most) {
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Formats whose codes surely fit 7 bits; all others are taken to be wide. */
+/* Codes of 8 bits. */
 INLINE bool is_wide(const fa_weight *w) {
     if (WIDE_CODES) return false;
     switch (w->fmt) {
     case FA_FMT_AFFINE: return w->bits == 8;
-    case FA_FMT_MXFP4:
-    case FA_FMT_Q4_0:
-    case FA_FMT_Q4_1:
-    case FA_FMT_Q5_0:
-    case FA_FMT_Q5_1:
-    case FA_FMT_Q2_K:
-    case FA_FMT_Q3_K:
-    case FA_FMT_Q4_K:
-    case FA_FMT_Q5_K:
-    case FA_FMT_Q6_K: return false;
-    default: return true;
+    case FA_FMT_Q8_0:
+    case FA_FMT_IQ4_NL:
+    case FA_FMT_IQ4_XS: return true;
+    default: return false;
     }
 }
 
@@ -335,7 +328,21 @@ static int offset_of(const fa_weight *w) {
     switch (w->fmt) {
     case FA_FMT_Q3_K: return 4;
     case FA_FMT_Q4_0: return 8;
-    case FA_FMT_MXFP4: return 12;
+    case FA_FMT_MXFP4:
+    case FA_FMT_NVFP4:
+    case FA_FMT_MXFP4_B:
+    case FA_FMT_NVFP4_B: return 12;
+    case FA_FMT_IQ1_S:
+    case FA_FMT_IQ1_M: return 9;
+    case FA_FMT_IQ2_XXS:
+    case FA_FMT_IQ2_XS:
+    case FA_FMT_IQ2_S: return 43;
+    case FA_FMT_IQ3_XXS: return 62;
+    case FA_FMT_IQ3_S: return 15;
+    case FA_FMT_TQ1_0:
+    case FA_FMT_TQ2_0: return 1;
+    case FA_FMT_IQ4_NL:
+    case FA_FMT_IQ4_XS: return WIDE_CODES ? 127 : -1;
     case FA_FMT_Q5_0: return 16;
     case FA_FMT_Q6_K: return 32;
     case FA_FMT_Q8_0: return WIDE_CODES ? 128 : 0; /* lowered by 128 */
@@ -565,6 +572,37 @@ static void widen_codes(int ug, const uint8_t *codes, const float *scale, const 
     }
 }
 
+/* Columns [k, k + n) of a row of E4M3 bytes. Moved to the place of an f16 they are worth 2^-8 of what they are, zero
+ * and subnormal ones too; only NaN has to be made. */
+static void widen_fp8(const fa_weight *w, int64_t r, int64_t k, int64_t n, float *out) {
+    const uint8_t *p = w->codes + (size_t)r * w->row_bytes + k, *s = w->scales + (size_t)r * w->scale_row_bytes;
+    const int64_t group = w->group ? w->group : w->cols;
+    uint16_t half[32];
+    for (int64_t i = 0, m; i < n; i += m) {
+        const int64_t g = (k + i) / group, left = (g + 1) * group - (k + i);
+        m = n - i < 32 ? n - i : 32;
+        if (m > left) m = left;
+        float scale;
+        if (w->scale_dtype == FA_U8) {
+            const uint32_t u = s[g] ? (uint32_t)s[g] << 23 : 0x400000u; /* 255: infinite, as in mlx */
+            memcpy(&scale, &u, 4);
+        } else
+            memcpy(&scale, s + 4 * g, 4);
+        for (int64_t j = 0; j < m; j++) {
+            const unsigned v = p[i + j], mag = v & 127;
+            half[j] = (uint16_t)((v & 128) << 8 | (mag == 127 ? 0x7E00u : mag << 7));
+        }
+        for (int64_t j = m; j < (m + LN - 1) / LN * LN; j++) half[j] = 0;
+        for (int64_t j = 0; j < m; j += LN) {
+            const vf v = vf_mul(vf_mul(vf_f16((const uint8_t *)(half + j)), vf_set1(256.0f)), vf_set1(scale));
+            if (m - j >= LN)
+                vf_store(out + i + j, v);
+            else
+                vf_storen(out + i + j, v, (int)(m - j));
+        }
+    }
+}
+
 /* out[i] = dot(row, x of input row i), MR input rows at once */
 INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K, const float *x, int64_t ldx,
                      float *out) {
@@ -614,8 +652,11 @@ static void frow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
             k->unpack[w->fmt](w, r, b.codes, b.scale, b.min);
             widen_codes(ug, b.codes, b.scale, b.min, 0, K, wide);
             row = (const uint8_t *)wide;
+        } else if (!fa_fmt_plain(w->fmt)) {
+            widen_fp8(w, r, 0, K, wide);
+            row = (const uint8_t *)wide;
         }
-        if (ug || w->fmt == FA_FMT_F32)
+        if (row == (const uint8_t *)wide || w->fmt == FA_FMT_F32)
             frow_all(FA_FMT_F32, row, K, x, ldx, M, y + r, ldy, add);
         else if (w->fmt == FA_FMT_F16)
             frow_all(FA_FMT_F16, row, K, x, ldx, M, y + r, ldy, add);
@@ -662,6 +703,8 @@ static void widen_step(const fa_weight *w, const fpanel *p, int64_t r, int i, in
         widen(FA_FMT_F16, row + 2 * k, n, out);
     else if (w->fmt == FA_FMT_BF16)
         widen(FA_FMT_BF16, row + 2 * k, n, out);
+    else if (w->fmt == FA_FMT_MXFP8 || w->fmt == FA_FMT_FP8)
+        widen_fp8(w, r, k, n, out);
     else
         widen_codes(fa_qfmts[w->fmt].ugroup, q->row_codes + i * q->row_ld, q->row_scale + i * q->ld,
                     q->row_min + i * q->ld, k, n, out);

@@ -28,6 +28,17 @@ INLINE __m256i block_q5_0(const uint8_t *p) { return _mm256_or_si256(nibbles(p +
 INLINE __m256i block_q5_1(const uint8_t *p) { return _mm256_or_si256(nibbles(p + 8), fifth_bit(p + 4)); }
 INLINE __m256i block_q8_0(const uint8_t *p) { return _mm256_xor_si256(load32(p + 2), _mm256_set1_epi8((char)0x80)); }
 
+/* Values of a table of 16 bytes at 16 bytes of nibbles. */
+INLINE __m256i table_nibbles(const uint8_t *p, const __m128i table) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), nibbles(p));
+}
+INLINE __m128i iq4_table(void) {
+    return _mm_setr_epi8(0, 23, 44, 62, 78, 92, 105, 117, (char)128, (char)140, (char)152, (char)165, (char)180,
+                         (char)196, (char)216, (char)240);
+}
+INLINE __m128i e2m1_table(void) { return _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0); }
+INLINE __m256i block_iq4_nl(const uint8_t *p) { return table_nibbles(p + 2, iq4_table()); }
+
 INLINE void block_row(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min, const size_t bytes,
                       const float factor, const block_fn block) {
     const uint8_t *p = row_codes(w, row);
@@ -59,6 +70,19 @@ BLOCK_FORMAT(q4_1, 20, 0)
 BLOCK_FORMAT(q5_0, 22, -16.0f)
 BLOCK_FORMAT(q5_1, 24, 0)
 BLOCK_FORMAT(q8_0, 34, -128.0f)
+BLOCK_FORMAT(iq4_nl, 18, -127.0f)
+
+/* 2^(e - 128); subnormal for 0 and 1, 255 as any other (tensor/qfmt/gguf_iq.h). */
+static void unpack_mxfp4_b(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
+    const uint8_t *p = row_codes(w, row);
+    for (int64_t g = 0; g < w->cols / 32; g++, p += 17) {
+        prefetch_ahead(p, 17);
+        const uint32_t u = p[0] > 1 ? (uint32_t)(p[0] - 1) << 23 : 0x200000u << p[0];
+        memcpy(scale + g, &u, 4);
+        min[g] = -12.0f * scale[g];
+        store32(codes + 32 * g, table_nibbles(p + 1, e2m1_table()));
+    }
+}
 
 /* --- blocks of 256 --- */
 
@@ -155,6 +179,40 @@ static void unpack_q3_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     }
 }
 
+static void unpack_iq4_xs(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
+    const uint8_t *p = row_codes(w, row);
+    for (int64_t b = w->cols / 256; b > 0; b--, p += 136, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 136);
+        const __m256i low =
+            _mm256_srlv_epi32(_mm256_set1_epi32(load_i32(p + 4)), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+        const __m256i high =
+            _mm256_srlv_epi32(_mm256_set1_epi32(load_u16(p + 2)), _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+        const __m256i q = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(15)),
+                                          _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4));
+        const __m256 s = _mm256_mul_ps(half_all(p), _mm256_cvtepi32_ps(_mm256_sub_epi32(q, _mm256_set1_epi32(32))));
+        _mm256_storeu_ps(scale, s);
+        _mm256_storeu_ps(min, _mm256_mul_ps(_mm256_set1_ps(-127.0f), s));
+        for (int g = 0; g < 8; g++) store32(codes + 32 * g, table_nibbles(p + 8 + 16 * g, iq4_table()));
+    }
+}
+
+static void unpack_tq2_0(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
+    const uint8_t *p = row_codes(w, row);
+    for (int64_t b = w->cols / 256; b > 0; b--, p += 66, codes += 256, scale += 8, min += 8) {
+        prefetch_ahead(p, 66);
+        const __m256 d = half_all(p + 64);
+        _mm256_storeu_ps(scale, d);
+        _mm256_storeu_ps(min, _mm256_mul_ps(_mm256_set1_ps(-1.0f), d));
+        for (int h = 0; h < 2; h++) {
+            const __m256i v = load32(p + 32 * h);
+            store32(codes + 128 * h, masked(v, 3));
+            store32(codes + 128 * h + 32, masked(_mm256_srli_epi16(v, 2), 3));
+            store32(codes + 128 * h + 64, masked(_mm256_srli_epi16(v, 4), 3));
+            store32(codes + 128 * h + 96, masked(_mm256_srli_epi16(v, 6), 3));
+        }
+    }
+}
+
 /* --- bit streams (affine, mxfp4): n codes, a multiple of 32 --- */
 
 /* 16 bytes of nibbles to 32 codes in order: byte b becomes the bytes b & 15, b >> 4. */
@@ -238,14 +296,34 @@ static void unpack_affine(const fa_weight *w, int64_t row, uint8_t *codes, float
 }
 
 static void unpack_mxfp4(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
-    const __m128i code_of = _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0);
-    const __m256i table = _mm256_broadcastsi128_si256(code_of);
+    const __m256i table = _mm256_broadcastsi128_si256(e2m1_table());
     const uint8_t *p = row_codes(w, row);
     for (int64_t k = 0; k < w->cols; k += 32, p += 16) {
         prefetch_ahead(p, 16);
         store32(codes + k, _mm256_shuffle_epi8(table, spread4(p)));
     }
     mxfp4_scales(w, row, scale, min);
+}
+
+/* Rows of a multiple of 16: the last 16 codes may stand alone. */
+static void unpack_nvfp4(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
+    const __m256i table = _mm256_broadcastsi128_si256(e2m1_table());
+    const uint8_t *p = row_codes(w, row), *s = w->scales + (size_t)row * w->scale_row_bytes;
+    int64_t k = 0;
+    for (; k + 32 <= w->cols; k += 32, p += 16) {
+        prefetch_ahead(p, 16);
+        store32(codes + k, _mm256_shuffle_epi8(table, spread4(p)));
+    }
+    if (k < w->cols) {
+        uint8_t rest[16] = {0};
+        memcpy(rest, p, 8);
+        store32(codes + k, _mm256_shuffle_epi8(table, spread4(rest)));
+    }
+    fa_to_f32((fa_dtype)w->scale_dtype, s, w->cols / 16, scale);
+    for (int64_t g = 0; g < w->cols / 16; g++) {
+        scale[g] *= 0.5f;
+        min[g] = -12.0f * scale[g];
+    }
 }
 
 void fa_kern_unpack_init_avx2(fa_kernels *k) {
@@ -261,4 +339,9 @@ void fa_kern_unpack_init_avx2(fa_kernels *k) {
     k->unpack[FA_FMT_Q4_K] = unpack_q4_k;
     k->unpack[FA_FMT_Q5_K] = unpack_q5_k;
     k->unpack[FA_FMT_Q6_K] = unpack_q6_k;
+    k->unpack[FA_FMT_NVFP4] = unpack_nvfp4;
+    k->unpack[FA_FMT_MXFP4_B] = unpack_mxfp4_b;
+    k->unpack[FA_FMT_IQ4_NL] = unpack_iq4_nl;
+    k->unpack[FA_FMT_IQ4_XS] = unpack_iq4_xs;
+    k->unpack[FA_FMT_TQ2_0] = unpack_tq2_0;
 }

@@ -171,6 +171,18 @@ template <bool HI> CU_DEV void cu_mma8(uint4 b8, const uint16_t *x, const uint16
     cu_mma_bf16(acc, a1, b1);
 }
 
+/* v = hi + lo in bf16, as two products: f16 has no bit that is lost (11 = 8 + 3), f32 keeps 16 of 24. */
+template <bool HI> CU_DEV void cu_mma_split(const float v[8], const uint16_t *x, const uint16_t *xh, float acc[2][4]) {
+    uint32_t hi[4], lo[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        hi[i] = cu_to_bf16x2(v[2 * i], v[2 * i + 1]);
+        lo[i] = cu_to_bf16x2(v[2 * i] - cu_bf16_lo(hi[i]), v[2 * i + 1] - cu_bf16_hi(hi[i]));
+    }
+    cu_mma8<HI>(make_uint4(hi[0], hi[1], hi[2], hi[3]), x, xh, acc[0]);
+    cu_mma8<HI>(make_uint4(lo[0], lo[1], lo[2], lo[3]), x, xh, acc[1]);
+}
+
 /* acc[m] += v . x[m] for 8 columns; x: row 0 at the first of them, 16-byte aligned. */
 template <int R> CU_DEV void cu_dot8(const float v[8], const float *x, int ldx, int M, float *acc) {
 #pragma unroll

@@ -1,4 +1,4 @@
-/* Linear records with few input rows: affine and mxfp4 weights in stream.cuh's kernel. stream_quant.cuh tells how codes
+/* Linear records with few input rows: planar weights in stream.cuh's kernel. stream_quant.cuh tells how codes
  * are multiplied.
  *
  * A slot holds for each of 8 rows the codes of 256 columns and behind them, for affine, the scales and then the biases
@@ -167,6 +167,33 @@ struct fmt_mxfp4 {
     }
 };
 
+/* ---- as floats: nvfp4, mxfp8, fp8 ---- */
+
+/* Rows are read where they lie, as in exact mode; a value is two bf16 (stream.cuh). */
+template <int KIND> struct fmt_values {
+    enum { COLS = CU_QCOLS, SLOT = 128, WARPS = 8, RING = 3, CODES = 0 };
+    typedef cu_fmt_exact::cursor cursor;
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return cu_fmt_exact::at(w, tile, lane); }
+    CU_FMT void fetch(uint8_t *slot, const cu_mat &w, const cursor &c, int step, int lane) {
+        cu_fmt_exact::fetch(slot, w, c, step, lane);
+    }
+    template <bool HI>
+    CU_FMT void fast(const uint8_t *slot, const cu_mat &m, int step, int lane, const uint16_t *x, const uint16_t *xh,
+                     float acc[2][4]) {
+        const int row = ((const int *)slot)[lane], t = lane % 4;
+        cu_wmat w;
+        cu_wrow r;
+        cu_mat_row(m, row < m.rows ? row : 0, w, r);
+#pragma unroll 2
+        for (int i = 0; i < CU_QCOLS; i += 32) {
+            const int k = step * CU_QCOLS + i + 8 * t;
+            float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+            if (k < m.cols && row < m.rows) cu_values8<KIND>(w, r, k, v);
+            cu_mma_split<HI>(v, x + i + 8 * t, xh + i + 8 * t, acc);
+        }
+    }
+};
+
 /* ---- the table ---- */
 
 /* Any group and scales, by width; and the common ones, of which 4 and 8 bits are stream_int.cu's. */
@@ -182,12 +209,16 @@ static const cu_stream_fmt g64_fmts[] = {G64(2), G64(3), G64(5), G64(6)};
             CU_MOE_KERNELS_OF(cu_fmt_exact, fmt_affine<bits, true>)                                                    \
     }
 static const cu_stream_fmt moe_fmts[] = {G64_MOE(4), G64_MOE(8)};
+static const cu_stream_fmt nvfp4_fmt = CU_STREAM_QFMT("stream nvfp4", fmt_values<CU_K_NVFP4>);
+static const cu_stream_fmt fp8_fmt = CU_STREAM_QFMT("stream fp8", fmt_values<CU_K_F8>);
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);
 
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
     fa_error err;
     if (cu_weight_ok(w, &err)) return NULL;
     if (w->fmt == FA_FMT_MXFP4) return &mxfp4_fmt;
+    if (w->fmt == FA_FMT_NVFP4) return &nvfp4_fmt;
+    if (w->fmt == FA_FMT_MXFP8 || w->fmt == FA_FMT_FP8) return &fp8_fmt;
     if (w->fmt != FA_FMT_AFFINE) return cu_stream_find_gguf(w);
     const bool common = w->group == 64 && w->scale_dtype != FA_F32;
     if (common && (w->bits == 4 || w->bits == 8)) return cu_stream_find_int(w);
