@@ -12,14 +12,13 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->n_head = fa_cfg_int(r, "num_attention_heads", d->n_head, 1, 65536);
     c->n_kv_head =
         fa_cfg_int(r, "num_key_value_heads",
-                   fa_cfg_node(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
+                   fa_cfg_has(r, "num_key_value_heads") || !d->n_kv_head ? c->n_head : d->n_kv_head, 1, 65536);
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
-    c->eps = fa_cfg_num(r, "rms_norm_eps", 1e-6);
-    if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
+    c->eps = fa_cfg_eps(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
     c->act = fa_cfg_act(r, d->act_key, d->act);
-    c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
+    c->tied = fa_cfg_tied(r, d->tied);
     c->embed_scale = c->residual_scale = c->logit_scale = 1;
     if (c->head_dim < 1) { /* more heads than columns, and no head_dim of its own */
         fa_cfg_fail(r, "num_attention_heads %lld do not fit hidden_size %lld", (long long)c->n_head, (long long)c->dim);
@@ -33,6 +32,7 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
+    r->max_ctx = d->max_ctx;
     *dims = (fa_lm_dims){
         c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
         c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
@@ -60,10 +60,33 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
 
 static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
 
-void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c) {
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first) {
     bool slides = fa_cfg_bool(r, "use_sliding_window", false);
-    int64_t first = fa_cfg_int(r, "max_window_layers", 28, 0, INT32_MAX);
+    first = fa_cfg_int(r, "max_window_layers", first, 0, INT32_MAX);
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
+}
+
+void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
+    c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!c->layer_moe) fa_cfg_no_memory(r);
+    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->layer_moe[i] = c->moe.route.n_expert > 0;
+}
+
+void fa_dense_qwen_experts(fa_cfg *r, fa_dense_cfg *c, int64_t n_expert, int64_t n_used, int64_t ff_dim) {
+    fa_moe_read(r, &c->moe, n_expert, n_used);
+    c->moe.ff_dim = fa_cfg_int(r, "moe_intermediate_size", ff_dim, 1, 1 << 24);
+    c->moe.act = c->act;
+    int64_t step = fa_cfg_int(r, "decoder_sparse_step", 1, 1, INT32_MAX);
+    const fa_jnode *plain = fa_cfg_node(r, "mlp_only_layers");
+    if (plain && fa_jtype_of(plain) != FA_JARR) fa_cfg_fail(r, "\"mlp_only_layers\" is no list");
+    c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!c->layer_moe) fa_cfg_no_memory(r);
+    if (r->err.code) return;
+    for (int64_t i = 0; i < c->n_layer; i++) c->layer_moe[i] = c->moe.route.n_expert > 0 && (i + 1) % step == 0;
+    for (const fa_jnode *n = fa_jfirst(plain); n; n = fa_jnext(n)) {
+        int64_t i = fa_jint(n, -1);
+        if (i >= 0 && i < c->n_layer) c->layer_moe[i] = 0;
+    }
 }
 
 /* A norm of the kind that the family has. */
@@ -142,7 +165,7 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     for (int64_t i = 0; i < c->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]]};
+        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]], 0};
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {

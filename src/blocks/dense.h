@@ -67,6 +67,7 @@ typedef struct fa_dense_defaults {
     int64_t vocab, dim, ff_dim, n_layer, n_head, n_kv_head; /* n_kv_head 0: as many as heads */
     int64_t head_dim;                                       /* 0: dim / heads */
     int64_t max_ctx;
+    double eps; /* 0: 1e-6 */
     const char *act_key, *act;
     bool tied;
 } fa_dense_defaults;
@@ -77,8 +78,14 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user);
 
-/* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers on, or those of layer_types. */
-void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c);
+/* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers (default: first) on, or those of
+ * layer_types. */
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
+/* Experts in every layer. */
+void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
+/* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that
+ * decoder_sparse_step and mlp_only_layers leave. */
+void fa_dense_qwen_experts(fa_cfg *r, fa_dense_cfg *c, int64_t n_expert, int64_t n_used, int64_t ff_dim);
 
 /* What fa_dense_bind does for a layer's attention and MLP when there is no hook. */
 void fa_dense_bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);

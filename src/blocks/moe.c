@@ -5,52 +5,74 @@
 
 enum { NAME = 192 };
 
-static void bind_experts(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t dim, const char *block) {
+void fa_moe_read(fa_cfg *r, fa_moe_cfg *c, int64_t n_expert, int64_t n_used) {
+    const char *key = fa_cfg_node(r, "num_experts") ? "num_experts" : "num_local_experts";
+    int64_t n = fa_cfg_int(r, key, n_expert, 0, 65536),
+            used = fa_cfg_int(r, "num_experts_per_tok", n_used, 1, n ? n : 65536);
+    if (n && used > n) fa_cfg_fail(r, "\"num_experts_per_tok\" is %lld of %lld", (long long)used, (long long)n);
+    c->route = (fa_route){.n_expert = (int)n,
+                          .n_used = (int)used,
+                          .n_group = 1,
+                          .n_group_used = 1,
+                          .score = FA_SCORE_SOFTMAX,
+                          .scale = 1};
+}
+
+static const char *either(const char *name, const char *otherwise) { return name ? name : otherwise; }
+
+/* gate and up as the rows of one stack, the second half or every other one */
+static void bind_fused(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t dim, const char *gate_up,
+                       const char *down) {
     int64_t n = c->route.n_expert, ff = c->ff_dim;
-    const fa_part all = {.step = 1, .total = ff}, down = {.step = 1, .total = dim, .turned = c->turned};
-    const struct {
-        fa_experts *e;
-        const char *name;
-        int64_t rows, cols;
-    } at[3] = {{&m->gate, "gate_proj", ff, dim}, {&m->up, "up_proj", ff, dim}, {&m->down, "down_proj", dim, ff}};
+    fa_part gate = {.step = c->interleaved ? 2 : 1, .total = 2 * ff, .turned = c->turned}, up = gate;
+    up.from = c->interleaved ? 1 : ff;
+    fa_bind_experts(b, &m->gate, n, ff, dim, c->expert_bias, gate, "%s", gate_up);
+    fa_bind_experts(b, &m->up, n, ff, dim, c->expert_bias, up, "%s", gate_up);
+    fa_bind_experts(b, &m->down, n, dim, ff, c->expert_bias, (fa_part){.step = 1, .total = dim, .turned = c->turned},
+                    "%s", down);
+}
+
+static void bind_experts(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t dim, const char *block) {
+    static const char *const names[3] = {"gate_proj", "up_proj", "down_proj"};
+    int64_t n = c->route.n_expert, ff = c->ff_dim;
+    fa_experts *const to[3] = {&m->gate, &m->up, &m->down};
+    char stack[NAME], other[NAME], fused[NAME], down[NAME], after[NAME];
     m->act = c->act;
     m->limit = c->limit;
-    if (fa_bind_has(b, "%s.experts.gate_up_proj", block)) {
-        fa_part gate = {.step = 1, .total = 2 * ff, .turned = c->turned}, up = gate;
-        gate.step = up.step = c->interleaved ? 2 : 1;
-        up.from = c->interleaved ? 1 : ff;
-        fa_bind_experts(b, &m->gate, n, ff, dim, c->expert_bias, gate, "%s.experts.gate_up_proj", block);
-        fa_bind_experts(b, &m->up, n, ff, dim, c->expert_bias, up, "%s.experts.gate_up_proj", block);
-        fa_bind_experts(b, &m->down, n, dim, ff, c->expert_bias, down, "%s.experts.down_proj", block);
+    snprintf(fused, sizeof fused, "%s.%s", block, either(c->gate_up, "experts.gate_up_proj"));
+    snprintf(down, sizeof down, "%s.%s", block, either(c->fused_down, "experts.down_proj"));
+    snprintf(stack, sizeof stack, "%s.switch_mlp.gate_proj", block);
+    snprintf(other, sizeof other, "%s.experts.gate_proj", block);
+    bool switched = fa_bind_has(b, "%s", stack), stacked = fa_bind_has(b, "%s", other);
+    if (fa_bind_has(b, "%s", fused) || (c->own_fused && !switched && !stacked && !fa_bind_random(b))) {
+        bind_fused(b, c, m, dim, fused, down);
         return;
     }
+    /* made-up ones are named as mlx has them */
+    const char *kind = switched || (fa_bind_random(b) && (c->gate_up || !c->own_fused)) ? "switch_mlp" : "experts";
     for (int i = 0; i < 3; i++) {
-        const fa_part *part = i == 2 ? &down : &all;
-        char before[NAME], after[NAME];
-        if (fa_bind_has(b, "%s.switch_mlp.%s", block, at[i].name)) {
-            fa_bind_experts(b, at[i].e, n, at[i].rows, at[i].cols, c->expert_bias, *part, "%s.switch_mlp.%s", block,
-                            at[i].name);
-        } else if (fa_bind_has(b, "%s.experts.%s", block, at[i].name)) {
-            fa_bind_experts(b, at[i].e, n, at[i].rows, at[i].cols, c->expert_bias, *part, "%s.experts.%s", block,
-                            at[i].name);
-        } else {
-            snprintf(before, sizeof before, "%s.experts.", block);
-            snprintf(after, sizeof after, ".%s", at[i].name);
-            fa_bind_each_expert(b, at[i].e, n, at[i].rows, at[i].cols, before, after);
-        }
+        int64_t rows = i == 2 ? dim : ff, cols = i == 2 ? ff : dim;
+        snprintf(stack, sizeof stack, "%s.%s.%s", block, kind, names[i]);
+        snprintf(other, sizeof other, "%s.experts.", block);
+        snprintf(after, sizeof after, ".%s", either(c->name[i], names[i]));
+        if (switched || stacked || fa_bind_random(b))
+            fa_bind_experts(b, to[i], n, rows, cols, c->expert_bias,
+                            (fa_part){.step = 1, .total = rows, .turned = c->turned}, "%s", stack);
+        else
+            fa_bind_each_expert(b, to[i], n, rows, cols, other, after);
     }
 }
 
 void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer) {
-    const char *router = c->router ? c->router : "mlp.gate", *block = c->block ? c->block : "mlp",
-               *shared = c->shared ? c->shared : "mlp.shared_expert",
-               *gate = c->shared_gate_name ? c->shared_gate_name : "mlp.shared_expert_gate";
+    const char *router = either(c->router, "mlp.gate"), *block = either(c->block, "mlp"),
+               *shared = either(c->shared, "mlp.shared_expert"),
+               *gate = either(c->shared_gate_name, "mlp.shared_expert_gate");
     char name[NAME];
     l->route = c->route;
     l->act = c->act;
     fa_bind_linear(b, &l->router, c->route.n_expert, dim, c->router_bias ? FA_BIAS : FA_NO_BIAS, "model.layers.%d.%s",
                    layer, router);
-    snprintf(name, sizeof name, "model.layers.%d.%s", layer, block);
+    snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     bind_experts(b, c, &l->experts, dim, name);
     if (!c->shared_ff) return;
     fa_bind_linear(b, &l->s_gate, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.gate_proj", layer, shared);

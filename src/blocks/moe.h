@@ -16,11 +16,15 @@ typedef struct fa_moe_cfg {
     bool shared_gate; /* the shared expert is multiplied by sigmoid(shared_gate x) */
     bool router_bias, expert_bias;
     bool interleaved; /* fused gate_up rows alternate: gate, up, gate, up, ... */
-    bool turned;      /* square stacks of floats are stored transposed */
-    /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". Below
-     * `block` experts are found as experts.E.{gate,up,down}_proj, switch_mlp.{gate,up,down}_proj,
-     * experts.{gate,up,down}_proj or experts.gate_up_proj with experts.down_proj; renames apply. */
+    bool turned;      /* square stacks of floats without ".weight" are stored transposed */
+    /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". */
     const char *router, *block, *shared, *shared_gate_name;
+    /* Below the block ("": the layer itself): mlx's stacks switch_mlp.{gate,up,down}_proj; stacks
+     * experts.{gate,up,down}_proj; the fused ones, whose names NULL are "experts.gate_up_proj" and "experts.down_proj"
+     * (own_fused: they are what the family's checkpoints have); else experts.E.* with the names of an expert's
+     * matrices, NULL: "gate_proj", "up_proj", "down_proj". */
+    const char *gate_up, *fused_down, *name[3];
+    bool own_fused;
 } fa_moe_cfg;
 
 typedef struct fa_moe_layer {
@@ -32,6 +36,8 @@ typedef struct fa_moe_layer {
     fa_act_fn act;
 } fa_moe_layer;
 
+/* num_experts (or num_local_experts) and num_experts_per_tok; softmax over all experts. */
+void fa_moe_read(fa_cfg *r, fa_moe_cfg *c, int64_t n_expert, int64_t n_used);
 void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer);
 /* h += scale * y(x); x: the normalised rows. */
 void fa_moe_layer_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_moe_layer *l, float scale);

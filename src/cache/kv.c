@@ -44,6 +44,7 @@ static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int
         return fa_fail(err, FFAI_ELIMIT, "cache: %d sequences of %d tokens are more than the page tables hold",
                        o->n_slot, o->n_ctx);
     for (int i = 0; i < n_layer; i++) {
+        if (spec[i].shared) continue;
         int g = group_of(group, n_group, spec[i].window);
         if (g < 0)
             return fa_fail(err, FFAI_ENOTSUP, "cache: layer %d: more than %d different attention windows", i,
@@ -122,8 +123,9 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
     c->n_ctx = o->n_ctx;
     c->page_stride = pages_for(o->n_ctx);
     c->layer = FA_NEWN(fa_kv, (size_t)n_layer);
+    c->own = FA_NEWN(const fa_kv *, (size_t)n_layer);
     c->len = FA_NEWN(int32_t, (size_t)o->n_slot);
-    if (!c->layer || !c->len) goto nomem;
+    if (!c->layer || !c->own || !c->len) goto nomem;
     for (int g = 0; g < c->n_group; g++) {
         if (fill_group(&c->group[g], c)) goto nomem;
         c->bytes += (size_t)(c->group[g].page_bytes * all_pages(&c->group[g]));
@@ -135,6 +137,10 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
     }
     uint8_t *at = c->mem;
     for (int i = 0; i < n_layer; i++) {
+        if (spec[i].shared) {
+            c->layer[i] = c->layer[spec[i].shared - 1];
+            continue;
+        }
         int g = group_of(c->group, &c->n_group, spec[i].window);
         size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype), plane = page * (size_t)all_pages(&c->group[g]);
         c->layer[i] = (fa_kv){.k = at,
@@ -145,6 +151,7 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
                               .head_dim = spec[i].head_dim,
                               .group = g,
                               .dtype = o->dtype};
+        c->own[c->n_own++] = &c->layer[i];
         at += 2 * plane;
     }
     *out = c;
@@ -166,6 +173,7 @@ void fa_kv_free(fa_kv_cache *c) {
     else if (c->mem)
         munmap(c->mem, c->bytes ? c->bytes : 1);
     fa_free(c->layer);
+    fa_free(c->own);
     fa_free(c->len);
     fa_free(c);
 }

@@ -11,6 +11,8 @@ typedef struct fa_kv_spec {
     int64_t n_head, head_dim;
     int32_t window;      /* a row at position p sees positions > p - window; 0: all */
     const fa_rope *rope; /* how its keys are rotated; NULL: in no way that depends on the length of the sequence */
+    int32_t shared;      /* 0: it has keys and values of its own; else 1 + the earlier layer, alike in all of the above,
+                            whose keys and values it reads */
 } fa_kv_spec;
 
 typedef struct fa_kv_group {
@@ -23,8 +25,9 @@ typedef struct fa_kv_group {
 } fa_kv_group;
 
 typedef struct fa_kv_cache {
-    fa_kv *layer; /* [n_layer] */
-    int n_layer, n_group, n_slot;
+    fa_kv *layer;      /* [n_layer] as layers see them: some may be another's */
+    const fa_kv **own; /* [n_own] those with memory of their own */
+    int n_layer, n_own, n_group, n_slot;
     int32_t n_ctx, page_stride;
     fa_kv_group group[FA_MAX_GROUP];
     int32_t *len;   /* [n_slot] tokens whose pages exist */

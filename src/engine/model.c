@@ -41,9 +41,9 @@ static int find_family(ffai_model *m, fa_error *err) {
     const fa_jnode *cfg = fa_ckpt_config(m->ckpt), *text = fa_jget(cfg, "text_config");
     m->model_type = str_or(fa_jget(cfg, "model_type"), "");
     m->arch = str_or(fa_jfirst(fa_jget(cfg, "architectures")), "");
-    m->family = fa_family_find(m->model_type, m->arch);
-    /* an unknown wrapper around a known text model still runs as text */
-    if (!m->family && text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    /* a wrapper of several kinds of text models runs as what its text_config says, an unknown one too */
+    if (text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    if (!m->family) m->family = fa_family_find(m->model_type, m->arch);
     return m->family ? 0 : unknown_family(m, err);
 }
 
@@ -110,6 +110,9 @@ static int read_config(ffai_model *m, fa_error *err) {
         r.n_rope_factors = factors->dim[0];
         m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
     }
+    static const char *const in_config[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
+    for (size_t i = 0; i < 2; i++) /* GGUF: numbers of the config (io/gguf_hf.c) */
+        if ((factors = fa_ckpt_find(m->ckpt, in_config[i]))) m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
     m->cfg = fa_mem_calloc(&m->mem, 1, m->family->cfg_size);
     m->w = fa_mem_calloc(&m->mem, 1, m->family->weights_size);
     if (!m->cfg || !m->w) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the config", r.path);
@@ -134,6 +137,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     shapes.base = shapes.vectors = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN;
     shapes.dry = true;
     b.private_copy = private_copy;
+    b.targets = &m->targets;
     if (m->synthetic) {
         b.synth = &m->synth;
         b.placer = &shapes;
@@ -141,7 +145,8 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     if (!rc) m->family->bind(&b, m->cfg, m->w);
     if (!rc) rc = fa_binder_finish(&b, err);
     if (!rc) {
-        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i];
+        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & 3;
+        m->extra = fa_binder_extra(&b, &m->mem);
         m->n_param = b.n_param;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
@@ -244,7 +249,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .arch = "",
                                   .format = "",
                                   .container = "",
-                                  .ignored = ""};
+                                  .ignored = "",
+                                  .extra = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -267,7 +273,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
                               .tied = m->dims.tied,
-                              .ignored = m->ignored ? m->ignored : ""};
+                              .ignored = m->ignored ? m->ignored : "",
+                              .extra = m->extra ? m->extra : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

@@ -36,6 +36,7 @@ struct ffai_model {
     uint8_t *used;    /* [tensors], see fa_binder */
     int64_t n_param, weight_bytes;
     const char *model_type, *arch, *format;
+    fa_targets targets; /* what adapters can change */
     char *config_text;
     bool bound;
     bool headless;       /* no output head: embeds, does not generate */
@@ -49,6 +50,7 @@ struct ffai_model {
     int n_eos;
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
     const char *ignored;    /* see ffai_model_info; NULL: nothing */
+    const char *extra;      /* the same: tensors that the family does not know */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;

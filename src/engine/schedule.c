@@ -46,13 +46,20 @@ static void admit(ffai_engine *e) {
     for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, r->fresh, &r->n_reused);
+        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused);
         if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
         r->n_fed = r->n_reused;
         e->stats.reused_tokens += r->n_reused;
     }
+}
+
+/* A sequence outgrew the length up to which LongRoPE's short factors hold: what is in its cache was rotated with them.
+ * It is fed again from its beginning, as transformers does. */
+static void begin_again(ffai_request *r) {
+    fa_kv_reset(r->e->kv, r->slot);
+    r->n_fed = 0;
 }
 
 /* Decode rows first, then prompt chunks within the step's budget. */
@@ -63,21 +70,22 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
         for (int s = 0; s < e->n_slot; s++) {
             ffai_request *r = e->slot[s];
             if (!r || r->finish != FFAI_RUNNING) continue;
+            if (fa_slot_outgrown(e, s, (int32_t)r->n)) begin_again(r);
             int64_t left = r->n - r->n_fed;
-            bool decode = r->n > r->n_prompt || left == 1;
+            bool decode = left == 1;
             if (decode != (pass == 0) || (pass == 1 && budget == 0)) continue;
             int rows = pass == 0 ? 1 : (int)(left < budget ? left : budget);
             if (pass == 1) budget -= rows;
-            if (r->n_fed < r->n_prompt) *n_prompt_rows += rows;
+            if (r->n == r->n_prompt) *n_prompt_rows += rows;
             who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n_prompt};
+            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n, r->use};
         }
     }
     return n;
 }
 
 /* The step after flight f, before f is read: one row for each of its requests, but for those whose last token f gives.
- * 0: it cannot be begun, because somebody is not decoding or wants the host between two tokens. */
+ * 0: it cannot be begun, because somebody is not decoding, wants the host between two tokens or has to begin again. */
 static int plan_ahead(ffai_engine *e, const fa_flight *f, fa_seq_rows *seq, ffai_request **who) {
     int n = 0, running = 0;
     for (int s = 0; s < e->n_slot; s++) running += e->slot[s] != NULL;
@@ -87,9 +95,10 @@ static int plan_ahead(ffai_engine *e, const fa_flight *f, fa_seq_rows *seq, ffai
         running--;
         if (!r->device_picks || r->allowed) return 0;
         if (r->n + 1 - r->n_prompt >= r->max_new) continue;
+        if (fa_slot_outgrown(e, r->slot, (int32_t)r->n + 1)) return 0;
         e->ahead_tok[n] = -1 - r->slot;
         who[n] = r;
-        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n_prompt};
+        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use};
         n++;
     }
     return running ? 0 : n;

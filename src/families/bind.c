@@ -16,8 +16,12 @@ static const struct {
                 {"language_model.model.", "language_model."},
                 {"model.language_model.", ""},
                 {"model.text_model.", ""},
+                {"language_model.", "language_model."},
+                {"text_model.", ""},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
+
+enum { IGNORED = 4 /* in fa_binder.used */ };
 
 /* ---- names ---- */
 
@@ -28,6 +32,17 @@ static const char *other_name(const fa_binder *b, const char *name, int try, cha
         const char *at = strstr(name, r->ours);
         if (!at || --try > 0) continue;
         snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->theirs, at + strlen(r->ours));
+        return out;
+    }
+    return NULL;
+}
+
+/* The reverse: what the family calls a tensor that has one of the other names, try 1 on. NULL: no more. */
+static const char *reverse_name(const fa_binder *b, const char *name, int try, char out[FA_NAME_MAX]) {
+    for (const fa_rename *r = b->renames; r && r->ours; r++) {
+        const char *at = strstr(name, r->theirs);
+        if (!at || --try > 0) continue;
+        snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->ours, at + strlen(r->theirs));
         return out;
     }
     return NULL;
@@ -65,8 +80,7 @@ void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *na
 }
 
 /* Gathers names that differ in their layer number only, and in it by one. */
-static void add_missing(fa_binder *b, const char *name) {
-    fa_names *l = &b->missing;
+void fa_name_list_add(fa_names *l, const char *name) {
     l->total++;
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
@@ -94,7 +108,7 @@ static void add_missing(fa_binder *b, const char *name) {
     if (l->item[l->n].name) l->n++;
 }
 
-static void print_missing(const fa_names *l, fa_buf *out) {
+void fa_name_list_print(const fa_names *l, fa_buf *out) {
     for (size_t i = 0; i < l->n; i++) {
         const char *name = l->item[i].name;
         size_t digits = strcspn(name, "0123456789");
@@ -107,6 +121,12 @@ static void print_missing(const fa_names *l, fa_buf *out) {
         fa_buf_printf(out, "%.*s{%.*s-%lld}%s", (int)digits, name, (int)number, name + digits,
                       (long long)l->item[i].last, name + digits + number);
     }
+}
+
+void fa_name_list_free(fa_names *l) {
+    for (size_t i = 0; i < l->n; i++) fa_free(l->item[i].name);
+    fa_free(l->item);
+    *l = (fa_names){0};
 }
 
 /* ---- life ---- */
@@ -136,11 +156,42 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 
 void fa_binder_close(fa_binder *b) {
     fa_free(b->used);
-    for (size_t i = 0; i < b->missing.n; i++) fa_free(b->missing.item[i].name);
-    fa_free(b->missing.item);
+    fa_name_list_free(&b->missing);
+    fa_name_list_free(&b->extra);
     fa_buf_free(&b->wrong);
-    b->missing = (fa_names){0};
     b->used = NULL;
+}
+
+/* Buffers of old implementations, and statistics of quantizers, that no family needs. */
+static bool harmless(const char *name) {
+    static const char *const ends[] = {"rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".k_scale", ".v_scale",
+                                       ".input_scale",        "_scale_2"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        size_t m = strlen(ends[i]);
+        if (n >= m && strcmp(name + n - m, ends[i]) == 0) return true;
+    }
+    return false;
+}
+
+/* What lies where the text model's tensors do. */
+static void find_extra(fa_binder *b) {
+    char layers[FA_REAL_MAX];
+    prefixed(b, layers, "model.layers.", "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool of_text = strncmp(name, layers, strlen(layers)) == 0 || strncmp(name, "blk.", 4) == 0;
+        if (!b->used[i] && of_text && !harmless(name)) fa_name_list_add(&b->extra, name);
+    }
+}
+
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
+    if (!b->extra.total) return NULL;
+    fa_buf list = {0};
+    fa_name_list_print(&b->extra, &list);
+    const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
+    fa_buf_free(&list);
+    return text;
 }
 
 int fa_binder_finish(fa_binder *b, fa_error *err) {
@@ -149,14 +200,18 @@ int fa_binder_finish(fa_binder *b, fa_error *err) {
         return b->err.code;
     }
     const char *path = fa_ckpt_path(b->ckpt), *wrong = b->wrong.data ? b->wrong.data : "";
+    find_extra(b);
     if (!b->missing.total && !b->n_wrong) return 0;
     if (!b->missing.total) return fa_fail(err, FFAI_EFORMAT, "%s", wrong);
-    fa_buf list = {0};
-    print_missing(&b->missing, &list);
+    fa_buf list = {0}, extra = {0};
+    fa_name_list_print(&b->missing, &list);
+    fa_name_list_print(&b->extra, &extra);
     int n = b->missing.total;
-    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s", path, n, n > 1 ? "s are" : " is",
-                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong);
+    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s%s%s", path, n, n > 1 ? "s are" : " is",
+                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong, b->extra.n ? "; not known: " : "",
+                     extra.data ? extra.data : "");
     fa_buf_free(&list);
+    fa_buf_free(&extra);
     return rc;
 }
 
@@ -187,7 +242,7 @@ void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) 
 
 void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
     size_t i = (size_t)(t - fa_ckpt_at(b->ckpt, 0));
-    if (b->used[i]) return;
+    if (b->used[i] & ~IGNORED) return;
     b->used[i] = how;
     b->bytes += (int64_t)t->bytes;
 }
@@ -195,7 +250,64 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
 static void missing(fa_binder *b, const char *name, const char *suffix) {
     char real[FA_REAL_MAX];
     prefixed(b, real, name, suffix);
-    add_missing(b, real);
+    fa_name_list_add(&b->missing, real);
+}
+
+/* ---- what adapters find ---- */
+
+static void add_target(fa_binder *b, const fa_target *t, const char *name) {
+    fa_targets *l = b->targets;
+    if (!l) return;
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 256;
+        fa_target *grown = (fa_target *)fa_mem_calloc(b->mem, cap, sizeof *grown);
+        if (grown && l->n) memcpy(grown, l->at, l->n * sizeof *grown);
+        l->cap = grown ? cap : 0;
+        l->at = grown;
+    }
+    const char *kept = l->at ? fa_mem_printf(b->mem, "%s", name) : NULL;
+    if (!kept) {
+        l->n = 0;
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+        return;
+    }
+    l->at[l->n] = *t;
+    l->at[l->n++].name = kept;
+}
+
+/* A linear layer or a table gets its id. row: gathered, or NULL. */
+static void linear_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
+    if (b->experts) return; /* which adapters cannot change */
+    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
+    l->w.id = t.id;
+    if (row && b->targets) {
+        int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
+        if (!kept) return;
+        memcpy(kept, row, (size_t)t.rows * sizeof *kept);
+        t.row = kept;
+    }
+    add_target(b, &t, name);
+}
+
+const char *fa_bind_module(const fa_rename *renames, const char *module, int turn, char out[FA_NAME_MAX]) {
+    const size_t n = sizeof prefixes / sizeof *prefixes;
+    fa_binder b = {.renames = renames};
+    char name[FA_NAME_MAX];
+    /* what the text model is called in wrappers: "model." + rest; for the head the rest alone */
+    int at = turn;
+    for (size_t i = 0; i < 2 * n; i++) {
+        const char *p = i % 2 ? prefixes[i / 2].head : prefixes[i / 2].body;
+        if (strncmp(module, p, strlen(p)) || (i % 2 && !*p && i > 1)) continue;
+        snprintf(name, sizeof name, "%s%s", i % 2 ? "" : "model.", module + strlen(p));
+        for (int k = 0;; k++) {
+            const char *real = k ? reverse_name(&b, name, k, out) : name;
+            if (!real) break;
+            if (at-- > 0) continue;
+            if (real != out) snprintf(out, FA_NAME_MAX, "%s", real);
+            return out;
+        }
+    }
+    return NULL;
 }
 
 /* ---- matrices ---- */
@@ -311,6 +423,7 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
         out->w = rows_of(&w, p->from, p->step, rows);
     else if (!there)
         missing(b, name, ".weight");
+    linear_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
 }
 
@@ -325,8 +438,26 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
-void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, const int64_t *row,
-                    const char *fmt, ...) {
+/* Values row[0], row[1], ... of a bias of `total`. */
+static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, const int64_t *row, const char *name) {
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
+    float *host;
+    if (!t) {
+        missing(b, name, ".bias");
+        return NULL;
+    }
+    if (b->err.code || !check_vector(b, t, 0, total)) return NULL;
+    const float *p = fa_bind_place_vector(b, NULL, rows, &host);
+    size_t size = fa_dtype_size((fa_dtype)t->dtype);
+    for (int64_t i = 0; host && i < rows; i++)
+        fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += total;
+    fa_bind_used(b, t, 1);
+    return p;
+}
+
+void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
+                    const int64_t *row, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     fa_source src;
     fa_weight w;
@@ -335,10 +466,12 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     out->w.cols = cols;
     if (b->err.code) return;
     if (b->synth) { /* random rows need no order */
-        bind_part(b, out, rows, cols, FA_NO_BIAS,
-                  &(fa_part){.from = row[0] % (total - rows + 1), .step = 1, .total = total}, name);
+        bind_part(b, out, rows, cols, bias, &(fa_part){.from = row[0] % (total - rows + 1), .step = 1, .total = total},
+                  name);
         return;
     }
+    if (bias == FA_BIAS || (bias == FA_OPTIONAL_BIAS && fa_bind_find(b, name, ".bias")))
+        out->bias = gathered_bias(b, rows, total, row, name);
     if (!fa_bind_stored(b, &w, &src, 0, total, cols, name)) {
         if (!src.t) missing(b, name, ".weight");
         return;
@@ -362,6 +495,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     src.made = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
+    linear_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
 }
 
 /* ---- experts ---- */
@@ -402,11 +536,13 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after) {
     experts_alloc(b, out, n, rows, cols);
+    b->experts = true;
     for (int64_t e = 0; e < out->n && !b->err.code; e++) {
         fa_linear one;
         fa_bind_linear(b, &one, rows, cols, FA_NO_BIAS, "%s%lld%s", before, (long long)e, after);
         out->w[e] = one.w;
     }
+    b->experts = false;
 }
 
 /* ---- the rest ---- */
@@ -443,11 +579,41 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
     return NULL;
 }
 
+void fa_bind_ignore(fa_binder *b, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    char real[FA_REAL_MAX];
+    prefixed(b, real, name, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++)
+        if (strncmp(fa_ckpt_at(b->ckpt, i)->name, real, strlen(real)) == 0 && !b->used[i]) b->used[i] = IGNORED;
+}
+
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
+    FORMAT_NAME(name, fmt);
+    float v = mean;
+    if (b->err.code) return v;
+    if (b->synth) {
+        fa_synth_fill(&v, 1, mean, 0.1f, fa_bind_synth_seed(b));
+        fa_bind_synth_vector(b, 1, mean, name, "");
+        return v;
+    }
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
+    if (!t) {
+        missing(b, name, "");
+    } else if (check_vector(b, t, 0, 1)) {
+        fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
+        if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
+        fa_bind_used(b, t, 1);
+    }
+    return v;
+}
+
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
            fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }
+
+bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }
 
 bool fa_bind_headless(fa_binder *b) {
     const char *arch = fa_jstr(fa_jfirst(fa_jget(fa_ckpt_config(b->ckpt), "architectures")), NULL);

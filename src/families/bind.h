@@ -33,6 +33,21 @@ typedef struct fa_placer {
     size_t n_copy, cap_copy, n_job, cap_job;
 } fa_placer;
 
+/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them.
+ */
+typedef struct fa_target {
+    const char *name;   /* of the family, without ".weight" */
+    uint32_t id;        /* fa_weight.id */
+    int64_t rows, cols; /* of the part that is bound */
+    fa_part part;       /* rows of what the name stands for */
+    const int64_t *row; /* gathered rows [rows] instead, or NULL */
+} fa_target;
+
+typedef struct fa_targets {
+    fa_target *at; /* [n] in model memory */
+    size_t n, cap;
+} fa_targets;
+
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
 typedef struct fa_names {
     struct {
@@ -43,6 +58,10 @@ typedef struct fa_names {
     size_t n, cap;
     int total;
 } fa_names;
+
+void fa_name_list_add(fa_names *l, const char *name);
+void fa_name_list_print(const fa_names *l, fa_buf *out); /* with commas between */
+void fa_name_list_free(fa_names *l);
 
 /* Tensors behind a matrix. */
 typedef struct fa_source {
@@ -60,7 +79,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
-    fa_names missing;
+    fa_names missing, extra;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -76,16 +95,25 @@ struct fa_binder {
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
     fa_weight last;
-    bool turned; /* see fa_part */
+    bool turned;         /* see fa_part */
+    bool experts;        /* what is bound are experts */
+    uint32_t n_id;       /* matrices that got an id: the same in every binding of a model */
+    fa_targets *targets; /* where they are listed; NULL: nowhere */
     fa_error err;
 };
 
 int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err);
-/* Reports what failed, is missing or has another shape: all of it at once. */
+/* Reports what failed, is missing or has another shape: all of it at once, with what the text model has but its family
+ * does not use; that alone is no failure (fa_binder_extra). */
 int fa_binder_finish(fa_binder *b, fa_error *err);
+/* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
+/* A module's name in an adapter as the family spells it: the names to look for among targets, the likeliest first. Turn
+ * 0, 1, ...; NULL: no more. */
+const char *fa_bind_module(const fa_rename *renames, const char *module, int turn, char out[FA_NAME_MAX]);
 /* A small float tensor as f32 in model memory by its family name; NULL when absent or of another length. */
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name);
 
@@ -115,6 +143,7 @@ bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
+uint64_t fa_bind_synth_seed(const fa_binder *b); /* of the next random vector */
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
 /* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
 const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);

@@ -230,8 +230,10 @@ void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
     fa_bind_count(b, w, w->rows * (int64_t)(w->row_bytes + (w->biases ? 2 : 1) * w->scale_row_bytes));
 }
 
+uint64_t fa_bind_synth_seed(const fa_binder *b) { return fa_rng_at(1, b->n_item); }
+
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
-    uint64_t seed = fa_rng_at(1, b->n_item);
+    uint64_t seed = fa_bind_synth_seed(b);
     const float *p;
     if (b->placer) {
         float *host;

@@ -214,13 +214,16 @@ static bool stored_transposed(fa_binder *b, fa_weight *w, fa_source *s, int64_t 
 
 static bool stored_plain(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows) {
     const fa_ckpt_tensor *t = s->t;
-    bool straight = leads(t, n, rows) && last_dim(t) == w->cols;
+    bool row = !n && rows == 1 && t->n_dim == 1; /* GGUF has a matrix of one row as a vector */
+    bool straight = (row || leads(t, n, rows)) && last_dim(t) == w->cols;
     bool turned = n && leads(t, n, w->cols) && last_dim(t) == rows;
     if (t->fmt < 0 && (straight || turned)) {
         fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s is recognised but not computed", t->type_name);
         return false;
     }
-    if (straight && turned && b->turned) straight = false;
+    size_t len = strlen(t->name);
+    bool bare = len < 7 || strcmp(t->name + len - 7, ".weight") != 0; /* mlx and GGUF never store transposed stacks */
+    if (straight && turned && b->turned && bare) straight = false;
     if (!straight && turned && t->fmt <= FA_FMT_BF16) return stored_transposed(b, w, s, n, rows);
     if (!straight) return wrong_shape(b, t, n, rows, w->cols);
     w->fmt = (uint8_t)t->fmt;

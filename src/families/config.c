@@ -29,6 +29,8 @@ const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key) {
     return n ? n : present(fa_jget(c->root, key));
 }
 
+bool fa_cfg_has(const fa_cfg *c, const char *key) { return fa_jget(c->text, key) || fa_jget(c->root, key); }
+
 static bool is_number(const fa_jnode *n) { return fa_jtype_of(n) == FA_JINT || fa_jtype_of(n) == FA_JNUM; }
 
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max) {
@@ -56,10 +58,36 @@ double fa_cfg_num(fa_cfg *c, const char *key, double otherwise) {
     return finite_num(c, key, fa_cfg_node(c, key), otherwise);
 }
 
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise) {
+    double v = fa_cfg_num(c, key, otherwise);
+    if (v < 0 || v > 1) fa_cfg_fail(c, "\"%s\" is %g, not between 0 and 1", key, v);
+    return v;
+}
+
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
     const fa_jnode *n = fa_cfg_node(c, key);
     if (n && fa_jtype_of(n) != FA_JBOOL) fa_cfg_fail(c, "\"%s\" is not true or false", key);
     return fa_jbool(n, otherwise);
+}
+
+const char *fa_cfg_type(fa_cfg *c) {
+    const char *s = fa_jstr(fa_cfg_node(c, "model_type"), NULL);
+    return s ? s : "";
+}
+
+bool fa_cfg_within(fa_cfg *c, const char *type) {
+    const char *s = fa_jstr(fa_jget(c->root, "model_type"), NULL);
+    return c->text && s && strcmp(s, type) == 0;
+}
+
+bool fa_cfg_tied(fa_cfg *c, bool otherwise) {
+    static const char *const by_default[] = {"mistral3", "paligemma", "gemma3"}; /* their classes say true */
+    bool tied = fa_cfg_bool(c, "tie_word_embeddings", otherwise);
+    const fa_jnode *outer = present(fa_jget(c->root, "tie_word_embeddings"));
+    if (!c->text || tied) return tied;
+    for (size_t i = 0; !outer && i < sizeof by_default / sizeof by_default[0]; i++)
+        if (fa_cfg_within(c, by_default[i])) return true;
+    return fa_jbool(outer, false);
 }
 
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
@@ -206,6 +234,7 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     }
     const fa_jnode *old = scaled ? fa_cfg_node(c, "rope_scaling") : NULL;
     if (old) return old;
+    if (!p && scaled) return c->rope_default;
     return scaled || !layer_type ? p : NULL;
 }
 
@@ -218,11 +247,12 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     r->mscale = 1;
     r->interleaved = fa_cfg_bool(c, "ffai_rope_interleaved", false);
     theta = src_num(&s, "rope_theta", theta);
-    double max_ctx = (double)fa_cfg_int(c, "max_position_embeddings", 2048, 1, INT32_MAX);
+    double max_ctx = (double)fa_cfg_int(c, "max_position_embeddings", c->max_ctx ? c->max_ctx : 2048, 1, INT32_MAX);
     double ctx = src_num(&s, "original_max_position_embeddings", max_ctx);
     const fa_jnode *outer = fa_cfg_node(c, "original_max_position_embeddings");
     if (outer) /* transformers gives the config's own key priority */
         ctx = finite_num(c, "original_max_position_embeddings", outer, ctx);
+    if (c->original_ctx) ctx = (double)c->original_ctx;
     if (!(theta >= 1e-3 && theta < 1e30)) fa_cfg_fail(c, "\"rope_theta\" is %g, not a usable positive number", theta);
     if (!(ctx >= 1 && ctx <= INT32_MAX))
         fa_cfg_fail(c, "\"original_max_position_embeddings\" is %g, not between 1 and %d", ctx, INT32_MAX);
@@ -255,9 +285,9 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
             inv[i] = (double)i < floor(share * (double)r->n_pair) ? (float)(inv[i] / f) : 0;
     } else if (strcmp(type, "llama3") == 0) {
         scale_llama3(&s, inv, r->n_pair, ctx);
-    } else if (strcmp(type, "yarn") == 0) {
+    } else if (strcmp(type, "yarn") == 0 && !present(fa_jget(s.dict, "short_factor"))) {
         scale_yarn(&s, r, inv, theta, ctx, max_ctx);
-    } else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0) {
+    } else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0 || strcmp(type, "yarn") == 0) {
         scale_longrope(&s, r, inv, ctx, max_ctx);
     } else if (strcmp(type, "dynamic") == 0) {
         r->dynamic = true;
@@ -268,4 +298,12 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
         fa_cfg_fail(c, "rope type \"%s\" is not known (default, linear, dynamic, yarn, longrope, llama3, proportional)",
                     type);
     }
+}
+
+void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
+                         bool scaled) {
+    rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
+    share = src_num(&s, "partial_rotary_factor", fa_cfg_num(c, "partial_rotary_factor", share));
+    if (!(share > 0 && share <= 1)) fa_cfg_fail(c, "\"partial_rotary_factor\" is %g, not between 0 and 1", share);
+    fa_cfg_rope(c, r, layer_type, c->err.code ? head_dim : (int64_t)((double)head_dim * share), theta, scaled);
 }

@@ -19,22 +19,36 @@ typedef struct fa_cfg {
     fa_mem *mem;                 /* of the model */
     const float *rope_factors;   /* GGUF's rope_freqs.weight: divides the frequencies; [n_rope_factors] or NULL */
     int64_t n_rope_factors;
-    fa_error err; /* sticky */
+    const fa_jnode *rope_default; /* a family's own, where the config describes none; or NULL */
+    int64_t max_ctx;              /* max_position_embeddings when absent; 0: 2048 */
+    int64_t original_ctx;         /* > 0: stands for original_max_position_embeddings wherever that is said */
+    fa_error err;                 /* sticky */
 } fa_cfg;
 
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
+bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
+/* The text model's own type, "" when there is none. */
+const char *fa_cfg_type(fa_cfg *c);
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise); /* of a norm: between 0 and 1 */
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
+/* Is the whole checkpoint a wrapper of this type? */
+bool fa_cfg_within(fa_cfg *c, const char *type);
+/* tie_word_embeddings; a wrapper's counts as well as its text_config's. */
+bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
  * rope_scaling. layer_type NULL: the flat one. theta is the default of the family. scaled false: rope_scaling does not
  * apply (Gemma 3 local layers). */
 void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled);
+/* The same for the leading part of each head that partial_rotary_factor tells; share: when the key is absent. */
+void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
+                         bool scaled);
 
 /* ---- weights ---- */
 
@@ -51,7 +65,8 @@ typedef struct fa_rename {
 /* Rows from, from + step, ... of the `total` rows that a checkpoint has under one name (fused projections). */
 typedef struct fa_part {
     int64_t from, step, total;
-    bool turned; /* a stack of floats that is square is stored transposed; others tell by their shape */
+    bool turned; /* a stack of floats that is square, and has no ".weight" in its name, is stored transposed; others
+                    tell by their shape */
 } fa_part;
 
 /* Names are printf formats without ".weight", spelled as in the text-only checkpoint
@@ -63,9 +78,9 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
-/* Rows row[0], row[1], ... of `total`, copied together. */
-void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, const int64_t *row,
-                    const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+/* Rows row[0], row[1], ... of `total`, and of its bias, copied together. */
+void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
+                    const int64_t *row, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 /* LayerNorm with weight, and bias. */
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
@@ -79,8 +94,14 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* Tensors with this beginning are known and not needed: no word about them. */
+void fa_bind_ignore(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A vector of one value that forward needs itself, wherever the weights lie. */
+float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Are weights made up, in want of a checkpoint? */
+bool fa_bind_random(const fa_binder *b);
 /* Is this a base model, saved without its head (names without "model.", or an architecture "...Model")? Says so to the
  * loader too: the model embeds, but does not generate. For families that lack an untied lm_head. */
 bool fa_bind_headless(fa_binder *b);

@@ -25,6 +25,19 @@ static const arch_row archs[] = {
     {"gemma", "gemma", "GemmaForCausalLM", 10000, true, false, false},
     {"gemma2", "gemma2", "Gemma2ForCausalLM", 10000, true, true, false},
     {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1000000, true, true, false},
+    {"granite", "granite", "GraniteForCausalLM", 10000, false, false, true},
+    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
+    {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
+    {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
+    {"gemma4", "gemma4_text", "Gemma4ForCausalLM", 1000000, false, false, false},
+    {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
+    {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
+    {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
+    {"qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM", 10000, false, false, false},
+    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 10000, false, false, false},
+    {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
+    {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
+    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
@@ -47,17 +60,12 @@ static const rename_row whole[] = {
 
 /* behind "blk.<n>." */
 static const rename_row in_layer[] = {
-    {"attn_norm.", "input_layernorm."},
-    {"attn_q.", "self_attn.q_proj."},
-    {"attn_k.", "self_attn.k_proj."},
-    {"attn_v.", "self_attn.v_proj."},
-    {"attn_output.", "self_attn.o_proj."},
-    {"attn_q_norm.", "self_attn.q_norm."},
-    {"attn_k_norm.", "self_attn.k_norm."},
-    {"ffn_gate.", "mlp.gate_proj."},
-    {"ffn_up.", "mlp.up_proj."},
-    {"ffn_down.", "mlp.down_proj."},
-    {"ffn_norm.", "post_attention_layernorm."},
+    {"attn_norm.", "input_layernorm."},    {"attn_q.", "self_attn.q_proj."},
+    {"attn_qkv.", "self_attn.qkv_proj."},  {"attn_k.", "self_attn.k_proj."},
+    {"attn_v.", "self_attn.v_proj."},      {"attn_output.", "self_attn.o_proj."},
+    {"attn_q_norm.", "self_attn.q_norm."}, {"attn_k_norm.", "self_attn.k_norm."},
+    {"ffn_gate.", "mlp.gate_proj."},       {"ffn_up.", "mlp.up_proj."},
+    {"ffn_down.", "mlp.down_proj."},       {"ffn_norm.", "post_attention_layernorm."},
 };
 
 /* the same, for architectures with four norms; looked at first */
@@ -66,6 +74,30 @@ static const rename_row in_layer_four_norms[] = {
     {"ffn_norm.", "pre_feedforward_layernorm."},
     {"post_ffw_norm.", "post_feedforward_layernorm."},
 };
+
+/* Phi 3: gate and up are one tensor */
+static const rename_row in_layer_phi3[] = {{"ffn_up.", "mlp.gate_up_proj."}};
+
+/* Mixtures of experts: where the router and the stacks of experts belong. */
+static const struct {
+    const char *arch, *router, *experts;
+} in_layer_moe[] = {
+    {"llama", "block_sparse_moe.gate", "block_sparse_moe.switch_mlp"}, /* Mixtral */
+    {"qwen2moe", "mlp.gate", "mlp.switch_mlp"},
+    {"qwen3moe", "mlp.gate", "mlp.switch_mlp"},
+    {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
+    {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
+    {"gpt-oss", "mlp.router", "mlp.experts"},
+};
+
+static const rename_row in_layer_shared_expert[] = {
+    {"ffn_gate_inp_shexp.", "mlp.shared_expert_gate."},
+    {"ffn_gate_shexp.", "mlp.shared_expert.gate_proj."},
+    {"ffn_up_shexp.", "mlp.shared_expert.up_proj."},
+    {"ffn_down_shexp.", "mlp.shared_expert.down_proj."},
+};
+
+static const rename_row in_layer_gpt_oss[] = {{"post_attention_norm.", "post_attention_layernorm."}};
 
 /* Replaces the row's prefix of name; NULL rows end nothing: count says how many. */
 static bool apply(const rename_row *rows, size_t count, const char *name, const char *prefix, char *buf, size_t size) {
@@ -80,16 +112,54 @@ static bool apply(const rename_row *rows, size_t count, const char *name, const 
 
 #define ROWS(table) table, sizeof(table) / sizeof *(table)
 
+enum { N_MOE = sizeof in_layer_moe / sizeof *in_layer_moe };
+
+/* N_MOE: its mixtures are not understood. */
+static size_t moe_row(const char *arch) {
+    size_t k = 0;
+    while (k < N_MOE && strcmp(in_layer_moe[k].arch, arch) != 0) k++;
+    return k;
+}
+
+/* Names of an architecture with experts. Files of 2023 have a tensor per expert: ffn_gate.7.weight. */
+static bool apply_moe(const char *arch, const char *name, const char *prefix, char *buf, size_t size) {
+    static const char *const parts[] = {"ffn_gate", "gate_proj", "w1",        "ffn_up", "up_proj",
+                                        "w3",       "ffn_down",  "down_proj", "w2"};
+    size_t k = moe_row(arch);
+    if (k == N_MOE) return false;
+    if (strcmp(name, "attn_sinks.weight") == 0) return (size_t)snprintf(buf, size, "%sself_attn.sinks", prefix) < size;
+    if (strncmp(name, "ffn_gate_inp.", 13) == 0)
+        return (size_t)snprintf(buf, size, "%s%s.%s", prefix, in_layer_moe[k].router, name + 13) < size;
+    for (size_t i = 0; i < 9; i += 3) {
+        size_t len = strlen(parts[i]);
+        if (strncmp(name, parts[i], len) != 0) continue;
+        const char *rest = name + len;
+        if (strncmp(rest, "_exps.", 6) == 0)
+            return (size_t)snprintf(buf, size, "%s%s.%s.%s", prefix, in_layer_moe[k].experts, parts[i + 1], rest + 6) <
+                   size;
+        size_t digits = rest[0] == '.' ? strspn(rest + 1, "0123456789") : 0;
+        if (k == 0 && digits && strcmp(rest + 1 + digits, ".weight") == 0)
+            return (size_t)snprintf(buf, size, "%sblock_sparse_moe.experts%.*s.%s.weight", prefix, (int)digits + 1,
+                                    rest, parts[i + 2]) < size;
+    }
+    if (strcmp(arch, "gpt-oss") == 0 && apply(ROWS(in_layer_gpt_oss), name, prefix, buf, size)) return true;
+    return apply(ROWS(in_layer_shared_expert), name, prefix, buf, size);
+}
+
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size) {
     const arch_row *a = find_arch(arch);
     char prefix[32];
-    if (strncmp(name, "blk.", 4) != 0) return apply(ROWS(whole), name, "", buf, size);
+    bool gemma4 = strcmp(arch, "gemma4") == 0;
+    if (strncmp(name, "blk.", 4) != 0)
+        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) || apply(ROWS(whole), name, "", buf, size);
     size_t digits = strspn(name + 4, "0123456789");
     if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
+    if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
-    return apply(ROWS(in_layer), name, prefix, buf, size);
+    if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
+    return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
 }
 
 /* ---- metadata ---- */
@@ -159,7 +229,7 @@ static void put_bool(const maker *m, const char *key, bool v) {
 }
 
 /* Metadata floats are f32: the shortest decimal that reads back as the same float ("1e-06", not 9.99999997e-07). */
-static void put_num(const maker *m, const char *key, double v) {
+static void put_value(const maker *m, double v) {
     char text[40];
     for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
@@ -168,7 +238,12 @@ static void put_num(const maker *m, const char *key, double v) {
     }
     for (char *p = text; *p; p++) /* a host may have set a locale that writes 0,5 */
         if (*p == ',') *p = '.';
-    fa_buf_printf(m->json, ",\"%s\":%s", key, text);
+    fa_buf_puts(m->json, text);
+}
+
+static void put_num(const maker *m, const char *key, double v) {
+    fa_buf_printf(m->json, ",\"%s\":", key);
+    put_value(m, v);
 }
 
 /* Writes a number under another name if the file has it. */
@@ -180,9 +255,52 @@ static int copy_number(const maker *m, const char *from, const char *to) {
     return rc;
 }
 
+/* Numbers that only change their names. Each belongs to a few families; the others do not read it. */
+static int copy_numbers(const maker *m) {
+    static const struct {
+        const char *from, *to;
+    } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_epsilon", "norm_epsilon"},
+                {"attention.clamp_kqv", "clip_qkv"},
+                {"attention.scale", "attention_multiplier"},
+                {"embedding_scale", "embedding_multiplier"},
+                {"residual_scale", "residual_multiplier"},
+                {"logit_scale", "logits_scaling"}};
+    int rc = FFAI_OK;
+    for (size_t i = 0; !rc && i < sizeof keys / sizeof *keys; i++) rc = copy_number(m, keys[i].from, keys[i].to);
+    return rc;
+}
+
 /* Is the string value of a key one of this text? */
 static bool text_is(const fa_gguf_value *v, const char *text) {
     return v && v->type == FA_GGUF_STR && v->n == strlen(text) && memcmp(v->data, text, v->n) == 0;
+}
+
+/* A list of factors from a tensor [n] of the file. */
+static int put_factors(const maker *m, const char *key, const char *tensor) {
+    const fa_ckpt_tensor *t = fa_ckpt_find(m->c, tensor);
+    if (!t || t->dtype != FA_F32 || t->n_dim != 1 || t->dim[0] > 65536)
+        return fa_fail(m->err, FFAI_EFORMAT, "%s: tensor %s is missing or is no list of F32 factors", m->file, tensor);
+    fa_buf_printf(m->json, ",\"%s\":[", key);
+    for (int64_t i = 0; i < t->dim[0]; i++) {
+        float v;
+        fa_to_f32(FA_F32, t->data + (size_t)i * sizeof v, 1, &v);
+        if (!isfinite(v)) return fa_fail(m->err, FFAI_EFORMAT, "%s: tensor %s is not finite", m->file, tensor);
+        if (i) fa_buf_puts(m->json, ",");
+        put_value(m, v);
+    }
+    fa_buf_puts(m->json, "]");
+    return FFAI_OK;
+}
+
+/* LongRoPE: two tensors of factors, and what cosines and sines are scaled with. */
+static int put_longrope(const maker *m, bool has_attn, double attn) {
+    fa_buf_puts(m->json, ",\"rope_scaling\":{\"rope_type\":\"longrope\"");
+    int rc = put_factors(m, "short_factor", "rope_factors_short.weight");
+    if (!rc) rc = put_factors(m, "long_factor", "rope_factors_long.weight");
+    if (!rc && has_attn) put_num(m, "attention_factor", attn);
+    fa_buf_puts(m->json, "}");
+    return rc ? rc : copy_number(m, "rope.scaling.original_context_length", "original_max_position_embeddings");
 }
 
 static int put_rope_scaling(const maker *m) {
@@ -194,18 +312,24 @@ static int put_rope_scaling(const maker *m) {
     if (!rc && !has_attn) rc = number(m, "rope.scaling.yarn_attn_factor", &has_attn, &attn);
     if (!rc) rc = number(m, "rope.scale_linear", &has_old, &old); /* files of 2023 */
     if (rc) return rc;
+    if (fa_ckpt_find(m->c, "rope_factors_long.weight")) return put_longrope(m, has_attn, attn);
     if (!type && !found && has_old) factor = old;
     bool yarn = text_is(type, "yarn"), linear = text_is(type, "linear") || (!type && (found || has_old));
     if (type && !yarn && !linear && !text_is(type, "none"))
         return fa_fail(m->err, FFAI_ENOTSUP,
                        "%s: key %s.rope.scaling.type: \"%.*s\" is not known (none, linear, yarn are)", m->file, m->arch,
                        type->type != FA_GGUF_STR || type->n > 60 ? 0 : (int)type->n, (const char *)type->data);
-    if ((!yarn && !linear) || factor == 1) return FFAI_OK;
+    bool gpt_oss = strcmp(m->arch, "gpt-oss") == 0; /* which has YaRN where nothing is said, with exact borders */
+    if ((!yarn && !linear) || factor == 1) {
+        if (gpt_oss) fa_buf_puts(m->json, ",\"rope_scaling\":{\"rope_type\":\"default\"}");
+        return FFAI_OK;
+    }
     if (!(factor > 0))
         return fa_fail(m->err, FFAI_EFORMAT, "%s: key %s.rope.scaling.factor: %g", m->file, m->arch, factor);
     fa_buf_printf(m->json, ",\"rope_scaling\":{\"rope_type\":\"%s\"", yarn ? "yarn" : "linear");
     put_num(m, "factor", factor);
     if (yarn) {
+        if (gpt_oss) put_bool(m, "truncate", false);
         rc = copy_number(m, "rope.scaling.original_context_length", "original_max_position_embeddings");
         if (!rc) rc = copy_number(m, "rope.scaling.yarn_beta_fast", "beta_fast");
         if (!rc) rc = copy_number(m, "rope.scaling.yarn_beta_slow", "beta_slow");
@@ -306,20 +430,83 @@ static int put_vocab(const maker *m) {
 /* Everything that can be read off the list of tensors. */
 static void put_from_tensors(const maker *m) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
-    put_bool(m, "attention_bias", fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL);
+    bool bias = fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL;
+    put_bool(m, "attention_bias", bias);
+    put_bool(m, "use_bias", bias); /* Starcoder 2's key */
+    if (strcmp(m->arch, "internlm2") == 0) put_bool(m, "bias", bias);
     put_bool(m, "mlp_bias", fa_ckpt_find(m->c, "model.layers.0.mlp.gate_proj.bias") != NULL);
     if (m->row->pairs) put_bool(m, "ffai_rope_interleaved", true);
     if (fa_ckpt_find(m->c, "rope_freqs.weight")) put_bool(m, "ffai_rope_freqs", true);
 }
 
+static const char EXPERT_FF[] = "expert_feed_forward_length";
+
+static bool has_experts(const maker *m) {
+    const fa_gguf_value *n = meta(m, "expert_count");
+    return n && is_number(n->type) && n->i > 0;
+}
+
+/* The tensor of a layer; NULL: there is none. */
+static const fa_ckpt_tensor *in_layer_tensor(const maker *m, int64_t layer, const char *name) {
+    char full[128];
+    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
+    return fa_ckpt_find(m->c, full);
+}
+
+/* Layers of Qwen that have no router have an MLP; widths that old files do not say are those of the tensors. */
+static int put_qwen_experts(const maker *m, int64_t n_layer) {
+    int64_t width = 0, shared = 0;
+    const char *comma = "";
+    fa_buf_puts(m->json, ",\"mlp_only_layers\":[");
+    for (int64_t i = 0; i < n_layer; i++) {
+        const fa_ckpt_tensor *up = in_layer_tensor(m, i, "mlp.switch_mlp.up_proj"),
+                             *one = in_layer_tensor(m, i, "mlp.shared_expert.up_proj");
+        if (up && up->n_dim == 3) width = up->dim[1];
+        if (one && one->n_dim == 2) shared = one->dim[0];
+        if (up || !in_layer_tensor(m, i, "mlp.up_proj")) continue;
+        fa_buf_printf(m->json, "%s%lld", comma, (long long)i);
+        comma = ",";
+    }
+    fa_buf_puts(m->json, "]");
+    const fa_gguf_value *norm = meta(m, "expert_weights_norm");
+    put_bool(m, "norm_topk_prob", norm && norm->type == FA_GGUF_BOOL ? norm->i != 0 : strcmp(m->arch, "qwen3moe") == 0);
+    put_bool(m, "qkv_bias",
+             in_layer_tensor(m, 0, "self_attn.q_proj") && fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias"));
+    int rc = dimension(m, EXPERT_FF, width, &width);
+    if (!rc) put_int(m, "moe_intermediate_size", width);
+    if (!rc && shared) rc = dimension(m, "expert_shared_feed_forward_length", shared, &shared);
+    if (!rc && shared) put_int(m, "shared_expert_intermediate_size", shared);
+    return rc;
+}
+
+static int put_experts(const maker *m, int64_t n_layer) {
+    int64_t n = 0, used = 0;
+    int rc = dimension(m, "expert_count", 0, &n);
+    if (!rc) rc = dimension(m, "expert_used_count", 0, &used);
+    if (rc) return rc;
+    put_int(m, "num_local_experts", n);
+    put_int(m, "num_experts_per_tok", used);
+    if (strncmp(m->arch, "qwen", 4) == 0) return put_qwen_experts(m, n_layer);
+    if (strcmp(m->arch, "granitemoe") == 0 && in_layer_tensor(m, 0, "mlp.shared_expert.up_proj"))
+        return fa_fail(m->err, FFAI_ENOTSUP, "%s: a shared expert is not known for architecture granitemoe", m->file);
+    return FFAI_OK;
+}
+
 /* "model_type" and "architectures" begin the object. */
 static void put_model_type(const maker *m) {
     const char *type = m->row ? m->row->model_type : m->arch, *class_name = m->row ? m->row->class_name : "";
-    const fa_gguf_value *experts = meta(m, "expert_count");
-    bool moe = experts && is_number(experts->type) && experts->i > 0;
-    if (m->row && strcmp(m->arch, "llama") == 0 && !moe && meta(m, "attention.sliding_window")) {
+    bool llama = strcmp(m->arch, "llama") == 0, gemma4 = strcmp(m->arch, "gemma4") == 0,
+         moe = has_experts(m) && moe_row(m->arch) == N_MOE && !gemma4;
+    if (llama && has_experts(m)) {
+        type = "mixtral";
+        class_name = "MixtralForCausalLM";
+    } else if (llama && meta(m, "attention.sliding_window")) {
         type = "mistral";
         class_name = "MistralForCausalLM";
+    }
+    if (m->row && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) {
+        type = "olmo3";
+        class_name = "Olmo3ForCausalLM";
     }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
@@ -335,7 +522,9 @@ static int put_known(const maker *m) {
     if (!rc) rc = dimension(m, "block_count", 0, &n_layer);
     if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
     if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
-    if (!rc) rc = dimension(m, "feed_forward_length", 0, &ffn);
+    bool own_mlp = !has_experts(m) || strncmp(m->arch, "qwen", 4) == 0; /* others have experts in all layers */
+    if (!rc) rc = dimension(m, own_mlp || meta(m, "feed_forward_length") ? "feed_forward_length" : EXPERT_FF, 0, &ffn);
+    if (!rc && !own_mlp) rc = dimension(m, EXPERT_FF, ffn, &ffn);
     if (!rc) rc = dimension(m, "context_length", 2048, &ctx);
     if (!rc) rc = dimension(m, "attention.key_length", hidden / n_head ? hidden / n_head : 1, &head_dim);
     if (!rc) rc = dimension(m, "attention.value_length", head_dim, &value_dim);
@@ -350,14 +539,16 @@ static int put_known(const maker *m) {
     put_int(m, "head_dim", head_dim);
     put_int(m, "intermediate_size", ffn);
     put_int(m, "max_position_embeddings", ctx);
-    put_text(m, "hidden_act", m->row->gemma ? "gelu_pytorch_tanh" : "silu");
-    if ((rc = put_vocab(m)) != 0 || (rc = copy_number(m, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) != 0)
-        return rc;
+    bool gelu = m->row->gemma || strcmp(m->arch, "starcoder2") == 0;
+    put_text(m, "hidden_act", gelu ? "gelu_pytorch_tanh" : "silu");
+    if ((rc = put_vocab(m)) != 0 || (rc = copy_numbers(m)) != 0) return rc;
     if ((rc = put_rope(m, head_dim)) != 0) return rc;
     if (m->row->gemma)
         rc = put_gemma(m, n_layer, hidden, n_head, head_dim);
     else
         rc = copy_number(m, "attention.sliding_window", "sliding_window");
+    if (!rc && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) put_window_pattern(m, n_layer, 4);
+    if (!rc && has_experts(m)) rc = put_experts(m, n_layer);
     if (rc) return rc;
     put_from_tensors(m);
     return FFAI_OK;
@@ -370,7 +561,8 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = put_known(&m);
+        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
+        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

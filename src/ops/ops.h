@@ -8,15 +8,22 @@
 
 #include "backend/backend.h"
 
+/* The matrices that adapters change, by fa_weight.id. */
+typedef struct fa_adapted {
+    const fa_loras *linear, *embed; /* [n] */
+    uint32_t n;
+} fa_adapted;
+
 typedef struct fa_cx {
     fa_backend *be;
     fa_arena *arena;
     fa_program *prog;
     const fa_batch *batch;
-    fa_error err;  /* sticky: code 0 while all is well */
-    int layer;     /* -1 outside layers */
-    bool taps;     /* record TAP records, and fused ops as primitives where inner taps exist */
-    bool composed; /* record every fused op as its primitives */
+    fa_error err;              /* sticky: code 0 while all is well */
+    int layer;                 /* -1 outside layers */
+    bool taps;                 /* record TAP records, and fused ops as primitives where inner taps exist */
+    bool composed;             /* record every fused op as its primitives */
+    const fa_adapted *adapted; /* NULL: no sequence of the batch uses an adapter */
 } fa_cx;
 
 /* ---- frame ---- */

@@ -364,7 +364,7 @@ static void begin(fixture *f, fa_device *d) {
     float *norm = (float *)get_memory(f, sizeof w);
     for (int i = 0; i < DIM; i++) w[i] = 1 + (float)i / DIM;
     put(f, norm, w, sizeof w);
-    f->norm = (fa_norm){norm, DIM, 1e-5f, 0};
+    f->norm = (fa_norm){.w = norm, .dim = DIM, .eps = 1e-5f};
     record(f, false);
 }
 
@@ -633,6 +633,21 @@ static void test_profile(void **state) {
 
 /* ---- failures ---- */
 
+/* Big products: not under a sanitizer, where they take minutes. */
+static void test_rates(void **state) {
+    fa_error err = {0};
+    fa_device_rates r = {0};
+    (void)state;
+    harness *h = hn_open(&(hn_opts){.exact = true});
+    fa_device *d = hn_device(h);
+    if (d->rates(d, &r, &err)) fail_msg("%s", err.msg);
+    assert_true(r.read_bytes_s > 0 && r.bf16_ops_s > 0 && r.f32_ops_s > 0);
+    if (!hn_emulated())
+        printf("read %.0f GB/s, bf16 %.0f, f32 %.1f Top/s\n", r.read_bytes_s * 1e-9, r.bf16_ops_s * 1e-12,
+               r.f32_ops_s * 1e-12);
+    hn_close(h);
+}
+
 static void test_failed_launch(void **state) {
     (void)state;
     fa_device *d = open_device();
@@ -725,12 +740,12 @@ int main(void) {
     harness *h = hn_open(&(hn_opts){.exact = true}); /* for its module */
     module = hn_module(h);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_module),  cmocka_unit_test(test_refusals),      cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_upload),  cmocka_unit_test(test_arena),         cmocka_unit_test(test_run),
-        cmocka_unit_test(test_graph),   cmocka_unit_test(test_host_cost),     cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_bucket),  cmocka_unit_test(test_taps),          cmocka_unit_test(test_fetch),
-        cmocka_unit_test(test_profile), cmocka_unit_test(test_failed_launch), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_lost)};
+        cmocka_unit_test(test_module),    cmocka_unit_test(test_refusals),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_upload),    cmocka_unit_test(test_arena),     cmocka_unit_test(test_run),
+        cmocka_unit_test(test_graph),     cmocka_unit_test(test_host_cost), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_bucket),    cmocka_unit_test(test_taps),      cmocka_unit_test(test_fetch),
+        cmocka_unit_test(test_profile),   cmocka_unit_test(test_rates),     cmocka_unit_test(test_failed_launch),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_lost)};
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     hn_close(h);
     return rc;

@@ -1,8 +1,6 @@
 /* Linear records with many input rows (src/backend/cuda/many.cu, gemm.cu) against the CPU: formats, odd sizes, panels,
- * biases, norms; and the measured rates. */
+ * biases, norms. */
 #include "cuda/harness.h"
-
-#include <stdio.h>
 
 typedef struct linear_case {
     harness *h;
@@ -74,8 +72,8 @@ static void check_shapes(harness *h, bool exact) {
 
 typedef struct qkv_case {
     harness *h;
-    hn_linear *q, *k, *v;
-    hn_norm *norm, *q_norm, *k_norm;
+    hn_linear *q, *k, *v; /* k NULL: none, nor v */
+    hn_norm *norm, *q_norm, *k_norm, *v_norm;
     hn_kv *kv;
     float *x;
     int64_t M, K;
@@ -86,11 +84,11 @@ typedef struct qkv_case {
 static void qkv_body(fa_cx *cx, int side, void *arg) {
     qkv_case *c = arg;
     fa_tensor h = hn_input(c->h, cx, side, c->x, c->M, c->K, FA_F32), table = {0};
-    const fa_qkv w = {.q = c->q->at[side],
-                      .k = c->k->at[side],
-                      .v = c->v->at[side],
-                      .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
-                      .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL};
+    fa_qkv w = {.q = c->q->at[side],
+                .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
+                .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL,
+                .v_norm = c->v_norm ? &c->v_norm->at[side] : NULL};
+    if (c->k) w.k = c->k->at[side], w.v = c->v->at[side];
     fa_qkv *keep = hn_host(c->h, sizeof *keep); /* records point to it */
     *keep = w;
     if (c->rope.n_pair) table = fa_rope_table(cx, &c->rope);
@@ -113,8 +111,11 @@ static void check_qkv(harness *h, const char *what, fa_weight kind, fa_weight ki
     c.v = hn_make_linear(h, kind_v, n_kv * dim, K, extra);
     c.norm = hn_make_norm(h, K, 0, true);
     if (extra) c.q_norm = hn_make_norm(h, dim, 1, true), c.k_norm = hn_make_norm(h, dim, 0, true);
+    if (extra && n_kv > 1) c.v_norm = hn_make_norm(h, dim, 0, false);
     c.kv = hn_make_kv(h, n_kv, dim, cache, 0);
     c.x = hn_floats(h, c.M * K, 1);
+    hn_run(h, qkv_body, &c);
+    c.k = c.v = NULL; /* queries alone: the cache stays as it is */
     hn_run(h, qkv_body, &c);
 }
 
@@ -191,23 +192,8 @@ static void test_repeats(void **state) {
     hn_close(h);
 }
 
-static void test_rates(void **state) {
-    fa_error err = {0};
-    fa_device_rates r = {0};
-    (void)state;
-    harness *h = hn_open(&(hn_opts){.exact = true});
-    fa_device *d = hn_device(h);
-    if (d->rates(d, &r, &err)) fail_msg("%s", err.msg);
-    assert_true(r.read_bytes_s > 0 && r.bf16_ops_s > 0 && r.f32_ops_s > 0);
-    if (!hn_emulated())
-        printf("read %.0f GB/s, bf16 %.0f, f32 %.1f Top/s\n", r.read_bytes_s * 1e-9, r.bf16_ops_s * 1e-12,
-               r.f32_ops_s * 1e-12);
-    hn_close(h);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_fast),
-                                       cmocka_unit_test(test_between), cmocka_unit_test(test_repeats),
-                                       cmocka_unit_test(test_rates)};
+                                       cmocka_unit_test(test_between), cmocka_unit_test(test_repeats)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

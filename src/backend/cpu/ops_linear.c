@@ -1,71 +1,32 @@
-/* Matrix operations on the CPU: linear layers and the fused records around them. Precision is decided here, per weight:
- * exact mode multiplies in f32; otherwise a weight may want its input in another form (int8, bf16), which is prepared
- * once per record and shared by all weights that read it. */
-#include "backend/cpu/cpu.h"
+/* Matrix operations on the CPU: linear layers and the fused records around them. */
+#include "backend/cpu/matmul.h"
 
 #include <string.h>
 
-enum { FEW_ROWS = 4 /* input rows up to which the kernels go weight row by weight row */ };
-
-/* Forms of the input besides f32; a record's are a set. */
-enum { IN_Q8 = 1, IN_BF16 = 2 };
-
-/* The form that w multiplies M input rows in: 0 is f32. */
-static unsigned form_of(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
-    if (cpu->be.exact) return 0;
-    if (fa_qfmts[w->fmt].unpack) return w->cols % 32 == 0 ? IN_Q8 : 0;
-    return w->fmt == FA_FMT_BF16 && cpu->k.linear_bf16 && M > FEW_ROWS ? IN_BF16 : 0;
-}
-
-/* ---- work memory: planes one after the other, each 64-byte aligned ---- */
-
-static size_t up64(size_t n) { return (n + 63) / 64 * 64; }
-
-static size_t act_bytes(int64_t M, int64_t K) {
-    size_t mk = (size_t)(M * K);
-    return up64(mk) + 2 * up64(mk / 32 * 4) + up64(mk / 16 * 4);
-}
-
-static fa_act act_at(uint8_t *mem, int64_t M, int64_t K) {
-    size_t mk = (size_t)(M * K), q = up64(mk), g = up64(mk / 32 * 4);
-    return (fa_act){(int8_t *)mem,
-                    (float *)(void *)(mem + q),
-                    (float *)(void *)(mem + q + g),
-                    (float *)(void *)(mem + q + 2 * g),
-                    M,
-                    K};
-}
-
-/* The input of a record's projections: normalised f32 rows (when there is a norm) and the forms that a weight wants. */
-typedef struct input {
-    const float *x; /* [M, K] */
-    float *normed;  /* where the normalised rows go, = x then; NULL without norm */
-    fa_act act;     /* q NULL: not needed */
-    uint16_t *bf16; /* [M, K]; NULL: not needed */
-} input;
+/* ---- work memory: the input's normalised rows (when there is a norm) and forms, one after the other ---- */
 
 static size_t input_bytes(int64_t M, int64_t K, bool norm, unsigned forms) {
-    return (norm ? up64((size_t)(M * K) * 4) : 0) + (forms & IN_Q8 ? act_bytes(M, K) : 0) +
-           (forms & IN_BF16 ? up64((size_t)(M * K) * 2) : 0);
+    return (norm ? cpu_up64((size_t)(M * K) * 4) : 0) + (forms & CPU_Q8 ? cpu_act_bytes(M, K) : 0) +
+           (forms & CPU_BF16 ? cpu_up64((size_t)(M * K) * 2) : 0);
 }
 
-static input input_at(const fa_rec *r, uint8_t *mem, bool norm, unsigned forms) {
+static cpu_input input_at(const fa_rec *r, uint8_t *mem, bool norm, unsigned forms) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
-    input in = {.x = fa_f32(r->in[0])};
+    cpu_input in = {.x = fa_f32(r->in[0])};
     if (norm) {
         in.x = in.normed = (float *)(void *)mem;
-        mem += up64((size_t)(M * K) * 4);
+        mem += cpu_up64((size_t)(M * K) * 4);
     }
-    if (forms & IN_Q8) {
-        in.act = act_at(mem, M, K);
-        mem += act_bytes(M, K);
+    if (forms & CPU_Q8) {
+        in.act = cpu_act_at(mem, M, K);
+        mem += cpu_act_bytes(M, K);
     }
-    if (forms & IN_BF16) in.bf16 = (uint16_t *)(void *)mem;
+    if (forms & CPU_BF16) in.bf16 = (uint16_t *)(void *)mem;
     return in;
 }
 
 /* One item of the preparing phase: CPU_ROWS rows. */
-static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_t item) {
+static void input_rows(const cpu_task *t, cpu_input *in, const fa_norm *norm, int64_t item) {
     int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], m0 = item * CPU_ROWS, m1 = cpu_min(m0 + CPU_ROWS, M);
     if (norm)
         for (int64_t m = m0; m < m1; m++) cpu_norm_row(t->k, norm, fa_f32(t->r->in[0]) + m * K, in->normed + m * K);
@@ -78,14 +39,14 @@ static void input_rows(const cpu_task *t, input *in, const fa_norm *norm, int64_
 static int64_t input_items(int64_t M) { return M == 1 ? 0 : cpu_row_items(M); }
 
 static size_t linear_scratch(const fa_kernels *k, int64_t K, int64_t M, size_t in_bytes) {
-    return up64(k->linear_scratch(K, M)) + (M == 1 ? in_bytes : 0);
+    return cpu_up64(k->linear_scratch(K, M)) + (M == 1 ? in_bytes : 0);
 }
 
 /* The input as the multiplying phase finds it. */
-static input input_ready(const cpu_task *t, const fa_norm *norm, unsigned forms) {
+static cpu_input input_ready(const cpu_task *t, const fa_norm *norm, unsigned forms) {
     int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1];
     if (M != 1) return input_at(t->r, (uint8_t *)t->r->work, norm != NULL, forms);
-    input in = input_at(t->r, (uint8_t *)t->scratch + up64(t->k->linear_scratch(K, M)), norm != NULL, forms);
+    cpu_input in = input_at(t->r, (uint8_t *)t->scratch + cpu_up64(t->k->linear_scratch(K, M)), norm != NULL, forms);
     if (!*t->prepared) input_rows(t, &in, norm, 0);
     *t->prepared = true;
     return in;
@@ -93,56 +54,33 @@ static input input_ready(const cpu_task *t, const fa_norm *norm, unsigned forms)
 
 /* One item of the preparing phase. */
 static void input_prepare(const cpu_task *t, const fa_norm *norm, unsigned forms, int64_t item) {
-    input in = input_at(t->r, (uint8_t *)t->r->work, norm != NULL, forms);
+    cpu_input in = input_at(t->r, (uint8_t *)t->r->work, norm != NULL, forms);
     input_rows(t, &in, norm, item);
 }
 
 /* ---- row ranges of a weight as work items ---- */
 
-/* Weight rows per item. Every thread should get several items, so that none waits long for the last one. Few input
- * rows: about 64 KiB of weights at most. Many: one or two of the kernels' tiles. */
-static int64_t item_rows(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
-    int64_t share = w->rows / (8 * cpu->be.n_thread), tile = cpu->k.row_tile;
-    if (M > FEW_ROWS) return share >= 2 * tile ? 2 * tile : tile;
-    int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)64 << 10) / (bytes ? bytes : 1);
-    if (rows > share) rows = share;
-    return rows < 8 ? 8 : rows;
-}
-
 static int64_t weight_items(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
-    int64_t n = item_rows(cpu, w, M);
+    int64_t n = cpu_item_rows(cpu, w, M);
     return (w->rows + n - 1) / n;
 }
 
-static void add_bias(const fa_linear *lin, int64_t r0, int64_t r1, int64_t M, float *y, int64_t ldy) {
-    if (!lin->bias) return;
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t r = r0; r < r1; r++) y[m * ldy + r] += lin->bias[r];
-}
-
 /* y[:, r0:r1] (+)= input x lin */
-static void linear_range(const cpu_task *t, const input *in, const fa_linear *lin, int64_t r0, int64_t r1, int64_t M,
-                         float *y, int64_t ldy, bool add) {
-    unsigned form = form_of(t->cpu, &lin->w, M);
-    if (form == IN_Q8)
-        t->k->linear_q8(t->k, &lin->w, r0, r1, &in->act, y, ldy, add, t->scratch);
-    else if (form == IN_BF16)
-        t->k->linear_bf16(t->k, &lin->w, r0, r1, in->bf16, lin->w.cols, M, y, ldy, add, t->scratch);
-    else
-        t->k->linear_f32(t->k, &lin->w, r0, r1, in->x, lin->w.cols, M, y, ldy, add, t->scratch);
-    add_bias(lin, r0, r1, M, y, ldy);
+static void linear_range(const cpu_task *t, const cpu_input *in, const fa_linear *lin, int64_t r0, int64_t r1,
+                         int64_t M, float *y, int64_t ldy, bool add) {
+    cpu_linear_range(t, cpu_form_of(t->cpu, &lin->w, M), in, lin, r0, r1, M, y, ldy, add);
 }
 
-static void linear_item(const cpu_task *t, const input *in, const fa_linear *lin, int64_t item, int64_t M, float *y,
+static void linear_item(const cpu_task *t, const cpu_input *in, const fa_linear *lin, int64_t item, int64_t M, float *y,
                         int64_t ldy, bool add) {
-    int64_t n = item_rows(t->cpu, &lin->w, M), r0 = item * n;
+    int64_t n = cpu_item_rows(t->cpu, &lin->w, M), r0 = item * n;
     linear_range(t, in, lin, r0, cpu_min(r0 + n, lin->w.rows), M, y, ldy, add);
 }
 
 /* ---- linear: prepare, multiply ---- */
 
 static unsigned linear_forms(const fa_cpu *cpu, const fa_rec *r) {
-    return form_of(cpu, &r->p.linear->w, r->in[0].dim[0]);
+    return cpu_form_of(cpu, &r->p.linear->w, r->in[0].dim[0]);
 }
 
 static int64_t linear_items(const cpu_task *t, int phase) {
@@ -156,7 +94,7 @@ static void linear_run(const cpu_task *t, int phase, int64_t item) {
         input_prepare(t, NULL, forms, item);
         return;
     }
-    input in = input_ready(t, NULL, forms);
+    cpu_input in = input_ready(t, NULL, forms);
     linear_item(t, &in, t->r->p.linear, item, t->r->in[0].dim[0], fa_f32(t->r->out), t->r->out.dim[1], false);
 }
 static void linear_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
@@ -169,9 +107,9 @@ const cpu_op cpu_linear = {2, linear_items, linear_run, linear_needs};
 /* ---- linear_add: prepare, multiply into out or work, [normalise and add] ---- */
 
 static unsigned linear_add_forms(const fa_cpu *cpu, const fa_rec *r) {
-    return form_of(cpu, &r->p.linear_add.lin->w, r->in[0].dim[0]);
+    return cpu_form_of(cpu, &r->p.linear_add.lin->w, r->in[0].dim[0]);
 }
-/* Where the product goes before the post norm: behind the input in work. */
+/* Where the product goes before the post norm: behind the cpu_input in work. */
 static float *post_rows(const cpu_task *t, unsigned forms) {
     return (float *)(void *)((uint8_t *)t->r->work + input_bytes(t->r->in[0].dim[0], t->r->in[0].dim[1], false, forms));
 }
@@ -189,7 +127,7 @@ static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
     if (phase == 0) {
         input_prepare(t, NULL, forms, item);
     } else if (phase == 1) {
-        input in = input_ready(t, NULL, forms);
+        cpu_input in = input_ready(t, NULL, forms);
         linear_item(t, &in, lin, item, M, post ? post_rows(t, forms) : fa_f32(t->r->out), N, !post);
     } else {
         float *y = post_rows(t, forms);
@@ -210,7 +148,8 @@ const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_n
 /* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
 
 static unsigned qkv_forms(const fa_cpu *cpu, const fa_qkv_param *p, int64_t M) {
-    return form_of(cpu, &p->q->w, M) | form_of(cpu, &p->k->w, M) | form_of(cpu, &p->v->w, M);
+    unsigned q = cpu_form_of(cpu, &p->q->w, M);
+    return p->k ? q | cpu_form_of(cpu, &p->k->w, M) | cpu_form_of(cpu, &p->v->w, M) : q;
 }
 
 static int64_t qkv_items(const cpu_task *t, int phase) {
@@ -218,20 +157,23 @@ static int64_t qkv_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     if (phase == 0) return input_items(M);
     if (phase == 2) return cpu_row_items(M);
-    return weight_items(t->cpu, &p->q->w, M) + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M);
+    int64_t q = weight_items(t->cpu, &p->q->w, M);
+    return p->k ? q + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M) : q;
 }
 
 static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
     const fa_kv *kv = p->kv;
     const fa_batch *b = t->b;
-    int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = p->k->w.rows, hd = kv->head_dim;
+    int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = kv->n_head * kv->head_dim, hd = kv->head_dim;
     for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
         const float *table = p->rope_table ? p->rope_table + m * 2 * p->n_pair : NULL;
         const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, m) * b->page_stride;
         int32_t pos = b->kv_hi[m] - 1;
         cpu_heads_row(t->k, fa_f32(t->r->out) + m * nq, nq / hd, hd, p->q_norm, table, p->n_pair, p->interleaved);
+        if (!p->k) continue;
         cpu_heads_row(t->k, k + m * nk, kv->n_head, hd, p->k_norm, table, p->n_pair, p->interleaved);
+        cpu_heads_row(t->k, v + m * nk, kv->n_head, hd, p->v_norm, NULL, 0, false);
         cpu_append_row(t->k, kv, kv->k, pages, pos, k + m * nk);
         cpu_append_row(t->k, kv, kv->v, pages, pos, v + m * nk);
     }
@@ -239,14 +181,14 @@ static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
 
 static void qkv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
-    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k->w.rows;
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k ? p->k->w.rows : 0;
     unsigned forms = qkv_forms(t->cpu, p, M);
     float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, forms)), *v = k + M * nk;
     if (phase == 0) {
         input_prepare(t, p->norm, forms, item);
     } else if (phase == 1) {
-        input in = input_ready(t, p->norm, forms);
-        int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = weight_items(t->cpu, &p->k->w, M);
+        cpu_input in = input_ready(t, p->norm, forms);
+        int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = p->k ? weight_items(t->cpu, &p->k->w, M) : 0;
         if (item < n_q)
             linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
         else if (item < n_q + n_k)
@@ -261,7 +203,7 @@ static void qkv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, true, qkv_forms(cpu, &r->p.qkv, M));
     *scratch = linear_scratch(&cpu->k, K, M, *work);
-    *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
+    if (r->p.qkv.k) *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
 }
 const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
@@ -269,23 +211,12 @@ const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
 static unsigned mlp_forms(const fa_cpu *cpu, const fa_rec *r) {
     int64_t M = r->in[0].dim[0];
-    return form_of(cpu, &r->p.mlp_up.gate->w, M) | form_of(cpu, &r->p.mlp_up.up->w, M);
+    return cpu_form_of(cpu, &r->p.mlp_up.gate->w, M) | cpu_form_of(cpu, &r->p.mlp_up.up->w, M);
 }
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     return phase == 0 ? input_items(M) : weight_items(t->cpu, &t->r->p.mlp_up.gate->w, M);
-}
-
-/* Rows [r0, r1) of a layer as a layer of its own. */
-static fa_linear row_slice(const fa_linear *lin, int64_t r0, int64_t r1) {
-    fa_linear part = *lin;
-    part.w.rows = r1 - r0;
-    part.w.codes += (size_t)r0 * lin->w.row_bytes;
-    if (part.w.scales) part.w.scales += (size_t)r0 * lin->w.scale_row_bytes;
-    if (part.w.biases) part.w.biases += (size_t)r0 * lin->w.scale_row_bytes;
-    if (part.bias) part.bias += r0;
-    return part;
 }
 
 /* gate and up go to compact tiles [M, n] in scratch, which stay in the thread's cache until the activation has read
@@ -298,12 +229,13 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
         input_prepare(t, r->p.mlp_up.norm, forms, item);
         return;
     }
-    input in = input_ready(t, r->p.mlp_up.norm, forms);
-    int64_t n = item_rows(t->cpu, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
+    cpu_input in = input_ready(t, r->p.mlp_up.norm, forms);
+    int64_t n = cpu_item_rows(t->cpu, &r->p.mlp_up.gate->w, M), r0 = item * n, r1 = cpu_min(r0 + n, N);
     float *gate = (float *)(void *)((uint8_t *)t->scratch +
-                                    up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, forms)))),
+                                    cpu_up64(linear_scratch(t->k, K, M, input_bytes(M, K, true, forms)))),
           *up = gate + M * n;
-    fa_linear gate_part = row_slice(r->p.mlp_up.gate, r0, r1), up_part = row_slice(r->p.mlp_up.up, r0, r1);
+    fa_linear gate_part = cpu_linear_slice(r->p.mlp_up.gate, r0, r1),
+              up_part = cpu_linear_slice(r->p.mlp_up.up, r0, r1);
     linear_range(t, &in, &gate_part, 0, r1 - r0, M, gate, n, false);
     linear_range(t, &in, &up_part, 0, r1 - r0, M, up, n, false);
     for (int64_t m = 0; m < M; m++)
@@ -312,7 +244,7 @@ static void mlp_run(const cpu_task *t, int phase, int64_t item) {
 static void mlp_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, true, mlp_forms(cpu, r));
-    *scratch = up64(linear_scratch(&cpu->k, K, M, *work)) +
-               2 * (size_t)(M * item_rows(cpu, &r->p.mlp_up.gate->w, M)) * sizeof(float);
+    *scratch = cpu_up64(linear_scratch(&cpu->k, K, M, *work)) +
+               2 * (size_t)(M * cpu_item_rows(cpu, &r->p.mlp_up.gate->w, M)) * sizeof(float);
 }
 const cpu_op cpu_norm_mlp_up = {2, mlp_items, mlp_run, mlp_needs};

@@ -1,138 +1,305 @@
-/* Mixture of experts on the CPU: the choice of experts, and the experts' products, row by row. */
-#include "backend/cpu/cpu.h"
+/* Mixture of experts on the CPU: no loop over rows. The choices (row, rank) are dealt out once, sorted by expert and
+ * then row; the place of a choice in that order is its slot. The rows are then copied to their slots in the form that
+ * the weights multiply, and each expert is one matrix product over its slots, whatever their number:
+ *
+ *   deal      one thread, a few ns per choice
+ *   gather    rows quantized (or rounded, or copied) to their slots
+ *   up        item = expert x range of weight rows: gate and up into tiles that stay in the cache, activation, result
+ *             stored by slot in the form that `down` multiplies
+ *   down      item = range of output columns, over all experts: products added by weight into a tile of all rows. A row
+ *             meets its experts in rising order, so its sum depends neither on the threads nor on other rows. */
+#include "backend/cpu/matmul.h"
 
-#include <math.h>
 #include <string.h>
 
-/* ---- choice ---- */
+enum { DEAL, GATHER, UP, DOWN, N_PHASE };
 
-/* s[i]: what the weights are made of; c[i]: what is chosen by. */
-static void scores(const fa_route *o, const float *logits, float *s, float *c) {
-    int n = o->n_expert;
-    memcpy(s, logits, (size_t)n * sizeof *s);
-    if (o->score == FA_SCORE_SIGMOID)
-        for (int i = 0; i < n; i++) s[i] = 1 / (1 + expf(-s[i]));
-    if (o->score == FA_SCORE_SOFTMAX) {
-        float max = s[0], sum = 0;
-        for (int i = 1; i < n; i++) max = s[i] > max ? s[i] : max;
-        for (int i = 0; i < n; i++) sum += s[i] = expf(s[i] - max);
-        for (int i = 0; i < n; i++) s[i] /= sum;
-    }
-    for (int i = 0; i < n; i++) c[i] = o->bias ? s[i] + o->bias[i] : s[i];
+/* Who computes what. E experts, C = M * n_used choices. */
+typedef struct deal {
+    int32_t *n;      /* [1] experts that have rows */
+    int32_t *expert; /* [E] they, rising */
+    int32_t *start;  /* [E + 1] expert[i] has slots start[i] <= s < start[i + 1] */
+    int32_t *at;     /* [E] while dealing: rows of an expert, then its next slot */
+    int32_t *slot;   /* [C] of the choices, row by row */
+    int32_t *row;    /* [C] row in a slot */
+    float *weight;   /* [C] weight of that row's choice */
+} deal;
+
+/* A record's sizes, forms and memory. */
+typedef struct plan {
+    const fa_moe *m;
+    int64_t M, dim, ff, n_used, C, E;
+    unsigned up_forms, down_form; /* F32, CPU_Q8, CPU_BF16: up_forms is a set */
+    deal d;
+    cpu_input in, act;      /* by slot: [C, dim], [C, ff] */
+    size_t bytes;           /* of work memory */
+    int64_t up_n, down_n;   /* weight rows per item */
+    size_t tiles, per_task; /* in scratch: where tiles begin, all */
+} plan;
+
+enum { F32 = 4 };
+static unsigned form_bit(unsigned form) { return form ? form : F32; }
+
+/* ---- memory ---- */
+
+static void *take(uint8_t *base, size_t *at, size_t bytes) {
+    void *p = base ? base + *at : NULL;
+    *at += cpu_up64(bytes);
+    return p;
 }
 
-/* Experts outside of the best groups count as 0. */
-static void limit_groups(const fa_route *o, float *c) {
-    int per = o->n_expert / o->n_group;
-    uint64_t taken[16] = {0}; /* 1,024 groups */
-    if (o->n_group == 1) return;
-    for (int k = 0; k < o->n_group_used; k++) {
-        int best = -1;
-        float best_sum = 0;
-        for (int g = 0; g < o->n_group; g++) {
-            if (taken[g / 64 % 16] >> g % 64 & 1) continue;
-            float a = -INFINITY, b = -INFINITY; /* the two largest */
-            for (int i = g * per; i < (g + 1) * per; i++) {
-                if (c[i] > a)
-                    b = a, a = c[i];
-                else if (c[i] > b)
-                    b = c[i];
-            }
-            float sum = per > 1 ? a + b : a;
-            if (best < 0 || sum > best_sum) best = g, best_sum = sum;
+static cpu_input rows_at(uint8_t *base, size_t *at, int64_t M, int64_t K, unsigned forms) {
+    cpu_input in = {0};
+    if (forms & CPU_Q8) {
+        uint8_t *mem = (uint8_t *)take(base, at, cpu_act_bytes(M, K));
+        if (mem) in.act = cpu_act_at(mem, M, K);
+    }
+    if (forms & CPU_BF16) in.bf16 = (uint16_t *)take(base, at, (size_t)(M * K) * 2);
+    if (forms & F32) in.x = in.normed = (float *)take(base, at, (size_t)(M * K) * 4);
+    return in;
+}
+
+/* Columns that a tile of `up` has: whole tiles of the kernels and whole groups of quantized activations. */
+static int64_t up_step(const fa_kernels *k) {
+    int64_t n = k->row_tile;
+    while (n % 32) n += k->row_tile;
+    return n;
+}
+
+enum { FEW_BYTES = 64 << 10, FEW_DOWN = 256 << 10 /* weights of an item when rows are few */ };
+
+static int64_t row_bytes(const fa_experts *e) {
+    return e->n ? (int64_t)(e->w[0].row_bytes + 2 * e->w[0].scale_row_bytes) : 0;
+}
+
+static void cut(const fa_cpu *cpu, plan *p) {
+    p->up_n = up_step(&cpu->k);
+    p->down_n = cpu_item_rows(cpu, &p->m->down.w[0], p->M);
+    if (p->M <= CPU_FEW_ROWS) {
+        int64_t n = FEW_BYTES / (row_bytes(&p->m->up) + row_bytes(&p->m->gate) + 1);
+        p->up_n = n < 32 ? 32 : n / 32 * 32;
+        n = FEW_DOWN / (row_bytes(&p->m->down) * cpu_min(p->C, p->E) + 1);
+        p->down_n = cpu_min(n, p->dim / (8 * cpu->be.n_thread)) / 16 * 16;
+        if (p->down_n < 16) p->down_n = 16;
+    }
+    p->up_n = cpu_min(p->up_n, (p->ff + 31) / 32 * 32);
+    p->down_n = cpu_min(p->down_n, p->dim);
+}
+
+static plan plan_of(const fa_cpu *cpu, const fa_rec *r) {
+    const fa_moe *m = r->p.moe.moe;
+    plan p = {.m = m, .M = r->in[0].dim[0], .dim = r->out.dim[1], .ff = m->up.w[0].rows, .n_used = r->p.moe.n_used};
+    p.C = p.M * p.n_used;
+    p.E = m->up.n;
+    p.up_forms = form_bit(cpu_form_of(cpu, &m->up.w[0], p.M));
+    if (m->gate.n) p.up_forms |= form_bit(cpu_form_of(cpu, &m->gate.w[0], p.M));
+    p.down_form = form_bit(cpu_form_of(cpu, &m->down.w[0], p.M));
+    cut(cpu, &p);
+
+    uint8_t *w = (uint8_t *)r->work;
+    p.d.n = (int32_t *)take(w, &p.bytes, 4);
+    p.d.expert = (int32_t *)take(w, &p.bytes, (size_t)p.E * 4);
+    p.d.start = (int32_t *)take(w, &p.bytes, (size_t)(p.E + 1) * 4);
+    p.d.at = (int32_t *)take(w, &p.bytes, (size_t)p.E * 4);
+    p.d.slot = (int32_t *)take(w, &p.bytes, (size_t)p.C * 4);
+    p.d.row = (int32_t *)take(w, &p.bytes, (size_t)p.C * 4);
+    p.d.weight = (float *)take(w, &p.bytes, (size_t)p.C * 4);
+    p.in = rows_at(w, &p.bytes, p.C, p.dim, p.up_forms);
+    p.act = rows_at(w, &p.bytes, p.C, p.ff, p.down_form);
+
+    int64_t wide = p.dim > p.ff ? p.dim : p.ff;
+    size_t few = (p.up_forms | p.down_form) & CPU_BF16 ? CPU_FEW_ROWS * (size_t)wide * 4 : 0;
+    size_t up = 2 * cpu_up64((size_t)(p.M * p.up_n) * 4) + cpu_act_bytes(p.M, p.up_n),
+           down = 2 * cpu_up64((size_t)(p.M * p.down_n) * 4);
+    p.tiles = cpu_up64(cpu->k.linear_scratch(wide, p.M)) + cpu_up64(few);
+    p.per_task = p.tiles + (up > down ? up : down);
+    return p;
+}
+
+/* ---- deal ---- */
+
+static const int32_t *chosen(const fa_rec *r, int64_t row) {
+    return (const int32_t *)(const void *)(fa_f32(r->in[1]) + (2 * row + 1) * r->p.moe.n_used);
+}
+
+static void deal_out(const fa_rec *r, const plan *p) {
+    const deal *d = &p->d;
+    int32_t n = 0, next = 0;
+    memset(d->at, 0, (size_t)p->E * 4);
+    for (int64_t i = 0; i < p->M; i++)
+        for (int64_t k = 0; k < p->n_used; k++) d->at[chosen(r, i)[k]]++;
+    for (int32_t e = 0; e < p->E; e++) {
+        int32_t rows = d->at[e];
+        d->at[e] = next;
+        if (!rows) continue;
+        d->expert[n] = e;
+        d->start[n++] = next;
+        next += rows;
+    }
+    d->start[n] = next;
+    *d->n = n;
+    for (int64_t i = 0; i < p->M; i++)
+        for (int64_t k = 0; k < p->n_used; k++) {
+            int32_t s = d->at[chosen(r, i)[k]]++;
+            d->slot[i * p->n_used + k] = s;
+            d->row[s] = (int32_t)i;
+            d->weight[s] = fa_f32(r->in[1])[2 * i * p->n_used + k];
         }
-        taken[best / 64 % 16] |= (uint64_t)1 << best % 64;
+}
+
+/* ---- gather ---- */
+
+static void copy_act(const fa_act *from, const fa_act *to, int64_t m, int64_t k0) {
+    const int64_t g = from->K / 32, at = m * (to->K / 32) + k0 / 32;
+    memcpy(to->q + m * to->K + k0, from->q, (size_t)from->K);
+    memcpy(to->scale + at, from->scale, (size_t)g * 4);
+    memcpy(to->sum32 + at, from->sum32, (size_t)g * 4);
+    memcpy(to->sum16 + 2 * at, from->sum16, (size_t)g * 8);
+}
+
+static void gather_row(const cpu_task *t, const plan *p, int64_t i) {
+    const float *x = fa_f32(t->r->in[0]) + i * p->dim;
+    const int32_t *slot = p->d.slot + i * p->n_used;
+    int64_t first = slot[0], dim = p->dim;
+    if (p->up_forms & CPU_Q8) {
+        fa_act a = cpu_act_slice(&p->in.act, first, 1);
+        t->k->quant_act(x, dim, 0, 1, &a);
+        for (int64_t k = 1; k < p->n_used; k++) copy_act(&a, &p->in.act, slot[k], 0);
     }
-    for (int g = 0; g < o->n_group; g++)
-        if (!(taken[g / 64 % 16] >> g % 64 & 1)) memset(c + g * per, 0, (size_t)per * sizeof *c);
-}
-
-static void choose(const fa_route *o, const float *s, float *c, float *weight, int32_t *expert) {
-    float sum = 0;
-    for (int k = 0; k < o->n_used; k++) {
-        int best = -1;
-        for (int i = 0; i < o->n_expert; i++)
-            if (!isnan(c[i]) && (best < 0 || c[i] > c[best])) best = i;
-        if (best < 0) best = 0;
-        c[best] = NAN; /* taken */
-        expert[k] = best;
-        weight[k] = o->score == FA_SCORE_TOP_SOFTMAX ? expf(s[best] - s[expert[0]]) : s[best];
-        sum += weight[k];
+    if (p->up_forms & CPU_BF16) {
+        t->k->convert(x, FA_BF16, dim, p->in.bf16 + first * dim);
+        for (int64_t k = 1; k < p->n_used; k++)
+            memcpy(p->in.bf16 + slot[k] * dim, p->in.bf16 + first * dim, (size_t)dim * 2);
     }
-    float by = o->score == FA_SCORE_TOP_SOFTMAX ? sum : o->normalise ? sum + o->norm_eps : 1;
-    for (int k = 0; k < o->n_used; k++)
-        weight[k] = weight[k] / by * o->scale * (o->expert_scale ? o->expert_scale[expert[k]] : 1);
+    for (int64_t k = 0; p->in.normed && k < p->n_used; k++) memcpy(p->in.normed + slot[k] * dim, x, (size_t)dim * 4);
 }
 
-static int64_t route_items(const cpu_task *t, int phase) {
-    (void)phase;
-    return cpu_row_items(t->r->out.dim[0]);
+/* ---- products ---- */
+
+/* Slots [s, s + n) of rows of K values */
+static cpu_input slots(const cpu_input *in, int64_t s, int64_t n, int64_t K) {
+    cpu_input part = {0};
+    if (in->act.q) part.act = cpu_act_slice(&in->act, s, n);
+    if (in->bf16) part.bf16 = in->bf16 + s * K;
+    if (in->x) part.x = in->x + s * K;
+    return part;
 }
-static void route_run(const cpu_task *t, int phase, int64_t item) {
-    const fa_route *o = t->r->p.route;
-    float *s = (float *)t->scratch, *c = s + o->n_expert;
-    (void)phase;
-    for (int64_t i = item * CPU_ROWS, end = cpu_min(i + CPU_ROWS, t->r->out.dim[0]); i < end; i++) {
-        float *out = fa_f32(t->r->out) + i * 2 * o->n_used;
-        scores(o, fa_f32(t->r->in[0]) + i * o->n_expert, s, c);
-        limit_groups(o, c);
-        choose(o, s, c, out, (int32_t *)(void *)(out + o->n_used));
+
+/* y [n, r1 - r0] = rows of `in` times weight rows [r0, r1) of expert e. The bf16 kernel does not take few rows: those
+ * are multiplied in f32, as they were rounded. */
+static void product(const cpu_task *t, const plan *p, const cpu_input *in, const fa_experts *x, int32_t e, int64_t r0,
+                    int64_t r1, int64_t n, float *y) {
+    const fa_weight *w = &x->w[e];
+    const fa_linear whole = {*w, x->bias ? x->bias + e * w->rows : NULL}, part = cpu_linear_slice(&whole, r0, r1);
+    unsigned form = cpu_form_of(t->cpu, w, p->M);
+    cpu_input few = {0};
+    if (form == CPU_BF16 && n <= CPU_FEW_ROWS) {
+        float *f = (float *)(void *)((uint8_t *)t->scratch + p->tiles -
+                                     cpu_up64(CPU_FEW_ROWS * 4 * (size_t)(p->dim > p->ff ? p->dim : p->ff)));
+        for (int64_t i = 0; i < n * w->cols; i++) f[i] = fa_bf16_to_f32(in->bf16[i]);
+        few.x = f;
+        in = &few;
+        form = 0;
     }
-}
-static void route_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
-    (void)cpu, (void)work;
-    *scratch = 2 * (size_t)r->p.route->n_expert * sizeof(float);
-}
-const cpu_op cpu_route = {1, route_items, route_run, route_needs};
-
-/* ---- experts ---- */
-
-static size_t up64(size_t n) { return (n + 63) / 64 * 64; }
-
-static void expert_linear(const cpu_task *t, const fa_experts *e, int32_t i, const float *x, float *y, void *scratch) {
-    const fa_weight *w = &e->w[i];
-    t->k->linear_f32(t->k, w, 0, w->rows, x, w->cols, 1, y, w->rows, false, scratch);
-    if (e->bias) t->k->add(y, e->bias + i * w->rows, w->rows);
+    cpu_linear_range(t, form, in, &part, 0, r1 - r0, n, y, r1 - r0, false);
 }
 
-static void expert_act(const cpu_task *t, const fa_moe *m, float *gate, float *up, int64_t n) {
-    for (int64_t i = 0; m->limit > 0 && i < n; i++) {
-        float l = m->limit;
-        gate[i] = gate[i] > l ? l : gate[i];
-        up[i] = (up[i] > l ? l : up[i] < -l ? -l : up[i]) + 1;
-    }
+/* up = act(gate) * up or act(up), over n values */
+static void activate(const cpu_task *t, const fa_moe *m, float *gate, float *up, int64_t n) {
+    const float l = m->limit;
+    for (int64_t i = 0; l > 0 && m->gate.n && i < n; i++) gate[i] = gate[i] > l ? l : gate[i];
+    for (int64_t i = 0; l > 0 && i < n; i++) up[i] = (up[i] > l ? l : up[i] < -l ? -l : up[i]) + 1;
     if (m->gate.n)
         cpu_glu_row(t->k, m->act, gate, up, n, up);
     else
         cpu_glu_row(t->k, m->act, up, NULL, n, up);
 }
 
-static int64_t moe_items(const cpu_task *t, int phase) {
-    (void)phase;
-    return t->r->in[0].dim[0];
-}
-static void moe_run(const cpu_task *t, int phase, int64_t row) {
-    const fa_moe *m = t->r->p.moe.moe;
-    int64_t dim = t->r->out.dim[1], ff = m->up.w[0].rows, n = t->r->p.moe.n_used, max = dim > ff ? dim : ff;
-    const float *x = fa_f32(t->r->in[0]) + row * dim, *weight = fa_f32(t->r->in[1]) + row * 2 * n;
-    const int32_t *expert = (const int32_t *)(const void *)(weight + n);
-    float *out = fa_f32(t->r->out) + row * dim;
-    float *gate = (float *)(void *)((uint8_t *)t->scratch + up64(t->k->linear_scratch(max, 1))), *up = gate + ff,
-          *y = up + ff, *sum = y + dim;
-    (void)phase;
-    memset(sum, 0, (size_t)dim * sizeof *sum);
-    for (int64_t k = 0; k < n; k++) {
-        if (m->gate.n) expert_linear(t, &m->gate, expert[k], x, gate, t->scratch);
-        expert_linear(t, &m->up, expert[k], x, up, t->scratch);
-        expert_act(t, m, gate, up, ff);
-        expert_linear(t, &m->down, expert[k], up, y, t->scratch);
-        for (int64_t i = 0; i < dim; i++) sum[i] += weight[k] * y[i];
+/* Columns [c0, c1) of the activations in slots [s, s + n), from a tile [n, c1 - c0], in the form that they are wanted
+ * in; mem: room for the tile in int8 */
+static void put_act(const cpu_task *t, const plan *p, const float *tile, int64_t s, int64_t n, int64_t c0, int64_t c1,
+                    uint8_t *mem) {
+    const int64_t w = c1 - c0;
+    if (p->down_form == CPU_Q8) {
+        fa_act a = cpu_act_at(mem, n, w);
+        t->k->quant_act(tile, w, 0, n, &a);
+        for (int64_t i = 0; i < n; i++) {
+            fa_act one = cpu_act_slice(&a, i, 1);
+            copy_act(&one, &p->act.act, s + i, c0);
+        }
     }
-    for (int64_t i = 0; i < dim; i++) out[i] = (t->r->p.moe.add ? out[i] : 0) + t->r->p.moe.scale * sum[i];
+    for (int64_t i = 0; i < n; i++) {
+        if (p->down_form == CPU_BF16) t->k->convert(tile + i * w, FA_BF16, w, p->act.bf16 + (s + i) * p->ff + c0);
+        if (p->down_form == F32) memcpy(p->act.normed + (s + i) * p->ff + c0, tile + i * w, (size_t)w * 4);
+    }
+}
+
+static int64_t up_items(const plan *p) { return (p->ff + p->up_n - 1) / p->up_n; } /* of one expert */
+
+static void up_run(const cpu_task *t, const plan *p, int64_t item) {
+    const fa_moe *m = p->m;
+    const int64_t i = item / up_items(p), c0 = item % up_items(p) * p->up_n, c1 = cpu_min(c0 + p->up_n, p->ff),
+                  s = p->d.start[i], n = p->d.start[i + 1] - s;
+    const int32_t e = p->d.expert[i];
+    size_t at = p->tiles;
+    float *gate = (float *)take((uint8_t *)t->scratch, &at, (size_t)(p->M * p->up_n) * 4),
+          *up = (float *)take((uint8_t *)t->scratch, &at, (size_t)(p->M * p->up_n) * 4);
+    cpu_input in = slots(&p->in, s, n, p->dim);
+    if (m->gate.n) product(t, p, &in, &m->gate, e, c0, c1, n, gate);
+    product(t, p, &in, &m->up, e, c0, c1, n, up);
+    activate(t, m, gate, up, n * (c1 - c0));
+    put_act(t, p, up, s, n, c0, c1, (uint8_t *)t->scratch + at);
+}
+
+static void down_run(const cpu_task *t, const plan *p, int64_t item) {
+    const int64_t c0 = item * p->down_n, c1 = cpu_min(c0 + p->down_n, p->dim), w = c1 - c0;
+    const float scale = t->r->p.moe.scale;
+    size_t at = p->tiles;
+    float *sum = (float *)take((uint8_t *)t->scratch, &at, (size_t)(p->M * p->down_n) * 4),
+          *y = (float *)take((uint8_t *)t->scratch, &at, (size_t)(p->M * p->down_n) * 4);
+    memset(sum, 0, (size_t)(p->M * w) * 4);
+    for (int32_t i = 0; i < *p->d.n; i++) {
+        int64_t s = p->d.start[i], n = p->d.start[i + 1] - s;
+        cpu_input in = slots(&p->act, s, n, p->ff);
+        product(t, p, &in, &p->m->down, p->d.expert[i], c0, c1, n, y);
+        for (int64_t j = 0; j < n; j++) {
+            const float by = p->d.weight[s + j], *from = y + j * w;
+            float *to = sum + p->d.row[s + j] * w;
+            for (int64_t c = 0; c < w; c++) to[c] += by * from[c];
+        }
+    }
+    for (int64_t i = 0; i < p->M; i++) {
+        float *out = fa_f32(t->r->out) + i * p->dim + c0;
+        for (int64_t c = 0; c < w; c++) out[c] = (t->r->p.moe.add ? out[c] : 0) + scale * sum[i * w + c];
+    }
+}
+
+/* ---- the operation ---- */
+
+static int64_t moe_items(const cpu_task *t, int phase) {
+    const plan p = plan_of(t->cpu, t->r);
+    if (p.M == 0) return 0;
+    switch (phase) {
+    case DEAL: return 1;
+    case GATHER: return cpu_row_items(p.M);
+    case UP: return *p.d.n * up_items(&p); /* dealt out before the last barrier: the same for all threads */
+    default: return (p.dim + p.down_n - 1) / p.down_n;
+    }
+}
+static void moe_run(const cpu_task *t, int phase, int64_t item) {
+    const plan p = plan_of(t->cpu, t->r);
+    switch (phase) {
+    case DEAL: deal_out(t->r, &p); break;
+    case GATHER:
+        for (int64_t i = item * CPU_ROWS, end = cpu_min(i + CPU_ROWS, p.M); i < end; i++) gather_row(t, &p, i);
+        break;
+    case UP: up_run(t, &p, item); break;
+    default: down_run(t, &p, item); break;
+    }
 }
 static void moe_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
-    int64_t dim = r->out.dim[1], ff = r->p.moe.moe->up.w[0].rows;
-    (void)work;
-    *scratch = up64(cpu->k.linear_scratch(dim > ff ? dim : ff, 1)) + 2 * (size_t)(ff + dim) * sizeof(float);
+    const plan p = plan_of(cpu, r);
+    *work = p.bytes;
+    *scratch = p.per_task;
 }
-const cpu_op cpu_moe = {1, moe_items, moe_run, moe_needs};
+const cpu_op cpu_moe = {N_PHASE, moe_items, moe_run, moe_needs};

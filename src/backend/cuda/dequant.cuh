@@ -191,6 +191,13 @@ CU_DEV uint32_t cu_e2m1_codes(uint32_t nib4) { /* 4 nibbles, one in the low half
     return (pos & ~sign) | (neg & sign);
 }
 
+/* The pair of E2M1 numbers in the upper 4 bits of both halves of v as bf16. Sign, exponent and mantissa are moved to
+ * their places; the exponents differ by 126, as do the places of the smallest number below normal ones. */
+CU_DEV uint32_t cu_e2m1_pair(uint32_t v) {
+    const uint32_t r = cu_and_or(v >> 6, 0x01C001C0u, v & 0x80008000u);
+    return cu_bf16x2_fma(r, 0x7E807E80u, 0x80008000u);
+}
+
 /* ---- canonical codes ---- */
 
 /* Codes of columns [k, k + 8), k a multiple of 8, one a byte. codes: the row's first byte, 16-byte aligned. */

@@ -16,7 +16,7 @@
 #define FA_CUDA_STREAM_QUANT_CUH
 
 #include "backend/cuda/dequant.cuh"
-#include "backend/cuda/stream.cuh"
+#include "backend/cuda/moe_few.cuh"
 
 enum {
     CU_QCOLS = 256,          /* columns of a step */
@@ -173,11 +173,11 @@ struct cu_fmt_exact {
 #define CU_STREAM_QFMT(text, ...)                                                                                      \
     {                                                                                                                  \
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
-            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0, {                                                \
-            cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                          \
-                cu_stream_kernel<__VA_ARGS__, CU_FAST16>, cu_stream_kernel<cu_fmt_exact, CU_EXACT1>,                   \
-                cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                                                             \
-        }                                                                                                              \
+            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0,                                                  \
+            {cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                         \
+             cu_stream_kernel<__VA_ARGS__, CU_FAST16>, cu_stream_kernel<cu_fmt_exact, CU_EXACT1>,                      \
+             cu_stream_kernel<cu_fmt_exact, CU_EXACT16>},                                                              \
+            CU_MOE_KERNELS_OF(cu_fmt_exact, __VA_ARGS__)                                                               \
     }
 
 const cu_stream_fmt *cu_stream_find_gguf(const fa_weight *w); /* stream_gguf.cu */

@@ -21,14 +21,19 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
+/* Yi's first repositories */
+static const fa_rename renames[] = {{"input_layernorm", "ln1"}, {"post_attention_layernorm", "ln2"}, {NULL, NULL}};
+
 const fa_family fa_family_llama = {
     .name = "llama",
-    .model_types = "llama,yi,Yi,smollm,smollm2",
-    .archs = "LlamaForCausalLM,YiForCausalLM",
+    .model_types = "llama,yi,Yi,smollm,smollm2,idefics3,smolvlm,llava",
+    .archs = "LlamaForCausalLM,YiForCausalLM,Idefics3ForConditionalGeneration,SmolVLMForConditionalGeneration,"
+             "LlavaForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",
     .parity = true,
+    .renames = renames,
     .config = config,
     FA_DENSE_FORWARD,
 };

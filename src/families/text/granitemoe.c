@@ -1,0 +1,57 @@
+/* Granite 3 mixture of experts (granite-3.0/3.1-1b-a400m, 3b-a800m).
+ *
+ * Granite's decoder (four multipliers) with experts instead of the MLP: the best num_experts_per_tok by logits, softmax
+ * over those. Reference: transformers models/granitemoe. What bites: all multipliers are 1 when absent, also
+ * attention_multiplier, which stands where others have 1 / sqrt(head_dim); logits are divided by logits_scaling; one
+ * stack input_linear [E, 2I, H] holds gates, then ups. */
+#include "blocks/dense.h"
+
+static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
+    fa_dense_cfg *c = (fa_dense_cfg *)cfg;
+    static const fa_dense_defaults defaults = {.vocab = 32000,
+                                               .dim = 4096,
+                                               .ff_dim = 11008,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .max_ctx = 2048,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
+    fa_dense_read(r, c, dims, &defaults);
+    c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
+    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
+    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
+    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
+    double by = fa_cfg_num(r, "logits_scaling", 1);
+    if (by == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
+    c->logit_scale = (float)(1 / by);
+    fa_moe_read(r, &c->moe, 8, 2);
+    c->moe.ff_dim = c->ff_dim;
+    c->moe.act = c->act;
+    c->moe.route.score = FA_SCORE_TOP_SOFTMAX;
+    c->moe.router = "block_sparse_moe.router.layer";
+    c->moe.block = "block_sparse_moe";
+    c->moe.gate_up = "input_linear";
+    c->moe.fused_down = "output_linear";
+    c->moe.own_fused = true;
+    fa_dense_all_experts(r, c);
+    fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
+}
+
+/* as transformers 5 has them in memory */
+static const fa_rename renames[] = {{"router.layer", "router"},
+                                    {"input_linear", "experts.gate_up_proj"},
+                                    {"output_linear", "experts.down_proj"},
+                                    {NULL, NULL}};
+
+const fa_family fa_family_granitemoe = {
+    .name = "granitemoe",
+    .model_types = "granitemoe",
+    .archs = "GraniteMoeForCausalLM",
+    .modality = "text",
+    .task = "generate",
+    .repos = "",
+    .parity = true,
+    .renames = renames,
+    .config = config,
+    FA_DENSE_FORWARD,
+};

@@ -1,0 +1,75 @@
+/* InternLM 2 and 2.5.
+ *
+ * Llama under other names, with q, k and v of each group of heads side by side in wqkv: for key head g, the query heads
+ * that share it, then its key and its value head. Reference: modeling_internlm2.py of the repositories (remote code)
+ * and mlx-lm's internlm2.py. What bites: "bias" is true when the key is absent and is of wqkv and wo only; "dynamic"
+ * scaling recomputes the base once the sequence is longer than max_position_embeddings; GGUF files split wqkv and
+ * permute q and k rows for interleaved rotation. */
+#include "blocks/dense.h"
+
+#include <stdlib.h>
+
+/* Where the rows of one kind are in wqkv: `per` heads of each group, from its head `first` on. */
+static void bind_heads(fa_binder *b, const fa_dense_cfg *c, fa_linear *out, int64_t per, int64_t first, int i) {
+    int64_t share = c->n_head / c->n_kv_head, rows = c->n_kv_head * per * c->head_dim;
+    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
+    for (int64_t k = 0; row && k < rows; k++) {
+        int64_t head = k / c->head_dim;
+        row[k] = (head / per * (share + 2) + first + head % per) * c->head_dim + k % c->head_dim;
+    }
+    if (row)
+        fa_bind_gather(b, out, rows, c->dim, (c->n_head + 2 * c->n_kv_head) * c->head_dim,
+                       c->qkv_bias ? FA_BIAS : FA_NO_BIAS, row, "model.layers.%d.attention.wqkv", i);
+}
+
+static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    int64_t share = c->n_head / c->n_kv_head;
+    if (fa_bind_has(b, "model.layers.%d.self_attn.q_proj", i)) { /* GGUF */
+        fa_dense_bind_attn(b, c, l, i);
+        return;
+    }
+    bind_heads(b, c, &l->qkv.q, share, 0, i);
+    bind_heads(b, c, &l->qkv.k, 1, share, i);
+    bind_heads(b, c, &l->qkv.v, 1, share + 1, i);
+    fa_bind_linear(b, &l->o, c->dim, c->n_head * c->head_dim, c->o_bias ? FA_BIAS : FA_NO_BIAS,
+                   "model.layers.%d.self_attn.o_proj", i);
+}
+
+static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
+    fa_dense_cfg *c = (fa_dense_cfg *)cfg;
+    static const fa_dense_defaults defaults = {.vocab = 103168,
+                                               .dim = 4096,
+                                               .ff_dim = 11008,
+                                               .n_layer = 32,
+                                               .n_head = 32,
+                                               .max_ctx = 2048,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
+    fa_dense_read(r, c, dims, &defaults);
+    c->qkv_bias = c->o_bias = fa_cfg_bool(r, "bias", true);
+    c->bind_attn = bind_attn;
+    fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
+}
+
+static const fa_rename renames[] = {{"model.embed_tokens", "model.tok_embeddings"},
+                                    {"lm_head", "output"},
+                                    {"self_attn.o_proj", "attention.wo"},
+                                    {"mlp.gate_proj", "feed_forward.w1"},
+                                    {"mlp.up_proj", "feed_forward.w3"},
+                                    {"mlp.down_proj", "feed_forward.w2"},
+                                    {"input_layernorm", "attention_norm"},
+                                    {"post_attention_layernorm", "ffn_norm"},
+                                    {NULL, NULL}};
+
+const fa_family fa_family_internlm2 = {
+    .name = "internlm2",
+    .model_types = "internlm2",
+    .archs = "InternLM2ForCausalLM",
+    .modality = "text",
+    .task = "generate",
+    .repos = "",
+    .parity = true,
+    .renames = renames,
+    .config = config,
+    FA_DENSE_FORWARD,
+};
