@@ -17,7 +17,7 @@ bool ffai_family_at(size_t i, ffai_family_info *info) {
     if (i >= fa_n_family) return false;
     const fa_family *f = fa_families[i];
     *info =
-        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
+        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,mxfp8,nvfp4,fp8,int8,awq,gptq,gguf",
                            "cpu,cuda", f->repos,       f->parity};
     return true;
 }
@@ -378,11 +378,17 @@ static int write_config(const ffai_model *m, const char *path, fa_error *err) {
     FILE *f = fopen(path, "wb");
     bool ok = f && fwrite(text.data, 1, text.len, f) == text.len;
     fa_buf_free(&text);
-    if (ok && m->synth.fmt == FA_FMT_AFFINE)
+    const int fmt = m->synth.widened ? FA_FMT_F32 : m->synth.fmt;
+    if (ok && fmt == FA_FMT_AFFINE)
         ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d}\n", m->synth.group, m->synth.bits) >
              0;
-    if (ok && m->synth.fmt == FA_FMT_MXFP4)
-        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp4\"}\n") > 0;
+    else if (ok && fmt == FA_FMT_FP8)
+        ok = fputs(",\n  \"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": "
+                   "\"float-quantized\"}\n",
+                   f) >= 0;
+    else if (ok && fa_fmt_planar(fmt))
+        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d, \"mode\": \"%s\"}\n", m->synth.group,
+                     m->synth.bits, fa_qfmts[fmt].name) > 0;
     ok = ok && fputs("}\n", f) >= 0;
     if (f && fclose(f) != 0) ok = false;
     return ok ? 0 : fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(errno));
@@ -394,7 +400,7 @@ int ffai_model_write_synthetic(const ffai_model *model, const char *dir, ffai_er
     size_t n_item = 0;
     if (!m->synthetic)
         return fa_fail(err, FFAI_EINVAL, "%s: its weights are its own, not synthetic", fa_ckpt_path(m->ckpt));
-    if (m->synth.fmt > FA_FMT_MXFP4)
+    if (m->synth.fmt > FA_FMT_FP8 && !m->synth.widened)
         return fa_fail(err, FFAI_ENOTSUP, "synthetic: %s has no safetensors type, so it cannot be written",
                        fa_qfmts[m->synth.fmt].name);
     int rc = fa_model_items(m, &item, &n_item, err);
