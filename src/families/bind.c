@@ -80,22 +80,26 @@ void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *na
     prefixed(b, out, name, suffix);
 }
 
-/* Gathers names that differ in their layer number only, and in it by one. */
+/* Gathers names that differ in their layer number only, and in it by one. A name that was the last of its kind is there
+ * already: the parts of a fused tensor miss it one after the other. */
 void fa_name_list_add(fa_names *l, const char *name) {
-    l->total++;
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
     long long number = -1;
     if (sscanf(name + digits, "%9lld%n", &number, &used) != 1) number = -1;
-    for (size_t i = 0; number >= 0 && i < l->n; i++) {
+    for (size_t i = 0; i < l->n; i++) {
         const char *first = l->item[i].name;
-        if (l->item[i].last + 1 != number || strncmp(first, name, digits)) continue;
+        const int64_t last = l->item[i].last;
+        if ((last != number && last + 1 != number) || strncmp(first, name, digits)) continue;
         const char *rest = first + digits + strspn(first + digits, "0123456789");
         if (strcmp(rest, name + digits + used)) continue;
+        if (last == number) return;
         l->item[i].last = number;
         l->item[i].n++;
+        l->total++;
         return;
     }
+    l->total++;
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;
         fa_name *grown = (fa_name *)fa_realloc(l->item, cap, sizeof *l->item);
@@ -247,12 +251,21 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
         fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
 }
 
+/* Does the list say this of the tensor already? Another part of it did. */
+static bool said(const char *list, const char *name, const char *text) {
+    const size_t n = strlen(name), len = strlen(text);
+    for (const char *p = list; p && (p = strstr(p, name)); p += n)
+        if (!strncmp(p + n, ": ", 2) && !strncmp(p + n + 2, text, len)) return true;
+    return false;
+}
+
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) {
     char text[300];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    if (said(b->wrong.data, t->name, text)) return;
     if (b->n_wrong++)
         fa_buf_printf(&b->wrong, "; tensor %s: %s", t->name, text);
     else
