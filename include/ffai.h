@@ -326,6 +326,40 @@ typedef struct ffai_profile_row {
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
 
+/* ---- adapters: LoRA ---- */
+
+/* Low-rank changes of a model's linear layers and embeddings, y += scale * B (A x), as PEFT and mlx-lm train them.
+ * Loaded into an engine beside the model, whose weights, quantized or not, stay as they are; each request says which ones
+ * it uses and how strongly. docs/lora.md. */
+typedef struct ffai_adapter ffai_adapter;
+
+/* One of those that a request uses. */
+typedef struct ffai_adapter_use {
+    ffai_adapter *adapter;
+    float scale; /* times the adapter's own; 0: off. Any finite number. Of the same adapter twice: the sum */
+} ffai_adapter_use;
+
+/* path: a folder with adapter_config.json and adapter_model.safetensors (PEFT) or adapters.safetensors (mlx-lm), or that
+ * weight file. Between steps, also while requests run. It goes with its engine. Refused: an adapter that changes what
+ * the model does not have, or that is not a plain low-rank sum (DoRA, changed biases, modules_to_save, experts). */
+FFAI_API int ffai_adapter_load(ffai_adapter **out, ffai_engine *e, const char *path, ffai_error *err);
+/* Refused while an unfinished request uses it. NULL is fine. */
+FFAI_API int ffai_adapter_drop(ffai_adapter *a, ffai_error *err);
+
+typedef struct ffai_adapter_info {
+    const char *path;
+    const char *kind;  /* "peft", "mlx" */
+    int64_t n_matrix;  /* matrices of the model that it changes */
+    int64_t rank;      /* the largest */
+    int64_t bytes;     /* where the engine runs */
+} ffai_adapter_info;
+
+FFAI_API void ffai_adapter_get_info(const ffai_adapter *a, ffai_adapter_info *info);
+
+/* What sequences of this engine use from now on that name no adapters themselves: new requests, ffai_eval, ffai_embed,
+ * ffai_bench. None at first. */
+FFAI_API int ffai_engine_use_adapters(ffai_engine *e, const ffai_adapter_use *use, size_t n, ffai_error *err);
+
 /* ---- requests ---- */
 
 /* How tokens are picked. A zero field turns its sampler off, so {0} is greedy. First the bans and logit_bias, then the
@@ -415,6 +449,8 @@ typedef struct ffai_request_opts {
                              save its session; not step or free the engine. NULL: none */
     void *user;           /* for both */
     bool fresh; /* feed the whole prompt, whatever the cache holds: the same tokens to the last bit of the logits */
+    const ffai_adapter_use *adapters; /* [n_adapter]; NULL: those of ffai_engine_use_adapters */
+    size_t n_adapter;                 /* 0 with adapters set: none */
 } ffai_request_opts;
 
 typedef enum ffai_finish {

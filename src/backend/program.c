@@ -31,6 +31,7 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq) {
     b->out_row = ints(b, rows);
     b->tile_seq = ints(b, rows);
     b->tile_row = ints(b, rows);
+    b->adapt = (float *)(void *)ints(b, n_seq * FA_ADAPTERS);
     int32_t *pages = ints(b, n_seq * b->page_stride);
     for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
 }

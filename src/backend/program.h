@@ -7,7 +7,11 @@
 #include "tensor/qfmt.h"
 #include "tensor/tensor.h"
 
-enum { FA_PAGE = 64 /* tokens per KV page */, FA_MAX_GROUP = 4 /* KV page groups of one model */ };
+enum {
+    FA_PAGE = 64, /* tokens per KV page */
+    FA_MAX_GROUP = 4 /* KV page groups of one model */,
+    FA_ADAPTERS = 64 /* that an engine can have loaded at a time */
+};
 
 /* A vector normalisation: out = x * rsqrt(mean(x^2) + eps) * (w + offset) (RMSNorm), or with `center`
  * out = (x - mean(x)) * rsqrt(var(x) + eps) * (w + offset) + b (LayerNorm). */
@@ -86,6 +90,25 @@ typedef struct fa_moe {
     float limit;
 } fa_moe;
 
+/* What one adapter changes on one matrix: y += s * (b (a x) + bias), s = scale times the sequence's scale for the
+ * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16. */
+typedef struct fa_lora {
+    fa_weight a;       /* [rank, in]; of an embedding [vocab, rank] */
+    fa_weight b;       /* [out, rank] */
+    const float *bias; /* [out] or NULL */
+    float scale;
+    int adapter;    /* its column of fa_batch.adapt */
+    int64_t u_from; /* where its a x stands in the a x of all: columns [u_from, u_from + rank) */
+} fa_lora;
+
+/* What all loaded adapters change on one matrix. */
+typedef struct fa_loras {
+    int n;                   /* 0: nothing */
+    int64_t rank, max_rank;  /* their sum; the largest */
+    const fa_lora *item;     /* [n] in host memory; addresses in it are the backend's */
+    const fa_lora *dev_item; /* the same in a device's memory; NULL on the CPU */
+} fa_loras;
+
 /* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq *
  * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
 typedef struct fa_kv {
@@ -106,6 +129,7 @@ typedef struct fa_batch {
     int n_tile;  /* entries of the tile table */
     int n_axes;  /* position axes: 1 (3 for multimodal RoPE) */
     int n_group; /* KV page groups */
+    int n_adapt; /* columns of adapt */
     /* One block holds all arrays below, at addresses fixed for the life of the engine, of which [0, used) is live. Page
      * tables stand last. A device is sent the live part of every array before a step. */
     uint8_t *block;
@@ -124,6 +148,7 @@ typedef struct fa_batch {
     int32_t page_stride;          /* the groups of a sequence stand side by side in a row */
     int32_t *out_row;             /* [n_out] rows whose logits are wanted */
     int32_t *tile_seq, *tile_row; /* [n_tile] query tiles of attention: sequence and first row within the batch */
+    float *adapt;                 /* [n_seq, n_adapt] each sequence's scales of adapters; 0: not used */
     /* optional: rows that come from elsewhere (images, audio) instead of the embedding table; NULL: none */
     const float *embd;       /* [n, dim], in the backend's memory, outside of the block */
     const int32_t *embd_row; /* [n_tok] row of embd, -1: the token's own */
@@ -160,6 +185,8 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(COLS, "cols")                                                                                                    \
     X(ROW_GATE, "row_gate")                                                                                            \
     X(ROUTE, "route")                                                                                                  \
+    X(LORA, "lora")                                                                                                    \
+    X(LORA_EMBED, "lora_embed")                                                                                        \
     X(MOE, "moe")                                                                                                      \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
@@ -175,9 +202,9 @@ typedef enum fa_op {
 
 /* Parameters by operation. Pointers lead to model-owned or arena memory. */
 typedef struct fa_qkv_param {
-    const fa_norm *norm; /* before the projections */
-    const fa_linear *q, *k, *v;
-    const fa_norm *q_norm, *k_norm; /* per head, or NULL */
+    const fa_norm *norm;                     /* before the projections */
+    const fa_linear *q, *k, *v;              /* k, v NULL: nothing goes to the cache */
+    const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or NULL */
     const fa_kv *kv;
     const float *rope_table; /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;
@@ -237,6 +264,11 @@ typedef struct fa_rec {
             bool add;    /* out += instead of = */
             int n_used;
         } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+        struct {
+            const fa_loras *list;
+            bool out_rows; /* rows of x are those of fa_batch.out_row; else those of the batch */
+            float embed;   /* LORA_EMBED: the table's scale */
+        } lora;            /* in[0] x [n, in], out [n, out] is added to; LORA_EMBED: out [n_tok, dim] */
         struct {
             const char *name;
         } tap; /* in[0] */

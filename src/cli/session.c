@@ -1,12 +1,15 @@
 /* Model and engine from the common flags. */
+#define _POSIX_C_SOURCE 200809L
 #include "cli/session.h"
 #include "cli/out.h"
 #include "cli/term.h"
 #include "cli/text_in.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     ffai_error err;
@@ -47,9 +50,58 @@ ffai_engine_opts session_engine_opts(const cli_opts *o) {
     return eo;
 }
 
+/* FILE[:SCALE]: the scale, and the length of FILE. A file whose name ends so is a file. */
+static int lora_scale(const cli_opts *o, const char *s, float *scale, size_t *len) {
+    const char *colon = strrchr(s, ':');
+    char *end = NULL;
+    struct stat st;
+    *scale = 1;
+    *len = strlen(s);
+    if (!colon || stat(s, &st) == 0) return 0;
+    double v = strtod(colon + 1, &end);
+    if (end == colon + 1 || *end) return 0;
+    if (!isfinite(v)) return cli_usage(o, "--lora: the scale \"%s\" is no finite number", colon + 1);
+    *scale = (float)v;
+    *len = (size_t)(colon - s);
+    return 0;
+}
+
+/* --lora: all of them, for everything that the engine does. */
+static int load_adapters(const cli_opts *o, ffai_engine *e) {
+    const cli_value *v = &o->v[OPT_LORA];
+    ffai_error err;
+    int rc = 0;
+    if (!v->n) return 0;
+    ffai_adapter_use *use = (ffai_adapter_use *)calloc(v->n, sizeof *use);
+    if (!use) return cli_fail(o, "--lora: out of memory");
+    for (size_t i = 0; i < v->n && !rc; i++) {
+        size_t len;
+        rc = lora_scale(o, v->strs[i], &use[i].scale, &len);
+        char *path = rc ? NULL : strndup(v->strs[i], len);
+        if (!rc && !path) rc = cli_fail(o, "--lora: out of memory");
+        if (!rc && ffai_adapter_load(&use[i].adapter, e, path, &err)) rc = cli_fail(o, "--lora: %s", err.msg);
+        free(path);
+        if (rc) break;
+        ffai_adapter_info in;
+        char bytes[16];
+        ffai_adapter_get_info(use[i].adapter, &in);
+        term_detail("%s: %s adapter, %lld matrices, rank %lld, %s, scale %g", in.path, in.kind, (long long)in.n_matrix,
+                    (long long)in.rank, out_bytes(bytes, (double)in.bytes), (double)use[i].scale);
+    }
+    if (!rc && ffai_engine_use_adapters(e, use, v->n, &err)) rc = cli_fail(o, "--lora: %s", err.msg);
+    free(use);
+    return rc;
+}
+
 int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e) {
     ffai_error err;
     if (ffai_engine_create(e, m, eo, &err)) return cli_fail(o, "%s", err.msg);
+    int rc = load_adapters(o, *e);
+    if (rc) {
+        ffai_engine_free(*e);
+        *e = NULL;
+        return rc;
+    }
     ffai_engine_info in;
     ffai_engine_get_info(*e, &in);
     char bytes[16], threads[32] = "";

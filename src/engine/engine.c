@@ -201,6 +201,7 @@ void ffai_engine_free(ffai_engine *e) {
     if (!e) return;
     fa_requests_free(e);
     fa_engine_drop_programs(e);
+    fa_adapters_free(e);
     if (e->be) e->be->free(e->be);
     fa_kv_free(e->kv);
     fa_arena_destroy(&e->arena);

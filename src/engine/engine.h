@@ -8,10 +8,21 @@
 
 enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
 
+/* The adapters of an engine (adapter.c). A sequence's choice of them is FA_ADAPTERS scales, one for each; 0: not used.
+ */
+typedef struct fa_adapters {
+    ffai_adapter *at[FA_ADAPTERS]; /* NULL: free */
+    int n;                         /* all from here on are free */
+    float use[FA_ADAPTERS];        /* what sequences use that say nothing */
+    fa_adapted table;              /* what they change */
+    fa_mem mem;                    /* its memory */
+    void *dev_mem;                 /* and on the device */
+} fa_adapters;
+
 /* What a program's shape depends on. */
 typedef struct fa_program_key {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile;
-    bool taps, hidden;
+    bool taps, hidden, adapted;
 } fa_program_key;
 
 typedef struct fa_program_slot {
@@ -28,6 +39,7 @@ typedef struct fa_seq_rows {
     int n;
     int n_out;         /* the last n_out rows give logits (or hidden states) */
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
+    const float *use;  /* [FA_ADAPTERS] scales of adapters; NULL: the engine's */
 } fa_seq_rows;
 
 /* A step that was begun and is yet to be read: schedule.c. */
@@ -58,8 +70,10 @@ struct ffai_engine {
     fa_lm lm;
     fa_batch batch;
     int cap_rows, cap_seq; /* of the batch buffers */
+    bool batch_adapted;    /* some of its sequences use adapters */
     fa_mem mem;            /* batch buffers */
     fa_program_slot prog[FA_PROGRAMS];
+    fa_adapters adapters;
     int64_t n_step;
     int n_ahead; /* steps begun since the last wait */
     int n_ctx, n_slot, n_chunk;
@@ -73,6 +87,7 @@ struct ffai_engine {
     int32_t *kept;           /* [n_slot, n_ctx] the tokens whose keys are in the cache: kv->len[slot] of them */
     int32_t *kept_len;       /* [n_slot, n_ctx] length that chose each one's rotation; NULL: it depends on none */
     int64_t *slot_used;      /* [n_slot] n_step of the last use */
+    float *slot_use;         /* [n_slot, FA_ADAPTERS] scales of the adapters that made what a slot holds */
     fa_seq_rows *step_seq;   /* [n_slot] what the step in progress feeds */
     ffai_request **step_who; /* [n_slot] and for whom */
     fa_flight flight[2];     /* under way: the one to be read next, and the one after it while a step is made */
@@ -98,8 +113,8 @@ int fa_engine_fits(ffai_engine *e, const fa_settings *s, const fa_module *mod, f
 
 /* Buffers for rows tokens of n_seq sequences. */
 int fa_engine_make_batch(ffai_engine *e, int rows, int n_seq, int n_page, int n_group, fa_error *err);
-/* Records forward for the batch's shape into prog. */
-int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, fa_error *err);
+/* Records forward for the batch's shape into prog; adapted: some of its sequences use adapters. */
+int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, bool adapted, fa_error *err);
 void fa_engine_drop_programs(ffai_engine *e);
 /* Runs one step; sequences with one row come first. *logits: [sum of n_out (or more), vocab], valid until the next
  * step, in the backend's memory. A device has only begun it. */
@@ -127,23 +142,38 @@ void fa_slots_free(ffai_engine *e);
 void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t len);
 /* The free slot for a prompt of n ids, cut to what the prompt can go on from: *reused of its tokens, at most n - 1. The
  * slot that shares most with it, if that is a good part of either; else the oldest. fresh: reuse nothing. -1: no slot
- * is free. */
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int64_t *reused);
+ * is free. use: scales of its adapters; what other ones made is no beginning of it. */
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused);
 /* Were the keys in the slot rotated with LongRoPE's other factors than a sequence of length len needs? Keys of
  * dynamically scaled rotation never are: transformers leaves them as they were made. */
 bool fa_slot_outgrown(const ffai_engine *e, int slot, int32_t len);
 /* The free slot that is emptiest or was not used for longest; -1: none is free. */
 int fa_slot_oldest(const ffai_engine *e);
-/* The free slot that holds the first tokens of ids [n], and nothing else, the most of them; -1: there is none. */
-int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n);
+/* The free slot that holds the first tokens of ids [n], made with these adapters, and nothing else, the most of them;
+ * -1: there is none. */
+int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n, const float *use);
+
+/* ---- adapters (adapter.c) ---- */
+
+void fa_adapters_free(ffai_engine *e);
+/* A list of adapters as scales [FA_ADAPTERS]. */
+int fa_adapters_scales(const ffai_engine *e, const ffai_adapter_use *use, size_t n, float *scales, fa_error *err);
+/* What an adapter is, for sessions; the adapter of this engine that is it, or -1. */
+uint64_t fa_adapter_hash(const ffai_engine *e, int adapter);
+int fa_adapter_find(const ffai_engine *e, uint64_t hash);
 
 /* ---- requests (request.c, schedule.c) ---- */
 
 int fa_flights_create(ffai_engine *e, fa_error *err);
 
-/* What a session needs of a request: its tokens [*n]; the slot that holds it or -1; whether it waits for its first
- * step. */
-const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, bool *waits);
+/* What a session needs of a request: its tokens [*n]; the slot that holds it or -1; its adapters' scales; whether it
+ * waits for its first step. */
+const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, const float **use,
+                                 bool *waits);
+/* Unfinished requests that use an adapter. */
+int fa_requests_using(const ffai_engine *e, int adapter);
+/* It goes: what finished requests left cannot be found by it any more. */
+void fa_requests_forget(ffai_engine *e, int adapter);
 void fa_requests_free(ffai_engine *e);
 
 #endif

@@ -41,9 +41,9 @@ static int find_family(ffai_model *m, fa_error *err) {
     const fa_jnode *cfg = fa_ckpt_config(m->ckpt), *text = fa_jget(cfg, "text_config");
     m->model_type = str_or(fa_jget(cfg, "model_type"), "");
     m->arch = str_or(fa_jfirst(fa_jget(cfg, "architectures")), "");
-    m->family = fa_family_find(m->model_type, m->arch);
-    /* an unknown wrapper around a known text model still runs as text */
-    if (!m->family && text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    /* a wrapper of several kinds of text models runs as what its text_config says, an unknown one too */
+    if (text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    if (!m->family) m->family = fa_family_find(m->model_type, m->arch);
     return m->family ? 0 : unknown_family(m, err);
 }
 
@@ -137,6 +137,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     shapes.base = shapes.vectors = (uint8_t *)(uintptr_t)FA_ARENA_ALIGN;
     shapes.dry = true;
     b.private_copy = private_copy;
+    b.targets = &m->targets;
     if (m->synthetic) {
         b.synth = &m->synth;
         b.placer = &shapes;

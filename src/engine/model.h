@@ -36,6 +36,7 @@ struct ffai_model {
     uint8_t *used;    /* [tensors], see fa_binder */
     int64_t n_param, n_active, weight_bytes, n_expert, n_expert_used, expert_dim;
     const char *model_type, *arch, *format;
+    fa_targets targets; /* what adapters can change */
     char *config_text;
     bool bound;
     bool headless;       /* no output head: embeds, does not generate */

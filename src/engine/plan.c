@@ -29,7 +29,7 @@ static int plan_shape(ffai_engine *e, int n_tok, int n_seq, int *n_record, doubl
     b->max_q = n_tok == n_seq ? 1 : n_tok;
     b->n_dec = n_tok == n_seq ? n_seq : 0;
     b->n_tile = n_tok == n_seq ? n_seq : (n_tok + e->be->attend_tile - 1) / e->be->attend_tile;
-    int rc = fa_engine_record(e, &prog, false, false, err);
+    int rc = fa_engine_record(e, &prog, false, false, false, err);
     *flops = *bytes = 0;
     for (int i = 0; !rc && i < prog.n; i++) {
         *flops += prog.rec[i].flops;

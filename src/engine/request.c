@@ -2,6 +2,7 @@
 #include "engine/request.h"
 #include "base/alloc.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { FA_MAX_LOGPROB = 1000 /* likeliest tokens reported for each */ };
@@ -72,6 +73,11 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
     r->event = o->event;
     r->user = o->user;
     r->slot = -1;
+    memcpy(r->use, e->adapters.use, sizeof r->use);
+    if (o->adapters) {
+        int rc = fa_adapters_scales(e, o->adapters, o->n_adapter, r->use, err);
+        if (rc) return rc;
+    }
     if (!(r->ids = FA_NEWN(int32_t, (size_t)r->cap)))
         return fa_fail(err, FFAI_ENOMEM, "no memory for %lld tokens", (long long)r->cap);
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
@@ -287,7 +293,20 @@ void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, siz
     *n_reused = (size_t)r->n_reused;
 }
 
-const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, bool *waits) {
+int fa_requests_using(const ffai_engine *e, int adapter) {
+    int n = 0;
+    for (int i = 0; i < e->n_req; i++) n += e->req[i]->finish == FFAI_RUNNING && e->req[i]->use[adapter] != 0;
+    return n;
+}
+
+void fa_requests_forget(ffai_engine *e, int adapter) {
+    for (int i = 0; i < e->n_req; i++)
+        if (e->req[i]->use[adapter] != 0) e->req[i]->use[adapter] = NAN;
+}
+
+const int32_t *fa_request_tokens(const ffai_request *r, ffai_engine **e, int64_t *n, int *slot, const float **use,
+                                 bool *waits) {
+    *use = r->use;
     *e = r->e;
     *n = r->n;
     *slot = r->slot;

@@ -46,7 +46,7 @@ static void admit(ffai_engine *e) {
     for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, r->fresh, &r->n_reused);
+        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused);
         if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
@@ -78,7 +78,7 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
             if (pass == 1) budget -= rows;
             if (r->n == r->n_prompt) *n_prompt_rows += rows;
             who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n};
+            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n, r->use};
         }
     }
     return n;
@@ -98,7 +98,7 @@ static int plan_ahead(ffai_engine *e, const fa_flight *f, fa_seq_rows *seq, ffai
         if (fa_slot_outgrown(e, r->slot, (int32_t)r->n + 1)) return 0;
         e->ahead_tok[n] = -1 - r->slot;
         who[n] = r;
-        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1};
+        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use};
         n++;
     }
     return running ? 0 : n;

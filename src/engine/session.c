@@ -1,9 +1,9 @@
 /* Sessions: the tokens and the cache of a sequence in a file.
  *
- * A header of HEAD_BYTES (read_head names its fields), then the payload: the tokens, the rotation lengths where the
- * model's rotation depends on them, and layer by layer the keys and the values as [head, position, head_dim] for the
- * positions that the layer's page group holds. No page numbers: what page a position lies on is the loader's affair.
- * Little-endian, as every machine that ffai runs on. */
+ * A header of HEAD_BYTES (read_head names its fields), then the payload: the adapters that made it, the tokens, the
+ * rotation lengths where the model's rotation depends on them, and layer by layer the keys and the values as [head,
+ * position, head_dim] for the positions that the layer's page group holds. No page numbers: what page a position lies
+ * on is the loader's affair. Little-endian, as every machine that ffai runs on. */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include "base/map.h"
@@ -29,7 +29,8 @@ typedef struct head {
     int64_t n_tok, n_kept;        /* tokens; of those, the first that are in the cache */
     uint32_t first[FA_MAX_GROUP]; /* first position that a group holds */
     bool lens;                    /* rotation lengths follow the tokens */
-    int64_t payload;              /* bytes */
+    uint32_t n_adapter;
+    int64_t payload; /* bytes */
 } head;
 
 static void put(uint8_t *p, uint64_t v, int n) {
@@ -55,6 +56,7 @@ static void write_head(const head *h, uint8_t *p) {
     put(p + 52, h->n_group, 4);
     for (int g = 0; g < FA_MAX_GROUP; g++) put(p + 56 + 4 * g, h->first[g], 4);
     put(p + 72, h->lens, 4);
+    put(p + 76, h->n_adapter, 4);
     put(p + 80, (uint64_t)h->payload, 8);
     put(p + 88, fa_hash(p, 88), 8);
 }
@@ -215,10 +217,17 @@ static void move_cache(stream *s, const fa_kv_cache *c, int slot, const head *h)
     }
 }
 
+/* An adapter in a file. */
+typedef struct used_adapter {
+    uint64_t hash;
+    float scale;
+    uint32_t zero;
+} used_adapter;
+
 /* Bytes of the payload; -1: more than there can be. */
 static int64_t payload_bytes(const ffai_engine *e, const head *h) {
     const fa_kv_cache *c = e->kv;
-    int64_t sum = 4 * (h->n_tok + (h->lens ? h->n_kept : 0));
+    int64_t sum = 4 * (h->n_tok + (h->lens ? h->n_kept : 0)) + (int64_t)h->n_adapter * (int64_t)sizeof(used_adapter);
     for (int i = 0; i < c->n_own; i++) {
         const fa_kv *l = c->own[i];
         int64_t rows = h->n_kept - h->first[l->group], bytes;
@@ -231,6 +240,18 @@ static int64_t payload_bytes(const ffai_engine *e, const head *h) {
 
 /* ---- saving ---- */
 
+/* Scales of the adapters that made what a slot holds. */
+static float *use_of(const ffai_engine *e, int slot) { return e->slot_use + (int64_t)slot * FA_ADAPTERS; }
+
+static void write_adapters(stream *s, const ffai_engine *e, int slot) {
+    for (int k = 0; k < e->adapters.n; k++) {
+        used_adapter a = {0, use_of(e, slot)[k], 0};
+        if (a.scale == 0) continue;
+        a.hash = fa_adapter_hash(e, k);
+        move(s, &a, sizeof a);
+    }
+}
+
 static int describe(ffai_engine *e, int slot, int64_t n_tok, head *h, const char *path, fa_error *err) {
     *h = (head){.dtype = (uint32_t)e->kv->layer[0].dtype,
                 .n_layer = (uint32_t)e->kv->n_layer,
@@ -242,6 +263,7 @@ static int describe(ffai_engine *e, int slot, int64_t n_tok, head *h, const char
         const int32_t *table = e->kv->group[g].table + (int64_t)slot * e->kv->page_stride;
         while (h->first[g] < h->n_kept && table[h->first[g] / FA_PAGE] < 0) h->first[g] += FA_PAGE;
     }
+    for (int k = 0; k < e->adapters.n; k++) h->n_adapter += use_of(e, slot)[k] != 0;
     h->payload = payload_bytes(e, h);
     return model_hash(e->m, &h->model) ? fa_fail(err, FFAI_ENOMEM, "%s: no memory for the model's config", path) : 0;
 }
@@ -252,6 +274,7 @@ static int write_file(int fd, ffai_engine *e, int slot, const int32_t *ids, head
     memcpy(s.buf, head_bytes, HEAD_BYTES); /* its place: what stands there is known at the end */
     move_block(&s, HEAD_BYTES);
     s.hash = 0;
+    write_adapters(&s, e, slot);
     move(&s, (void *)(uintptr_t)ids, (size_t)h->n_tok * sizeof *ids);
     if (h->lens) move(&s, e->kept_len + (int64_t)slot * e->n_ctx, (size_t)h->n_kept * sizeof *ids);
     move_cache(&s, e->kv, slot, h);
@@ -298,10 +321,11 @@ int ffai_session_save(ffai_request *r, const char *path, ffai_error *err) {
     int64_t n;
     int slot;
     bool waits;
+    const float *use;
     head h;
     if (!path) return fa_fail(err, FFAI_EINVAL, "ffai_session_save: path is NULL");
-    const int32_t *ids = fa_request_tokens(r, &e, &n, &slot, &waits);
-    if (!waits && slot < 0) slot = fa_slot_holding(e, ids, n);
+    const int32_t *ids = fa_request_tokens(r, &e, &n, &slot, &use, &waits);
+    if (!waits && slot < 0) slot = fa_slot_holding(e, ids, n, use);
     if (waits || slot < 0)
         return fa_fail(err, FFAI_EINVAL, "%s: %s", path,
                        waits ? "the request has not begun" : "the request's cache is gone: its slot was used again");
@@ -342,6 +366,7 @@ static int read_head(ffai_engine *e, const uint8_t *p, int64_t size, head *h, co
                 .n_layer = (uint32_t)get(p + 48, 4),
                 .n_group = (uint32_t)get(p + 52, 4),
                 .lens = get(p + 72, 4) != 0,
+                .n_adapter = (uint32_t)get(p + 76, 4),
                 .payload = (int64_t)get(p + 80, 8)};
     for (int g = 0; g < FA_MAX_GROUP; g++) h->first[g] = (uint32_t)get(p + 56 + 4 * g, 4);
     if (model_hash(e->m, &model)) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the model's config", path);
@@ -356,7 +381,7 @@ static int read_head(ffai_engine *e, const uint8_t *p, int64_t size, head *h, co
     if (h->n_tok > e->n_ctx)
         return fa_fail(err, FFAI_ELIMIT, "%s: the session has %lld tokens, the context holds %d", path,
                        (long long)h->n_tok, e->n_ctx);
-    bool ok = h->n_kept > 0 && h->n_kept <= h->n_tok;
+    bool ok = h->n_kept > 0 && h->n_kept <= h->n_tok && h->n_adapter <= FA_ADAPTERS;
     for (int g = 0; ok && g < e->kv->n_group; g++)
         ok = h->first[g] < h->n_kept && (e->kv->group[g].window || !h->first[g]);
     if (!ok || payload_bytes(e, h) != h->payload) return bad_file(err, path, "the sizes in the session are impossible");
@@ -390,14 +415,32 @@ static int read_failed(const stream *s, const char *path, fa_error *err) {
     return fa_fail(err, FFAI_EIO, "%s: %s", path, s->error > 0 ? strerror(s->error) : "cut short");
 }
 
-/* First pass: the payload is whole; its tokens. Nothing in the engine changes. */
-static int check_payload(ffai_engine *e, int fd, const head *h, uint8_t *buf, int32_t *ids, const char *path,
-                         fa_error *err) {
+/* The adapters that made the session as scales of those of the engine; *lacks: some are not loaded. */
+static void read_adapters(stream *s, const ffai_engine *e, const head *h, float *use, bool *lacks) {
+    memset(use, 0, FA_ADAPTERS * sizeof *use);
+    *lacks = false;
+    for (uint32_t i = 0; i < h->n_adapter && !s->error; i++) {
+        used_adapter a = {0};
+        move(s, &a, sizeof a);
+        int k = s->error ? -1 : fa_adapter_find(e, a.hash);
+        if (k < 0)
+            *lacks = true;
+        else
+            use[k] = a.scale;
+    }
+}
+
+/* First pass: the payload is whole; its tokens and adapters. Nothing in the engine changes. */
+static int check_payload(ffai_engine *e, int fd, const head *h, uint8_t *buf, int32_t *ids, float *use,
+                         const char *path, fa_error *err) {
+    bool lacks;
     stream s = reader(fd, h, buf);
+    read_adapters(&s, e, h, use, &lacks);
     move(&s, ids, (size_t)h->n_tok * sizeof *ids);
     while (!s.error && s.ahead) refill(&s);
     if (s.error) return read_failed(&s, path, err);
     if (s.hash != h->payload_hash) return bad_file(err, path, "the session is damaged: its checksum is wrong");
+    if (lacks) return fa_fail(err, FFAI_EINVAL, "%s: the session was made with adapters that are not loaded", path);
     fa_error why = {0};
     return fa_engine_check_ids(e, ids, (size_t)h->n_tok, &why) ? fa_fail(err, FFAI_EFORMAT, "%s: %s", path, why.msg)
                                                                : 0;
@@ -406,6 +449,7 @@ static int check_payload(ffai_engine *e, int fd, const head *h, uint8_t *buf, in
 /* Second pass: into the slot. */
 static int fill_slot(ffai_engine *e, int fd, const head *h, uint8_t *buf, const int32_t *ids, int slot,
                      const char *path, fa_error *err) {
+    bool lacks;
     stream s = reader(fd, h, buf);
     int64_t at = (int64_t)slot * e->n_ctx;
     int rc = fa_kv_restore(e->kv, slot, h->first, (int32_t)h->n_kept, err);
@@ -413,6 +457,7 @@ static int fill_slot(ffai_engine *e, int fd, const head *h, uint8_t *buf, const 
         fa_fail_prefix(err, rc, "%s", path);
         return rc;
     }
+    read_adapters(&s, e, h, use_of(e, slot), &lacks);
     move(&s, NULL, (size_t)h->n_tok * sizeof *ids);
     if (h->lens) move(&s, e->kept_len + at, (size_t)h->n_kept * sizeof *ids);
     memcpy(e->kept + at, ids, (size_t)h->n_kept * sizeof *ids);
@@ -426,6 +471,7 @@ static int fill_slot(ffai_engine *e, int fd, const head *h, uint8_t *buf, const 
 int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n, ffai_error *err) {
     int fd = -1, slot = fa_slot_oldest(e);
     head h;
+    float use[FA_ADAPTERS];
     uint8_t *buf = NULL;
     *ids = NULL;
     *n = 0;
@@ -437,7 +483,7 @@ int ffai_session_load(ffai_engine *e, const char *path, int32_t **ids, size_t *n
         *ids = FA_NEWN(int32_t, (size_t)h.n_tok);
         if (!buf || !*ids) rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory for %lld tokens", path, (long long)h.n_tok);
     }
-    if (!rc) rc = check_payload(e, fd, &h, buf, *ids, path, err);
+    if (!rc) rc = check_payload(e, fd, &h, buf, *ids, use, path, err);
     if (!rc) rc = fill_slot(e, fd, &h, buf, *ids, slot, path, err);
     if (fd >= 0) close(fd);
     fa_free(buf);

@@ -15,13 +15,15 @@ int fa_slots_create(ffai_engine *e, fa_error *err) {
     e->slot_used = FA_NEWN(int64_t, n);
     e->kept = FA_NEWN(int32_t, tokens); /* resident as it is used */
     if (depends) e->kept_len = FA_NEWN(int32_t, tokens);
-    if (e->slot && e->slot_used && e->kept && (e->kept_len || !depends)) return 0;
+    e->slot_use = FA_NEWN(float, n *FA_ADAPTERS);
+    if (e->slot && e->slot_used && e->slot_use && e->kept && (e->kept_len || !depends)) return 0;
     return fa_fail(err, FFAI_ENOMEM, "no memory for %d slots", e->n_slot);
 }
 
 void fa_slots_free(ffai_engine *e) {
     fa_free(e->slot);
     fa_free(e->slot_used);
+    fa_free(e->slot_use);
     fa_free(e->kept);
     fa_free(e->kept_len);
 }
@@ -31,6 +33,14 @@ void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t
     memcpy(e->kept + at, ids, (size_t)n * sizeof *ids);
     for (int i = 0; e->kept_len && i < n; i++) e->kept_len[at + i] = len;
     e->slot_used[slot] = e->n_step + 1;
+}
+
+/* Was what the slot holds made with these adapters? */
+static bool same_use(const ffai_engine *e, int slot, const float *use) {
+    const float *own = e->slot_use + (int64_t)slot * FA_ADAPTERS;
+    for (int i = 0; i < e->adapters.n; i++)
+        if (own[i] != use[i]) return false;
+    return true;
 }
 
 /* Would keys that were rotated in a sequence of length a be the same in one of length b? */
@@ -64,7 +74,8 @@ static int32_t common(const ffai_engine *e, int slot, const int32_t *ids, int64_
 }
 
 /* Tokens that a prompt of n ids would not have to feed in this slot. One is always fed: it gives the logits. */
-static int32_t usable(const ffai_engine *e, int slot, const int32_t *ids, int64_t n) {
+static int32_t usable(const ffai_engine *e, int slot, const int32_t *ids, int64_t n, const float *use) {
+    if (!same_use(e, slot, use)) return 0;
     const int32_t *len = e->kept_len ? e->kept_len + (int64_t)slot * e->n_ctx : NULL;
     int32_t k = common(e, slot, ids, n - 1);
     for (int32_t i = 0; len && i < k; i++)
@@ -85,11 +96,11 @@ int fa_slot_oldest(const ffai_engine *e) {
     return best;
 }
 
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int64_t *reused) {
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused) {
     int best = fa_slot_oldest(e);
-    int32_t best_k = best < 0 || fresh ? 0 : usable(e, best, ids, n);
+    int32_t best_k = best < 0 || fresh ? 0 : usable(e, best, ids, n, use);
     for (int s = 0; best >= 0 && !fresh && s < e->n_slot; s++) {
-        int32_t k = e->slot[s] ? 0 : usable(e, s, ids, n);
+        int32_t k = e->slot[s] ? 0 : usable(e, s, ids, n, use);
         /* a few tokens that all prompts begin with are not worth another conversation's cache */
         if (k <= best_k || (k < (n - 1) / 2 && k < e->kv->len[s] / 2)) continue;
         best = s;
@@ -100,14 +111,17 @@ int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, bool fresh, int6
         fa_kv_reset(e->kv, best);
         *reused = 0;
     }
+    if (best >= 0) memcpy(e->slot_use + (int64_t)best * FA_ADAPTERS, use, FA_ADAPTERS * sizeof *use);
     return best;
 }
 
-int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n) {
+int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n, const float *use) {
     int best = -1;
     for (int s = 0; s < e->n_slot; s++) {
         int32_t len = e->kv->len[s];
-        if (e->slot[s] || !len || common(e, s, ids, n) < len || (best >= 0 && len <= e->kv->len[best])) continue;
+        if (e->slot[s] || !len || !same_use(e, s, use) || common(e, s, ids, n) < len ||
+            (best >= 0 && len <= e->kv->len[best]))
+            continue;
         best = s;
     }
     return best;

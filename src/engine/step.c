@@ -45,6 +45,11 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
             b->tile_row[b->n_tile++] = row + j;
         }
     }
+    const float *use = s->use ? s->use : e->adapters.use;
+    for (int k = 0; k < b->n_adapt; k++) {
+        b->adapt[i * b->n_adapt + k] = use[k];
+        e->batch_adapted = e->batch_adapted || use[k] != 0;
+    }
     for (int g = 0; g < b->n_group; g++)
         memcpy(b->page[g] + (int64_t)i * b->page_stride, e->kv->group[g].table + (int64_t)s->slot * e->kv->page_stride,
                (size_t)e->kv->page_stride * sizeof(int32_t));
@@ -63,6 +68,7 @@ static void pad_batch(ffai_engine *e) {
         b->len[i] = b->rope_len[i] = b->kv_hi[row] = 1;
         b->n_dec++;
         if (out) b->out_row[b->n_out++] = row;
+        for (int k = 0; k < b->n_adapt; k++) b->adapt[i * b->n_adapt + k] = 0;
         b->tile_seq[b->n_tile] = i;
         b->tile_row[b->n_tile++] = row;
         for (int g = 0; g < b->n_group; g++) {
@@ -78,6 +84,8 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
     fa_batch *b = &e->batch;
     b->n_tok = b->n_out = b->n_dec = b->max_q = b->n_tile = 0;
     b->n_seq = n_seq;
+    b->n_adapt = e->adapters.n;
+    e->batch_adapted = false;
     for (int i = 0; i < n_seq; i++) {
         const fa_seq_rows *s = &seq[i];
         int32_t from = e->kv->len[s->slot];
@@ -101,14 +109,15 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
 
 /* ---- programs ---- */
 
-int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, fa_error *err) {
+int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, bool adapted, fa_error *err) {
     fa_cx cx = {.be = e->be,
                 .arena = &e->arena,
                 .prog = prog,
                 .batch = &e->batch,
                 .layer = -1,
                 .taps = taps,
-                .composed = e->composed || taps};
+                .composed = e->composed || taps,
+                .adapted = adapted ? &e->adapters.table : NULL};
     const fa_family *f = e->m->family;
     if (e->be->forget) e->be->forget(e->be, prog);
     prog->n = 0;
@@ -127,14 +136,14 @@ int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, f
 
 static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program_slot **out, fa_error *err) {
     const fa_batch *b = &e->batch;
-    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden};
+    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden, e->batch_adapted};
     fa_program_slot *oldest = &e->prog[0];
     e->n_step++;
     for (int i = 0; i < FA_PROGRAMS; i++) {
         fa_program_slot *s = &e->prog[i];
         if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out &&
             s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
-            s->key.taps == key.taps && s->key.hidden == key.hidden) {
+            s->key.taps == key.taps && s->key.hidden == key.hidden && s->key.adapted == key.adapted) {
             s->used = e->n_step;
             *out = s;
             return 0;
@@ -142,7 +151,7 @@ static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program_slot 
         if (s->used < oldest->used) oldest = s;
     }
     oldest->used = 0;
-    int rc = fa_engine_record(e, &oldest->prog, taps, hidden, err);
+    int rc = fa_engine_record(e, &oldest->prog, taps, hidden, key.adapted, err);
     if (rc) return rc;
     oldest->key = key;
     oldest->used = e->n_step;

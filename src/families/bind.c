@@ -17,6 +17,8 @@ static const struct {
                 {"language_model.model.", "language_model."},
                 {"model.language_model.", ""},
                 {"model.text_model.", ""},
+                {"language_model.", "language_model."},
+                {"text_model.", ""},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 
@@ -31,6 +33,17 @@ static const char *other_name(const fa_binder *b, const char *name, int try, cha
         const char *at = strstr(name, r->ours);
         if (!at || --try > 0) continue;
         snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->theirs, at + strlen(r->ours));
+        return out;
+    }
+    return NULL;
+}
+
+/* The reverse: what the family calls a tensor that has one of the other names, try 1 on. NULL: no more. */
+static const char *reverse_name(const fa_binder *b, const char *name, int try, char out[FA_NAME_MAX]) {
+    for (const fa_rename *r = b->renames; r && r->ours; r++) {
+        const char *at = strstr(name, r->theirs);
+        if (!at || --try > 0) continue;
+        snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->ours, at + strlen(r->theirs));
         return out;
     }
     return NULL;
@@ -54,7 +67,7 @@ const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *s
 
 /* The name under which the checkpoint has the tensor; without one, the family's own. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix) {
-    static const char *const kinds[] = {".weight", ".bias", "", "_blocks"};
+    static const char *const kinds[] = {".weight", ".bias", "", "_blocks", ".qweight", ".weight_packed"};
     char other[FA_NAME_MAX], probe[FA_REAL_MAX];
     const char *n;
     for (int i = 0; !b->synth && (n = other_name(b, name, i, other)); i++)
@@ -68,7 +81,7 @@ void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *na
 }
 
 /* Gathers names that differ in their layer number only, and in it by one. */
-static void add_name(fa_names *l, const char *name) {
+void fa_name_list_add(fa_names *l, const char *name) {
     l->total++;
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
@@ -118,7 +131,7 @@ static void print_range(fa_buf *out, const char **from, const char *number, long
     *from = number + digits;
 }
 
-static void print_names(const fa_names *l, fa_buf *out) {
+void fa_name_list_print(const fa_names *l, fa_buf *out) {
     for (size_t i = 0, next; i < l->n; i = next) {
         const char *name = l->item[i].name, *expert = expert_number(name);
         for (next = i + 1; next < l->n && next_expert(&l->item[next - 1], &l->item[next]);) next++;
@@ -129,7 +142,7 @@ static void print_names(const fa_names *l, fa_buf *out) {
     }
 }
 
-static void free_names(fa_names *l) {
+void fa_name_list_free(fa_names *l) {
     for (size_t i = 0; i < l->n; i++) fa_free(l->item[i].name);
     fa_free(l->item);
     *l = (fa_names){0};
@@ -162,8 +175,8 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 
 void fa_binder_close(fa_binder *b) {
     fa_free(b->used);
-    free_names(&b->missing);
-    free_names(&b->extra);
+    fa_name_list_free(&b->missing);
+    fa_name_list_free(&b->extra);
     fa_buf_free(&b->wrong);
     b->used = NULL;
 }
@@ -187,14 +200,14 @@ static void find_extra(fa_binder *b) {
     for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
         const char *name = fa_ckpt_at(b->ckpt, i)->name;
         bool of_text = strncmp(name, layers, strlen(layers)) == 0 || strncmp(name, "blk.", 4) == 0;
-        if (!b->used[i] && of_text && !harmless(name)) add_name(&b->extra, name);
+        if (!b->used[i] && of_text && !harmless(name)) fa_name_list_add(&b->extra, name);
     }
 }
 
 const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
     if (!b->extra.total) return NULL;
     fa_buf list = {0};
-    print_names(&b->extra, &list);
+    fa_name_list_print(&b->extra, &list);
     const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
     fa_buf_free(&list);
     return text;
@@ -210,8 +223,8 @@ int fa_binder_finish(fa_binder *b, fa_error *err) {
     if (!b->missing.total && !b->n_wrong) return 0;
     if (!b->missing.total) return fa_fail(err, FFAI_EFORMAT, "%s", wrong);
     fa_buf list = {0}, extra = {0};
-    print_names(&b->missing, &list);
-    print_names(&b->extra, &extra);
+    fa_name_list_print(&b->missing, &list);
+    fa_name_list_print(&b->extra, &extra);
     int n = b->missing.total;
     int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s%s%s", path, n, n > 1 ? "s are" : " is",
                      list.data ? list.data : "", b->n_wrong ? "; " : "", wrong, b->extra.n ? "; not known: " : "",
@@ -256,7 +269,64 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
 static void missing(fa_binder *b, const char *name, const char *suffix) {
     char real[FA_REAL_MAX];
     prefixed(b, real, name, suffix);
-    add_name(&b->missing, real);
+    fa_name_list_add(&b->missing, real);
+}
+
+/* ---- what adapters find ---- */
+
+static void add_target(fa_binder *b, const fa_target *t, const char *name) {
+    fa_targets *l = b->targets;
+    if (!l) return;
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 256;
+        fa_target *grown = (fa_target *)fa_mem_calloc(b->mem, cap, sizeof *grown);
+        if (grown && l->n) memcpy(grown, l->at, l->n * sizeof *grown);
+        l->cap = grown ? cap : 0;
+        l->at = grown;
+    }
+    const char *kept = l->at ? fa_mem_printf(b->mem, "%s", name) : NULL;
+    if (!kept) {
+        l->n = 0;
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+        return;
+    }
+    l->at[l->n] = *t;
+    l->at[l->n++].name = kept;
+}
+
+/* A linear layer or a table gets its id. row: gathered, or NULL. */
+static void linear_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
+    if (b->experts) return; /* which adapters cannot change */
+    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
+    l->w.id = t.id;
+    if (row && b->targets) {
+        int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
+        if (!kept) return;
+        memcpy(kept, row, (size_t)t.rows * sizeof *kept);
+        t.row = kept;
+    }
+    add_target(b, &t, name);
+}
+
+const char *fa_bind_module(const fa_rename *renames, const char *module, int turn, char out[FA_NAME_MAX]) {
+    const size_t n = sizeof prefixes / sizeof *prefixes;
+    fa_binder b = {.renames = renames};
+    char name[FA_NAME_MAX];
+    /* what the text model is called in wrappers: "model." + rest; for the head the rest alone */
+    int at = turn;
+    for (size_t i = 0; i < 2 * n; i++) {
+        const char *p = i % 2 ? prefixes[i / 2].head : prefixes[i / 2].body;
+        if (strncmp(module, p, strlen(p)) || (i % 2 && !*p && i > 1)) continue;
+        snprintf(name, sizeof name, "%s%s", i % 2 ? "" : "model.", module + strlen(p));
+        for (int k = 0;; k++) {
+            const char *real = k ? reverse_name(&b, name, k, out) : name;
+            if (!real) break;
+            if (at-- > 0) continue;
+            if (real != out) snprintf(out, FA_NAME_MAX, "%s", real);
+            return out;
+        }
+    }
+    return NULL;
 }
 
 /* ---- matrices ---- */
@@ -372,6 +442,7 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
         out->w = rows_of(&w, p->from, p->step, rows);
     else if (!there)
         missing(b, name, ".weight");
+    linear_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
 }
 
@@ -443,6 +514,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     src.made = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
+    linear_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
 }
 
 /* ---- experts ---- */
@@ -491,11 +563,13 @@ void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after) {
     experts_alloc(b, out, n, rows, cols);
+    b->experts = true;
     for (int64_t e = 0; e < out->n && !b->err.code; e++) {
         fa_linear one;
         fa_bind_linear(b, &one, rows, cols, FA_NO_BIAS, "%s%lld%s", before, (long long)e, after);
         out->w[e] = one.w;
     }
+    b->experts = false;
 }
 
 /* ---- the rest ---- */
@@ -562,7 +636,8 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
-    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
+    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
+           fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }
 
 bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }

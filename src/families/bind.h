@@ -1,7 +1,7 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
- * by the loader. Three steps per matrix: what is stored (bind_stored.c: formats and layouts of checkpoints, as a view
- * of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and which part of it is
- * wanted (bind.c: rows of fused projections, experts of a stack). */
+ * by the loader. Three steps per matrix: what is stored (bind_stored.c, bind_import.c: formats and layouts of
+ * checkpoints, as a view of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and
+ * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -33,6 +33,21 @@ typedef struct fa_placer {
     size_t n_copy, cap_copy, n_job, cap_job;
 } fa_placer;
 
+/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them.
+ */
+typedef struct fa_target {
+    const char *name;   /* of the family, without ".weight" */
+    uint32_t id;        /* fa_weight.id */
+    int64_t rows, cols; /* of the part that is bound */
+    fa_part part;       /* rows of what the name stands for */
+    const int64_t *row; /* gathered rows [rows] instead, or NULL */
+} fa_target;
+
+typedef struct fa_targets {
+    fa_target *at; /* [n] in model memory */
+    size_t n, cap;
+} fa_targets;
+
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
 typedef struct fa_name {
     char *name; /* the first of them */
@@ -46,10 +61,15 @@ typedef struct fa_names {
     int total;
 } fa_names;
 
+void fa_name_list_add(fa_names *l, const char *name);
+void fa_name_list_print(const fa_names *l, fa_buf *out); /* with commas between */
+void fa_name_list_free(fa_names *l);
+
 /* Tensors behind a matrix. */
 typedef struct fa_source {
     const fa_ckpt_tensor *t, *scales, *biases;
-    bool made; /* the planes were made in fa_bind_host memory: no tensor holds them as they are */
+    /* codes; scales and biases: they were made in fa_bind_host memory, no tensor holds them as they are */
+    bool made, made_scales;
 } fa_source;
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
@@ -79,7 +99,10 @@ struct fa_binder {
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
     fa_weight last;
-    bool turned; /* see fa_part */
+    bool turned;         /* see fa_part */
+    bool experts;        /* what is bound are experts */
+    uint32_t n_id;       /* matrices that got an id: the same in every binding of a model */
+    fa_targets *targets; /* where they are listed; NULL: nowhere */
     fa_error err;
 };
 
@@ -92,6 +115,9 @@ const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
+/* A module's name in an adapter as the family spells it: the names to look for among targets, the likeliest first. Turn
+ * 0, 1, ...; NULL: no more. */
+const char *fa_bind_module(const fa_rename *renames, const char *module, int turn, char out[FA_NAME_MAX]);
 /* A small float tensor as f32 in model memory by its family name; NULL when absent or of another length. */
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name);
 
@@ -114,6 +140,9 @@ bool fa_bind_dry(const fa_binder *b);
  * False: absent (nothing is reported) or wrong (reported; src->t is set). */
 bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
                     const char *name);
+/* Matrices of other quantizers (bind_import.c). Is one stored under this name? Then its tensors are in s. */
+bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name);
+bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name);
 /* Moves w, whole, to where it is to lie. */
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */

@@ -30,9 +30,16 @@ void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
 bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
+/* The text model's own type, "" when there is none. */
+const char *fa_cfg_type(fa_cfg *c);
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise); /* of a norm: between 0 and 1 */
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
+/* Is the whole checkpoint a wrapper of this type? */
+bool fa_cfg_within(fa_cfg *c, const char *type);
+/* tie_word_embeddings; a wrapper's counts as well as its text_config's. */
+bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +

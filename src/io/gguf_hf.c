@@ -29,6 +29,7 @@ static const arch_row archs[] = {
     {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
     {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
     {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
+    {"gemma4", "gemma4_text", "Gemma4ForCausalLM", 1000000, false, false, false},
     {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
     {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
     {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
@@ -148,11 +149,14 @@ static bool apply_moe(const char *arch, const char *name, const char *prefix, ch
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size) {
     const arch_row *a = find_arch(arch);
     char prefix[32];
-    if (strncmp(name, "blk.", 4) != 0) return apply(ROWS(whole), name, "", buf, size);
+    bool gemma4 = strcmp(arch, "gemma4") == 0;
+    if (strncmp(name, "blk.", 4) != 0)
+        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) || apply(ROWS(whole), name, "", buf, size);
     size_t digits = strspn(name + 4, "0123456789");
     if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
+    if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
     if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
     return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
@@ -491,7 +495,8 @@ static int put_experts(const maker *m, int64_t n_layer) {
 /* "model_type" and "architectures" begin the object. */
 static void put_model_type(const maker *m) {
     const char *type = m->row ? m->row->model_type : m->arch, *class_name = m->row ? m->row->class_name : "";
-    bool llama = strcmp(m->arch, "llama") == 0, moe = has_experts(m) && moe_row(m->arch) == N_MOE;
+    bool llama = strcmp(m->arch, "llama") == 0, gemma4 = strcmp(m->arch, "gemma4") == 0,
+         moe = has_experts(m) && moe_row(m->arch) == N_MOE && !gemma4;
     if (llama && has_experts(m)) {
         type = "mixtral";
         class_name = "MixtralForCausalLM";
@@ -556,7 +561,8 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = put_known(&m);
+        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
+        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

@@ -10,6 +10,7 @@ fa_tensor fa_embed(fa_cx *cx, const fa_weight *w, float scale) {
     r.p.embed.scale = scale;
     r.bytes = (double)n * (fa_weight_traffic(w) / (double)w->rows + 4.0 * (double)w->cols);
     fa_cx_record(cx, FA_OP_EMBED, &r);
+    fa_cx_lora_embed(cx, r.out, w, scale);
     return r.out;
 }
 
@@ -43,6 +44,7 @@ fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
     r.bytes = fa_weight_traffic(&w->w) + 4 * (n_elem(x) + n_elem(r.out));
     r.flops = 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols;
     fa_cx_record(cx, FA_OP_LINEAR, &r);
+    fa_cx_lora(cx, r.out, x, &w->w);
     return r.out;
 }
 

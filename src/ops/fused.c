@@ -14,9 +14,11 @@ static bool fuses_norm(const fa_norm *n) { return n && !n->center; }
 /* ... of every head, if there is one. */
 static bool fuses_head_norm(const fa_norm *n, int64_t head_dim) { return !n || (fuses_norm(n) && n->dim == head_dim); }
 
-static bool fuses_qkv(const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
-    return fuses_norm(norm) && w->k.w.rows && w->v.w.rows && !w->v_norm && w->clip == 0 &&
-           fuses_head_norm(w->q_norm, kv->head_dim) && fuses_head_norm(w->k_norm, kv->head_dim);
+static bool fuses_qkv(const fa_cx *cx, const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
+    if (fa_cx_loras(cx, &w->q.w) || fa_cx_loras(cx, &w->k.w) || fa_cx_loras(cx, &w->v.w)) return false;
+    int64_t hd = kv->head_dim;
+    return fuses_norm(norm) && w->clip == 0 && fuses_head_norm(w->q_norm, hd) && fuses_head_norm(w->k_norm, hd) &&
+           fuses_head_norm(w->v_norm, hd);
 }
 
 /* In place: the norm of each head, or of the whole width. */
@@ -33,7 +35,7 @@ static void inner_norm(fa_cx *cx, fa_tensor x, const fa_norm *n) {
 
 fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv *w, fa_tensor table, bool interleaved,
                       const fa_kv *kv) {
-    if (!fuse(cx, FA_OP_NORM_QKV) || !fuses_qkv(norm, w, kv)) {
+    if (!fuse(cx, FA_OP_NORM_QKV) || !fuses_qkv(cx, norm, w, kv)) {
         fa_tensor q = {0};
         if (fa_cx_ok(cx))
             q = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* outlives the temporaries below */
@@ -41,12 +43,13 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         bool own = w->k.w.rows > 0;
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, k = {0}, v = {0};
         if (own) k = fa_linear_op(cx, n, &w->k);
-        if (own) v = w->v.w.rows ? fa_linear_op(cx, n, &w->v) : fa_cols(cx, k, 0, w->k.w.rows);
+        if (own) v = fa_linear_op(cx, n, &w->v);
         fa_rec r = {.in = {n}, .out = q};
         r.p.linear = &w->q;
         r.flops = linear_flops(h, &w->q);
         r.bytes = fa_weight_traffic(&w->q.w);
         fa_cx_record(cx, FA_OP_LINEAR, &r);
+        fa_cx_lora(cx, q, n, &w->q.w);
         fa_tap(cx, "q_proj", q);
         fa_clamp(cx, q, w->clip);
         inner_norm(cx, q, w->q_norm);
@@ -66,12 +69,13 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     }
     fa_rec r = {.in = {h}};
     const fa_linear *lin[3] = {&w->q, &w->k, &w->v};
-    for (int i = 0; i < 3; i++)
+    const int n_lin = w->k.w.rows || w->v.w.rows ? 3 : 1;
+    for (int i = 0; i < n_lin; i++)
         if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, lin[i]->w.cols, lin[i]->w.name ? lin[i]->w.name : "a projection"))
             return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, norm->dim, "the norm weight")) return r.out;
-    if (w->k.w.rows != kv->n_head * kv->head_dim || w->v.w.rows != w->k.w.rows || w->q.w.rows % kv->head_dim ||
-        (w->q_norm && w->q_norm->dim != kv->head_dim) || (w->k_norm && w->k_norm->dim != kv->head_dim)) {
+    if ((n_lin == 3 && w->k.w.rows != kv->n_head * kv->head_dim) || w->v.w.rows != w->k.w.rows ||
+        w->q.w.rows % kv->head_dim) {
         fa_cx_fail(cx, FA_OP_NORM_QKV, "q %lld, k %lld, v %lld rows for %lld kv heads of %lld", (long long)w->q.w.rows,
                    (long long)w->k.w.rows, (long long)w->v.w.rows, (long long)kv->n_head, (long long)kv->head_dim);
         return r.out;
@@ -79,15 +83,16 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     r.out = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* attention rounds it as it needs */
     r.p.qkv = (fa_qkv_param){.norm = norm,
                              .q = &w->q,
-                             .k = &w->k,
-                             .v = &w->v,
+                             .k = n_lin == 3 ? &w->k : NULL,
+                             .v = n_lin == 3 ? &w->v : NULL,
                              .q_norm = w->q_norm,
                              .k_norm = w->k_norm,
+                             .v_norm = w->v_norm,
                              .kv = kv,
                              .rope_table = fa_f32(table),
                              .n_pair = table.data ? table.dim[1] / 2 : 0,
                              .interleaved = interleaved};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < n_lin; i++) {
         r.flops += linear_flops(h, lin[i]);
         r.bytes += fa_weight_traffic(&lin[i]->w) + 4.0 * (double)h.dim[0] * (double)lin[i]->w.rows;
     }
@@ -97,7 +102,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
 
 void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post, float scale) {
     if (!fa_cx_ok(cx)) return;
-    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (post && !fuses_norm(post))) {
+    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (post && (!fuses_norm(post) || fa_cx_loras(cx, &w->w)))) {
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor y = fa_linear_op(cx, x, w);
         if (post) y = fa_norm_op(cx, y, post);
@@ -113,6 +118,7 @@ void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, cons
     r.flops = linear_flops(x, w);
     r.bytes = fa_weight_traffic(&w->w) + 4.0 * (double)x.dim[0] * (double)(w->w.cols + 2 * w->w.rows);
     fa_cx_record(cx, FA_OP_LINEAR_ADD, &r);
+    fa_cx_lora(cx, h, x, &w->w);
 }
 
 fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,
@@ -124,7 +130,8 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
                    (long long)up->w.rows);
         return r.out;
     }
-    if (!fuse(cx, FA_OP_NORM_MLP_UP) || !fuses_norm(norm) || !up->w.rows) {
+    bool adapted = fa_cx_loras(cx, &gate->w) || fa_cx_loras(cx, &up->w);
+    if (!fuse(cx, FA_OP_NORM_MLP_UP) || !fuses_norm(norm) || !up->w.rows || adapted) {
         r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, u = {0};

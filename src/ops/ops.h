@@ -8,15 +8,22 @@
 
 #include "backend/backend.h"
 
+/* The matrices that adapters change, by fa_weight.id. */
+typedef struct fa_adapted {
+    const fa_loras *linear, *embed; /* [n] */
+    uint32_t n;
+} fa_adapted;
+
 typedef struct fa_cx {
     fa_backend *be;
     fa_arena *arena;
     fa_program *prog;
     const fa_batch *batch;
-    fa_error err;  /* sticky: code 0 while all is well */
-    int layer;     /* -1 outside layers */
-    bool taps;     /* record TAP records, and fused ops as primitives where inner taps exist */
-    bool composed; /* record every fused op as its primitives */
+    fa_error err;              /* sticky: code 0 while all is well */
+    int layer;                 /* -1 outside layers */
+    bool taps;                 /* record TAP records, and fused ops as primitives where inner taps exist */
+    bool composed;             /* record every fused op as its primitives */
+    const fa_adapted *adapted; /* NULL: no sequence of the batch uses an adapter */
 } fa_cx;
 
 /* ---- frame ---- */
@@ -82,8 +89,7 @@ fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *attn
 
 /* ---- fused ops; the composition that defines each one is in ops/fused.c and used when cx->composed is set ---- */
 typedef struct fa_qkv {
-    fa_linear q, k, v; /* biases inside. k and v without rows: the layer reads another layer's cache and writes none;
-                          v alone: it is what k projects, before norm and rotation */
+    fa_linear q, k, v; /* biases inside. k and v without rows: the layer reads another layer's cache and writes none */
     const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or as wide as the projection; NULL: none */
     float clip;                              /* > 0: projections are clamped to +-clip first */
 } fa_qkv;

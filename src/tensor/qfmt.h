@@ -72,6 +72,7 @@ typedef struct fa_weight {
                             FA_F32 */
     uint16_t group;      /* affine: 32 64 128; mxfp4, mxfp8: 32; nvfp4: 16; fp8: 32 64 128, of which the last may be cut
                             short, or 0: a scale for the whole row; else 0 */
+    uint32_t id;         /* number among the model's matrices that adapters can change, from 1 on; 0: none of them */
 } fa_weight;
 
 typedef struct fa_qfmt {

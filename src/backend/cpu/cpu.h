@@ -43,6 +43,7 @@ extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;  
 extern const cpu_op cpu_route;                                                    /* ops_route.c */
 extern const cpu_op cpu_moe;                                                      /* ops_moe.c */
 extern const cpu_op cpu_attend;                                                   /* ops_attend.c */
+extern const cpu_op cpu_lora, cpu_lora_embed;                                     /* ops_lora.c */
 
 /* Shared by ops_basic and ops_linear. */
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };

@@ -125,7 +125,9 @@ static void embed_run(const cpu_task *t, int phase, int64_t item) {
             memcpy(out, t->b->embd + t->b->embd_row[i] * r->out.dim[1], (size_t)r->out.dim[1] * sizeof(float));
             continue;
         }
-        fa_dequant_row(r->p.embed.w, t->b->tok[i], out, t->scratch);
+        /* a second table, beside the vocabulary's, may have fewer rows: others stand for row 0 */
+        int32_t tok = t->b->tok[i] < r->p.embed.w->rows ? t->b->tok[i] : 0;
+        fa_dequant_row(r->p.embed.w, tok, out, t->scratch);
         if (scale != 1.0f)
             for (int64_t j = 0; j < r->out.dim[1]; j++) out[j] *= scale;
     }

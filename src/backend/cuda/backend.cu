@@ -78,12 +78,14 @@ static const cu_op *op_of(int op) {
     case FA_OP_ADD: return &cu_op_add;
     case FA_OP_ROWS: return &cu_op_rows;
     case FA_OP_SOFTCAP: return &cu_op_softcap;
-    case FA_OP_SCALE:
-    case FA_OP_CLAMP:
-    case FA_OP_COLS:
-    case FA_OP_ROW_GATE:
-    case FA_OP_ROUTE:
-    case FA_OP_MOE: return NULL;
+    case FA_OP_SCALE: return &cu_op_scale;
+    case FA_OP_CLAMP: return &cu_op_clamp;
+    case FA_OP_COLS: return &cu_op_cols;
+    case FA_OP_ROW_GATE: return &cu_op_row_gate;
+    case FA_OP_ROUTE: return &cu_op_route;
+    case FA_OP_MOE: return &cu_op_moe;
+    case FA_OP_LORA: return &cu_op_lora;
+    case FA_OP_LORA_EMBED: return &cu_op_lora_embed;
     case FA_OP_NORM_QKV: return &cu_op_norm_qkv;
     case FA_OP_LINEAR_ADD: return &cu_op_linear_add;
     case FA_OP_NORM_MLP_UP: return &cu_op_norm_mlp_up;
@@ -113,7 +115,7 @@ static int cuda_needs(const fa_backend *be, const fa_rec *rec, size_t *work, siz
  * engine's arrays are. Where an array lies on the device follows from the batch's host fields, so the same shape has
  * the same addresses. */
 
-enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 14 + FA_MAX_GROUP };
+enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 15 + FA_MAX_GROUP };
 
 struct cu_stage {
     size_t bytes;         /* of each buffer */
@@ -145,6 +147,7 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(out_row, (size_t)h->n_out * 4);
     FA_A(tile_seq, (size_t)h->n_tile * 4);
     FA_A(tile_row, (size_t)h->n_tile * 4);
+    FA_A(adapt, seq * (size_t)h->n_adapt);
     FA_A(embd_row, tok);
     FA_A(tree, tok * 2);
     FA_A(page[0], seq * (size_t)h->page_stride); /* all groups: they stand side by side */
@@ -218,7 +221,7 @@ static int send_batch(fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err
     array a[MAX_ARRAY];
     memset(b, 0, sizeof *b); /* graphs compare it bytewise */
     b->n_tok = h->n_tok, b->n_seq = h->n_seq, b->n_out = h->n_out, b->n_dec = h->n_dec, b->max_q = h->max_q;
-    b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride;
+    b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride, b->n_adapt = h->n_adapt;
     b->embd = h->embd;
     b->last = cu->last;
     int n = list_arrays(h, b, a);

@@ -1,9 +1,18 @@
-/* Mistral 7B v0.1-v0.3, Nemo and other text models of the type.
+/* Mistral 7B v0.1-v0.3, Nemo, Ministral 8B, and the text part of Mistral Small 3 and Pixtral.
  *
- * Llama's decoder; sliding_window, when set, holds for every layer. Reference: transformers models/mistral. What bites:
+ * Llama's decoder; sliding_window, when set, holds for every layer, or in the type ministral for those that layer_types
+ * names. Reference: transformers models/mistral. What bites:
  * the key's default is 4096 when it is absent and null switches it off; head_dim of Nemo is not hidden / heads; GGUF
  * files are of architecture llama. */
 #include "blocks/dense.h"
+
+#include <string.h>
+
+static bool every_layer(const void *user, int64_t layer) {
+    (void)user;
+    (void)layer;
+    return true;
+}
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
@@ -18,14 +27,17 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     int64_t window = fa_cfg_int(r, "sliding_window", fa_cfg_has(r, "sliding_window") ? 0 : 4096, 0, INT32_MAX);
-    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
+    if (strcmp(fa_cfg_type(r), "ministral") == 0)
+        fa_dense_windows(r, c, window, every_layer, NULL);
+    else
+        for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
 const fa_family fa_family_mistral = {
     .name = "mistral",
-    .model_types = "mistral",
-    .archs = "MistralForCausalLM",
+    .model_types = "mistral,ministral,mistral3,pixtral",
+    .archs = "MistralForCausalLM,MinistralForCausalLM,Mistral3ForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",

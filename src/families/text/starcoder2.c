@@ -19,8 +19,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "gelu_pytorch_tanh",
                                                .tied = true};
     fa_dense_read(r, c, dims, &defaults);
-    c->eps = fa_cfg_num(r, "norm_epsilon", 1e-5);
-    if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"norm_epsilon\" is %g, not between 0 and 1", c->eps);
+    c->eps = fa_cfg_eps(r, "norm_epsilon", 1e-5);
     c->layer_norm = c->norm_bias = true;
     c->plain_mlp = true;
     c->qkv_bias = c->o_bias = c->mlp_bias = fa_cfg_bool(r, "use_bias", true);
