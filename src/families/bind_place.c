@@ -139,6 +139,10 @@ const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t
 static void place_synth(fa_binder *b, fa_weight *w, uint64_t seed) {
     fa_placer *p = b->placer;
     void *list = p->job;
+    if (b->synth->widened) {
+        fa_bind_fail(b, FFAI_ENOTSUP, NULL, "synthetic: widened formats are made on the cpu only");
+        return;
+    }
     fa_synth_shape(b->synth, w);
     place_matrix(b, w, NULL, NULL, NULL);
     if (p->dry) return;
