@@ -148,6 +148,10 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & 3;
         m->extra = fa_binder_extra(&b, &m->mem);
         m->n_param = b.n_param;
+        m->n_active = b.n_param - b.n_idle;
+        m->n_expert = b.n_expert;
+        m->n_expert_used = b.n_expert_used;
+        m->expert_dim = b.expert_dim;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
         m->bound = true;
@@ -261,6 +265,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .format = m->format ? m->format : "",
                               .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
                               .n_param = m->n_param,
+                              .n_active = m->n_active,
                               .weight_bytes = m->weight_bytes,
                               .n_tensor = n,
                               .n_unused = unused,
@@ -272,6 +277,9 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
+                              .n_expert = m->n_expert,
+                              .n_expert_used = m->n_expert_used,
+                              .expert_dim = m->expert_dim,
                               .tied = m->dims.tied,
                               .ignored = m->ignored ? m->ignored : "",
                               .extra = m->extra ? m->extra : ""};

@@ -49,12 +49,14 @@ typedef struct fa_targets {
 } fa_targets;
 
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
+typedef struct fa_name {
+    char *name; /* the first of them */
+    int n;
+    int64_t last; /* the last layer number; -1: the name has none */
+} fa_name;
+
 typedef struct fa_names {
-    struct {
-        char *name; /* the first of them */
-        int n;
-        int64_t last; /* the last layer number; -1: the name has none */
-    } * item;
+    fa_name *item;
     size_t n, cap;
     int total;
 } fa_names;
@@ -83,8 +85,10 @@ struct fa_binder {
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
-    int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
-    int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
+    int64_t n_idle;                              /* parameters of experts beyond those that a token chooses */
+    int64_t n_expert, n_expert_used, expert_dim; /* of the last mixture */
+    int64_t fmt_bytes[FA_FMT_COUNT];             /* by format */
+    int64_t format_bytes;                        /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
     bool headless;         /* a base model without lm_head */
     bool private_copy;     /* copy matrices out of the mapping and drop its pages */
