@@ -8,7 +8,7 @@
 #include "tensor/tensor.h"
 
 enum {
-    FA_PAGE = 64,    /* tokens per KV page */
+    FA_PAGE = 64, /* tokens per KV page */
     FA_MAX_GROUP = 4 /* KV page groups of one model */,
     FA_ADAPTERS = 64 /* that an engine can have loaded at a time */
 };
@@ -90,8 +90,8 @@ typedef struct fa_moe {
     float limit;
 } fa_moe;
 
-/* What one adapter changes on one matrix: y += s * (b (a x) + bias), s = scale times the sequence's scale for the adapter
- * (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16. */
+/* What one adapter changes on one matrix: y += s * (b (a x) + bias), s = scale times the sequence's scale for the
+ * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16. */
 typedef struct fa_lora {
     fa_weight a;       /* [rank, in]; of an embedding [vocab, rank] */
     fa_weight b;       /* [out, rank] */
@@ -103,7 +103,7 @@ typedef struct fa_lora {
 
 /* What all loaded adapters change on one matrix. */
 typedef struct fa_loras {
-    int n; /* 0: nothing */
+    int n;                   /* 0: nothing */
     int64_t rank, max_rank;  /* their sum; the largest */
     const fa_lora *item;     /* [n] in host memory; addresses in it are the backend's */
     const fa_lora *dev_item; /* the same in a device's memory; NULL on the CPU */

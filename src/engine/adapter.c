@@ -87,8 +87,11 @@ static bool lookup_part(const finder *f, const char *name, found *out) {
     static const struct {
         const char *own, *fused;
         int part;
-    } parts[] = {{"q_proj", "qkv_proj", 0},      {"k_proj", "qkv_proj", 1},    {"v_proj", "qkv_proj", 2},
-                 {"gate_proj", "gate_up_proj", 0}, {"up_proj", "gate_up_proj", 1}};
+    } parts[] = {{"q_proj", "qkv_proj", 0},
+                 {"k_proj", "qkv_proj", 1},
+                 {"v_proj", "qkv_proj", 2},
+                 {"gate_proj", "gate_up_proj", 0},
+                 {"up_proj", "gate_up_proj", 1}};
     const char *dot = strrchr(name, '.');
     char fused[FA_NAME_MAX];
     for (size_t i = 0; dot && i < sizeof parts / sizeof *parts; i++) {
@@ -262,7 +265,8 @@ static int match(ffai_adapter *a, const fa_adapter_file *file, fa_error *err) {
     fa_name_list_print(&absent, &list);
     if (!rc && (absent.total || wrong.len))
         rc = fa_fail(err, FFAI_EFORMAT, "%s: %s%s%s%s", a->path,
-                     absent.total ? "modules that the model does not have, or whose matrices adapters cannot change: " : "",
+                     absent.total ? "modules that the model does not have, or whose matrices adapters cannot change: "
+                                  : "",
                      list.data ? list.data : "", absent.total && wrong.len ? "; " : "", wrong.data ? wrong.data : "");
     fa_name_list_free(&absent);
     fa_buf_free(&list);

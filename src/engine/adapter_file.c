@@ -17,9 +17,10 @@ static const char PEFT_FILE[] = "adapter_model.safetensors", MLX_FILE[] = "adapt
 
 /* ---- files ---- */
 
+/* *path NULL: no memory. */
 static bool exists_in(fa_mem *mem, const char *dir, const char *name, char **path) {
     *path = fa_mem_printf(mem, "%s/%s", dir, name);
-    return *path && fa_path_is_file(*path);
+    return !*path || fa_path_is_file(*path);
 }
 
 /* The weight file and the config beside it. */
@@ -42,7 +43,9 @@ static int open_files(fa_adapter_file *f, const char *path, fa_error *err) {
             dir = fa_mem_printf(&f->mem, ".");
     }
     if (!weights || !dir) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
-    if (!exists_in(&f->mem, dir, CONFIG_FILE, &config))
+    bool there = exists_in(&f->mem, dir, CONFIG_FILE, &config);
+    if (!config) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
+    if (!there)
         return fa_fail(err, FFAI_EIO, "%s: %s is missing beside it: it tells the adapter's scale", weights,
                        CONFIG_FILE);
     int rc = fa_json_load(&f->config, config, err);
@@ -62,9 +65,12 @@ static part part_of(const char *name, bool mlx, size_t *len, bool *table) {
         const char *mark;
         part part;
         bool mlx, table;
-    } marks[] = {{".lora_A", PART_A, false, false},          {".lora_B", PART_B, false, false},
-                 {".lora_embedding_A", PART_A, false, true}, {".lora_embedding_B", PART_B, false, true},
-                 {".base_layer", PART_BASE, false, false},   {".lora_a", PART_A, true, false},
+    } marks[] = {{".lora_A", PART_A, false, false},
+                 {".lora_B", PART_B, false, false},
+                 {".lora_embedding_A", PART_A, false, true},
+                 {".lora_embedding_B", PART_B, false, true},
+                 {".base_layer", PART_BASE, false, false},
+                 {".lora_a", PART_A, true, false},
                  {".lora_b", PART_B, true, false}};
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
         const char *at = marks[i].mlx == mlx ? strstr(name, marks[i].mark) : NULL;
@@ -138,7 +144,8 @@ static int check_pairs(fa_adapter_file *f, fa_error *err) {
         m->rank = f->mlx ? m->a->dim[1] : m->a->dim[0];
         int64_t b_rank = f->mlx ? m->b->dim[0] : m->b->dim[1];
         if (m->rank != b_rank || m->rank < 1)
-            return fa_fail(err, FFAI_EFORMAT, "%s: module %s: matrices [%lld, %lld] and [%lld, %lld] have no rank in common",
+            return fa_fail(err, FFAI_EFORMAT,
+                           "%s: module %s: matrices [%lld, %lld] and [%lld, %lld] have no rank in common",
                            fa_st_what(f->st), m->name, (long long)m->a->dim[0], (long long)m->a->dim[1],
                            (long long)m->b->dim[0], (long long)m->b->dim[1]);
     }
@@ -204,10 +211,10 @@ static bool is_set(const fa_jnode *n) {
 
 /* Keys that change what is computed. */
 static int check_peft(const fa_adapter_file *f, fa_error *err) {
-    static const char *const no[] = {"use_dora",          "use_qalora",    "use_bdlora",
-                                     "layer_replication", "kasa_config",   "alora_invocation_tokens",
-                                     "arrow_config",      "velora_config", "trainable_token_indices",
-                                     "modules_to_save",   "monteclora_config", "target_parameters",
+    static const char *const no[] = {"use_dora",           "use_qalora",        "use_bdlora",
+                                     "layer_replication",  "kasa_config",       "alora_invocation_tokens",
+                                     "arrow_config",       "velora_config",     "trainable_token_indices",
+                                     "modules_to_save",    "monteclora_config", "target_parameters",
                                      "ensure_weight_tying"};
     /* these are drawn at random or taken from data; all others change the base model too */
     static const char *const plain_init[] = {"gaussian", "orthogonal", "eva"};
@@ -222,15 +229,17 @@ static int check_peft(const fa_adapter_file *f, fa_error *err) {
             return fa_fail(err, FFAI_ENOTSUP, "%s: adapter_config.json: \"%s\" is not supported", fa_st_what(f->st),
                            no[i]);
     if (bias && strcmp(bias, "none") != 0)
-        return fa_fail(err, FFAI_ENOTSUP, "%s: adapter_config.json: \"bias\" is \"%s\": changed biases are not supported",
+        return fa_fail(err, FFAI_ENOTSUP,
+                       "%s: adapter_config.json: \"bias\" is \"%s\": changed biases are not supported",
                        fa_st_what(f->st), bias);
     bool plain = !how;
     for (size_t i = 0; i < sizeof plain_init / sizeof *plain_init; i++) plain = plain || !strcmp(how, plain_init[i]);
     if (!plain)
-        return fa_fail(err, FFAI_ENOTSUP,
-                       "%s: adapter_config.json: \"init_lora_weights\" is \"%s\", which changes the base model: convert "
-                       "it to a plain adapter",
-                       fa_st_what(f->st), how);
+        return fa_fail(
+            err, FFAI_ENOTSUP,
+            "%s: adapter_config.json: \"init_lora_weights\" is \"%s\", which changes the base model: convert "
+            "it to a plain adapter",
+            fa_st_what(f->st), how);
     return 0;
 }
 
@@ -247,6 +256,7 @@ static int by_pattern(const fa_adapter_file *f, const char *key, const char *nam
         fa_buf_printf(&text, "\\A(?:.*\\.)?(?:%s)\\z", fa_jkey(p, NULL));
         rc = text.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", fa_st_what(f->st))
                          : fa_regex_new(&re, text.data, text.len, key, err);
+        if (rc && rc != FFAI_ENOMEM) fa_fail_prefix(err, rc = FFAI_EFORMAT, "%s", fa_st_what(f->st));
         fa_regex_run_begin(run);
         if (!rc) rc = fa_regex_next(re, &run, name, strlen(name), &at, err);
         if (rc == 1) *out = fa_jnum(p, NAN);

@@ -18,9 +18,9 @@ struct ffai_request {
     size_t n_stop, max_stop; /* max_stop: bytes of the longest */
     bool ignore_eos;
     float use[FA_ADAPTERS]; /* scales of adapters */
-    int slot;           /* -1: waiting */
-    bool device_picks;  /* options that the device samples by itself */
-    bool history_known; /* to the device, which needs it for penalties */
+    int slot;               /* -1: waiting */
+    bool device_picks;      /* options that the device samples by itself */
+    bool history_known;     /* to the device, which needs it for penalties */
     ffai_finish finish;
     fa_error err;
     fa_tok_stream *stream; /* NULL: the model has no tokenizer */

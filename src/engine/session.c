@@ -1,9 +1,9 @@
 /* Sessions: the tokens and the cache of a sequence in a file.
  *
- * A header of HEAD_BYTES (read_head names its fields), then the payload: the adapters that made it, the tokens, the rotation lengths where the
- * model's rotation depends on them, and layer by layer the keys and the values as [head, position, head_dim] for the
- * positions that the layer's page group holds. No page numbers: what page a position lies on is the loader's affair.
- * Little-endian, as every machine that ffai runs on. */
+ * A header of HEAD_BYTES (read_head names its fields), then the payload: the adapters that made it, the tokens, the
+ * rotation lengths where the model's rotation depends on them, and layer by layer the keys and the values as [head,
+ * position, head_dim] for the positions that the layer's page group holds. No page numbers: what page a position lies
+ * on is the loader's affair. Little-endian, as every machine that ffai runs on. */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include "base/map.h"
@@ -30,7 +30,7 @@ typedef struct head {
     uint32_t first[FA_MAX_GROUP]; /* first position that a group holds */
     bool lens;                    /* rotation lengths follow the tokens */
     uint32_t n_adapter;
-    int64_t payload;              /* bytes */
+    int64_t payload; /* bytes */
 } head;
 
 static void put(uint8_t *p, uint64_t v, int n) {
@@ -440,8 +440,7 @@ static int check_payload(ffai_engine *e, int fd, const head *h, uint8_t *buf, in
     while (!s.error && s.ahead) refill(&s);
     if (s.error) return read_failed(&s, path, err);
     if (s.hash != h->payload_hash) return bad_file(err, path, "the session is damaged: its checksum is wrong");
-    if (lacks)
-        return fa_fail(err, FFAI_EINVAL, "%s: the session was made with adapters that are not loaded", path);
+    if (lacks) return fa_fail(err, FFAI_EINVAL, "%s: the session was made with adapters that are not loaded", path);
     fa_error why = {0};
     return fa_engine_check_ids(e, ids, (size_t)h->n_tok, &why) ? fa_fail(err, FFAI_EFORMAT, "%s: %s", path, why.msg)
                                                                : 0;

@@ -119,7 +119,9 @@ int fa_slot_holding(const ffai_engine *e, const int32_t *ids, int64_t n, const f
     int best = -1;
     for (int s = 0; s < e->n_slot; s++) {
         int32_t len = e->kv->len[s];
-        if (e->slot[s] || !len || !same_use(e, s, use) || common(e, s, ids, n) < len || (best >= 0 && len <= e->kv->len[best])) continue;
+        if (e->slot[s] || !len || !same_use(e, s, use) || common(e, s, ids, n) < len ||
+            (best >= 0 && len <= e->kv->len[best]))
+            continue;
         best = s;
     }
     return best;

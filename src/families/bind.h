@@ -33,7 +33,8 @@ typedef struct fa_placer {
     size_t n_copy, cap_copy, n_job, cap_job;
 } fa_placer;
 
-/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them. */
+/* A matrix as adapters know it: what a family binds under a name. Parts of a fused tensor have its name, all of them.
+ */
 typedef struct fa_target {
     const char *name;   /* of the family, without ".weight" */
     uint32_t id;        /* fa_weight.id */

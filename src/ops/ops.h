@@ -19,10 +19,10 @@ typedef struct fa_cx {
     fa_arena *arena;
     fa_program *prog;
     const fa_batch *batch;
-    fa_error err;  /* sticky: code 0 while all is well */
-    int layer;     /* -1 outside layers */
-    bool taps;     /* record TAP records, and fused ops as primitives where inner taps exist */
-    bool composed; /* record every fused op as its primitives */
+    fa_error err;              /* sticky: code 0 while all is well */
+    int layer;                 /* -1 outside layers */
+    bool taps;                 /* record TAP records, and fused ops as primitives where inner taps exist */
+    bool composed;             /* record every fused op as its primitives */
     const fa_adapted *adapted; /* NULL: no sequence of the batch uses an adapter */
 } fa_cx;
 

@@ -1,7 +1,7 @@
 /* Adapters on the GPU: low-rank changes of linear layers and embeddings for the rows whose sequences use them. The
  * definition is src/backend/cpu/ops_lora.c. Two kernels: u = scale * (a x), then out += b u + scale * bias, all in f32.
- * Which adapters there are is part of the record; which row uses which, and how strongly, is read on the device, so that
- * graphs stay valid when that changes. Rows that use none of them are not touched.
+ * Which adapters there are is part of the record; which row uses which, and how strongly, is read on the device, so
+ * that graphs stay valid when that changes. Rows that use none of them are not touched.
  *
  * Rows of a and b begin at multiples of 16 bytes, with zeros up to the next one. */
 #include "backend/cuda/cu_rows.h"
@@ -101,8 +101,9 @@ static __global__ void lora_up_kernel(const fa_lora *item, int n_item, cu_batch 
                 const float4 w = cu_get4(row, type, r0 + c);
 #pragma unroll
                 for (int j = 0; j < R; j++)
-                    acc[j] = fmaf(w.x, part[j][c],
-                                  fmaf(w.y, part[j][c + 1], fmaf(w.z, part[j][c + 2], fmaf(w.w, part[j][c + 3], acc[j]))));
+                    acc[j] =
+                        fmaf(w.x, part[j][c],
+                             fmaf(w.y, part[j][c + 1], fmaf(w.z, part[j][c + 2], fmaf(w.w, part[j][c + 3], acc[j]))));
             }
         }
         if (!l.bias || n >= N) continue;
@@ -124,8 +125,8 @@ template <int R> static void launch_rows(fa_cuda *cu, const fa_rec *r, const cu_
     float *u = (float *)r->work;
     const dim3 down(cu_blocks(M, R), (unsigned)l->n, cu_blocks(l->max_rank, WARPS)),
         up(cu_blocks(N, THREADS), cu_blocks(M, R));
-    CU_LAUNCH(cu, lora_down_kernel<R>, down, THREADS, 0, l->dev_item, *b, out_row, (const void *)x.data, (int)x.dtype, M,
-              K, vec, u, l->rank);
+    CU_LAUNCH(cu, lora_down_kernel<R>, down, THREADS, 0, l->dev_item, *b, out_row, (const void *)x.data, (int)x.dtype,
+              M, K, vec, u, l->rank);
     CU_LAUNCH(cu, lora_up_kernel<R>, up, THREADS, 0, l->dev_item, l->n, *b, out_row, (const float *)u, l->rank, M, N,
               fa_f32(r->out));
 }
@@ -180,7 +181,7 @@ static __global__ void lora_embed_kernel(const fa_lora *item, int n_item, cu_bat
 static void lora_embed_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const fa_loras *l = r->p.lora.list;
     const int64_t N = r->out.dim[1];
-    CU_LAUNCH(cu, lora_embed_kernel, dim3((unsigned)r->out.dim[0], cu_blocks(N, THREADS)), THREADS, 0, l->dev_item, l->n,
-              *b, r->p.lora.embed, N, fa_f32(r->out));
+    CU_LAUNCH(cu, lora_embed_kernel, dim3((unsigned)r->out.dim[0], cu_blocks(N, THREADS)), THREADS, 0, l->dev_item,
+              l->n, *b, r->p.lora.embed, N, fa_f32(r->out));
 }
 extern const cu_op cu_op_lora_embed = {lora_embed_launch, NULL};
