@@ -39,6 +39,8 @@ typedef struct fa_rope {
     bool dynamic;               /* NTK: theta grows with the sequence beyond original_ctx */
     float theta, factor;        /* dynamic only */
     int64_t original_ctx;
+    float growth; /* cos and sin are multiplied by 1 + growth * log(1 + floor(position / growth_ctx)) */
+    int64_t growth_ctx;
 } fa_rope;
 
 typedef enum fa_act_fn {

@@ -182,6 +182,8 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
     fa_tensor table[FA_DENSE_ROPES];
     for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
+    fa_tensor growth = fa_rope_table(cx, &c->q_growth);
+    if (c->q_growth.n_pair) growth = fa_cols(cx, growth, 0, 1);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
         const fa_rope *rope = &c->rope[c->layer_rope[i]];
@@ -190,6 +192,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
         size_t mark = fa_layer_begin(cx, i);
         fa_tensor q = fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table[c->layer_rope[i]],
                                   rope->interleaved, kv);
+        if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
         attn.sink = l->sink;
         fa_tensor a = fa_attend(cx, q, kv, &attn);
         fa_tap(cx, "attn_out", a);

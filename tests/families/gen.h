@@ -13,9 +13,9 @@
 
 typedef struct fx {
     fa_json *doc, *base_doc;
-    const fa_jnode *root; /* what owns the weights: fixture.json of the fixture, or of the one that a twin names */
-    char dir[512];        /* folder of this fixture */
-    char golden[512];     /* path of the golden logits */
+    const fa_jnode *root;     /* what owns the weights: fixture.json of the fixture, or of the one that a twin names */
+    char dir[512];            /* folder of this fixture */
+    char golden[512];         /* path of the golden logits */
     const fa_jnode *adapters; /* NULL: none */
     bool gguf, twin;
 } fx;

@@ -117,9 +117,9 @@ static bool by_program(const fx *f, const char *name, const mode *m, const char 
     snprintf(half, sizeof half, "%zu", fa_jlen(fa_jget(f->root, "ids")) / 2);
     remove(out);
     enum { MAX_LORA = 4 };
-    const char *argv[20 + 2 * MAX_LORA] = {ffai, "inspect",  "-m",  model,       "--token-ids", ids,     "--logits",
-                          out,  "--device", "cpu", "--threads", m->threads,    m->flag, m->arg ? m->arg : half,
-                          NULL};
+    const char *argv[20 + 2 * MAX_LORA] = {
+        ffai,  "inspect",   "-m",       model,   "--token-ids",          ids, "--logits", out, "--device",
+        "cpu", "--threads", m->threads, m->flag, m->arg ? m->arg : half, NULL};
     char lora[MAX_LORA][700];
     int at = 0, k = 0;
     if (f->adapters) { /* before the mode's flag, which may be none */

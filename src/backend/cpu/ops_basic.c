@@ -156,7 +156,8 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         float *c = row_out(r, i), *s = c + rope->n_pair, pos = (float)t->b->pos[i];
         const float *inv = rope->inv_freq;
         bool grown = false;
-        float base = 0;
+        float base = 0, scale = rope->mscale;
+        if (rope->growth != 0) scale *= 1 + rope->growth * logf(1 + floorf(pos / (float)rope->growth_ctx));
         if (rope->original_ctx > 0 && (rope->dynamic || rope->inv_freq_long)) {
             int32_t len = t->b->rope_len[cpu_row_seq(t->b, i)];
             grown = len > rope->original_ctx;
@@ -166,8 +167,8 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         for (int64_t j = 0; j < rope->n_pair; j++) {
             float f = grown && rope->dynamic ? 1.0f / powf(base, (float)j / (float)rope->n_pair) : inv[j];
             float angle = pos * f;
-            c[j] = cosf(angle) * rope->mscale;
-            s[j] = sinf(angle) * rope->mscale;
+            c[j] = cosf(angle) * scale;
+            s[j] = sinf(angle) * scale;
         }
     }
 }

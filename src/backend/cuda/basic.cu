@@ -34,7 +34,8 @@ static int64_t even_heads(int64_t dim, fa_error *err) {
 typedef struct rope_args {
     float *out; /* [n_tok, 2, n_pair] */
     int n_pair, n_tok, dynamic, has_long;
-    float mscale, factor, theta;
+    float mscale, factor, theta, growth;
+    int64_t growth_ctx;
     int64_t original_ctx; /* 0: nothing depends on the length */
     float inv[MAX_PAIRS], inv_long[MAX_PAIRS];
 } rope_args;
@@ -61,11 +62,12 @@ static __global__ void rope_table_kernel(rope_args a, cu_batch b) {
         if (len > a.original_ctx && a.has_long) inv = a.inv_long[j];
         if (len > a.original_ctx && a.dynamic) inv = dynamic_inv(a, len, j);
     }
-    float s, c, angle = (float)b.pos[row] * inv;
+    float s, c, pos = (float)b.pos[row], angle = pos * inv, scale = a.mscale;
+    if (a.growth != 0) scale *= 1 + a.growth * logf(1 + floorf(pos / (float)a.growth_ctx));
     sincosf(angle, &s, &c);
     float *out = a.out + (int64_t)row * 2 * a.n_pair;
-    out[j] = c * a.mscale;
-    out[a.n_pair + j] = s * a.mscale;
+    out[j] = c * scale;
+    out[a.n_pair + j] = s * scale;
 }
 
 static void rope_table_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -77,6 +79,8 @@ static void rope_table_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     a.dynamic = rope->dynamic;
     a.has_long = rope->inv_freq_long != NULL;
     a.mscale = rope->mscale;
+    a.growth = rope->growth;
+    a.growth_ctx = rope->growth_ctx;
     a.factor = rope->factor;
     a.theta = rope->theta;
     a.original_ctx = rope->original_ctx;
