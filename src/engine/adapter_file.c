@@ -17,9 +17,10 @@ static const char PEFT_FILE[] = "adapter_model.safetensors", MLX_FILE[] = "adapt
 
 /* ---- files ---- */
 
+/* *path NULL: no memory. */
 static bool exists_in(fa_mem *mem, const char *dir, const char *name, char **path) {
     *path = fa_mem_printf(mem, "%s/%s", dir, name);
-    return *path && fa_path_is_file(*path);
+    return !*path || fa_path_is_file(*path);
 }
 
 /* The weight file and the config beside it. */
@@ -42,7 +43,9 @@ static int open_files(fa_adapter_file *f, const char *path, fa_error *err) {
             dir = fa_mem_printf(&f->mem, ".");
     }
     if (!weights || !dir) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
-    if (!exists_in(&f->mem, dir, CONFIG_FILE, &config))
+    bool there = exists_in(&f->mem, dir, CONFIG_FILE, &config);
+    if (!config) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
+    if (!there)
         return fa_fail(err, FFAI_EIO, "%s: %s is missing beside it: it tells the adapter's scale", weights,
                        CONFIG_FILE);
     int rc = fa_json_load(&f->config, config, err);
@@ -253,6 +256,7 @@ static int by_pattern(const fa_adapter_file *f, const char *key, const char *nam
         fa_buf_printf(&text, "\\A(?:.*\\.)?(?:%s)\\z", fa_jkey(p, NULL));
         rc = text.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory for a pattern", fa_st_what(f->st))
                          : fa_regex_new(&re, text.data, text.len, key, err);
+        if (rc && rc != FFAI_ENOMEM) fa_fail_prefix(err, rc = FFAI_EFORMAT, "%s", fa_st_what(f->st));
         fa_regex_run_begin(run);
         if (!rc) rc = fa_regex_next(re, &run, name, strlen(name), &at, err);
         if (rc == 1) *out = fa_jnum(p, NAN);

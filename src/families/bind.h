@@ -49,12 +49,14 @@ typedef struct fa_targets {
 } fa_targets;
 
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
+typedef struct fa_name {
+    char *name; /* the first of them */
+    int n;
+    int64_t last; /* the last layer number; -1: the name has none */
+} fa_name;
+
 typedef struct fa_names {
-    struct {
-        char *name; /* the first of them */
-        int n;
-        int64_t last; /* the last layer number; -1: the name has none */
-    } * item;
+    fa_name *item;
     size_t n, cap;
     int total;
 } fa_names;
@@ -83,14 +85,17 @@ struct fa_binder {
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
-    int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
-    int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
+    int64_t n_idle;                              /* parameters of experts beyond those that a token chooses */
+    int64_t n_expert, n_expert_used, expert_dim; /* of the last mixture */
+    int64_t fmt_bytes[FA_FMT_COUNT];             /* by format */
+    int64_t format_bytes;                        /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
     bool headless;         /* a base model without lm_head */
     bool private_copy;     /* copy matrices out of the mapping and drop its pages */
     const fa_synth *synth; /* make random weights instead of looking for tensors; NULL: no */
     fa_st_item *item;      /* synth: every array made, [n_item], in model memory */
     size_t n_item, cap_item;
+    uint64_t n_synth;  /* random tensors so far: their seeds do not depend on the format */
     fa_placer *placer; /* weights lie elsewhere; NULL: in the mapping and in model memory */
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
@@ -143,7 +148,7 @@ bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
-uint64_t fa_bind_synth_seed(const fa_binder *b); /* of the next random vector */
+uint64_t fa_bind_synth_seed(fa_binder *b); /* of the next random vector */
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
 /* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
 const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);

@@ -49,9 +49,8 @@ static bool wrong_scales(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, in
 static bool grid_of(fa_binder *b, grid *g, const fa_ckpt_tensor *t, int64_t n, int64_t rows, int64_t cols) {
     const fa_jnode *block = fa_jget(b->quant, "weight_block_size");
     const int64_t bh = fa_jint(fa_jfirst(block), 128), bw = fa_jint(fa_jnext(fa_jfirst(block)), 128);
-    int64_t d[2] = {1, 1}, count = 1;
+    int64_t d[2] = {1, 1};
     const int lead = n && t->n_dim && t->dim[0] == n ? 1 : 0;
-    for (int i = 0; i < t->n_dim; i++) count *= t->dim[i];
     if (!float_type(t->dtype) || t->n_dim > 2 + lead) return wrong_scales(b, t, rows, cols);
     for (int i = lead; i < t->n_dim; i++) d[i - lead] = t->dim[i];
     *g = (grid){t, d[0], d[1], rows, cols};
@@ -61,7 +60,8 @@ static bool grid_of(fa_binder *b, grid *g, const fa_ckpt_tensor *t, int64_t n, i
         g->bh = 1;
         return true;
     }
-    if (bh < 1 || bw < 1 || bw % 32 || d[0] != parts(rows, bh) || d[1] != parts(cols, bw))
+    if (bh < 1 || bw < 1 || bh > 1 << 20 || bw > 1 << 20 || bw % 32 || d[0] != parts(rows, bh) ||
+        d[1] != parts(cols, bw))
         return wrong_scales(b, t, rows, cols);
     g->bh = bh;
     g->bw = bw;
@@ -250,12 +250,12 @@ static bool import_packed(fa_binder *b, fa_weight *w, fa_source *s, const char *
     }
     affine a = {.scales = st, .zeros = fa_bind_find(b, name, ".weight_zero_point")};
     if (!st || !float_type(st->dtype) || st->n_dim != 2 || st->dim[0] != w->rows || t->n_dim != 2 || w->cols < 32 ||
-        t->dim[1] * 32 % w->cols)
+        t->dim[1] > w->cols || t->dim[1] * 32 % w->cols)
         return no_form(b, w, s);
     a.bits = (int)(t->dim[1] * 32 / w->cols);
     a.groups = st->dim[1];
     if ((a.bits != 4 && a.bits != 8) || !words(t, w->rows, w->cols * a.bits / 32) || a.groups < 1 ||
-        w->cols % a.groups || !our_group(a.group = w->cols / a.groups) ||
+        a.groups > w->cols || w->cols % a.groups || !our_group(a.group = w->cols / a.groups) ||
         (a.zeros && !words(a.zeros, w->rows * a.bits / 32, a.groups)))
         return no_form(b, w, s);
     a.constant = 1 << (a.bits - 1);
@@ -351,7 +351,7 @@ static bool runs(const fa_ckpt_tensor *order, const affine *a, int64_t cols, boo
 static bool gptq_shape(affine *a, const fa_weight *w, const fa_source *s, const fa_ckpt_tensor *order) {
     const fa_ckpt_tensor *q = s->t, *st = s->scales;
     if (!st || !a->zeros || !float_type(st->dtype) || st->n_dim != 2 || st->dim[1] != w->rows || q->n_dim != 2 ||
-        w->cols < 32 || w->rows < 8)
+        q->dim[0] > w->cols || w->cols < 32 || w->rows < 8)
         return false;
     a->groups = st->dim[0];
     a->by_group = true;
@@ -365,7 +365,7 @@ static bool gptq_shape(affine *a, const fa_weight *w, const fa_source *s, const 
             return false;
     }
     a->zero_row = w->rows * a->bits / 32;
-    if (a->groups < 1 || !words(a->zeros, a->groups, a->zero_row)) return false;
+    if (a->groups < 1 || a->groups > w->cols || !words(a->zeros, a->groups, a->zero_row)) return false;
     if (order && ((order->dtype != FA_I32 && order->dtype != FA_U32) || order->n_dim != 1 || order->dim[0] != w->cols))
         return false;
     a->group = parts(w->cols, a->groups);

@@ -139,6 +139,10 @@ const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t
 static void place_synth(fa_binder *b, fa_weight *w, uint64_t seed) {
     fa_placer *p = b->placer;
     void *list = p->job;
+    if (b->synth->widened && !p->dry) {
+        fa_bind_fail(b, FFAI_ENOTSUP, NULL, "synthetic: widened formats are made on the cpu only");
+        return;
+    }
     fa_synth_shape(b->synth, w);
     place_matrix(b, w, NULL, NULL, NULL);
     if (p->dry) return;
@@ -203,7 +207,7 @@ void fa_bind_count(fa_binder *b, const fa_weight *w, int64_t bytes) {
 
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
     static const fa_dtype plain[] = {FA_F32, FA_F16, FA_BF16};
-    uint64_t seed = fa_rng_at(0, b->n_item);
+    uint64_t seed = fa_rng_at(0, b->n_synth++);
     w->name = "synthetic weight";
     if (b->placer)
         place_synth(b, w, seed);
@@ -230,7 +234,7 @@ void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
     fa_bind_count(b, w, w->rows * (int64_t)(w->row_bytes + (w->biases ? 2 : 1) * w->scale_row_bytes));
 }
 
-uint64_t fa_bind_synth_seed(const fa_binder *b) { return fa_rng_at(1, b->n_item); }
+uint64_t fa_bind_synth_seed(fa_binder *b) { return fa_rng_at(1, b->n_synth++); }
 
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
     uint64_t seed = fa_bind_synth_seed(b);

@@ -91,6 +91,8 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
+void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -3,7 +3,8 @@
  *
  * A fixture is a folder with fixture.json (seed, tensor list, token ids, checksums), golden.npy and, except for GGUF,
  * config.json. A fixture whose fixture.json holds only "weights": NAME is a twin: the weights, ids and goldens of NAME
- * under another config.json. */
+ * under another config.json; one that holds "weights": NAME and "adapters" is that checkpoint with adapters, which are
+ * written to adapter0, adapter1, ... beside it, and has goldens of its own. */
 #ifndef TESTS_FAMILIES_GEN_H
 #define TESTS_FAMILIES_GEN_H
 
@@ -12,9 +13,10 @@
 
 typedef struct fx {
     fa_json *doc, *base_doc;
-    const fa_jnode *root; /* what owns the weights: fixture.json of the fixture, or of the one that a twin names */
-    char dir[512];        /* folder of this fixture */
-    char golden[512];     /* path of the golden logits */
+    const fa_jnode *root;     /* what owns the weights: fixture.json of the fixture, or of the one that a twin names */
+    char dir[512];            /* folder of this fixture */
+    char golden[512];         /* path of the golden logits */
+    const fa_jnode *adapters; /* NULL: none */
     bool gguf, twin;
 } fx;
 

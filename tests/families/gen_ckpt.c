@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static uint32_t crc32_of(const uint8_t *p, size_t n) {
     uint32_t table[256], c = 0xFFFFFFFFu;
@@ -31,9 +32,9 @@ static int put_file(const char *dir, const char *name, const fa_buf *b, fa_error
     return ok ? 0 : fa_fail(err, FFAI_EIO, "%s: cannot be written", path);
 }
 
-/* A weight file: written, and compared with the checksum that Python took. */
-static int put_weights(const fx *f, const char *dir, const char *name, const fa_buf *b, fa_error *err) {
-    const char *want = fa_jstr(fa_jget(fa_jget(f->root, "crc32"), name), NULL);
+/* A weight file: written, and compared with the checksum that Python took. root: who has it. */
+static int put_weights(const fa_jnode *root, const char *dir, const char *name, const fa_buf *b, fa_error *err) {
+    const char *want = fa_jstr(fa_jget(fa_jget(root, "crc32"), name), NULL);
     char have[16];
     int rc = put_file(dir, name, b, err);
     if (rc) return rc;
@@ -73,9 +74,9 @@ fx_item *fx_expand(const fa_jnode *tensors, size_t *n) {
 
 /* {"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},...} padded with spaces (to 8 bytes unless the fixture says
  * how many), then data. */
-static int safetensors(const fx *f, fa_buf *out, const fx_item *item, size_t n, fa_error *err) {
+static int safetensors(const fa_jnode *root, fa_buf *out, const fx_item *item, size_t n, fa_error *err) {
     fa_buf head = {0}, data = {0};
-    uint64_t seed = (uint64_t)fa_jint(fa_jget(f->root, "seed"), 0);
+    uint64_t seed = (uint64_t)fa_jint(fa_jget(root, "seed"), 0);
     int rc = 0;
     fa_buf_puts(&head, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < n && !rc; i++) {
@@ -89,7 +90,7 @@ static int safetensors(const fx *f, fa_buf *out, const fx_item *item, size_t n, 
         fa_buf_printf(&head, "],\"data_offsets\":[%zu,%zu]}", from, data.len);
     }
     fa_buf_puts(&head, "}");
-    int64_t pad = fa_jint(fa_jget(f->root, "pad"), (int64_t)(-head.len & 7));
+    int64_t pad = fa_jint(fa_jget(root, "pad"), (int64_t)(-head.len & 7));
     for (int64_t i = 0; i < pad; i++) fa_buf_puts(&head, " ");
     put_le(out, head.len, 8);
     fa_buf_add(out, head.data, head.len);
@@ -110,15 +111,15 @@ static int write_safetensors(const fx *f, const char *dir, fa_error *err) {
         char name[64] = "model.safetensors";
         fa_buf out = {0};
         if (k > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", s + 1, k);
-        rc = safetensors(f, &out, item + a, b - a, err);
-        if (!rc) rc = put_weights(f, dir, name, &out, err);
+        rc = safetensors(f->root, &out, item + a, b - a, err);
+        if (!rc) rc = put_weights(f->root, dir, name, &out, err);
         for (size_t i = a; i < b; i++) fa_buf_printf(&map, "%s\"%s\":\"%s\"", i ? "," : "", item[i].name, name);
         total += out.len;
         fa_buf_free(&out);
     }
     if (!rc && k > 1) {
         fa_buf_printf(&index, "{\"metadata\":{\"total_size\":%zu},\"weight_map\":{%s}}", total, map.data);
-        rc = put_weights(f, dir, "model.safetensors.index.json", &index, err);
+        rc = put_weights(f->root, dir, "model.safetensors.index.json", &index, err);
     }
     fa_buf_free(&map);
     fa_buf_free(&index);
@@ -243,10 +244,39 @@ static int write_gguf(const fx *f, const char *dir, char model[512], fa_error *e
         if (k > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.gguf", s + 1, k);
         if (!s) snprintf(model, 512, "%s/%s", dir, name);
         rc = gguf_file(f, &b, &p, err);
-        if (!rc) rc = put_weights(f, dir, name, &b, err);
+        if (!rc) rc = put_weights(f->root, dir, name, &b, err);
         fa_buf_free(&b);
     }
     fa_free(item);
+    return rc;
+}
+
+/* ---- adapters: {"kind", "scale", "config" (text), "seed", "tensors", "crc32"} ---- */
+
+static int write_adapter(const fa_jnode *a, const char *dir, fa_error *err) {
+    const char *kind = fa_jstr(fa_jget(a, "kind"), NULL), *config = fa_jstr(fa_jget(a, "config"), NULL),
+               *file = kind && !strcmp(kind, "mlx") ? "adapters.safetensors" : "adapter_model.safetensors";
+    size_t n;
+    fa_buf text = {0}, out = {0};
+    fx_item *item = fx_expand(fa_jget(a, "tensors"), &n);
+    mkdir(dir, 0777);
+    fa_buf_puts(&text, config ? config : "");
+    int rc = put_file(dir, "adapter_config.json", &text, err);
+    if (!rc) rc = safetensors(a, &out, item, n, err);
+    if (!rc) rc = put_weights(a, dir, file, &out, err);
+    fa_buf_free(&text);
+    fa_buf_free(&out);
+    fa_free(item);
+    return rc;
+}
+
+static int write_adapters(const fx *f, const char *dir, fa_error *err) {
+    int rc = 0, i = 0;
+    for (const fa_jnode *a = fa_jfirst(f->adapters); a && !rc; a = fa_jnext(a)) {
+        char path[640];
+        snprintf(path, sizeof path, "%s/adapter%d", dir, i++);
+        rc = write_adapter(a, path, err);
+    }
     return rc;
 }
 
@@ -254,6 +284,7 @@ int fx_open(fx *f, const char *data_dir, const char *name, fa_error *err) {
     char path[640];
     memset(f, 0, sizeof *f);
     snprintf(f->dir, sizeof f->dir, "%s/%s", data_dir, name);
+    snprintf(f->golden, sizeof f->golden, "%s/golden.npy", f->dir);
     snprintf(path, sizeof path, "%s/fixture.json", f->dir);
     int rc = fa_json_load(&f->doc, path, err);
     if (rc) return rc;
@@ -262,10 +293,14 @@ int fx_open(fx *f, const char *data_dir, const char *name, fa_error *err) {
     if (base) {
         snprintf(path, sizeof path, "%s/%s/fixture.json", data_dir, base);
         if ((rc = fa_json_load(&f->base_doc, path, err))) return rc;
+        f->adapters = fa_jget(f->root, "adapters");
         f->root = fa_json_root(f->base_doc);
-        f->twin = true;
+        f->twin = !f->adapters;
+        if (f->twin)
+            snprintf(f->golden, sizeof f->golden, "%s/%s/golden.npy", data_dir, base);
+        else
+            snprintf(f->dir, sizeof f->dir, "%s/%s", data_dir, base); /* whose config.json it is */
     }
-    snprintf(f->golden, sizeof f->golden, "%s/%s/golden.npy", data_dir, base ? base : name);
     const char *format = fa_jstr(fa_jget(f->root, "format"), NULL);
     f->gguf = format && !strcmp(format, "gguf");
     return 0;
@@ -279,6 +314,10 @@ void fx_close(fx *f) {
 
 int fx_write(const fx *f, const char *out_dir, char model[512], fa_error *err) {
     snprintf(model, 512, "%s", out_dir);
+    if (f->adapters) {
+        int rc = write_adapters(f, out_dir, err);
+        if (rc) return rc;
+    }
     if (f->gguf) return write_gguf(f, out_dir, model, err);
     char path[640];
     fa_buf b = {0};

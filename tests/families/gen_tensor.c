@@ -71,12 +71,14 @@ static void blocks(uint8_t *out, const fa_jnode *t, int64_t n_block, size_t size
     }
 }
 
-/* U8: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some; I32 also i / div, or lo + r mod span. */
+/* U8: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32 also i / div, or lo
+ * + r mod span. */
 static void integers(uint8_t *out, const fa_jnode *t, bool u8, int64_t n, uint64_t seed) {
     const int64_t div = fa_jint(fa_jget(t, "div"), 0), span = fa_jint(fa_jget(t, "span"), 0);
-    const uint32_t mask = (uint32_t)fa_jint(fa_jget(t, "and"), 0xFFFFFFFF);
+    const uint32_t mask = (uint32_t)fa_jint(fa_jget(t, "and"), 0xFFFFFFFF),
+                   set = (uint32_t)fa_jint(fa_jget(t, "or"), 0);
     for (int64_t i = 0; i < n; i++) {
-        uint32_t r = (uint32_t)(fa_rng_at(seed, (uint64_t)i) >> 32) & mask;
+        uint32_t r = ((uint32_t)(fa_rng_at(seed, (uint64_t)i) >> 32) & mask) | set;
         if (span) r = (uint32_t)fa_jint(fa_jget(t, "lo"), 0) + r % (uint32_t)span;
         if (div) r = (uint32_t)(i / div);
         for (int k = 0; k < (u8 ? 1 : 4); k++) out[(u8 ? 1 : 4) * i + k] = (uint8_t)(r >> 8 * k);

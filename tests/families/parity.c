@@ -116,9 +116,22 @@ static bool by_program(const fx *f, const char *name, const mode *m, const char 
     snprintf(log, sizeof log, "%s/stderr.txt", dir);
     snprintf(half, sizeof half, "%zu", fa_jlen(fa_jget(f->root, "ids")) / 2);
     remove(out);
-    const char *argv[] = {ffai, "inspect",  "-m",  model,       "--token-ids", ids,     "--logits",
-                          out,  "--device", "cpu", "--threads", m->threads,    m->flag, m->arg ? m->arg : half,
-                          NULL};
+    enum { MAX_LORA = 4 };
+    const char *argv[20 + 2 * MAX_LORA] = {
+        ffai,  "inspect",   "-m",       model,   "--token-ids",          ids, "--logits", out, "--device",
+        "cpu", "--threads", m->threads, m->flag, m->arg ? m->arg : half, NULL};
+    char lora[MAX_LORA][700];
+    int at = 0, k = 0;
+    if (f->adapters) { /* before the mode's flag, which may be none */
+        while (strcmp(argv[at], "--token-ids") != 0) at++;
+        for (const fa_jnode *a = fa_jfirst(f->adapters); a && k < MAX_LORA; a = fa_jnext(a), k++)
+            snprintf(lora[k], sizeof lora[k], "%s/adapter%d:%g", dir, k, fa_jnum(fa_jget(a, "scale"), 1));
+        memmove(&argv[at + 2 * k], &argv[at], (20 - (size_t)at) * sizeof *argv);
+        for (int i = 0; i < k; i++) {
+            argv[at++] = "--lora";
+            argv[at++] = lora[i];
+        }
+    }
     int status = fx_run((char *const *)(uintptr_t)argv, m->cpu, NULL, log, msg, sizeof msg);
     if (status) {
         printf("FAIL %s [%s]: exit %d: %s\n", name, name_of(m, label), status, msg);
@@ -135,6 +148,8 @@ static bool by_program(const fx *f, const char *name, const mode *m, const char 
 
 /* One fixture there. Engines live as long as the fixture and are made when a mode asks for them. */
 typedef struct on_device {
+    const fx *f;
+    const char *dir; /* where the adapters are */
     ffai_model *model;
     ffai_engine *exact, *exact_batch, *fast;
     int32_t *ids;
@@ -154,7 +169,9 @@ static void on_row(void *user, int64_t row, const float *logits, int64_t vocab) 
         memcpy(d->to + d->seen++ * vocab, logits, (size_t)vocab * sizeof *logits);
 }
 
-static int device_open(on_device *d, const fx *f, const char *path, fa_error *err) {
+static int device_open(on_device *d, const fx *f, const char *path, const char *dir, fa_error *err) {
+    d->f = f;
+    d->dir = dir;
     const fa_jnode *ids = fa_jget(f->root, "ids");
     int rc = ffai_model_open(&d->model, path, NULL, err);
     if (rc) return rc;
@@ -179,12 +196,26 @@ static void device_close(on_device *d) {
     for (int i = 0; i < 2; i++) fa_free(d->out[i]);
 }
 
+static int use_adapters(const on_device *d, ffai_engine *e, fa_error *err) {
+    ffai_adapter_use use[8];
+    size_t n = 0;
+    int rc = 0;
+    for (const fa_jnode *a = fa_jfirst(d->f->adapters); a && !rc && n < 8; a = fa_jnext(a), n++) {
+        char path[700];
+        snprintf(path, sizeof path, "%s/adapter%zu", d->dir, n);
+        use[n].scale = (float)fa_jnum(fa_jget(a, "scale"), 1);
+        rc = ffai_adapter_load(&use[n].adapter, e, path, err);
+    }
+    return rc ? rc : ffai_engine_use_adapters(e, use, n, err);
+}
+
 /* What `ffai inspect` does: an engine just large enough, then the ids through it. */
 static int device_eval(on_device *d, ffai_engine **e, const char *precision, ffai_eval_opts *ev, float *to,
                        fx_npy *logits, fa_error *err) {
     int rc = 0;
     *logits = (fx_npy){.data = (const uint8_t *)to, .rows = d->n, .cols = d->vocab};
-    if (!*e)
+    const bool fresh = !*e;
+    if (fresh)
         rc = ffai_engine_create(e, d->model,
                                 &(ffai_engine_opts){.device = device,
                                                     .cuda_module = getenv("FFAI_CUDA_MODULE"),
@@ -192,6 +223,7 @@ static int device_eval(on_device *d, ffai_engine **e, const char *precision, ffa
                                                     .n_ctx = d->n,
                                                     .n_slot = ev->batch},
                                 err);
+    if (!rc && fresh) rc = use_adapters(d, *e, err);
     d->seen = 0;
     d->to = to;
     ev->ids = d->ids;
@@ -274,7 +306,7 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
         return 0;
     }
     if (!rc) rc = fx_write(&f, dir, model, &err);
-    if (!rc && gpu) rc = device_open(&d, &f, model, &err);
+    if (!rc && gpu) rc = device_open(&d, &f, model, dir, &err);
     if (rc) {
         printf("FAIL %s: %s\n", name, err.msg);
         device_close(&d);

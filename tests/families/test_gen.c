@@ -21,7 +21,7 @@ static void remove_dir(const char *dir) {
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));) {
         snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        if (e->d_name[0] != '.') remove(path);
+        if (e->d_name[0] != '.' && remove(path)) remove_dir(path); /* adapters lie in folders */
     }
     if (d) closedir(d);
     rmdir(dir);

@@ -1,0 +1,550 @@
+/* Adapters in an engine: off is the model itself, to the bit; sequences with different adapters in one batch answer as
+ * alone; they change at run time; what the cache holds is found by those who use the same adapters at the same scales,
+ * in files too; what is wrong with a file is told and leaves the engine as it was. Parity is in tests/families.
+ *
+ *     test_lora [DEVICE]         "cpu" by default; the module of "cuda:0" is $FFAI_CUDA_MODULE, or the emulated one */
+#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "families/gen.h"
+#include "ffai.h"
+
+enum { N = 24, MAX_VOCAB = 512, GEN = 6, N_SLOT = 4 };
+
+static const char *device = "cpu", *cuda_module;
+static char dir[64] = "/tmp/ffai-lora-XXXXXX", first[600], second[600];
+static ffai_model *model;
+static int32_t ids[N];
+static int64_t vocab;
+
+/* lora_llama_two: a Llama with two adapters, of ranks 1 and 20, on some of the same projections. */
+static int set_up(void **state) {
+    (void)state;
+    fx f;
+    ffai_error err = {0};
+    char path[512];
+    const char *source = getenv("FFAI_SOURCE_DIR");
+    char data[600];
+    snprintf(data, sizeof data, "%s/tests/data/families", source ? source : FFAI_SOURCE_DIR);
+    if (!mkdtemp(dir) || fx_open(&f, data, "lora_llama_two", &err) || fx_write(&f, dir, path, &err) ||
+        ffai_model_open(&model, path, NULL, &err)) {
+        fprintf(stderr, "%s\n", err.msg);
+        return -1;
+    }
+    fx_close(&f);
+    snprintf(first, sizeof first, "%s/adapter0", dir);
+    snprintf(second, sizeof second, "%s/adapter1", dir);
+    ffai_model_info info;
+    ffai_model_get_info(model, &info);
+    vocab = info.vocab;
+    uint32_t x = 12345;
+    for (int i = 0; i < N; i++) ids[i] = (int32_t)((x = x * 1664525u + 1013904223u) >> 8) % (int32_t)vocab;
+    return vocab <= MAX_VOCAB ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char cmd[100];
+    ffai_model_free(model);
+    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    return system(cmd);
+}
+
+static ffai_engine *engine(const char *precision, int n_slot) {
+    ffai_error err = {0};
+    ffai_engine *e = NULL;
+    ffai_engine_opts o = {.device = device,
+                          .cuda_module = cuda_module,
+                          .precision = precision,
+                          .n_ctx = 64,
+                          .n_thread = 2,
+                          .n_slot = n_slot,
+                          .n_chunk = 16};
+    if (ffai_engine_create(&e, model, &o, &err)) fail_msg("%s", err.msg);
+    return e;
+}
+
+static ffai_adapter *load(ffai_engine *e, const char *path) {
+    ffai_error err = {0};
+    ffai_adapter *a = NULL;
+    if (ffai_adapter_load(&a, e, path, &err)) fail_msg("%s", err.msg);
+    return a;
+}
+
+static void use(ffai_engine *e, ffai_adapter *a, float scale) {
+    ffai_error err = {0};
+    ffai_adapter_use u = {a, scale};
+    if (ffai_engine_use_adapters(e, &u, a ? 1 : 0, &err)) fail_msg("%s", err.msg);
+}
+
+typedef struct rows {
+    float x[N * MAX_VOCAB];
+    int n;
+} rows;
+
+static void keep(void *user, int64_t row, const float *logits, int64_t n) {
+    rows *r = user;
+    memcpy(r->x + row * n, logits, (size_t)n * sizeof *logits);
+    r->n++;
+}
+
+static rows *eval(ffai_engine *e, int chunk, int decode_from, int batch) {
+    ffai_error err = {0};
+    rows *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    ffai_eval_opts o = {
+        .ids = ids, .n_ids = N, .chunk = chunk, .decode_from = decode_from, .batch = batch, .logits = keep, .user = r};
+    if (ffai_eval(e, &o, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(r->n, N);
+    return r;
+}
+
+static double apart(const rows *a, const rows *b) {
+    double d = 0;
+    for (int64_t i = 0; i < N * vocab; i++) d = fmax(d, fabs((double)a->x[i] - (double)b->x[i]));
+    return d;
+}
+
+static void same(rows *a, rows *b) {
+    assert_memory_equal(a->x, b->x, (size_t)(N * vocab) * sizeof(float));
+    free(b);
+}
+
+/* ---- on and off ---- */
+
+static void test_off(void **state) {
+    (void)state;
+    static const char *const precisions[] = {"exact", "fast"};
+    for (int p = 0; p < 2; p++) {
+        ffai_engine *bare = engine(precisions[p], 1), *e = engine(precisions[p], 1);
+        rows *want = eval(bare, 0, N / 2, 1);
+        ffai_adapter *a = load(e, first), *b = load(e, second);
+        same(want, eval(e, 0, N / 2, 1));
+        use(e, a, 1);
+        rows *on = eval(e, 0, N / 2, 1);
+        assert_true(apart(want, on) > 0.1);
+        use(e, b, 1);
+        rows *other = eval(e, 0, N / 2, 1);
+        assert_true(apart(want, other) > 0.1 && apart(on, other) > 0.1);
+        use(e, a, 0);
+        same(want, eval(e, 0, N / 2, 1));
+        use(e, a, 1);
+        same(on, eval(e, 0, N / 2, 1));
+        use(e, NULL, 0);
+        ffai_error err = {0};
+        assert_int_equal(ffai_adapter_drop(a, &err), 0);
+        same(want, eval(e, 0, N / 2, 1));
+        use(e, b, 1);
+        same(other, eval(e, 0, N / 2, 1));
+        assert_int_equal(ffai_adapter_drop(b, &err), 0); /* what the engine uses by itself may go */
+        same(want, eval(e, 0, N / 2, 1));
+        assert_int_equal(ffai_adapter_drop(NULL, &err), 0);
+        free(want), free(on), free(other);
+        ffai_engine_free(e);
+        ffai_engine_free(bare);
+    }
+}
+
+/* Twice the scale of one adapter is that adapter twice, and the file's scale is part of it. */
+static void test_scales(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *again = load(e, first);
+    use(e, a, 2);
+    rows *want = eval(e, 0, 0, 1);
+    ffai_adapter_use both[] = {{a, 0.5f}, {again, 1}, {a, 0.5f}};
+    assert_int_equal(ffai_engine_use_adapters(e, both, 3, &err), 0);
+    rows *got = eval(e, 0, 0, 1);
+    assert_true(apart(want, got) < 1e-4);
+    ffai_adapter_info in;
+    ffai_adapter_get_info(a, &in);
+    assert_string_equal(in.kind, "peft");
+    assert_string_equal(in.path, first);
+    assert_true(in.n_matrix > 0 && in.rank == 1 && in.bytes > 0);
+    free(want), free(got);
+    ffai_engine_free(e);
+}
+
+static void test_pieces(void **state) {
+    (void)state;
+    ffai_engine *e = engine("exact", 3);
+    ffai_adapter *b = load(e, second);
+    use(e, b, 0.5f);
+    rows *want = eval(e, 0, 0, 1);
+    static const int how[][3] = {{5, 0, 1}, {0, 9, 1}, {0, 0, 3}, {7, 20, 3}, {1, 0, 2}};
+    for (size_t i = 0; i < sizeof how / sizeof *how; i++) {
+        rows *got = eval(e, how[i][0], how[i][1], how[i][2]);
+        assert_true(apart(want, got) < 1e-4);
+        free(got);
+    }
+    free(want);
+    ffai_engine_free(e);
+}
+
+/* ---- requests ---- */
+
+typedef struct answer {
+    int32_t ids[GEN];
+    float logprob[GEN];
+    int reused;
+} answer;
+
+static ffai_request *submit(ffai_engine *e, int n, const ffai_adapter_use *u, size_t n_use, bool logprobs) {
+    ffai_error err = {0};
+    ffai_request *r = NULL;
+    ffai_request_opts o = {.ids = ids,
+                           .n_ids = (size_t)n,
+                           .max_new = GEN,
+                           .ignore_eos = true,
+                           .n_logprob = logprobs ? 2 : 0,
+                           .adapters = u,
+                           .n_adapter = n_use};
+    if (ffai_submit(e, &o, &r, &err)) fail_msg("%s", err.msg);
+    return r;
+}
+
+static void run_out(ffai_engine *e) {
+    ffai_error err = {0};
+    int rc;
+    while ((rc = ffai_engine_step(e, &err)) > 0) {
+    }
+    if (rc < 0) fail_msg("%s", err.msg);
+}
+
+static answer result(ffai_request *r) {
+    answer a = {.reused = 0};
+    ffai_event ev;
+    const int32_t *all;
+    size_t n, n_prompt, reused;
+    ffai_request_poll(r, &ev);
+    assert_int_equal(ev.finish, FFAI_FINISH_LENGTH);
+    for (size_t i = 0; ev.logprobs && i < ev.n_ids; i++) a.logprob[i] = ev.logprobs[i * (1 + ev.n_top)].logprob;
+    ffai_request_ids(r, &all, &n, &n_prompt, &reused);
+    memcpy(a.ids, all + n_prompt, sizeof a.ids);
+    a.reused = (int)reused;
+    ffai_request_free(r);
+    return a;
+}
+
+static answer ask(ffai_engine *e, int n, const ffai_adapter_use *u, size_t n_use) {
+    ffai_request *r = submit(e, n, u, n_use, true);
+    run_out(e);
+    return result(r);
+}
+
+static void close_to(const answer *a, const answer *b) {
+    for (int i = 0; i < GEN; i++) {
+        assert_int_equal(a->ids[i], b->ids[i]);
+        assert_true(fabsf(a->logprob[i] - b->logprob[i]) < 1e-4f);
+    }
+}
+
+/* Sequence k of a mixed batch: none, the one, the other at half, both. */
+static size_t mix(int k, ffai_adapter *a, ffai_adapter *b, ffai_adapter_use u[2]) {
+    u[0] = (ffai_adapter_use){k == 2 ? b : a, k == 2 ? 0.5f : 1};
+    u[1] = (ffai_adapter_use){b, -1.5f};
+    return k == 0 ? 0 : k == 3 ? 2 : 1;
+}
+
+static void test_mixed_batch(void **state) {
+    (void)state;
+    static const int prompt[N_SLOT] = {11, 20, 1, 13};
+    for (int logprobs = 0; logprobs < 2; logprobs++) { /* without them a device picks by itself */
+        ffai_engine *e = engine("exact", N_SLOT);
+        ffai_adapter *a = load(e, first), *b = load(e, second);
+        ffai_request *r[N_SLOT];
+        ffai_adapter_use u[2];
+        for (int k = 0; k < N_SLOT; k++) r[k] = submit(e, prompt[k], u, mix(k, a, b, u), logprobs);
+        run_out(e);
+        for (int k = 0; k < N_SLOT; k++) {
+            ffai_engine *alone = engine("exact", 1);
+            ffai_adapter *b1 = load(alone, second), *a1 = load(alone, first);
+            size_t n = mix(k, a1, b1, u);
+            ffai_request *one = submit(alone, prompt[k], u, n, logprobs);
+            run_out(alone);
+            answer want = result(one), got = result(r[k]);
+            close_to(&want, &got);
+            ffai_engine_free(alone);
+        }
+        ffai_engine_free(e);
+    }
+}
+
+/* Adapters come and go while a request runs. */
+static void test_while_running(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 2), *alone = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *a1 = load(alone, first), *b;
+    ffai_adapter_use u = {a, 1}, u1 = {a1, 1};
+    answer want = ask(alone, 9, &u1, 1);
+    ffai_request *r = submit(e, 9, &u, 1, true);
+    assert_int_equal(ffai_adapter_drop(a, &err), FFAI_EINVAL);
+    for (int i = 0; i < 3; i++) assert_true(ffai_engine_step(e, &err) >= 0);
+    assert_int_equal(ffai_adapter_drop(a, &err), FFAI_EINVAL);
+    assert_non_null(strstr(err.msg, "unfinished request"));
+    b = load(e, second);
+    assert_true(ffai_engine_step(e, &err) >= 0);
+    assert_int_equal(ffai_adapter_drop(b, &err), 0);
+    run_out(e);
+    answer got = result(r);
+    close_to(&want, &got);
+    assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    ffai_engine_free(e);
+    ffai_engine_free(alone);
+}
+
+/* The engine's own choice is what a request has that names none; an empty list is none. */
+static void test_default(void **state) {
+    (void)state;
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first);
+    ffai_adapter_use u = {a, 1};
+    answer plain = ask(e, 9, NULL, 0), on = ask(e, 9, &u, 1);
+    use(e, a, 1);
+    answer by_default = ask(e, 9, NULL, 0), none = ask(e, 9, &u, 0);
+    close_to(&on, &by_default);
+    close_to(&plain, &none);
+    assert_true(memcmp(on.ids, plain.ids, sizeof on.ids) != 0 || fabsf(on.logprob[0] - plain.logprob[0]) > 1e-3f);
+    ffai_engine_free(e);
+}
+
+/* ---- the cache ---- */
+
+static void test_reuse(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first);
+    ffai_adapter_use u = {a, 1}, half = {a, 0.5f};
+    answer plain = ask(e, 20, NULL, 0), with = ask(e, 20, &u, 1), again = ask(e, 20, &u, 1);
+    assert_int_equal(plain.reused, 0);
+    assert_int_equal(with.reused, 0);
+    assert_int_equal(again.reused, 19);
+    close_to(&with, &again);
+    assert_int_equal(ask(e, 20, &half, 1).reused, 0);
+    assert_int_equal(ask(e, 20, NULL, 0).reused, 0);
+    answer back = ask(e, 20, NULL, 0);
+    assert_int_equal(back.reused, 19);
+    close_to(&plain, &back);
+    /* another adapter in the place of one that went */
+    ask(e, 20, &u, 1);
+    assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    ffai_adapter *b = load(e, second);
+    ffai_adapter_use ub = {b, 1};
+    assert_int_equal(ask(e, 20, &ub, 1).reused, 0);
+    ffai_engine_free(e);
+}
+
+static void test_sessions(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    char path[100];
+    snprintf(path, sizeof path, "%s/session", dir);
+    ffai_engine *e = engine("exact", 1);
+    load(e, second);
+    ffai_adapter *a = load(e, first);
+    ffai_adapter_use u = {a, 0.5f};
+    ffai_request *r = submit(e, 20, &u, 1, false);
+    run_out(e);
+    if (ffai_session_save(r, path, &err)) fail_msg("%s", err.msg);
+    ffai_request_free(r);
+    answer want = ask(e, 22, &u, 1);
+    ffai_engine_free(e);
+
+    int32_t *got = NULL;
+    size_t n = 0;
+    e = engine("exact", 1);
+    assert_int_equal(ffai_session_load(e, path, &got, &n, &err), FFAI_EINVAL);
+    assert_non_null(strstr(err.msg, "adapters that are not loaded"));
+    ffai_adapter *a2 = load(e, first);
+    if (ffai_session_load(e, path, &got, &n, &err)) fail_msg("%s", err.msg);
+    ffai_free(got);
+    ffai_adapter_use u2 = {a2, 0.5f};
+    answer on = ask(e, 22, &u2, 1);
+    assert_true(on.reused >= 20);
+    close_to(&want, &on);
+    if (ffai_session_load(e, path, &got, &n, &err)) fail_msg("%s", err.msg);
+    ffai_free(got);
+    assert_int_equal(ask(e, 22, NULL, 0).reused, 0);
+    ffai_engine_free(e);
+}
+
+/* ---- what is refused ---- */
+
+static void copy_file(const char *from, const char *to, size_t most) {
+    FILE *f = fopen(from, "rb"), *g = fopen(to, "wb");
+    assert_non_null(f);
+    assert_non_null(g);
+    for (int c; most-- && (c = fgetc(f)) != EOF;) fputc(c, g);
+    fclose(f);
+    fclose(g);
+}
+
+/* An adapter folder with the first adapter's matrices, cut to `most` bytes, and this config; NULL: its own. */
+static const char *variant(const char *config, size_t most) {
+    static char path[200];
+    static int n;
+    char from[700], to[300];
+    snprintf(path, sizeof path, "%s/variant%d", dir, n++);
+    assert_int_equal(mkdir(path, 0777), 0);
+    snprintf(from, sizeof from, "%s/adapter_model.safetensors", first);
+    snprintf(to, sizeof to, "%s/adapter_model.safetensors", path);
+    copy_file(from, to, most);
+    snprintf(to, sizeof to, "%s/adapter_config.json", path);
+    if (config) {
+        FILE *f = fopen(to, "w");
+        assert_non_null(f);
+        fputs(config, f);
+        fclose(f);
+    } else {
+        snprintf(from, sizeof from, "%s/adapter_config.json", first);
+        copy_file(from, to, (size_t)-1);
+    }
+    return path;
+}
+
+static void refused(ffai_engine *e, const char *path, int code, const char *words) {
+    ffai_error err = {0};
+    ffai_adapter *a = (ffai_adapter *)(void *)&err;
+    int rc = ffai_adapter_load(&a, e, path, &err);
+    if (rc != code) fail_msg("%d (%s), not %d", rc, err.msg, code);
+    assert_null(a);
+    if (!strstr(err.msg, words)) fail_msg("\"%s\" does not say \"%s\"", err.msg, words);
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int code;
+        const char *words;
+    } wrong[] = {
+        {"{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2}", FFAI_EFORMAT, "rank 1, adapter_config.json says 2"},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 1e400}", FFAI_EFORMAT, ""},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": \"x\"}", 0, NULL},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"use_dora\": true}", FFAI_ENOTSUP, "use_dora"},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"modules_to_save\": [\"lm_head\"]}", FFAI_ENOTSUP, "modules_to_save"},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"bias\": \"all\"}", FFAI_ENOTSUP, "\"bias\" is \"all\""},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"init_lora_weights\": \"pissa_niter_4\"}", FFAI_ENOTSUP,
+         "pissa_niter_4"},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"rank_pattern\": {\"(\": 1}}", FFAI_EFORMAT, ""},
+        {"{\"peft_type\": \"IA3\"}", FFAI_ENOTSUP, "IA3"},
+        {"{\"fine_tune_type\": \"dora\"}", FFAI_ENOTSUP, "dora"},
+        {"{\"lora_parameters\": {\"rank\": 1}}", FFAI_ENOTSUP, ""},
+        {"{}", FFAI_ENOTSUP, "peft_type"},
+        {"[]", FFAI_EFORMAT, "not a JSON object"},
+        {"{", FFAI_EFORMAT, ""},
+    };
+    ffai_engine *e = engine("exact", 1);
+    char path[700];
+    rows *want = eval(e, 0, 0, 1);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (wrong[i].code) refused(e, variant(wrong[i].config, (size_t)-1), wrong[i].code, wrong[i].words);
+    refused(e, variant(NULL, 100), FFAI_EFORMAT, "");
+    refused(e, "/nonexistent/adapter", FFAI_EIO, "/nonexistent/adapter");
+    refused(e, dir, FFAI_EIO, "adapter_model.safetensors");
+    snprintf(path, sizeof path, "%s/model.safetensors", dir); /* no adapter_config.json beside it */
+    refused(e, path, FFAI_EIO, "adapter_config.json");
+    refused(e, NULL, FFAI_EINVAL, "NULL");
+    same(want, eval(e, 0, 0, 1));
+    free(want);
+    ffai_engine_free(e);
+}
+
+/* Another model's adapter: everything that does not fit is named at once. */
+static void test_other_model(void **state) {
+    (void)state;
+    fx f;
+    ffai_error err = {0};
+    char other[200], path[512];
+    snprintf(other, sizeof other, "%s/other", dir);
+    mkdir(other, 0777);
+    assert_int_equal(fx_open(&f, FFAI_SOURCE_DIR "/tests/data/families", "lora_phi3_fused", &err), 0);
+    assert_int_equal(fx_write(&f, other, path, &err), 0);
+    fx_close(&f);
+    snprintf(path, sizeof path, "%s/adapter0", other);
+    ffai_engine *e = engine("exact", 1);
+    refused(e, path, FFAI_EFORMAT, "model.layers.{0-");
+    refused(e, path, FFAI_EFORMAT, "self_attn.qkv_proj");
+    refused(e, path, FFAI_EFORMAT, "mlp.gate_up_proj");
+    assert_int_equal(fx_open(&f, FFAI_SOURCE_DIR "/tests/data/families", "lora_gemma3_scaled", &err), 0);
+    assert_int_equal(fx_write(&f, other, path, &err), 0);
+    fx_close(&f);
+    snprintf(path, sizeof path, "%s/adapter0", other);
+    refused(e, path, FFAI_EFORMAT, "model.layers.{3-5}.self_attn.o_proj");
+    refused(e, path, FFAI_EFORMAT, "model.layers.0.mlp.up_proj: matrices [");
+    ffai_engine_free(e);
+}
+
+static void test_use_refused(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 1), *other = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *b = load(other, first);
+    ffai_adapter_use bad[] = {{a, NAN}, {a, INFINITY}, {b, 1}, {NULL, 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ffai_request *r = NULL;
+        ffai_request_opts o = {.ids = ids, .n_ids = 3, .max_new = 1, .adapters = &bad[i], .n_adapter = 1};
+        assert_int_equal(ffai_engine_use_adapters(e, &bad[i], 1, &err), FFAI_EINVAL);
+        assert_int_equal(ffai_submit(e, &o, &r, &err), FFAI_EINVAL);
+        assert_null(r);
+    }
+    ffai_adapter *more;
+    for (int i = 1; i < 64; i++) load(e, first);
+    assert_int_equal(ffai_adapter_load(&more, e, first, &err), FFAI_ELIMIT);
+    ffai_engine_free(e);
+    ffai_engine_free(other);
+}
+
+/* The n-th allocation fails: an error, and nothing has changed. */
+static void test_no_memory(void **state) {
+    (void)state;
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *b = NULL;
+    use(e, a, 1);
+    rows *want = eval(e, 0, 0, 1);
+    int failed = 0;
+    bool came = true;
+    for (long n = 1; came; n += n < 40 ? 1 : 7) {
+        ffai_error err = {0};
+        fa_alloc_fail_at(n);
+        int rc = ffai_adapter_load(&b, e, second, &err);
+        came = fa_alloc_fail_left() == 0;
+        fa_alloc_fail_at(0);
+        if (rc && (rc != FFAI_ENOMEM || !came)) fail_msg("allocation %ld: %s", n, err.msg);
+        failed += rc != 0;
+        assert_int_equal(ffai_adapter_drop(b, &err), 0); /* some blocks are a convenience */
+    }
+    assert_true(failed > 40);
+    same(want, eval(e, 0, 0, 1));
+    free(want);
+    ffai_engine_free(e);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_off),         cmocka_unit_test(test_scales),        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running), cmocka_unit_test(test_default),
+        cmocka_unit_test(test_reuse),       cmocka_unit_test(test_sessions),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_other_model), cmocka_unit_test(test_use_refused),   cmocka_unit_test(test_no_memory)};
+    if (argc > 1) device = argv[1];
+    cuda_module = getenv("FFAI_CUDA_MODULE");
+#ifdef FFAI_CUDA_EMU_MODULE
+    if (!cuda_module) cuda_module = FFAI_CUDA_EMU_MODULE;
+#endif
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
