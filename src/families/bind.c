@@ -436,7 +436,7 @@ static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
 
 /* bias of rows from, from + step, ... out of `total`; NULL: none. */
 static const float *bias_of(fa_binder *b, fa_bias bias, const fa_part *p, int64_t rows, const char *name) {
-    if (b->synth) return bias == FA_BIAS ? fa_bind_synth_vector(b, rows, 0, name, ".bias") : NULL;
+    if (b->synth) return bias == FA_BIAS ? fa_bind_synth_vector(b, rows, 0, 0, name, ".bias") : NULL;
     const fa_ckpt_tensor *t = bias == FA_NO_BIAS ? NULL : fa_bind_find(b, name, ".bias");
     if (t) return b->err.code ? NULL : vector_part(b, t, 0, p->total, p->from, p->step, rows);
     if (bias == FA_BIAS) missing(b, name, ".bias");
@@ -554,7 +554,7 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
     b->turned = false;
     if (!bias) return;
     if (b->synth) {
-        out->bias = fa_bind_synth_vector(b, n * rows, 0, name, ".bias");
+        out->bias = fa_bind_synth_vector(b, n * rows, rows, 0, name, ".bias");
         return;
     }
     const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
@@ -592,7 +592,7 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
     *out = (fa_norm){.dim = dim, .eps = (float)eps, .offset = (float)offset};
     if (b->err.code) return;
     if (b->synth) {
-        out->w = fa_bind_synth_vector(b, dim, 1 - (float)offset, name, ".weight");
+        out->w = fa_bind_synth_vector(b, dim, 0, 1 - (float)offset, name, ".weight");
         return;
     }
     const fa_ckpt_tensor *t = fa_bind_find(b, name, ".weight");
@@ -612,7 +612,7 @@ void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, boo
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     if (b->err.code) return NULL;
-    if (b->synth) return fa_bind_synth_vector(b, n, mean, name, "");
+    if (b->synth) return fa_bind_synth_vector(b, n, 0, mean, name, "");
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
     if (t) return vector(b, t, n);
     missing(b, name, "");
@@ -633,7 +633,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     if (b->err.code) return v;
     if (b->synth) {
         fa_synth_fill(&v, 1, mean, 0.1f, fa_bind_synth_seed(b));
-        fa_bind_synth_vector(b, 1, mean, name, "");
+        fa_bind_synth_vector(b, 1, 0, mean, name, "");
         return v;
     }
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");

@@ -149,7 +149,9 @@ void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
 uint64_t fa_bind_synth_seed(fa_binder *b); /* of the next random vector */
-const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
+/* each > 0: n floats as rows of that many. */
+const float *fa_bind_synth_vector(fa_binder *b, int64_t n, int64_t each, float mean, const char *name,
+                                  const char *suffix);
 /* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
 const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);
 void fa_bind_count(fa_binder *b, const fa_weight *w, int64_t bytes);

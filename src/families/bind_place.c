@@ -236,7 +236,8 @@ void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
 
 uint64_t fa_bind_synth_seed(fa_binder *b) { return fa_rng_at(1, b->n_synth++); }
 
-const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
+const float *fa_bind_synth_vector(fa_binder *b, int64_t n, int64_t each, float mean, const char *name,
+                                  const char *suffix) {
     uint64_t seed = fa_bind_synth_seed(b);
     const float *p;
     if (b->placer) {
@@ -248,7 +249,7 @@ const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const cha
     if (!p)
         fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %lld floats", (long long)n);
     else
-        add_item(b, name, suffix, p, FA_F32, 0, n, 0);
+        add_item(b, name, suffix, p, FA_F32, 0, each ? n / each : n, each);
     b->n_param += n;
     return p;
 }
