@@ -647,6 +647,15 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     return v;
 }
 
+void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
+    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
+    FORMAT_NAME(name, fmt);
+    for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
+        if (t) b->used[t - fa_ckpt_at(b->ckpt, 0)] = 1;
+    }
+}
+
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||

@@ -249,6 +249,8 @@ static void bind_attn(fa_binder *b, const config *c, layer *l, int i) {
         l->qkv.k_norm = &l->k_norm;
         l->qkv.v_norm = &l->v_norm;
     }
+    static const char *const unused[] = {"k_proj", "v_proj", "k_norm"};
+    for (int k = 0; c->shared[i] && k < 3; k++) fa_bind_unused(b, "model.layers.%d.self_attn.%s", i, unused[k]);
     fa_bind_linear(b, &l->o, d->dim, q_dim, bias, "model.layers.%d.self_attn.o_proj", i);
 }
 
