@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """ffai against llama.cpp on one GGUF file, alternating in one run: prefill of P tokens in one go, then N single-token decodes, as llama-bench
-measures them. Prints a table of medians with the slowest and fastest round of each side, and the ratios round by round.
+measures them. Prints a table of medians with the slowest and fastest round of each side, and the ratios round by round. With --other, ffai runs
+that model instead: of the same shape in another format (bench/random_gguf.py and ffai bench --write-synthetic make such pairs).
 
     python3 -m venv venv && CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install --no-binary llama-cpp-python llama-cpp-python
-    venv/bin/python bench/vs_llama_cpp.py FILE.gguf [--ffai ./ffai] [-p 512] [-n 64] [-t 2] [--rounds 5]
+    venv/bin/python bench/vs_llama_cpp.py FILE.gguf [--ffai ./ffai] [-p 512] [-n 64] [-t 2] [--rounds 5] [--other MODEL]
 """
 import argparse, ctypes, json, statistics, subprocess, time
 
 def ffai_round(a):
-    cmd = [a.ffai, "bench", "-m", a.file, "-p", str(a.p), "-n", str(a.n), "-r", "2", "-t", str(a.t), "--json"]
+    cmd = [a.ffai, "bench", "-m", a.other or a.file, "-p", str(a.p), "-n", str(a.n), "-r", "2", "-t", str(a.t), "--json"]
     rows = json.loads(subprocess.run(cmd, check=True, capture_output=True, text=True).stdout)
     return {r["phase"]: r["tok_s_max"] for r in rows}
 
@@ -59,13 +60,14 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("file"); ap.add_argument("--ffai", default="./ffai"); ap.add_argument("-p", type=int, default=512)
     ap.add_argument("-n", type=int, default=64); ap.add_argument("-t", type=int, default=2); ap.add_argument("--rounds", type=int, default=5)
+    ap.add_argument("--other", default="")
     a = ap.parse_args()
     other = LlamaCpp(a)
     other.once(); ffai_round(a)  # warm up
     ours, theirs = [], []
     for _ in range(a.rounds):
         ours.append(ffai_round(a)); theirs.append(other.round())
-    print(f"{a.file.split('/')[-1]}, {a.t} threads, {a.rounds} rounds in turn; llama.cpp of llama-cpp-python {other.L.__version__}; tokens/s: median (slowest .. fastest)")
+    print(f"{a.file.split('/')[-1]}{' (ffai: ' + a.other.rstrip('/').split('/')[-1] + ')' if a.other else ''}, {a.t} threads, {a.rounds} rounds in turn; llama.cpp of llama-cpp-python {other.L.__version__}; tokens/s: median (slowest .. fastest)")
     for k, what in (("prefill", f"prefill {a.p}"), ("decode", f"decode {a.n}")):
         o, t = [x[k] for x in ours], [x[k] for x in theirs]
         r = [x / y for x, y in zip(o, t)]

@@ -494,38 +494,95 @@ TILES(QTILE)
 #define QTILE_NAME(mr, nv) [nv - 1][mr - 1] = qtile_##mr##_##nv,
 static void (*const qtiles[QNV][QMR])(const qtile *t, bool wide, int ug) = {TILES(QTILE_NAME)};
 
+/* Input rows [m0, m1) over the panel's columns of groups [g, g + KB / 32), whose planes begin at p. */
+static void qblock_run(const fa_weight *w, const qpanel *p, int64_t g, int nv, int n, const fa_act *x, int64_t m0,
+                       int64_t m1, float *y, int64_t ldy, bool add) {
+    const int64_t K = x->K, G = K / 32, nr = nv * LN;
+    const int ug = fa_qfmts[w->fmt].ugroup;
+    const bool wide = is_wide(w);
+    qtile t = {.codes = p->codes,
+               .scale = p->scale,
+               .low = p->low,
+               .min = p->min,
+               .offset = offset_of(w),
+               .ldq = K,
+               .lds = G,
+               .first = g == 0,
+               .last = g + KB / 32 >= G,
+               .add = add,
+               .ldy = ldy,
+               .nr_valid = n};
+    t.n = t.last ? G - g : KB / 32;
+    for (int64_t m = m0; m < m1;) {
+        int mr = tile_rows(m1 - m, QMR);
+        t.q = x->q + m * K + g * 32;
+        t.as = x->scale + m * G + g;
+        t.sum = ug == 32 ? x->sum32 + m * G + g : x->sum16 + (m * G + g) * 2;
+        t.acc = p->acc + (m - m0) * nr;
+        t.y = y + m * ldy;
+        qtiles[nv - 1][mr - 1](&t, wide, ug);
+        m += mr;
+    }
+}
+
 /* Input rows [m0, m1) over the whole panel. */
 static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const fa_act *x, int64_t m0, int64_t m1,
                        float *y, int64_t ldy, bool add) {
-    const int64_t K = x->K, G = K / 32, nr = nv * LN;
-    const int ug = fa_qfmts[w->fmt].ugroup, per = 32 / ug;
-    const bool wide = is_wide(w);
-    for (int64_t g = 0; g < G; g += KB / 32) {
-        qtile t = {.codes = p->codes + g * 32 * nr,
-                   .scale = p->scale + g * per * nr,
-                   .low = p->low + g * per * nr,
-                   .min = p->min + g * per * nr,
-                   .offset = offset_of(w),
-                   .ldq = K,
-                   .lds = G,
-                   .first = g == 0,
-                   .last = g + KB / 32 >= G,
-                   .add = add,
-                   .ldy = ldy,
-                   .nr_valid = n};
-        t.n = t.last ? G - g : KB / 32;
-        for (int64_t m = m0; m < m1;) {
-            int mr = tile_rows(m1 - m, QMR);
-            t.q = x->q + m * K + g * 32;
-            t.as = x->scale + m * G + g;
-            t.sum = ug == 32 ? x->sum32 + m * G + g : x->sum16 + (m * G + g) * 2;
-            t.acc = p->acc + (m - m0) * nr;
-            t.y = y + m * ldy;
-            qtiles[nv - 1][mr - 1](&t, wide, ug);
-            m += mr;
-        }
+    const int64_t nr = nv * LN;
+    const int per = 32 / fa_qfmts[w->fmt].ugroup;
+    for (int64_t g = 0; g < x->K / 32; g += KB / 32) {
+        qpanel part = *p;
+        part.codes += g * 32 * nr;
+        part.scale += g * per * nr;
+        part.low += g * per * nr;
+        part.min += g * per * nr;
+        qblock_run(w, &part, g, nv, n, x, m0, m1, y, ldy, add);
     }
 }
+
+#ifdef ROW_KINDS
+/* Rows [r, r + n), n <= LN, columns [k0, k1) to lanes v * LN of a panel that begins at column k0 */
+#define PANEL_OF_KIND(kind, super)                                                                                     \
+    static NOINLINE void panel_##kind(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr, \
+                                      const qpanel *p) {                                                               \
+        const int ug = kind == ROW_Q6_K ? 16 : 32;                                                                     \
+        panel_codes(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                                 \
+        panel_scales(kind, w, r, n, k0 / ug, k1 / ug, p->scale + v * LN, p->min + v * LN, nr);                         \
+    }
+ROW_KINDS(PANEL_OF_KIND)
+
+static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr,
+                          const qpanel *p) {
+    switch (row_kind(w)) {
+#define CASE(kind, super)                                                                                              \
+    case kind: panel_##kind(w, r, n, k0, k1, v, nr, p); break;
+        ROW_KINDS(CASE)
+#undef CASE
+    default: break;
+    }
+}
+
+/* Rows [r, r + n) of w times few enough input rows that filling a panel counts: each block of columns is decoded
+ * straight into its place, used while it is in L1, and gives way to the next. false: no such kind, or too many rows. */
+static bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
+                           int64_t ldy, bool add) {
+    if (x->M > MB || row_kind(w) == ROW_UNPACKED) return false;
+    const int64_t K = w->cols, nr = nv * LN;
+    for (int64_t k = 0; k < K; k += KB) {
+        const int64_t k1 = k + KB < K ? k + KB : K;
+        for (int v = 0; v < nv; v++) panel_decoded(w, r + v * LN, n - v * LN < LN ? n - v * LN : LN, k, k1, v, nr, p);
+        magic_scales(p->scale, p->low, (k1 - k) / fa_qfmts[w->fmt].ugroup * nr);
+        qblock_run(w, p, k / 32, nv, n, x, 0, x->M, y, ldy, add);
+    }
+    return true;
+}
+#else
+INLINE bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
+                           int64_t ldy, bool add) {
+    (void)w, (void)p, (void)r, (void)nv, (void)n, (void)x, (void)y, (void)ldy, (void)add;
+    return false;
+}
+#endif
 
 static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
                       int64_t ldy, bool add, void *scratch) {
@@ -536,6 +593,7 @@ static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64
     qpanel p = qpanel_at(scratch, w->cols);
     for (int64_t r = r0; r < r1; r += QNV * LN) {
         int n = r1 - r < QNV * LN ? (int)(r1 - r) : QNV * LN, nv = (n + LN - 1) / LN;
+        if (blocks_decoded(w, &p, r, nv, n, x, y + r, ldy, add)) continue;
         qpanel_fill(k, w, r, n, nv, &p);
         for (int64_t m = 0; m < x->M; m += MB)
             qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);

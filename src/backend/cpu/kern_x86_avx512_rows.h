@@ -210,4 +210,62 @@ INLINE vf row_scales(const int kind, const fa_weight *w, int64_t r, int64_t u, i
     }
 }
 
+/* ---- panels: up to 16 rows at once, lanes are rows; lanes after the last row repeat it ---- */
+
+typedef struct panel_rows {
+    const uint8_t *p[16];
+    size_t ahead; /* from there to the codes that come next: 64 bytes of them are asked for per 64 codes */
+} panel_rows;
+
+/* 64 codes at p + at, the j-th 64 of 256, to 16 vectors of four codes per row, nr rows apart */
+INLINE void panel_64(const int kind, const int super, const panel_rows *rows, size_t at, const int j, uint8_t *out,
+                     int64_t nr) {
+    __m512i v[16];
+    for (int i = 0; i < 16; i++) {
+        __builtin_prefetch((const void *)((uintptr_t)rows->p[i] + at + rows->ahead + (size_t)(j * (super / 4))), 0, 2);
+        v[i] = row_codes(kind, rows->p[i] + at, j);
+    }
+    transpose16(v);
+    for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + i * nr * 4, v[i]);
+}
+
+/* Codes [k0, k1) of rows [r, r + n); k0 is a multiple of 256. */
+INLINE void panel_codes(const int kind, const int super, const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1,
+                        int next, uint8_t *out, int64_t nr) {
+    panel_rows rows;
+    for (int i = 0; i < 16; i++)
+        rows.p[i] = w->codes + (size_t)(r + (i < n ? i : n - 1)) * w->row_bytes + (size_t)(k0 / 256) * (size_t)super;
+    const size_t here = (size_t)(k0 / 256) * (size_t)super, size = (size_t)((k1 - k0) / 256) * (size_t)super;
+    rows.ahead = k1 < w->cols ? size : (size_t)next * w->row_bytes - here;
+    size_t at = 0;
+    int64_t k = k0;
+    for (; k + 256 <= k1; k += 256, at += (size_t)super, out += 256 * nr) {
+        panel_64(kind, super, &rows, at, 0, out, nr);
+        panel_64(kind, super, &rows, at, 1, out + 64 * nr, nr);
+        panel_64(kind, super, &rows, at, 2, out + 128 * nr, nr);
+        panel_64(kind, super, &rows, at, 3, out + 192 * nr, nr);
+    }
+    for (int j = 0; k < k1; k += 64, j++, out += 64 * nr) panel_64(kind, super, &rows, at, j, out, nr);
+}
+
+/* Scales and mins of groups [u0, u1) of the same rows, u0 a multiple of 16: vectors of one group, nr rows apart */
+INLINE void panel_scales(const int kind, const fa_weight *w, int64_t r, int rows, int64_t u0, int64_t u1, float *scale,
+                         float *min, int64_t nr) {
+    for (int64_t u = u0; u < u1; u += 16) {
+        const int n = u1 - u < 16 ? (int)(u1 - u) : 16;
+        __m512i s[16], m[16];
+        for (int i = 0; i < 16; i++) {
+            vf low;
+            s[i] = vf_bits(row_scales(kind, w, r + (i < rows ? i : rows - 1), u, n, &low));
+            m[i] = vf_bits(low);
+        }
+        transpose16(s);
+        transpose16(m);
+        for (int i = 0; i < n; i++) {
+            _mm512_storeu_si512(scale + (u - u0 + i) * nr, s[i]);
+            _mm512_storeu_si512(min + (u - u0 + i) * nr, m[i]);
+        }
+    }
+}
+
 #endif
