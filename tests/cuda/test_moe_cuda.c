@@ -138,7 +138,7 @@ static void run_moe(harness *h, fa_weight kind, shape s) {
     float *choice = hn_floats(h, s.rows * 2 * s.n_used, 1);
     for (int64_t m = 0; m < s.rows; m++) {
         int32_t *id = (int32_t *)(void *)(choice + (m * 2 + 1) * s.n_used), *first = hn_ints(h, 1, s.n_expert);
-        for (int k = 0; k < s.n_used; k++) id[k] = ((s.spread ? 1 : *first) + k * 3) % s.n_expert;
+        for (int k = 0; k < s.n_used; k++) id[k] = ((s.spread ? 1 : *first) + k) % s.n_expert;
     }
     c.choice = choice;
     hn_run(h, moe_body, &c);
