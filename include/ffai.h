@@ -121,10 +121,12 @@ typedef struct ffai_model_info {
     const char *format;         /* what most weight bytes are stored as: "bf16", "affine 4-bit g64", "q4_k" */
     const char *container;      /* "safetensors" or "gguf" */
     int64_t n_param;            /* of bound tensors, logical elements */
+    int64_t n_active;           /* of those, what a token goes through: without the experts that it does not choose */
     int64_t weight_bytes;       /* stored bytes of bound tensors */
     int64_t n_tensor, n_unused; /* tensors in the files; those that the family does not use */
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
-    bool tied; /* the head is the embedding matrix */
+    int64_t n_expert, n_expert_used, expert_dim; /* of layers that are mixtures of experts; 0: there are none */
+    bool tied;                                   /* the head is the embedding matrix */
     const char
         *ignored; /* comma-separated keys of generation_config.json that ask for what ffai does not do, mostly "" */
     const char

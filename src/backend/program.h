@@ -39,6 +39,8 @@ typedef struct fa_rope {
     bool dynamic;               /* NTK: theta grows with the sequence beyond original_ctx */
     float theta, factor;        /* dynamic only */
     int64_t original_ctx;
+    float growth; /* cos and sin are multiplied by 1 + growth * log(1 + floor(position / growth_ctx)) */
+    int64_t growth_ctx;
 } fa_rope;
 
 typedef enum fa_act_fn {
@@ -202,9 +204,9 @@ typedef enum fa_op {
 
 /* Parameters by operation. Pointers lead to model-owned or arena memory. */
 typedef struct fa_qkv_param {
-    const fa_norm *norm; /* before the projections */
-    const fa_linear *q, *k, *v;
-    const fa_norm *q_norm, *k_norm; /* per head, or NULL */
+    const fa_norm *norm;                     /* before the projections */
+    const fa_linear *q, *k, *v;              /* k, v NULL: nothing goes to the cache */
+    const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or NULL */
     const fa_kv *kv;
     const float *rope_table; /* [n_tok, 2, n_pair] cos, sin; NULL: no rotation */
     int64_t n_pair;

@@ -16,10 +16,9 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->head_dim = fa_cfg_int(r, "head_dim", d->head_dim ? d->head_dim : c->dim / c->n_head, 1, 4096);
     c->ff_dim = fa_cfg_int(r, "intermediate_size", d->ff_dim, 1, 1 << 24);
     c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
-    c->eps = fa_cfg_num(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
-    if (c->eps < 0 || c->eps > 1) fa_cfg_fail(r, "\"rms_norm_eps\" is %g, not between 0 and 1", c->eps);
+    c->eps = fa_cfg_eps(r, "rms_norm_eps", d->eps > 0 ? d->eps : 1e-6);
     c->act = fa_cfg_act(r, d->act_key, d->act);
-    c->tied = fa_cfg_bool(r, "tie_word_embeddings", d->tied);
+    c->tied = fa_cfg_tied(r, d->tied);
     c->embed_scale = c->residual_scale = c->logit_scale = 1;
     if (c->head_dim < 1) { /* more heads than columns, and no head_dim of its own */
         fa_cfg_fail(r, "num_attention_heads %lld do not fit hidden_size %lld", (long long)c->n_head, (long long)c->dim);
@@ -61,9 +60,9 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
 
 static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
 
-void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c) {
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first) {
     bool slides = fa_cfg_bool(r, "use_sliding_window", false);
-    int64_t first = fa_cfg_int(r, "max_window_layers", 28, 0, INT32_MAX);
+    first = fa_cfg_int(r, "max_window_layers", first, 0, INT32_MAX);
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
 }
 
@@ -183,6 +182,8 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
     fa_tensor table[FA_DENSE_ROPES];
     for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
+    fa_tensor growth = fa_rope_table(cx, &c->q_growth);
+    if (c->q_growth.n_pair) growth = fa_cols(cx, growth, 0, 1);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
         const fa_rope *rope = &c->rope[c->layer_rope[i]];
@@ -191,6 +192,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
         size_t mark = fa_layer_begin(cx, i);
         fa_tensor q = fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table[c->layer_rope[i]],
                                   rope->interleaved, kv);
+        if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
         attn.sink = l->sink;
         fa_tensor a = fa_attend(cx, q, kv, &attn);
         fa_tap(cx, "attn_out", a);

@@ -40,6 +40,7 @@ struct fa_dense_cfg {
     void (*bind_mlp)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
     fa_rope rope[FA_DENSE_ROPES];
     uint8_t *layer_rope; /* [n_layer] index into rope */
+    fa_rope q_growth;    /* n_pair 1: queries are multiplied by its cosine, which grows with the position */
     int32_t *window;     /* [n_layer], 0: full attention */
     const void *own;     /* the family's further config, for its hooks */
 };
@@ -78,8 +79,9 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user);
 
-/* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers on, or those of layer_types. */
-void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c);
+/* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers (default: first) on, or those of
+ * layer_types. */
+void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that

@@ -74,6 +74,7 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
                    layer, router);
     snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     bind_experts(b, c, &l->experts, dim, name);
+    fa_bind_mixture(b, &l->experts, c->route.n_used);
     if (!c->shared_ff) return;
     fa_bind_linear(b, &l->s_gate, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.gate_proj", layer, shared);
     fa_bind_linear(b, &l->s_up, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.up_proj", layer, shared);

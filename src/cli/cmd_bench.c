@@ -279,9 +279,10 @@ const cli_command cmd_bench = {
         "keys and values of all sequences at their length.\n\n"
         "--synthetic measures a shape whose weights are not at hand: the folder needs config.json only, and the "
         "matrices "
-        "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, f32, f16, bf16, q4_0, q4_1, "
-        "q5_0, q5_1 or q8_0. With --write-synthetic they are written as a checkpoint and nothing is measured; the q "
-        "formats have no safetensors type and cannot be written.",
+        "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, mxfp8, nvfp4, fp8, f32, f16, "
+        "bf16 or a GGUF type as q4_k or iq2_xs (mxfp4_b and nvfp4_b are GGUF's layouts of these). With "
+        "--write-synthetic they are written as a checkpoint and nothing is measured; GGUF types have no safetensors "
+        "type and cannot be written.",
     .examples = "bench -m models/gemma-3-270m -p 512,2048 -n 128 -b 1,8\nbench -m model.gguf --json > "
                 "speed.json\nbench -m DIR --synthetic affine4g64 -p 512\nbench --device-limits",
     .options = bench_options,

@@ -70,6 +70,10 @@ static void print_summary(ffai_model *m) {
            p, (long long)in.n_layer, (long long)in.dim, (long long)in.n_head, (long long)in.n_kv_head,
            (long long)in.head_dim, (long long)in.ff_dim, (long long)in.vocab,
            in.tied ? ", head tied to the embedding" : "");
+    if (in.n_expert)
+        printf("%sexperts%s    %lld of dim %lld, %lld for a token: %s active parameters\n", b, p,
+               (long long)in.n_expert, (long long)in.expert_dim, (long long)in.n_expert_used,
+               out_count(params, (double)in.n_active));
     printf("%scontext%s    %lld tokens\n", b, p, (long long)in.max_ctx);
     if (ffai_tokenizer_text(m, tok, sizeof tok, &err) == 0)
         printf("%stokenizer%s  %s\n", b, p, out_plain(tok));
@@ -144,6 +148,7 @@ static void json_summary(out_json *j, ffai_model *m) {
     out_json_str(j, "container", in.container);
     out_json_str(j, "format", in.format);
     out_json_int(j, "parameters", in.n_param);
+    out_json_int(j, "active_parameters", in.n_active);
     out_json_int(j, "weight_bytes", in.weight_bytes);
     out_json_int(j, "n_layer", in.n_layer);
     out_json_int(j, "dim", in.dim);
@@ -152,6 +157,9 @@ static void json_summary(out_json *j, ffai_model *m) {
     out_json_int(j, "head_dim", in.head_dim);
     out_json_int(j, "ff_dim", in.ff_dim);
     out_json_int(j, "vocab", in.vocab);
+    out_json_int(j, "n_expert", in.n_expert);
+    out_json_int(j, "n_expert_used", in.n_expert_used);
+    out_json_int(j, "expert_dim", in.expert_dim);
     out_json_int(j, "max_ctx", in.max_ctx);
     out_json_bool(j, "tied", in.tied);
     out_json_str(j, "tokenizer", ffai_tokenizer_text(m, tok, sizeof tok, &err) == 0 ? tok : NULL);

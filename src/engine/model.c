@@ -17,7 +17,7 @@ bool ffai_family_at(size_t i, ffai_family_info *info) {
     if (i >= fa_n_family) return false;
     const fa_family *f = fa_families[i];
     *info =
-        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,gguf",
+        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,mxfp8,nvfp4,fp8,int8,awq,gptq,gguf",
                            "cpu,cuda", f->repos,       f->parity};
     return true;
 }
@@ -41,9 +41,9 @@ static int find_family(ffai_model *m, fa_error *err) {
     const fa_jnode *cfg = fa_ckpt_config(m->ckpt), *text = fa_jget(cfg, "text_config");
     m->model_type = str_or(fa_jget(cfg, "model_type"), "");
     m->arch = str_or(fa_jfirst(fa_jget(cfg, "architectures")), "");
-    m->family = fa_family_find(m->model_type, m->arch);
-    /* an unknown wrapper around a known text model still runs as text */
-    if (!m->family && text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    /* a wrapper of several kinds of text models runs as what its text_config says, an unknown one too */
+    if (text) m->family = fa_family_find(str_or(fa_jget(text, "model_type"), ""), NULL);
+    if (!m->family) m->family = fa_family_find(m->model_type, m->arch);
     return m->family ? 0 : unknown_family(m, err);
 }
 
@@ -148,6 +148,10 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & 3;
         m->extra = fa_binder_extra(&b, &m->mem);
         m->n_param = b.n_param;
+        m->n_active = b.n_param - b.n_idle;
+        m->n_expert = b.n_expert;
+        m->n_expert_used = b.n_expert_used;
+        m->expert_dim = b.expert_dim;
         m->weight_bytes = b.bytes;
         m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
         m->bound = true;
@@ -261,6 +265,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .format = m->format ? m->format : "",
                               .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
                               .n_param = m->n_param,
+                              .n_active = m->n_active,
                               .weight_bytes = m->weight_bytes,
                               .n_tensor = n,
                               .n_unused = unused,
@@ -272,6 +277,9 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .ff_dim = m->dims.ff_dim,
                               .vocab = m->dims.vocab,
                               .max_ctx = m->dims.max_ctx,
+                              .n_expert = m->n_expert,
+                              .n_expert_used = m->n_expert_used,
+                              .expert_dim = m->expert_dim,
                               .tied = m->dims.tied,
                               .ignored = m->ignored ? m->ignored : "",
                               .extra = m->extra ? m->extra : ""};
@@ -370,11 +378,17 @@ static int write_config(const ffai_model *m, const char *path, fa_error *err) {
     FILE *f = fopen(path, "wb");
     bool ok = f && fwrite(text.data, 1, text.len, f) == text.len;
     fa_buf_free(&text);
-    if (ok && m->synth.fmt == FA_FMT_AFFINE)
+    const int fmt = m->synth.widened ? FA_FMT_F32 : m->synth.fmt;
+    if (ok && fmt == FA_FMT_AFFINE)
         ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d}\n", m->synth.group, m->synth.bits) >
              0;
-    if (ok && m->synth.fmt == FA_FMT_MXFP4)
-        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp4\"}\n") > 0;
+    else if (ok && fmt == FA_FMT_FP8)
+        ok = fputs(",\n  \"quantization_config\": {\"quant_method\": \"compressed-tensors\", \"format\": "
+                   "\"float-quantized\"}\n",
+                   f) >= 0;
+    else if (ok && fa_fmt_planar(fmt))
+        ok = fprintf(f, ",\n  \"quantization\": {\"group_size\": %d, \"bits\": %d, \"mode\": \"%s\"}\n", m->synth.group,
+                     m->synth.bits, fa_qfmts[fmt].name) > 0;
     ok = ok && fputs("}\n", f) >= 0;
     if (f && fclose(f) != 0) ok = false;
     return ok ? 0 : fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(errno));
@@ -386,7 +400,7 @@ int ffai_model_write_synthetic(const ffai_model *model, const char *dir, ffai_er
     size_t n_item = 0;
     if (!m->synthetic)
         return fa_fail(err, FFAI_EINVAL, "%s: its weights are its own, not synthetic", fa_ckpt_path(m->ckpt));
-    if (m->synth.fmt > FA_FMT_MXFP4)
+    if (m->synth.fmt > FA_FMT_FP8 && !m->synth.widened)
         return fa_fail(err, FFAI_ENOTSUP, "synthetic: %s has no safetensors type, so it cannot be written",
                        fa_qfmts[m->synth.fmt].name);
     int rc = fa_model_items(m, &item, &n_item, err);

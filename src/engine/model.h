@@ -34,7 +34,7 @@ struct ffai_model {
     fa_lm_dims dims;
     fa_kv_spec *spec; /* [n_layer] */
     uint8_t *used;    /* [tensors], see fa_binder */
-    int64_t n_param, weight_bytes;
+    int64_t n_param, n_active, weight_bytes, n_expert, n_expert_used, expert_dim;
     const char *model_type, *arch, *format;
     fa_targets targets; /* what adapters can change */
     char *config_text;

@@ -6,6 +6,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and
@@ -16,6 +17,8 @@ static const struct {
                 {"language_model.model.", "language_model."},
                 {"model.language_model.", ""},
                 {"model.text_model.", ""},
+                {"language_model.", "language_model."},
+                {"text_model.", ""},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 
@@ -64,7 +67,7 @@ const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *s
 
 /* The name under which the checkpoint has the tensor; without one, the family's own. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix) {
-    static const char *const kinds[] = {".weight", ".bias", "", "_blocks"};
+    static const char *const kinds[] = {".weight", ".bias", "", "_blocks", ".qweight", ".weight_packed"};
     char other[FA_NAME_MAX], probe[FA_REAL_MAX];
     const char *n;
     for (int i = 0; !b->synth && (n = other_name(b, name, i, other)); i++)
@@ -77,25 +80,29 @@ void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *na
     prefixed(b, out, name, suffix);
 }
 
-/* Gathers names that differ in their layer number only, and in it by one. */
+/* Gathers names that differ in their layer number only, and in it by one. A name that was the last of its kind is there
+ * already: the parts of a fused tensor miss it one after the other. */
 void fa_name_list_add(fa_names *l, const char *name) {
-    l->total++;
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
     long long number = -1;
     if (sscanf(name + digits, "%9lld%n", &number, &used) != 1) number = -1;
-    for (size_t i = 0; number >= 0 && i < l->n; i++) {
+    for (size_t i = 0; i < l->n; i++) {
         const char *first = l->item[i].name;
-        if (l->item[i].last + 1 != number || strncmp(first, name, digits)) continue;
+        const int64_t last = l->item[i].last;
+        if ((last != number && last + 1 != number) || strncmp(first, name, digits)) continue;
         const char *rest = first + digits + strspn(first + digits, "0123456789");
         if (strcmp(rest, name + digits + used)) continue;
+        if (last == number) return;
         l->item[i].last = number;
         l->item[i].n++;
+        l->total++;
         return;
     }
+    l->total++;
     if (l->n == l->cap) {
         size_t cap = l->cap ? 2 * l->cap : 64;
-        void *grown = fa_realloc(l->item, cap, sizeof *l->item);
+        fa_name *grown = (fa_name *)fa_realloc(l->item, cap, sizeof *l->item);
         if (!grown) return;
         l->item = grown;
         l->cap = cap;
@@ -106,18 +113,36 @@ void fa_name_list_add(fa_names *l, const char *name) {
     if (l->item[l->n].name) l->n++;
 }
 
+/* The number of an expert in its tensor's name; NULL: none. */
+static const char *expert_number(const char *name) {
+    const char *at = strstr(name, ".experts.");
+    return at && at[9] >= '0' && at[9] <= '9' ? at + 9 : NULL;
+}
+
+/* Is b's name a's, of the next expert? */
+static bool next_expert(const fa_name *a, const fa_name *b) {
+    const char *x = expert_number(a->name), *y = expert_number(b->name);
+    if (!x || !y || a->n != b->n || a->last != b->last || x - a->name != y - b->name) return false;
+    char *x_end, *y_end;
+    return !strncmp(a->name, b->name, (size_t)(x - a->name)) && strtoll(x, &x_end, 10) + 1 == strtoll(y, &y_end, 10) &&
+           !strcmp(x_end, y_end);
+}
+
+/* "{from-to}" in place of the digits at *from, after what stands before them; *from goes behind. */
+static void print_range(fa_buf *out, const char **from, const char *number, long long to) {
+    int digits = (int)strspn(number, "0123456789");
+    fa_buf_printf(out, "%.*s{%.*s-%lld}", (int)(number - *from), *from, digits, number, to);
+    *from = number + digits;
+}
+
 void fa_name_list_print(const fa_names *l, fa_buf *out) {
-    for (size_t i = 0; i < l->n; i++) {
-        const char *name = l->item[i].name;
-        size_t digits = strcspn(name, "0123456789");
+    for (size_t i = 0, next; i < l->n; i = next) {
+        const char *name = l->item[i].name, *expert = expert_number(name);
+        for (next = i + 1; next < l->n && next_expert(&l->item[next - 1], &l->item[next]);) next++;
         if (i) fa_buf_puts(out, ", ");
-        if (l->item[i].n == 1) {
-            fa_buf_puts(out, name);
-            continue;
-        }
-        size_t number = strspn(name + digits, "0123456789");
-        fa_buf_printf(out, "%.*s{%.*s-%lld}%s", (int)digits, name, (int)number, name + digits,
-                      (long long)l->item[i].last, name + digits + number);
+        if (l->item[i].n > 1) print_range(out, &name, name + strcspn(name, "0123456789"), l->item[i].last);
+        if (next - i > 1) print_range(out, &name, expert, strtoll(expert_number(l->item[next - 1].name), NULL, 10));
+        fa_buf_puts(out, name);
     }
 }
 
@@ -226,12 +251,21 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
         fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
 }
 
+/* Does the list say this of the tensor already? Another part of it did. */
+static bool said(const char *list, const char *name, const char *text) {
+    const size_t n = strlen(name), len = strlen(text);
+    for (const char *p = list; p && (p = strstr(p, name)); p += n)
+        if (!strncmp(p + n, ": ", 2) && !strncmp(p + n + 2, text, len)) return true;
+    return false;
+}
+
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) {
     char text[300];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    if (said(b->wrong.data, t->name, text)) return;
     if (b->n_wrong++)
         fa_buf_printf(&b->wrong, "; tensor %s: %s", t->name, text);
     else
@@ -531,6 +565,14 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
         missing(b, name, "_bias");
 }
 
+void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
+    const fa_experts *e = &m->up;
+    b->n_expert = e->n;
+    b->n_expert_used = n_used;
+    b->expert_dim = e->n ? e->w[0].rows : 0;
+    if (e->n) b->n_idle += (e->n - n_used) * e->w[0].rows * e->w[0].cols * (m->gate.n ? 3 : 2);
+}
+
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after) {
     experts_alloc(b, out, n, rows, cols);
@@ -607,7 +649,8 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
-    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks");
+    return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
+           fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }
 
 bool fa_bind_random(const fa_binder *b) { return b->synth != NULL; }

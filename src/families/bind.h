@@ -1,7 +1,7 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
- * by the loader. Three steps per matrix: what is stored (bind_stored.c: formats and layouts of checkpoints, as a view
- * of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and which part of it is
- * wanted (bind.c: rows of fused projections, experts of a stack). */
+ * by the loader. Three steps per matrix: what is stored (bind_stored.c, bind_import.c: formats and layouts of
+ * checkpoints, as a view of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and
+ * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -49,12 +49,14 @@ typedef struct fa_targets {
 } fa_targets;
 
 /* Names with their layer numbers gathered: "model.layers.{0-31}.mlp.up_proj.weight". */
+typedef struct fa_name {
+    char *name; /* the first of them */
+    int n;
+    int64_t last; /* the last layer number; -1: the name has none */
+} fa_name;
+
 typedef struct fa_names {
-    struct {
-        char *name; /* the first of them */
-        int n;
-        int64_t last; /* the last layer number; -1: the name has none */
-    } * item;
+    fa_name *item;
     size_t n, cap;
     int total;
 } fa_names;
@@ -66,7 +68,8 @@ void fa_name_list_free(fa_names *l);
 /* Tensors behind a matrix. */
 typedef struct fa_source {
     const fa_ckpt_tensor *t, *scales, *biases;
-    bool made; /* the planes were made in fa_bind_host memory: no tensor holds them as they are */
+    /* codes; scales and biases: they were made in fa_bind_host memory, no tensor holds them as they are */
+    bool made, made_scales;
 } fa_source;
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
@@ -82,14 +85,17 @@ struct fa_binder {
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
-    int64_t fmt_bytes[FA_FMT_COUNT]; /* by format */
-    int64_t format_bytes;            /* of the largest matrix so far, whose format names the checkpoint's */
+    int64_t n_idle;                              /* parameters of experts beyond those that a token chooses */
+    int64_t n_expert, n_expert_used, expert_dim; /* of the last mixture */
+    int64_t fmt_bytes[FA_FMT_COUNT];             /* by format */
+    int64_t format_bytes;                        /* of the largest matrix so far, whose format names the checkpoint's */
     char format[32];
     bool headless;         /* a base model without lm_head */
     bool private_copy;     /* copy matrices out of the mapping and drop its pages */
     const fa_synth *synth; /* make random weights instead of looking for tensors; NULL: no */
     fa_st_item *item;      /* synth: every array made, [n_item], in model memory */
     size_t n_item, cap_item;
+    uint64_t n_synth;  /* random tensors so far: their seeds do not depend on the format */
     fa_placer *placer; /* weights lie elsewhere; NULL: in the mapping and in model memory */
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
@@ -135,11 +141,14 @@ bool fa_bind_dry(const fa_binder *b);
  * False: absent (nothing is reported) or wrong (reported; src->t is set). */
 bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
                     const char *name);
+/* Matrices of other quantizers (bind_import.c). Is one stored under this name? Then its tensors are in s. */
+bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name);
+bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name);
 /* Moves w, whole, to where it is to lie. */
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name);
-uint64_t fa_bind_synth_seed(const fa_binder *b); /* of the next random vector */
+uint64_t fa_bind_synth_seed(fa_binder *b); /* of the next random vector */
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix);
 /* n floats where they are to lie: values go to *host unless it is NULL. t: whose they are, or NULL. */
 const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, float **host);

@@ -25,13 +25,14 @@ static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t by
     return p;
 }
 
-static void copy_private(fa_binder *b, fa_weight *w, const fa_ckpt_tensor *t) {
-    w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
-    if (w->codes && w->scales) w->scales = private_plane(b, w->scales, (size_t)w->rows * w->scale_row_bytes);
-    if (w->codes && w->biases) w->biases = private_plane(b, w->biases, (size_t)w->rows * w->scale_row_bytes);
+static void copy_private(fa_binder *b, fa_weight *w, const fa_source *s) {
+    const size_t scales = (size_t)w->rows * w->scale_row_bytes;
+    if (!s->made) w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
+    if (!s->made_scales && w->codes && w->scales) w->scales = private_plane(b, w->scales, scales);
+    if (!s->made_scales && w->codes && w->biases) w->biases = private_plane(b, w->biases, scales);
     bool affine = w->fmt == FA_FMT_AFFINE;
     if (!w->codes || (w->scale_row_bytes && !w->scales) || (affine && !w->biases))
-        fa_bind_fail(b, FFAI_ENOMEM, t, "no memory for a private copy of %zu bytes", t->bytes);
+        fa_bind_fail(b, FFAI_ENOMEM, s->t, "no memory for a private copy of %zu bytes", s->t->bytes);
 }
 
 /* ---- weights that lie elsewhere ---- */
@@ -138,6 +139,10 @@ const float *fa_bind_place_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t
 static void place_synth(fa_binder *b, fa_weight *w, uint64_t seed) {
     fa_placer *p = b->placer;
     void *list = p->job;
+    if (b->synth->widened && !p->dry) {
+        fa_bind_fail(b, FFAI_ENOTSUP, NULL, "synthetic: widened formats are made on the cpu only");
+        return;
+    }
     fa_synth_shape(b->synth, w);
     place_matrix(b, w, NULL, NULL, NULL);
     if (p->dry) return;
@@ -159,12 +164,10 @@ uint8_t *fa_bind_host(fa_binder *b, size_t bytes) {
 }
 
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *s) {
-    if (b->placer && s->made)
-        place_matrix(b, w, NULL, NULL, NULL);
-    else if (b->placer)
-        place_matrix(b, w, s->t, s->scales, s->biases);
-    else if (b->private_copy && !s->made)
-        copy_private(b, w, s->t);
+    if (b->placer)
+        place_matrix(b, w, s->made ? NULL : s->t, s->made_scales ? NULL : s->scales, s->made_scales ? NULL : s->biases);
+    else if (b->private_copy)
+        copy_private(b, w, s);
 }
 
 /* ---- random weights (families/synth.h) ---- */
@@ -204,21 +207,25 @@ void fa_bind_count(fa_binder *b, const fa_weight *w, int64_t bytes) {
 
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
     static const fa_dtype plain[] = {FA_F32, FA_F16, FA_BF16};
-    uint64_t seed = fa_rng_at(0, b->n_item);
+    uint64_t seed = fa_rng_at(0, b->n_synth++);
     w->name = "synthetic weight";
     if (b->placer)
         place_synth(b, w, seed);
     else if (fa_synth_matrix(b->synth, w, seed, b->mem, &b->err))
         return;
-    bool packed = w->fmt == FA_FMT_AFFINE || w->fmt == FA_FMT_MXFP4;
+    bool packed = fa_fmt_planar(w->fmt) && w->fmt != FA_FMT_FP8;
     if (packed) {
-        add_item(b, name, ".scales", w->scales, (fa_dtype)w->scale_dtype, n, w->rows, w->cols / w->group);
+        add_item(b, name, ".scales", w->scales, w->biases ? (fa_dtype)w->scale_dtype : FA_U8, n, w->rows,
+                 w->cols / w->group);
         if (w->biases)
             add_item(b, name, ".biases", w->biases, (fa_dtype)w->scale_dtype, n, w->rows, w->cols / w->group);
     }
     if (packed)
         add_item(b, name, ".weight", w->codes, FA_U32, n, w->rows, (int64_t)w->row_bytes / 4);
-    else if (w->fmt <= FA_FMT_BF16)
+    else if (w->fmt == FA_FMT_FP8) {
+        add_item(b, name, ".weight_scale", w->scales, FA_F32, n, w->rows, 1);
+        add_item(b, name, ".weight", w->codes, FA_F8_E4M3, n, w->rows, w->cols);
+    } else if (w->fmt <= FA_FMT_BF16)
         add_item(b, name, ".weight", w->codes, plain[w->fmt], n, w->rows, w->cols);
     else
         add_item(b, name, ".weight", w->codes, FA_U8, n, w->rows,
@@ -227,7 +234,7 @@ void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {
     fa_bind_count(b, w, w->rows * (int64_t)(w->row_bytes + (w->biases ? 2 : 1) * w->scale_row_bytes));
 }
 
-uint64_t fa_bind_synth_seed(const fa_binder *b) { return fa_rng_at(1, b->n_item); }
+uint64_t fa_bind_synth_seed(fa_binder *b) { return fa_rng_at(1, b->n_synth++); }
 
 const float *fa_bind_synth_vector(fa_binder *b, int64_t n, float mean, const char *name, const char *suffix) {
     uint64_t seed = fa_bind_synth_seed(b);

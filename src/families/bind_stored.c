@@ -71,23 +71,83 @@ static bool affine_planes(fa_binder *b, fa_weight *w, const fa_source *s) {
     return true;
 }
 
+/* The mode of a module: its own or the global one; "": nobody says. An own entry without one, or biases when nobody
+ * says anything, mean affine. */
+static const char *mode_of(const fa_binder *b, const fa_source *s, const fa_jnode *own) {
+    const fa_jnode *node = fa_jget(own, "mode");
+    if (!node && fa_jtype_of(own) != FA_JOBJ) node = fa_jget(b->quant, "mode");
+    const char *mode = fa_jstr(node, NULL);
+    if (node && !mode && fa_jtype_of(node) != FA_JNULL) mode = "(no string)";
+    if (!mode) mode = s->biases ? "affine" : "";
+    return mode;
+}
+
+/* What modes without biases mean; bits and group are fixed. */
+static const struct {
+    const char *mode;
+    uint8_t fmt, bits, group, scale_dtype;
+} small_floats[] = {{"mxfp4", FA_FMT_MXFP4, 4, 32, FA_U8},
+                    {"mxfp8", FA_FMT_MXFP8, 8, 32, FA_U8},
+                    {"nvfp4", FA_FMT_NVFP4, 4, 16, FA_F8_E4M3}};
+
+/* w's bits and group are those of the shapes. */
+static bool small_float(fa_binder *b, fa_weight *w, const fa_source *s, const char *mode) {
+    const int n = sizeof small_floats / sizeof small_floats[0];
+    int i = 0;
+    while (i < n && (mode[0] ? strcmp(mode, small_floats[i].mode) != 0
+                             : w->bits != small_floats[i].bits || w->group != small_floats[i].group))
+        i++;
+    if (i == n && mode[0]) {
+        fa_bind_fail(b, FFAI_ENOTSUP, s->t, "quantization mode \"%s\" is not supported (affine, mxfp4, mxfp8, nvfp4)",
+                     mode);
+        return false;
+    }
+    if (i == n || w->bits != small_floats[i].bits || w->group != small_floats[i].group) {
+        fa_bind_fail(b, FFAI_ENOTSUP, s->t, "%s with %d bits and groups of %d", mode[0] ? mode : "no mode", w->bits,
+                     w->group);
+        return false;
+    }
+    w->fmt = small_floats[i].fmt;
+    w->scale_dtype = small_floats[i].scale_dtype;
+    if (s->scales->dtype == FA_U8) return true;
+    fa_bind_fail(b, FFAI_EFORMAT, s->t, "%s scales are %s, not U8", small_floats[i].mode, s->scales->type_name);
+    return false;
+}
+
+/* nvfp4 with a scale of each whole matrix, X.global_scale: the largest magnitude, which codes and scales at their
+ * largest (6 and 448) stand for. */
+static bool global_scale(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name) {
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, ".global_scale");
+    if (!t || w->fmt != FA_FMT_NVFP4) return true;
+    const int64_t groups = w->cols / 16, count = t->n_dim ? t->dim[0] : 1;
+    if (t->dtype != FA_F32 || t->n_dim > 1 || count != (n ? n : 1)) {
+        fa_bind_wrong(b, t, "scales of whole matrices: %s [%lld], expected F32 [%lld]", t->type_name, (long long)count,
+                      (long long)(n ? n : 1));
+        return false;
+    }
+    fa_bind_used(b, t, 1);
+    w->scale_dtype = FA_F32;
+    w->scale_row_bytes = (size_t)groups * 4;
+    s->made_scales = true;
+    float *to = (float *)(void *)fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    const uint8_t *from = w->scales;
+    w->scales = (const uint8_t *)to;
+    for (int64_t r = 0; to && r < w->rows; r++) {
+        float whole;
+        memcpy(&whole, t->data + 4 * (r / rows), 4);
+        for (int64_t g = 0; g < groups; g++) *to++ = fa_f8e4m3_to_f32(*from++) * (whole / 2688.0f);
+    }
+    return w->scales || fa_bind_dry(b);
+}
+
 /* Stored as mlx quantizes: the packed matrix, scales and (affine) biases. Bits and group follow from the shapes; config
  * says the mode. */
-static bool stored_mlx(fa_binder *b, fa_weight *w, const fa_source *s, int64_t n, int64_t rows, const char *name) {
+static bool stored_mlx(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name) {
     const fa_ckpt_tensor *t = s->t, *scales = s->scales;
     char path[FA_REAL_MAX], d[128], ds[128];
     fa_bind_real_name(b, path, name, "");
-    /* a module's own entry without a mode is affine, whatever the others are (mlx's MXFP4-Q8) */
     const fa_jnode *own = fa_jget(b->quant, path);
-    const fa_jnode *mode_node = fa_jget(fa_jtype_of(own) == FA_JOBJ ? own : b->quant, "mode");
-    const char *mode = fa_jstr(mode_node, NULL);
-    if (mode_node && !mode && fa_jtype_of(mode_node) != FA_JNULL) mode = "(no string)";
-    if (!mode) mode = s->biases ? "affine" : "mxfp4";
-    bool affine = strcmp(mode, "affine") == 0;
-    if (!affine && strcmp(mode, "mxfp4") != 0) {
-        fa_bind_fail(b, FFAI_ENOTSUP, t, "quantization mode \"%s\" is not supported (affine, mxfp4)", mode);
-        return false;
-    }
+    const char *mode = mode_of(b, s, own);
     int64_t packed = last_dim(t), groups = last_dim(scales);
     if (t->dtype != FA_U32 || !leads(t, n, rows) || !leads(scales, n, rows) || w->cols < 1 || groups < 1 ||
         w->cols % groups || w->cols / groups > 128 || packed > w->cols || packed * 32 % w->cols) {
@@ -95,26 +155,18 @@ static bool stored_mlx(fa_binder *b, fa_weight *w, const fa_source *s, int64_t n
                       dims_text(t, d), dims_text(scales, ds), (long long)rows, (long long)w->cols);
         return false;
     }
-    w->fmt = affine ? FA_FMT_AFFINE : FA_FMT_MXFP4;
     w->bits = (uint8_t)(packed * 32 / w->cols);
     w->group = (uint16_t)(w->cols / groups);
     const fa_jnode *said = said_of(b, own);
     if (!agrees(b, w, t, said, "bits", w->bits) || !agrees(b, w, t, said, "group_size", w->group)) return false;
-    if (!affine && (w->bits != 4 || w->group != 32)) {
-        fa_bind_fail(b, FFAI_ENOTSUP, t, "%s with %d bits and groups of %d", mode, w->bits, w->group);
-        return false;
-    }
-    if (!affine && scales->dtype != FA_U8) {
-        fa_bind_fail(b, FFAI_EFORMAT, t, "mxfp4 scales are %s, not U8", scales->type_name);
-        return false;
-    }
-    if (affine && !affine_planes(b, w, s)) return false;
-    w->scale_dtype = (uint8_t)scales->dtype;
     w->codes = t->data;
     w->row_bytes = (size_t)packed * 4;
     w->scales = scales->data;
     w->scale_row_bytes = (size_t)groups * fa_dtype_size((fa_dtype)scales->dtype);
-    return true;
+    if (strcmp(mode, "affine") != 0) return small_float(b, w, s, mode) && global_scale(b, w, s, n, rows, name);
+    w->fmt = FA_FMT_AFFINE;
+    w->scale_dtype = (uint8_t)scales->dtype;
+    return affine_planes(b, w, s);
 }
 
 /* ---- GPT-OSS: mxfp4 as X_blocks [n, rows, groups, 16] and X_scales [n, rows, groups], bytes ---- */
@@ -162,7 +214,8 @@ static bool stored_transposed(fa_binder *b, fa_weight *w, fa_source *s, int64_t 
 
 static bool stored_plain(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows) {
     const fa_ckpt_tensor *t = s->t;
-    bool straight = leads(t, n, rows) && last_dim(t) == w->cols;
+    bool row = !n && rows == 1 && t->n_dim == 1; /* GGUF has a matrix of one row as a vector */
+    bool straight = (row || leads(t, n, rows)) && last_dim(t) == w->cols;
     bool turned = n && leads(t, n, w->cols) && last_dim(t) == rows;
     if (t->fmt < 0 && (straight || turned)) {
         fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s is recognised but not computed", t->type_name);
@@ -185,7 +238,9 @@ bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64
     *w = (fa_weight){.rows = (n ? n : 1) * rows, .cols = cols};
     *src = (fa_source){.t = fa_bind_find(b, name, ".weight"), .scales = fa_bind_find(b, name, ".scales")};
     if (!src->t && n) src->t = fa_bind_find(b, name, ""); /* stacks of transformers have no suffix */
-    if (src->t && src->scales) {
+    if ((!src->t || !src->scales) && fa_bind_imports(b, src, n, name)) {
+        ok = fa_bind_import(b, w, src, n, rows, name);
+    } else if (src->t && src->scales) {
         src->biases = fa_bind_find(b, name, ".biases");
         ok = stored_mlx(b, w, src, n, rows, name);
     } else if (src->t) {

@@ -58,10 +58,36 @@ double fa_cfg_num(fa_cfg *c, const char *key, double otherwise) {
     return finite_num(c, key, fa_cfg_node(c, key), otherwise);
 }
 
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise) {
+    double v = fa_cfg_num(c, key, otherwise);
+    if (v < 0 || v > 1) fa_cfg_fail(c, "\"%s\" is %g, not between 0 and 1", key, v);
+    return v;
+}
+
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise) {
     const fa_jnode *n = fa_cfg_node(c, key);
     if (n && fa_jtype_of(n) != FA_JBOOL) fa_cfg_fail(c, "\"%s\" is not true or false", key);
     return fa_jbool(n, otherwise);
+}
+
+const char *fa_cfg_type(fa_cfg *c) {
+    const char *s = fa_jstr(fa_cfg_node(c, "model_type"), NULL);
+    return s ? s : "";
+}
+
+bool fa_cfg_within(fa_cfg *c, const char *type) {
+    const char *s = fa_jstr(fa_jget(c->root, "model_type"), NULL);
+    return c->text && s && strcmp(s, type) == 0;
+}
+
+bool fa_cfg_tied(fa_cfg *c, bool otherwise) {
+    static const char *const by_default[] = {"mistral3", "paligemma", "gemma3"}; /* their classes say true */
+    bool tied = fa_cfg_bool(c, "tie_word_embeddings", otherwise);
+    const fa_jnode *outer = present(fa_jget(c->root, "tie_word_embeddings"));
+    if (!c->text || tied) return tied;
+    for (size_t i = 0; !outer && i < sizeof by_default / sizeof by_default[0]; i++)
+        if (fa_cfg_within(c, by_default[i])) return true;
+    return fa_jbool(outer, false);
 }
 
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {

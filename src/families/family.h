@@ -28,11 +28,18 @@ typedef struct fa_cfg {
 void fa_cfg_fail(fa_cfg *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fa_cfg_no_memory(fa_cfg *c);
 const fa_jnode *fa_cfg_node(fa_cfg *c, const char *key); /* NULL when absent or null */
-bool fa_cfg_has(const fa_cfg *c, const char *key);       /* null counts: transformers has defaults for absent keys only */
+bool fa_cfg_has(const fa_cfg *c, const char *key); /* null counts: transformers has defaults for absent keys only */
 /* Values outside [min, max] are an error that names the key. */
+/* The text model's own type, "" when there is none. */
+const char *fa_cfg_type(fa_cfg *c);
 int64_t fa_cfg_int(fa_cfg *c, const char *key, int64_t otherwise, int64_t min, int64_t max);
 double fa_cfg_num(fa_cfg *c, const char *key, double otherwise);
+double fa_cfg_eps(fa_cfg *c, const char *key, double otherwise); /* of a norm: between 0 and 1 */
 bool fa_cfg_bool(fa_cfg *c, const char *key, bool otherwise);
+/* Is the whole checkpoint a wrapper of this type? */
+bool fa_cfg_within(fa_cfg *c, const char *type);
+/* tie_word_embeddings; a wrapper's counts as well as its text_config's. */
+bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
@@ -84,6 +91,8 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
+void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

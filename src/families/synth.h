@@ -10,9 +10,11 @@ typedef struct fa_synth {
     uint8_t fmt; /* fa_fmt */
     uint8_t bits;
     uint16_t group;
+    bool widened; /* the same values, as f32 */
 } fa_synth;
 
-/* "affine4g64", "mxfp4", "bf16", "q8_0", ...: the list is in the message for any other text. */
+/* "affine4g64", "mxfp4", "bf16", "q8_0", ...: the list is in the message for any other text. "f32:" before it: what the
+ * format makes of the values, as plain floats. */
 int fa_synth_parse(fa_synth *s, const char *text, fa_error *err);
 /* Fills in format and strides of w, whose rows and cols are set. A row length that the format does not take makes that
  * matrix bf16. */

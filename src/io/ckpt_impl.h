@@ -39,6 +39,11 @@ int fa_ckpt_add(fa_ckpt *c, const fa_ckpt_tensor *t, fa_error *err); /* room was
 
 /* The HuggingFace name of a GGUF tensor into buf; false: no translation, the GGUF name stays. */
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size);
+/* The same for Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
+ * and "". */
+bool fa_gguf_gemma4_name(const char *name, const char *prefix, char *buf, size_t size);
+/* Adds the keys of a Gemma 4 model to an object. */
+int fa_gguf_gemma4_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
 /* The synthesised config.json as text. file names the GGUF in messages. */
 int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
 

@@ -29,9 +29,15 @@ static const arch_row archs[] = {
     {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
     {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
     {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
+    {"gemma4", "gemma4_text", "Gemma4ForCausalLM", 1000000, false, false, false},
     {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
     {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
     {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
+    {"qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM", 10000, false, false, false},
+    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 10000, false, false, false},
+    {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
+    {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
+    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
@@ -72,6 +78,27 @@ static const rename_row in_layer_four_norms[] = {
 /* Phi 3: gate and up are one tensor */
 static const rename_row in_layer_phi3[] = {{"ffn_up.", "mlp.gate_up_proj."}};
 
+/* Mixtures of experts: where the router and the stacks of experts belong. */
+static const struct {
+    const char *arch, *router, *experts;
+} in_layer_moe[] = {
+    {"llama", "block_sparse_moe.gate", "block_sparse_moe.switch_mlp"}, /* Mixtral */
+    {"qwen2moe", "mlp.gate", "mlp.switch_mlp"},
+    {"qwen3moe", "mlp.gate", "mlp.switch_mlp"},
+    {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
+    {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
+    {"gpt-oss", "mlp.router", "mlp.experts"},
+};
+
+static const rename_row in_layer_shared_expert[] = {
+    {"ffn_gate_inp_shexp.", "mlp.shared_expert_gate."},
+    {"ffn_gate_shexp.", "mlp.shared_expert.gate_proj."},
+    {"ffn_up_shexp.", "mlp.shared_expert.up_proj."},
+    {"ffn_down_shexp.", "mlp.shared_expert.down_proj."},
+};
+
+static const rename_row in_layer_gpt_oss[] = {{"post_attention_norm.", "post_attention_layernorm."}};
+
 /* Replaces the row's prefix of name; NULL rows end nothing: count says how many. */
 static bool apply(const rename_row *rows, size_t count, const char *name, const char *prefix, char *buf, size_t size) {
     for (size_t i = 0; i < count; i++) {
@@ -85,17 +112,54 @@ static bool apply(const rename_row *rows, size_t count, const char *name, const 
 
 #define ROWS(table) table, sizeof(table) / sizeof *(table)
 
+enum { N_MOE = sizeof in_layer_moe / sizeof *in_layer_moe };
+
+/* N_MOE: its mixtures are not understood. */
+static size_t moe_row(const char *arch) {
+    size_t k = 0;
+    while (k < N_MOE && strcmp(in_layer_moe[k].arch, arch) != 0) k++;
+    return k;
+}
+
+/* Names of an architecture with experts. Files of 2023 have a tensor per expert: ffn_gate.7.weight. */
+static bool apply_moe(const char *arch, const char *name, const char *prefix, char *buf, size_t size) {
+    static const char *const parts[] = {"ffn_gate", "gate_proj", "w1",        "ffn_up", "up_proj",
+                                        "w3",       "ffn_down",  "down_proj", "w2"};
+    size_t k = moe_row(arch);
+    if (k == N_MOE) return false;
+    if (strcmp(name, "attn_sinks.weight") == 0) return (size_t)snprintf(buf, size, "%sself_attn.sinks", prefix) < size;
+    if (strncmp(name, "ffn_gate_inp.", 13) == 0)
+        return (size_t)snprintf(buf, size, "%s%s.%s", prefix, in_layer_moe[k].router, name + 13) < size;
+    for (size_t i = 0; i < 9; i += 3) {
+        size_t len = strlen(parts[i]);
+        if (strncmp(name, parts[i], len) != 0) continue;
+        const char *rest = name + len;
+        if (strncmp(rest, "_exps.", 6) == 0)
+            return (size_t)snprintf(buf, size, "%s%s.%s.%s", prefix, in_layer_moe[k].experts, parts[i + 1], rest + 6) <
+                   size;
+        size_t digits = rest[0] == '.' ? strspn(rest + 1, "0123456789") : 0;
+        if (k == 0 && digits && strcmp(rest + 1 + digits, ".weight") == 0)
+            return (size_t)snprintf(buf, size, "%sblock_sparse_moe.experts%.*s.%s.weight", prefix, (int)digits + 1,
+                                    rest, parts[i + 2]) < size;
+    }
+    if (strcmp(arch, "gpt-oss") == 0 && apply(ROWS(in_layer_gpt_oss), name, prefix, buf, size)) return true;
+    return apply(ROWS(in_layer_shared_expert), name, prefix, buf, size);
+}
+
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size) {
     const arch_row *a = find_arch(arch);
     char prefix[32];
-    if (strncmp(name, "blk.", 4) != 0) return apply(ROWS(whole), name, "", buf, size);
+    bool gemma4 = strcmp(arch, "gemma4") == 0;
+    if (strncmp(name, "blk.", 4) != 0)
+        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) || apply(ROWS(whole), name, "", buf, size);
     size_t digits = strspn(name + 4, "0123456789");
     if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
+    if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
     if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
-    return apply(ROWS(in_layer), name, prefix, buf, size);
+    return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
 }
 
 /* ---- metadata ---- */
@@ -255,12 +319,17 @@ static int put_rope_scaling(const maker *m) {
         return fa_fail(m->err, FFAI_ENOTSUP,
                        "%s: key %s.rope.scaling.type: \"%.*s\" is not known (none, linear, yarn are)", m->file, m->arch,
                        type->type != FA_GGUF_STR || type->n > 60 ? 0 : (int)type->n, (const char *)type->data);
-    if ((!yarn && !linear) || factor == 1) return FFAI_OK;
+    bool gpt_oss = strcmp(m->arch, "gpt-oss") == 0; /* which has YaRN where nothing is said, with exact borders */
+    if ((!yarn && !linear) || factor == 1) {
+        if (gpt_oss) fa_buf_puts(m->json, ",\"rope_scaling\":{\"rope_type\":\"default\"}");
+        return FFAI_OK;
+    }
     if (!(factor > 0))
         return fa_fail(m->err, FFAI_EFORMAT, "%s: key %s.rope.scaling.factor: %g", m->file, m->arch, factor);
     fa_buf_printf(m->json, ",\"rope_scaling\":{\"rope_type\":\"%s\"", yarn ? "yarn" : "linear");
     put_num(m, "factor", factor);
     if (yarn) {
+        if (gpt_oss) put_bool(m, "truncate", false);
         rc = copy_number(m, "rope.scaling.original_context_length", "original_max_position_embeddings");
         if (!rc) rc = copy_number(m, "rope.scaling.yarn_beta_fast", "beta_fast");
         if (!rc) rc = copy_number(m, "rope.scaling.yarn_beta_slow", "beta_slow");
@@ -370,12 +439,68 @@ static void put_from_tensors(const maker *m) {
     if (fa_ckpt_find(m->c, "rope_freqs.weight")) put_bool(m, "ffai_rope_freqs", true);
 }
 
+static const char EXPERT_FF[] = "expert_feed_forward_length";
+
+static bool has_experts(const maker *m) {
+    const fa_gguf_value *n = meta(m, "expert_count");
+    return n && is_number(n->type) && n->i > 0;
+}
+
+/* The tensor of a layer; NULL: there is none. */
+static const fa_ckpt_tensor *in_layer_tensor(const maker *m, int64_t layer, const char *name) {
+    char full[128];
+    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
+    return fa_ckpt_find(m->c, full);
+}
+
+/* Layers of Qwen that have no router have an MLP; widths that old files do not say are those of the tensors. */
+static int put_qwen_experts(const maker *m, int64_t n_layer) {
+    int64_t width = 0, shared = 0;
+    const char *comma = "";
+    fa_buf_puts(m->json, ",\"mlp_only_layers\":[");
+    for (int64_t i = 0; i < n_layer; i++) {
+        const fa_ckpt_tensor *up = in_layer_tensor(m, i, "mlp.switch_mlp.up_proj"),
+                             *one = in_layer_tensor(m, i, "mlp.shared_expert.up_proj");
+        if (up && up->n_dim == 3) width = up->dim[1];
+        if (one && one->n_dim == 2) shared = one->dim[0];
+        if (up || !in_layer_tensor(m, i, "mlp.up_proj")) continue;
+        fa_buf_printf(m->json, "%s%lld", comma, (long long)i);
+        comma = ",";
+    }
+    fa_buf_puts(m->json, "]");
+    const fa_gguf_value *norm = meta(m, "expert_weights_norm");
+    put_bool(m, "norm_topk_prob", norm && norm->type == FA_GGUF_BOOL ? norm->i != 0 : strcmp(m->arch, "qwen3moe") == 0);
+    put_bool(m, "qkv_bias",
+             in_layer_tensor(m, 0, "self_attn.q_proj") && fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias"));
+    int rc = dimension(m, EXPERT_FF, width, &width);
+    if (!rc) put_int(m, "moe_intermediate_size", width);
+    if (!rc && shared) rc = dimension(m, "expert_shared_feed_forward_length", shared, &shared);
+    if (!rc && shared) put_int(m, "shared_expert_intermediate_size", shared);
+    return rc;
+}
+
+static int put_experts(const maker *m, int64_t n_layer) {
+    int64_t n = 0, used = 0;
+    int rc = dimension(m, "expert_count", 0, &n);
+    if (!rc) rc = dimension(m, "expert_used_count", 0, &used);
+    if (rc) return rc;
+    put_int(m, "num_local_experts", n);
+    put_int(m, "num_experts_per_tok", used);
+    if (strncmp(m->arch, "qwen", 4) == 0) return put_qwen_experts(m, n_layer);
+    if (strcmp(m->arch, "granitemoe") == 0 && in_layer_tensor(m, 0, "mlp.shared_expert.up_proj"))
+        return fa_fail(m->err, FFAI_ENOTSUP, "%s: a shared expert is not known for architecture granitemoe", m->file);
+    return FFAI_OK;
+}
+
 /* "model_type" and "architectures" begin the object. */
 static void put_model_type(const maker *m) {
     const char *type = m->row ? m->row->model_type : m->arch, *class_name = m->row ? m->row->class_name : "";
-    const fa_gguf_value *experts = meta(m, "expert_count");
-    bool moe = experts && is_number(experts->type) && experts->i > 0;
-    if (m->row && strcmp(m->arch, "llama") == 0 && !moe && meta(m, "attention.sliding_window")) {
+    bool llama = strcmp(m->arch, "llama") == 0, gemma4 = strcmp(m->arch, "gemma4") == 0,
+         moe = has_experts(m) && moe_row(m->arch) == N_MOE && !gemma4;
+    if (llama && has_experts(m)) {
+        type = "mixtral";
+        class_name = "MixtralForCausalLM";
+    } else if (llama && meta(m, "attention.sliding_window")) {
         type = "mistral";
         class_name = "MistralForCausalLM";
     }
@@ -397,7 +522,9 @@ static int put_known(const maker *m) {
     if (!rc) rc = dimension(m, "block_count", 0, &n_layer);
     if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
     if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
-    if (!rc) rc = dimension(m, "feed_forward_length", 0, &ffn);
+    bool own_mlp = !has_experts(m) || strncmp(m->arch, "qwen", 4) == 0; /* others have experts in all layers */
+    if (!rc) rc = dimension(m, own_mlp || meta(m, "feed_forward_length") ? "feed_forward_length" : EXPERT_FF, 0, &ffn);
+    if (!rc && !own_mlp) rc = dimension(m, EXPERT_FF, ffn, &ffn);
     if (!rc) rc = dimension(m, "context_length", 2048, &ctx);
     if (!rc) rc = dimension(m, "attention.key_length", hidden / n_head ? hidden / n_head : 1, &head_dim);
     if (!rc) rc = dimension(m, "attention.value_length", head_dim, &value_dim);
@@ -421,6 +548,7 @@ static int put_known(const maker *m) {
     else
         rc = copy_number(m, "attention.sliding_window", "sliding_window");
     if (!rc && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) put_window_pattern(m, n_layer, 4);
+    if (!rc && has_experts(m)) rc = put_experts(m, n_layer);
     if (rc) return rc;
     put_from_tensors(m);
     return FFAI_OK;
@@ -433,7 +561,8 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = put_known(&m);
+        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
+        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

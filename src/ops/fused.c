@@ -16,8 +16,9 @@ static bool fuses_head_norm(const fa_norm *n, int64_t head_dim) { return !n || (
 
 static bool fuses_qkv(const fa_cx *cx, const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
     if (fa_cx_loras(cx, &w->q.w) || fa_cx_loras(cx, &w->k.w) || fa_cx_loras(cx, &w->v.w)) return false;
-    return fuses_norm(norm) && w->k.w.rows && w->v.w.rows && !w->v_norm && w->clip == 0 &&
-           fuses_head_norm(w->q_norm, kv->head_dim) && fuses_head_norm(w->k_norm, kv->head_dim);
+    int64_t hd = kv->head_dim;
+    return fuses_norm(norm) && w->clip == 0 && fuses_head_norm(w->q_norm, hd) && fuses_head_norm(w->k_norm, hd) &&
+           fuses_head_norm(w->v_norm, hd);
 }
 
 /* In place: the norm of each head, or of the whole width. */
@@ -42,7 +43,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         bool own = w->k.w.rows > 0;
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, k = {0}, v = {0};
         if (own) k = fa_linear_op(cx, n, &w->k);
-        if (own) v = w->v.w.rows ? fa_linear_op(cx, n, &w->v) : fa_cols(cx, k, 0, w->k.w.rows);
+        if (own) v = fa_linear_op(cx, n, &w->v);
         fa_rec r = {.in = {n}, .out = q};
         r.p.linear = &w->q;
         r.flops = linear_flops(h, &w->q);
@@ -68,12 +69,13 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     }
     fa_rec r = {.in = {h}};
     const fa_linear *lin[3] = {&w->q, &w->k, &w->v};
-    for (int i = 0; i < 3; i++)
+    const int n_lin = w->k.w.rows || w->v.w.rows ? 3 : 1;
+    for (int i = 0; i < n_lin; i++)
         if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, lin[i]->w.cols, lin[i]->w.name ? lin[i]->w.name : "a projection"))
             return r.out;
     if (!fa_cx_check_cols(cx, FA_OP_NORM_QKV, h, norm->dim, "the norm weight")) return r.out;
-    if (w->k.w.rows != kv->n_head * kv->head_dim || w->v.w.rows != w->k.w.rows || w->q.w.rows % kv->head_dim ||
-        (w->q_norm && w->q_norm->dim != kv->head_dim) || (w->k_norm && w->k_norm->dim != kv->head_dim)) {
+    if ((n_lin == 3 && w->k.w.rows != kv->n_head * kv->head_dim) || w->v.w.rows != w->k.w.rows ||
+        w->q.w.rows % kv->head_dim) {
         fa_cx_fail(cx, FA_OP_NORM_QKV, "q %lld, k %lld, v %lld rows for %lld kv heads of %lld", (long long)w->q.w.rows,
                    (long long)w->k.w.rows, (long long)w->v.w.rows, (long long)kv->n_head, (long long)kv->head_dim);
         return r.out;
@@ -81,15 +83,16 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
     r.out = fa_cx_tensor(cx, FA_OP_NORM_QKV, h.dim[0], w->q.w.rows); /* attention rounds it as it needs */
     r.p.qkv = (fa_qkv_param){.norm = norm,
                              .q = &w->q,
-                             .k = &w->k,
-                             .v = &w->v,
+                             .k = n_lin == 3 ? &w->k : NULL,
+                             .v = n_lin == 3 ? &w->v : NULL,
                              .q_norm = w->q_norm,
                              .k_norm = w->k_norm,
+                             .v_norm = w->v_norm,
                              .kv = kv,
                              .rope_table = fa_f32(table),
                              .n_pair = table.data ? table.dim[1] / 2 : 0,
                              .interleaved = interleaved};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < n_lin; i++) {
         r.flops += linear_flops(h, lin[i]);
         r.bytes += fa_weight_traffic(&lin[i]->w) + 4.0 * (double)h.dim[0] * (double)lin[i]->w.rows;
     }

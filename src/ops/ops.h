@@ -89,8 +89,7 @@ fa_tensor fa_attend(fa_cx *cx, fa_tensor q, const fa_kv *kv, const fa_attn *attn
 
 /* ---- fused ops; the composition that defines each one is in ops/fused.c and used when cx->composed is set ---- */
 typedef struct fa_qkv {
-    fa_linear q, k, v; /* biases inside. k and v without rows: the layer reads another layer's cache and writes none;
-                          v alone: it is what k projects, before norm and rotation */
+    fa_linear q, k, v; /* biases inside. k and v without rows: the layer reads another layer's cache and writes none */
     const fa_norm *q_norm, *k_norm, *v_norm; /* per head, or as wide as the projection; NULL: none */
     float clip;                              /* > 0: projections are clamped to +-clip first */
 } fa_qkv;

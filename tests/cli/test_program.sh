@@ -150,7 +150,7 @@ tail -1 long.err | grep -q '"gen_tokens"' || fail "interrupted: no stats"
 
 # Random weights: config.json is all that is needed, or written as a checkpoint that is read like any other.
 mkdir shape && cp "$model/config.json" shape
-for format in affine4g64 mxfp4 q8_0; do
+for format in affine4g64 mxfp4 nvfp4 mxfp8 fp8 q8_0 iq4_nl; do
     "$FFAI" bench -m shape --synthetic $format -p 8 -n 2 -r 1 --csv >synthetic.csv || fail "bench --synthetic $format"
     [ "$(grep -cE '^(prefill|decode),8,1,' synthetic.csv)" = 2 ] || fail "bench --synthetic $format: $(cat synthetic.csv)"
 done
@@ -159,6 +159,11 @@ done
 "$FFAI" inspect -m written --json >written.json
 grep -q '"format": "affine 4-bit g64"' written.json || fail "a written checkpoint has another format"
 [ "$(grep -c '"quantization' written/config.json)" = 1 ] || fail "--write-synthetic: $(cat written/config.json)"
+for format in mxfp8 nvfp4 fp8; do
+    mkdir -p written-$format
+    "$FFAI" bench -m shape --synthetic $format --write-synthetic written-$format || fail "--write-synthetic of $format"
+    "$FFAI" inspect -m written-$format --token-ids 1,2,3 --json >written.json || fail "a written $format does not run"
+done
 "$FFAI" bench -m shape --synthetic bf16 --write-synthetic plain || fail "--write-synthetic of bf16"
 grep -q '"quantization' plain/config.json && fail "bf16 weights with the quantization of the shape's source"
 refused 'affine4g33' bench -m shape --synthetic affine4g33

@@ -54,6 +54,42 @@ static void test_norm(void **state) {
     }
 }
 
+/* As a norm of the whole width works in place. */
+static void norm_in_place_body(fa_cx *cx, int side, void *arg) {
+    ctx *c = (ctx *)arg;
+    fa_tensor x = hn_input(c->h, cx, side, c->x, c->rows, c->cols, FA_F32);
+    fa_rec r = {.in = {x}, .out = x};
+    r.p.norm = &c->norm->at[side];
+    fa_cx_record(cx, FA_OP_NORM, &r);
+    hn_expect(c->h, side, "in place", x);
+}
+
+static void add_norm_bias(harness *h, hn_norm *n, int64_t dim) {
+    const float *b = hn_floats(h, dim, 1);
+    n->at[HN_CPU].b = b;
+    n->at[HN_DEV].b = hn_upload(h, b, (size_t)dim * sizeof *b);
+}
+
+static void test_layer_norm(void **state) {
+    harness *h = (harness *)*state;
+    for (int i = 0; i < N_COLS; i++)
+        for (int v = 0; v < 4; v++) {
+            ctx c = {.h = h, .rows = 1 + (i + v) % 4, .cols = all_cols[i], .type = v == 3 ? FA_BF16 : FA_F32};
+            hn_case(h, "layer norm [%lld, %lld] variant %d", (long long)c.rows, (long long)c.cols, v);
+            hn_seqs(h, (hn_seq[]){{.n = (int)c.rows}}, 1);
+            float *x = hn_floats(h, c.rows * c.cols, 3);
+            for (int64_t j = 0; j < c.rows * c.cols; j++) x[j] = floorf(x[j] * 32) / 32 + (v == 1 ? 100 : 0);
+            c.x = x;
+            c.norm = hn_make_norm(h, c.cols, v == 1 ? 1.0f : 0.0f, v != 2);
+            c.norm->at[HN_CPU].center = c.norm->at[HN_DEV].center = true;
+            if (v % 2) add_norm_bias(h, c.norm, c.cols);
+            hn_run(h, norm_body, &c);
+            hn_run(h, norm_in_place_body, &c);
+            c.norm->at[HN_CPU].center = c.norm->at[HN_DEV].center = false;
+            hn_run(h, norm_in_place_body, &c);
+        }
+}
+
 static void head_norm_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->rows, c->heads * c->cols, FA_F32);
@@ -70,6 +106,10 @@ static void test_head_norm(void **state) {
         hn_seqs(h, (hn_seq[]){{.n = (int)c.rows}}, 1);
         c.x = hn_floats(h, c.rows * c.heads * c.cols, i == 2 ? 1e20f : 2);
         c.norm = hn_make_norm(h, c.cols, i % 2 ? 1.0f : 0.0f, i != 3);
+        hn_run(h, head_norm_body, &c);
+        if (i == 2) continue;
+        c.norm->at[HN_CPU].center = c.norm->at[HN_DEV].center = true;
+        if (i % 2) add_norm_bias(h, c.norm, c.cols);
         hn_run(h, head_norm_body, &c);
     }
 }
@@ -170,6 +210,7 @@ static void glu_body(fa_cx *cx, int side, void *arg) {
     fa_tensor g = hn_input(c->h, cx, side, c->x, c->rows, c->cols, FA_F32);
     fa_tensor u = hn_input(c->h, cx, side, c->y, c->rows, c->cols, FA_F32);
     hn_expect(c->h, side, "glu", fa_glu(cx, g, u, c->act));
+    hn_expect(c->h, side, "act", fa_glu(cx, g, (fa_tensor){0}, c->act));
 }
 
 static void test_glu(void **state) {
@@ -196,6 +237,22 @@ static void add_body(fa_cx *cx, int side, void *arg) {
     hn_expect(c->h, side, "capped", x);
 }
 
+static void change_body(fa_cx *cx, int side, void *arg) {
+    ctx *c = (ctx *)arg;
+    fa_tensor y = hn_input(c->h, cx, side, c->x, c->rows, c->cols, FA_F32);
+    fa_tensor x = hn_input(c->h, cx, side, c->y, c->rows, c->cols, FA_F32);
+    fa_tensor g = hn_input(c->h, cx, side, c->y, c->rows, 1, FA_F32);
+    fa_add(cx, y, x, -0.37f);
+    hn_expect(c->h, side, "scaled sum", y);
+    fa_clamp(cx, x, 1.25f);
+    fa_scale(cx, x, 0.77f);
+    hn_expect(c->h, side, "clamped", x);
+    const int64_t from = c->cols / 3, n = c->cols - from - c->cols / 5;
+    fa_tensor part = fa_cols(cx, x, from, n);
+    fa_row_gate(cx, part, g, FA_ACT_SIGMOID);
+    hn_expect(c->h, side, "gated columns", part);
+}
+
 static void rows_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->rows, c->cols, FA_F32);
@@ -211,6 +268,7 @@ static void test_elementwise(void **state) {
         c.x = hn_floats(h, c.rows * c.cols, 3);
         c.y = hn_floats(h, c.rows * c.cols, 3);
         hn_run(h, add_body, &c);
+        hn_run(h, change_body, &c);
         hn_run(h, rows_body, &c);
     }
 }
@@ -241,9 +299,9 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norm),     cmocka_unit_test(test_head_norm), cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_append),   cmocka_unit_test(test_glu),       cmocka_unit_test(test_elementwise),
-        cmocka_unit_test(test_repeated),
+        cmocka_unit_test(test_norm),     cmocka_unit_test(test_head_norm),  cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_append),   cmocka_unit_test(test_glu),        cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_repeated), cmocka_unit_test(test_layer_norm),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

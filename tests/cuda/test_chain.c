@@ -19,7 +19,11 @@ static void body(fa_cx *cx, int side, void *arg) {
     fa_tensor h = fa_embed(cx, &l->table->at[side], 1.5f);
     fa_tensor rope = fa_rope_table(cx, &l->rope);
     const size_t mark = fa_layer_begin(cx, 3);
-    l->qkv[side] = (fa_qkv){l->q->at[side], l->k->at[side], l->v->at[side], &l->q_norm->at[side], &l->k_norm->at[side]};
+    l->qkv[side] = (fa_qkv){.q = l->q->at[side],
+                            .k = l->k->at[side],
+                            .v = l->v->at[side],
+                            .q_norm = &l->q_norm->at[side],
+                            .k_norm = &l->k_norm->at[side]};
     fa_tensor q = fa_norm_qkv(cx, h, &l->norm1->at[side], &l->qkv[side], rope, false, &l->kv->at[side]);
     fa_tensor a = fa_attend(cx, q, &l->kv->at[side], &l->attn);
     fa_linear_add(cx, h, a, &l->o->at[side], &l->post->at[side], 1);

@@ -2,7 +2,6 @@
  * biases, norms. */
 #include "cuda/harness.h"
 
-
 typedef struct linear_case {
     harness *h;
     hn_linear *w, *up;
@@ -73,8 +72,8 @@ static void check_shapes(harness *h, bool exact) {
 
 typedef struct qkv_case {
     harness *h;
-    hn_linear *q, *k, *v;
-    hn_norm *norm, *q_norm, *k_norm;
+    hn_linear *q, *k, *v; /* k NULL: none, nor v */
+    hn_norm *norm, *q_norm, *k_norm, *v_norm;
     hn_kv *kv;
     float *x;
     int64_t M, K;
@@ -85,16 +84,16 @@ typedef struct qkv_case {
 static void qkv_body(fa_cx *cx, int side, void *arg) {
     qkv_case *c = arg;
     fa_tensor h = hn_input(c->h, cx, side, c->x, c->M, c->K, FA_F32), table = {0};
-    const fa_qkv w = {.q = c->q->at[side],
-                      .k = c->k->at[side],
-                      .v = c->v->at[side],
-                      .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
-                      .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL};
+    fa_qkv w = {.q = c->q->at[side],
+                .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
+                .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL,
+                .v_norm = c->v_norm ? &c->v_norm->at[side] : NULL};
+    if (c->k) w.k = c->k->at[side], w.v = c->v->at[side];
     fa_qkv *keep = hn_host(c->h, sizeof *keep); /* records point to it */
     *keep = w;
     if (c->rope.n_pair) table = fa_rope_table(cx, &c->rope);
     hn_expect(c->h, side, "q", fa_norm_qkv(cx, h, &c->norm->at[side], keep, table, c->interleaved, &c->kv->at[side]));
-    hn_expect_kv(c->h, side, c->kv);
+    if (c->k) hn_expect_kv(c->h, side, c->kv);
 }
 
 /* q, k of one kind and v of another: runs of weights that are unpacked end where one is not. */
@@ -112,8 +111,11 @@ static void check_qkv(harness *h, const char *what, fa_weight kind, fa_weight ki
     c.v = hn_make_linear(h, kind_v, n_kv * dim, K, extra);
     c.norm = hn_make_norm(h, K, 0, true);
     if (extra) c.q_norm = hn_make_norm(h, dim, 1, true), c.k_norm = hn_make_norm(h, dim, 0, true);
+    if (extra && n_kv > 1) c.v_norm = hn_make_norm(h, dim, 0, false);
     c.kv = hn_make_kv(h, n_kv, dim, cache, 0);
     c.x = hn_floats(h, c.M * K, 1);
+    hn_run(h, qkv_body, &c);
+    c.k = c.v = NULL; /* queries alone */
     hn_run(h, qkv_body, &c);
 }
 

@@ -325,7 +325,10 @@ static void synth(void **state) {
     static const char *const texts[] = {
         "affine2g32", "affine2g128", "affine3g32", "affine3g64", "affine4g32",  "affine4g64", "affine5g32",
         "affine5g64", "affine6g64",  "affine6g32", "affine8g32", "affine8g128", "mxfp4",      "f32",
-        "f16",        "bf16",        "q4_0",       "q4_1",       "q5_0",        "q5_1",       "q8_0"};
+        "f16",        "bf16",        "q4_0",       "q4_1",       "q5_0",        "q5_1",       "q8_0",
+        "nvfp4",      "mxfp8",       "fp8",        "q2_k",       "q3_k",        "q4_k",       "q5_k",
+        "q6_k",       "iq1_s",       "iq1_m",      "iq2_xxs",    "iq2_xs",      "iq2_s",      "iq3_xxs",
+        "iq3_s",      "iq4_nl",      "iq4_xs",     "tq1_0",      "tq2_0",       "mxfp4_b",    "nvfp4_b"};
     harness *h = hn_open(&(hn_opts){.exact = true});
     fa_device *d = hn_device(h);
     for (size_t f = 0; f < sizeof texts / sizeof *texts; f++)

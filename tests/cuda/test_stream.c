@@ -155,8 +155,8 @@ static void mlp(void **state) {
 typedef struct qkv_case {
     harness *h;
     const float *x, *table;
-    hn_norm *norm, *q_norm, *k_norm;
-    hn_linear *q, *k, *v;
+    hn_norm *norm, *q_norm, *k_norm, *v_norm;
+    hn_linear *q, *k, *v; /* k NULL: none, nor v */
     hn_kv *kv;
     int64_t M, n_pair;
     bool interleaved;
@@ -166,16 +166,16 @@ static void qkv_body(fa_cx *cx, int side, void *arg) {
     qkv_case *c = arg;
     fa_tensor x = hn_input(c->h, cx, side, c->x, c->M, c->q->at[side].w.cols, FA_F32), table = {0};
     if (c->n_pair) table = hn_input(c->h, cx, side, c->table, c->M, 2 * c->n_pair, FA_F32);
-    const fa_qkv w = {.q = c->q->at[side],
-                      .k = c->k->at[side],
-                      .v = c->v->at[side],
-                      .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
-                      .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL};
+    fa_qkv w = {.q = c->q->at[side],
+                .q_norm = c->q_norm ? &c->q_norm->at[side] : NULL,
+                .k_norm = c->k_norm ? &c->k_norm->at[side] : NULL,
+                .v_norm = c->v_norm ? &c->v_norm->at[side] : NULL};
+    if (c->k) w.k = c->k->at[side], w.v = c->v->at[side];
     fa_qkv *kept = hn_host(c->h, sizeof *kept); /* the record points into it */
     *kept = w;
     fa_tensor q = fa_norm_qkv(cx, x, &c->norm->at[side], kept, table, c->interleaved, &c->kv->at[side]);
     hn_expect(c->h, side, "q", q);
-    if (side == HN_DEV) hn_expect_kv(c->h, side, c->kv);
+    if (c->k && side == HN_DEV) hn_expect_kv(c->h, side, c->kv);
 }
 
 static void qkv(void **state) {
@@ -213,7 +213,11 @@ static void qkv(void **state) {
                 c.q = hn_make_linear(h, *kind, heads[s].n_q * dim, cols, n % 2);
                 c.k = hn_make_linear(h, *kind, heads[s].n_kv * dim, cols, n % 4 == 1);
                 c.v = hn_make_linear(h, *other, heads[s].n_kv * dim, cols, n % 2);
+                if (n % 5 == 2) c.v_norm = hn_make_norm(h, dim, 0, n % 2);
                 c.kv = hn_make_kv(h, heads[s].n_kv, (int)dim, types[exact ? 0 : n % 3], 0);
+                hn_run(h, qkv_body, &c);
+                if (n % 4 != 3) continue;
+                c.k = c.v = NULL; /* queries alone */
                 hn_run(h, qkv_body, &c);
             }
         hn_close(h);

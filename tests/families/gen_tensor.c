@@ -62,16 +62,34 @@ static void blocks(uint8_t *out, const fa_jnode *t, int64_t n_block, size_t size
             put16(out + (size_t)b * size + (size_t)fa_jint(off, 0),
                   fa_f32_to_f16((float)value(fa_jnum(base, 0), fa_jnum(gain, 0), s, (uint64_t)b)));
     }
+    for (const fa_jnode *f = fa_jfirst(fa_jget(t, "u8")); f; f = fa_jnext(f), field++) { /* bytes [offset, lo, span] */
+        const fa_jnode *off = fa_jfirst(f), *lo = fa_jnext(off), *span = fa_jnext(lo);
+        uint64_t s = seed ^ field * UINT64_C(0x5851F42D4C957F2D), n = (uint64_t)fa_jint(span, 1);
+        for (int64_t b = 0; b < n_block; b++)
+            out[(size_t)b * size + (size_t)fa_jint(off, 0)] =
+                (uint8_t)((uint64_t)fa_jint(lo, 0) + (fa_rng_at(s, (uint64_t)b) >> 32) % n);
+    }
 }
 
+/* U8: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32 also i / div, or lo
+ * + r mod span. */
 static void integers(uint8_t *out, const fa_jnode *t, bool u8, int64_t n, uint64_t seed) {
-    uint64_t lo = (uint64_t)fa_jint(fa_jget(t, "lo"), 0), span = (uint64_t)fa_jint(fa_jget(t, "span"), 1);
+    const int64_t div = fa_jint(fa_jget(t, "div"), 0), span = fa_jint(fa_jget(t, "span"), 0);
+    const uint32_t mask = (uint32_t)fa_jint(fa_jget(t, "and"), 0xFFFFFFFF),
+                   set = (uint32_t)fa_jint(fa_jget(t, "or"), 0);
     for (int64_t i = 0; i < n; i++) {
-        uint32_t r = (uint32_t)(fa_rng_at(seed, (uint64_t)i) >> 32);
-        if (u8)
-            out[i] = (uint8_t)(lo + r % span);
-        else
-            for (int k = 0; k < 4; k++) out[4 * i + k] = (uint8_t)(r >> 8 * k);
+        uint32_t r = ((uint32_t)(fa_rng_at(seed, (uint64_t)i) >> 32) & mask) | set;
+        if (span) r = (uint32_t)fa_jint(fa_jget(t, "lo"), 0) + r % (uint32_t)span;
+        if (div) r = (uint32_t)(i / div);
+        for (int k = 0; k < (u8 ? 1 : 4); k++) out[(u8 ? 1 : 4) * i + k] = (uint8_t)(r >> 8 * k);
+    }
+}
+
+/* I8, F8_E4M3: uniform bytes; no NaN. */
+static void bytes8(uint8_t *out, bool f8, int64_t n, uint64_t seed) {
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = (uint8_t)(fa_rng_at(seed, (uint64_t)i) >> 56);
+        if (f8 && out[i] % 128 == 127) out[i] ^= 1;
     }
 }
 
@@ -79,11 +97,11 @@ int fx_tensor(fa_buf *b, const fa_jnode *t, const char *name, uint64_t seed, fa_
     const char *dtype = fa_jstr(fa_jget(t, "dtype"), NULL);
     const fa_jnode *block = fa_jget(t, "block");
     int64_t n = count(t), vals = fa_jint(fa_jfirst(block), 0);
-    size_t unit = block                                           ? (size_t)fa_jint(fa_jnext(fa_jfirst(block)), 0)
-                  : !dtype                                        ? 0
-                  : !strcmp(dtype, "U8")                          ? 1
-                  : strchr("FU", dtype[0]) && strstr(dtype, "32") ? 4
-                                                                  : 2;
+    size_t unit = block                                            ? (size_t)fa_jint(fa_jnext(fa_jfirst(block)), 0)
+                  : !dtype                                         ? 0
+                  : strstr(dtype, "8")                             ? 1
+                  : strchr("FUI", dtype[0]) && strstr(dtype, "32") ? 4
+                                                                   : 2;
     if (!dtype || n <= 0 || n > 1 << 26 || !unit || (block && (vals <= 0 || n % vals)))
         return fa_fail(err, FFAI_EFORMAT, "fixture tensor %s: bad shape or dtype", name);
     size_t bytes = (size_t)(block ? n / vals : n) * unit;
@@ -93,7 +111,9 @@ int fx_tensor(fa_buf *b, const fa_jnode *t, const char *name, uint64_t seed, fa_
     seed ^= fnv1a(name);
     if (block)
         blocks(out, t, n / vals, unit, seed);
-    else if (dtype[0] == 'U')
+    else if (!strcmp(dtype, "I8") || !strcmp(dtype, "F8_E4M3"))
+        bytes8(out, dtype[0] == 'F', n, seed);
+    else if (dtype[0] == 'U' || dtype[0] == 'I')
         integers(out, t, unit == 1, n, seed);
     else
         floats(out, t, dtype, n, seed);

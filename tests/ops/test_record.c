@@ -265,6 +265,17 @@ static void test_pages(void **state) {
     fa_kv_reset(c, 1);
     for (int g = 0; g < 2; g++) assert_int_equal(pages_in_use(&c->group[g]), 0);
     fa_kv_free(c);
+    /* layers that read another one's cache have no memory */
+    const fa_kv_spec shared[5] = {
+        {2, 32, 0, NULL, 0}, {2, 32, 100, NULL, 0}, {1, 64, 100, NULL, 0}, {1, 64, 100, NULL, 3}, {2, 32, 0, NULL, 1}};
+    int64_t more, more_per_token;
+    assert_int_equal(fa_kv_size(shared, 5, &o, &more, &more_per_token, &err), 0);
+    assert_true(more == bytes && more_per_token == per_token);
+    assert_int_equal(fa_kv_create(&c, shared, 5, &o, &err), 0);
+    assert_true(c->n_layer == 5 && c->n_own == 3 && c->own[2] == &c->layer[2]);
+    assert_true(c->layer[3].k == c->layer[2].k && c->layer[3].v == c->layer[2].v && c->layer[3].group == 1);
+    assert_true(c->layer[4].k == c->layer[0].k && c->layer[4].group == 0);
+    fa_kv_free(c);
     const fa_kv_opts huge = {.n_slot = 1, .n_ctx = INT32_MAX, .n_chunk = 1, .dtype = FA_F16};
     assert_true(fa_kv_create(&c, spec, 3, &huge, &err) < 0);
     assert_null(c);

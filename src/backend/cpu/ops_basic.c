@@ -125,7 +125,9 @@ static void embed_run(const cpu_task *t, int phase, int64_t item) {
             memcpy(out, t->b->embd + t->b->embd_row[i] * r->out.dim[1], (size_t)r->out.dim[1] * sizeof(float));
             continue;
         }
-        fa_dequant_row(r->p.embed.w, t->b->tok[i], out, t->scratch);
+        /* a second table, beside the vocabulary's, may have fewer rows: others stand for row 0 */
+        int32_t tok = t->b->tok[i] < r->p.embed.w->rows ? t->b->tok[i] : 0;
+        fa_dequant_row(r->p.embed.w, tok, out, t->scratch);
         if (scale != 1.0f)
             for (int64_t j = 0; j < r->out.dim[1]; j++) out[j] *= scale;
     }
@@ -154,7 +156,8 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         float *c = row_out(r, i), *s = c + rope->n_pair, pos = (float)t->b->pos[i];
         const float *inv = rope->inv_freq;
         bool grown = false;
-        float base = 0;
+        float base = 0, scale = rope->mscale;
+        if (rope->growth != 0) scale *= 1 + rope->growth * logf(1 + floorf(pos / (float)rope->growth_ctx));
         if (rope->original_ctx > 0 && (rope->dynamic || rope->inv_freq_long)) {
             int32_t len = t->b->rope_len[cpu_row_seq(t->b, i)];
             grown = len > rope->original_ctx;
@@ -164,8 +167,8 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
         for (int64_t j = 0; j < rope->n_pair; j++) {
             float f = grown && rope->dynamic ? 1.0f / powf(base, (float)j / (float)rope->n_pair) : inv[j];
             float angle = pos * f;
-            c[j] = cosf(angle) * rope->mscale;
-            s[j] = sinf(angle) * rope->mscale;
+            c[j] = cosf(angle) * scale;
+            s[j] = sinf(angle) * scale;
         }
     }
 }

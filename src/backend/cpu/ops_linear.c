@@ -148,7 +148,8 @@ const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_n
 /* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
 
 static unsigned qkv_forms(const fa_cpu *cpu, const fa_qkv_param *p, int64_t M) {
-    return cpu_form_of(cpu, &p->q->w, M) | cpu_form_of(cpu, &p->k->w, M) | cpu_form_of(cpu, &p->v->w, M);
+    unsigned q = cpu_form_of(cpu, &p->q->w, M);
+    return p->k ? q | cpu_form_of(cpu, &p->k->w, M) | cpu_form_of(cpu, &p->v->w, M) : q;
 }
 
 static int64_t qkv_items(const cpu_task *t, int phase) {
@@ -156,20 +157,23 @@ static int64_t qkv_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
     if (phase == 0) return input_items(M);
     if (phase == 2) return cpu_row_items(M);
-    return weight_items(t->cpu, &p->q->w, M) + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M);
+    int64_t q = weight_items(t->cpu, &p->q->w, M);
+    return p->k ? q + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M) : q;
 }
 
 static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
     const fa_kv *kv = p->kv;
     const fa_batch *b = t->b;
-    int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = p->k->w.rows, hd = kv->head_dim;
+    int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = kv->n_head * kv->head_dim, hd = kv->head_dim;
     for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
         const float *table = p->rope_table ? p->rope_table + m * 2 * p->n_pair : NULL;
         const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, m) * b->page_stride;
         int32_t pos = b->kv_hi[m] - 1;
         cpu_heads_row(t->k, fa_f32(t->r->out) + m * nq, nq / hd, hd, p->q_norm, table, p->n_pair, p->interleaved);
+        if (!p->k) continue;
         cpu_heads_row(t->k, k + m * nk, kv->n_head, hd, p->k_norm, table, p->n_pair, p->interleaved);
+        cpu_heads_row(t->k, v + m * nk, kv->n_head, hd, p->v_norm, NULL, 0, false);
         cpu_append_row(t->k, kv, kv->k, pages, pos, k + m * nk);
         cpu_append_row(t->k, kv, kv->v, pages, pos, v + m * nk);
     }
@@ -177,14 +181,14 @@ static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
 
 static void qkv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_qkv_param *p = &t->r->p.qkv;
-    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k->w.rows;
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], nk = p->k ? p->k->w.rows : 0;
     unsigned forms = qkv_forms(t->cpu, p, M);
     float *k = (float *)(void *)((uint8_t *)t->r->work + input_bytes(M, K, true, forms)), *v = k + M * nk;
     if (phase == 0) {
         input_prepare(t, p->norm, forms, item);
     } else if (phase == 1) {
         cpu_input in = input_ready(t, p->norm, forms);
-        int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = weight_items(t->cpu, &p->k->w, M);
+        int64_t n_q = weight_items(t->cpu, &p->q->w, M), n_k = p->k ? weight_items(t->cpu, &p->k->w, M) : 0;
         if (item < n_q)
             linear_item(t, &in, p->q, item, M, fa_f32(t->r->out), t->r->out.dim[1], false);
         else if (item < n_q + n_k)
@@ -199,7 +203,7 @@ static void qkv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *
     int64_t M = r->in[0].dim[0], K = r->in[0].dim[1];
     *work = input_bytes(M, K, true, qkv_forms(cpu, &r->p.qkv, M));
     *scratch = linear_scratch(&cpu->k, K, M, *work);
-    *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
+    if (r->p.qkv.k) *work += 2 * (size_t)(M * r->p.qkv.k->w.rows) * sizeof(float);
 }
 const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 

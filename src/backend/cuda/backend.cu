@@ -78,12 +78,12 @@ static const cu_op *op_of(int op) {
     case FA_OP_ADD: return &cu_op_add;
     case FA_OP_ROWS: return &cu_op_rows;
     case FA_OP_SOFTCAP: return &cu_op_softcap;
-    case FA_OP_SCALE:
-    case FA_OP_CLAMP:
-    case FA_OP_COLS:
-    case FA_OP_ROW_GATE:
-    case FA_OP_ROUTE:
-    case FA_OP_MOE: return NULL;
+    case FA_OP_SCALE: return &cu_op_scale;
+    case FA_OP_CLAMP: return &cu_op_clamp;
+    case FA_OP_COLS: return &cu_op_cols;
+    case FA_OP_ROW_GATE: return &cu_op_row_gate;
+    case FA_OP_ROUTE: return &cu_op_route;
+    case FA_OP_MOE: return &cu_op_moe;
     case FA_OP_LORA: return &cu_op_lora;
     case FA_OP_LORA_EMBED: return &cu_op_lora_embed;
     case FA_OP_NORM_QKV: return &cu_op_norm_qkv;

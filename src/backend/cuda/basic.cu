@@ -1,6 +1,7 @@
 /* Row-wise operations on the GPU: rotation tables, norms, rotation, cache writes, activations, copies. The definitions
- * are in src/backend/cpu/ops_basic.c. These run in unfused programs, around the layers (final norm, softcap) and in
- * every step once (rotation tables); memory-bound, so a thread does a vector of four where addresses allow it. */
+ * are in src/backend/cpu/ops_basic.c. Norms and everything elementwise may work in place. These run in unfused
+ * programs, around the layers (final norm, softcap) and in every step once (rotation tables); memory-bound, so a thread
+ * does a vector of four where addresses allow it. */
 #include "backend/cuda/cu_rows.h"
 
 enum { THREADS = 256, WARPS = THREADS / CU_WARP, MAX_PAIRS = 256 };
@@ -33,7 +34,8 @@ static int64_t even_heads(int64_t dim, fa_error *err) {
 typedef struct rope_args {
     float *out; /* [n_tok, 2, n_pair] */
     int n_pair, n_tok, dynamic, has_long;
-    float mscale, factor, theta;
+    float mscale, factor, theta, growth;
+    int64_t growth_ctx;
     int64_t original_ctx; /* 0: nothing depends on the length */
     float inv[MAX_PAIRS], inv_long[MAX_PAIRS];
 } rope_args;
@@ -60,11 +62,12 @@ static __global__ void rope_table_kernel(rope_args a, cu_batch b) {
         if (len > a.original_ctx && a.has_long) inv = a.inv_long[j];
         if (len > a.original_ctx && a.dynamic) inv = dynamic_inv(a, len, j);
     }
-    float s, c, angle = (float)b.pos[row] * inv;
+    float s, c, pos = (float)b.pos[row], angle = pos * inv, scale = a.mscale;
+    if (a.growth != 0) scale *= 1 + a.growth * logf(1 + floorf(pos / (float)a.growth_ctx));
     sincosf(angle, &s, &c);
     float *out = a.out + (int64_t)row * 2 * a.n_pair;
-    out[j] = c * a.mscale;
-    out[a.n_pair + j] = s * a.mscale;
+    out[j] = c * scale;
+    out[a.n_pair + j] = s * scale;
 }
 
 static void rope_table_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -76,6 +79,8 @@ static void rope_table_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     a.dynamic = rope->dynamic;
     a.has_long = rope->inv_freq_long != NULL;
     a.mscale = rope->mscale;
+    a.growth = rope->growth;
+    a.growth_ctx = rope->growth_ctx;
     a.factor = rope->factor;
     a.theta = rope->theta;
     a.original_ctx = rope->original_ctx;
@@ -149,7 +154,50 @@ static __global__ void norm_kernel(norm_args a) {
     }
 }
 
+typedef struct layer_norm_args {
+    const void *x;
+    float *out; /* may be x */
+    const float *w, *b;
+    int64_t dim;
+    float eps, offset;
+    int x_type;
+} layer_norm_args;
+
+/* A block: one row, centred. Mean and variance in double: rows are short, and their mean may be large beside their
+ * spread. A thread reads for itself what it writes. */
+static __global__ void layer_norm_kernel(layer_norm_args a) {
+    __shared__ double part[CU_WARP];
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const char *x = (const char *)a.x + (int64_t)blockIdx.x * a.dim * (a.x_type == FA_F32 ? 4 : 2);
+    float *out = a.out + (int64_t)blockIdx.x * a.dim;
+    double sum = 0, squares = 0;
+    for (int64_t i = threadIdx.x; i < a.dim; i += blockDim.x) sum += (double)cu_get(x, a.x_type, i);
+    const double mean = cu_block_sum_wide(sum, part) / (double)a.dim;
+    for (int64_t i = threadIdx.x; i < a.dim; i += blockDim.x) {
+        const double v = (double)cu_get(x, a.x_type, i) - mean;
+        squares += v * v;
+    }
+    const float r = cu_inv_rms_wide(cu_block_sum_wide(squares, part), a.dim, a.eps), m = (float)mean;
+    for (int64_t i = threadIdx.x; i < a.dim; i += blockDim.x) {
+        float v = (cu_get(x, a.x_type, i) - m) * r;
+        if (a.w) v *= a.w[i] + a.offset;
+        out[i] = a.b ? v + a.b[i] : v;
+    }
+}
+
+/* rows of n->dim elements */
+static void layer_norm_launch(fa_cuda *cu, const fa_norm *n, const void *x, int x_type, float *out, int64_t rows) {
+    const int threads = n->dim >= 4096 ? 1024 : n->dim >= 1024 ? 256 : 64;
+    layer_norm_args a = {x, out, n->w, n->b, n->dim, n->eps, n->offset, x_type};
+    CU_LAUNCH(cu, layer_norm_kernel, dim3((unsigned)rows), threads, 0, a);
+}
+
 static void norm_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    if (r->p.norm->center) {
+        layer_norm_launch(cu, r->p.norm, r->in[0].data, r->in[0].dtype, fa_f32(r->out), rows_of(r->out));
+        return;
+    }
     norm_args a = {r->in[0].data, fa_f32(r->out), cu_norm_of(r->p.norm), cols_of(r->out), r->in[0].dtype, false};
     int threads = a.dim >= 4096 ? 1024 : a.dim >= 1024 ? 256 : 64;
     a.vec = four(r->in[0]) && four(r->out) && (!a.n.w || by_four(a.n.w, FA_F32, a.dim));
@@ -175,6 +223,10 @@ static __global__ void head_norm_kernel(float *x, int64_t n_head, int dim, cu_no
 static void head_norm_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const fa_norm *n = r->p.norm;
     int64_t heads = rows_of(r->out) * (cols_of(r->out) / n->dim);
+    if (n->center) {
+        layer_norm_launch(cu, n, r->out.data, FA_F32, fa_f32(r->out), heads);
+        return;
+    }
     CU_LAUNCH(cu, head_norm_kernel, dim3(cu_blocks(heads, WARPS)), THREADS, 0, fa_f32(r->out), heads, (int)n->dim,
               cu_norm_of(n));
 }
@@ -238,53 +290,62 @@ extern const cu_op cu_op_append = {append_launch, append_work};
 
 /* ---- elementwise: a thread does four elements, the last ones one by one ---- */
 
+/* up NULL: act(gate) alone */
 static __global__ void glu_kernel(const void *gate, int gate_type, const void *up, int up_type, int act, int64_t n,
                                   bool vec, float *out) {
     cu_pdl_launch();
     cu_pdl_wait();
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (vec && i + 4 <= n) {
-        float4 g = cu_get4(gate, gate_type, i), u = cu_get4(up, up_type, i);
+        float4 g = cu_get4(gate, gate_type, i), u = make_float4(1, 1, 1, 1);
+        if (up) u = cu_get4(up, up_type, i);
         cu_put4(out, FA_F32, i,
                 make_float4(cu_act(act, g.x) * u.x, cu_act(act, g.y) * u.y, cu_act(act, g.z) * u.z,
                             cu_act(act, g.w) * u.w));
         return;
     }
     for (int64_t end = i + 4; i < end && i < n; i++)
-        out[i] = cu_act(act, cu_get(gate, gate_type, i)) * cu_get(up, up_type, i);
+        out[i] = cu_act(act, cu_get(gate, gate_type, i)) * (up ? cu_get(up, up_type, i) : 1.0f);
 }
 
-static __global__ void add_kernel(float *y, const void *x, int x_type, int64_t n, bool vec) {
+static __global__ void add_kernel(float *y, const void *x, int x_type, float scale, int64_t n, bool vec) {
     cu_pdl_launch();
     cu_pdl_wait();
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (vec && i + 4 <= n) {
         float4 a = cu_get4(y, FA_F32, i), b = cu_get4(x, x_type, i);
-        cu_put4(y, FA_F32, i, make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w));
+        cu_put4(y, FA_F32, i, make_float4(a.x + scale * b.x, a.y + scale * b.y, a.z + scale * b.z, a.w + scale * b.w));
         return;
     }
-    for (int64_t end = i + 4; i < end && i < n; i++) y[i] += cu_get(x, x_type, i);
+    for (int64_t end = i + 4; i < end && i < n; i++) y[i] += scale * cu_get(x, x_type, i);
 }
 
-static __global__ void softcap_kernel(float *x, float cap, int64_t n, bool vec) {
+/* What SOFTCAP, SCALE and CLAMP do to one element. */
+template <int OP> CU_DEV float changed(float x, float p) {
+    if (OP == FA_OP_SOFTCAP) return p * tanhf(x / p);
+    if (OP == FA_OP_SCALE) return x * p;
+    return x > p ? p : x < -p ? -p : x;
+}
+
+template <int OP> static __global__ void change_kernel(float *x, float p, int64_t n, bool vec) {
     cu_pdl_launch();
     cu_pdl_wait();
     int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     if (vec && i + 4 <= n) {
         float4 a = cu_get4(x, FA_F32, i);
         cu_put4(x, FA_F32, i,
-                make_float4(cap * tanhf(a.x / cap), cap * tanhf(a.y / cap), cap * tanhf(a.z / cap),
-                            cap * tanhf(a.w / cap)));
+                make_float4(changed<OP>(a.x, p), changed<OP>(a.y, p), changed<OP>(a.z, p), changed<OP>(a.w, p)));
         return;
     }
-    for (int64_t end = i + 4; i < end && i < n; i++) x[i] = cap * tanhf(x[i] / cap);
+    for (int64_t end = i + 4; i < end && i < n; i++) x[i] = changed<OP>(x[i], p);
 }
 
 static dim3 grid_for(int64_t n) { return dim3(cu_blocks(n, 4 * THREADS)); }
 
 static void glu_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     fa_tensor g = r->in[0], u = r->in[1];
-    bool vec = by_four(g.data, g.dtype, 4) && by_four(u.data, u.dtype, 4) && by_four(r->out.data, FA_F32, 4);
+    bool vec = by_four(g.data, g.dtype, 4) && by_four(r->out.data, FA_F32, 4);
+    if (u.data) vec = vec && by_four(u.data, u.dtype, 4);
     int64_t n = rows_of(r->out) * cols_of(r->out);
     CU_LAUNCH(cu, glu_kernel, grid_for(n), THREADS, 0, (const void *)g.data, (int)g.dtype, (const void *)u.data,
               (int)u.dtype, (int)r->p.glu, n, vec, fa_f32(r->out));
@@ -295,16 +356,57 @@ static void add_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     fa_tensor x = r->in[0];
     int64_t n = rows_of(r->out) * cols_of(r->out);
     bool vec = by_four(x.data, x.dtype, 4) && by_four(r->out.data, FA_F32, 4);
-    CU_LAUNCH(cu, add_kernel, grid_for(n), THREADS, 0, fa_f32(r->out), (const void *)x.data, (int)x.dtype, n, vec);
+    CU_LAUNCH(cu, add_kernel, grid_for(n), THREADS, 0, fa_f32(r->out), (const void *)x.data, (int)x.dtype, r->p.add, n,
+              vec);
 }
 extern const cu_op cu_op_add = {add_launch, float_work};
 
+template <int OP> static void change(fa_cuda *cu, fa_tensor x, float p) {
+    int64_t n = rows_of(x) * cols_of(x);
+    CU_LAUNCH(cu, change_kernel<OP>, grid_for(n), THREADS, 0, fa_f32(x), p, n, by_four(x.data, FA_F32, 4));
+}
 static void softcap_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
-    int64_t n = rows_of(r->out) * cols_of(r->out);
-    CU_LAUNCH(cu, softcap_kernel, grid_for(n), THREADS, 0, fa_f32(r->out), r->p.softcap, n,
-              by_four(r->out.data, FA_F32, 4));
+    change<FA_OP_SOFTCAP>(cu, r->out, r->p.softcap);
+}
+static void scale_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    change<FA_OP_SCALE>(cu, r->out, r->p.scale);
+}
+static void clamp_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    change<FA_OP_CLAMP>(cu, r->out, r->p.clamp);
 }
 extern const cu_op cu_op_softcap = {softcap_launch, float_work};
+extern const cu_op cu_op_scale = {scale_launch, float_work};
+extern const cu_op cu_op_clamp = {clamp_launch, float_work};
+
+/* A block: a piece of THREADS columns of a row, times act(gate of the row). */
+static __global__ void row_gate_kernel(float *x, const void *gate, int gate_type, int act, int64_t dim) {
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    if (i < dim) x[(int64_t)blockIdx.x * dim + i] *= cu_act(act, cu_get(gate, gate_type, blockIdx.x));
+}
+
+static void row_gate_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    const int64_t dim = cols_of(r->out);
+    CU_LAUNCH(cu, row_gate_kernel, dim3((unsigned)rows_of(r->out), cu_blocks(dim, THREADS)), THREADS, 0, fa_f32(r->out),
+              (const void *)r->in[0].data, (int)r->in[0].dtype, (int)r->p.row_gate, dim);
+}
+extern const cu_op cu_op_row_gate = {row_gate_launch, float_work};
+
+/* A block: a piece of THREADS columns of a row. x: at the first column that is wanted, ld elements a row. */
+static __global__ void cols_kernel(const void *x, int x_type, int64_t from, int64_t ld, int64_t n, float *out) {
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x;
+    if (i < n) out[row * n + i] = cu_get(x, x_type, row * ld + from + i);
+}
+
+static void cols_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    const int64_t n = cols_of(r->out);
+    CU_LAUNCH(cu, cols_kernel, dim3((unsigned)rows_of(r->out), cu_blocks(n, THREADS)), THREADS, 0,
+              (const void *)r->in[0].data, (int)r->in[0].dtype, r->p.cols, cols_of(r->in[0]), n, fa_f32(r->out));
+}
+extern const cu_op cu_op_cols = {cols_launch, float_work};
 
 /* ---- rows ---- */
 

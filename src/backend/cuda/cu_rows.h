@@ -234,7 +234,7 @@ typedef struct cu_qkv_finish {
     void *q;    /* [n_tok, n_q * dim] */
     int q_type; /* FA_F32 or FA_BF16 */
     int n_q, n_kv, dim;
-    cu_norm q_norm, k_norm;
+    cu_norm q_norm, k_norm, v_norm;
     const float *table; /* [n_tok, 2, n_pair] or NULL */
     int n_pair, interleaved;
     cu_cache cache;
@@ -248,9 +248,10 @@ static inline cu_qkv_finish cu_qkv_finish_of(const fa_rec *r, const cu_batch *b)
     f.q_type = r->out.dtype;
     f.dim = (int)p->kv->head_dim;
     f.n_q = (int)(p->q->w.rows / p->kv->head_dim);
-    f.n_kv = (int)p->kv->n_head;
+    f.n_kv = p->k ? (int)p->kv->n_head : 0;
     f.q_norm = cu_norm_of(p->q_norm);
     f.k_norm = cu_norm_of(p->k_norm);
+    f.v_norm = cu_norm_of(p->v_norm);
     f.table = p->rope_table;
     f.n_pair = (int)p->n_pair;
     f.interleaved = p->interleaved;
@@ -262,8 +263,7 @@ static inline cu_qkv_finish cu_qkv_finish_of(const fa_rec *r, const cu_batch *b)
  * before by this warp, or by others with a barrier or fence in between), 8-byte aligned. After cu_pdl_wait. */
 CU_DEV void cu_warp_finish_head(const cu_qkv_finish &f, int row, int head, const float *x) {
     const bool query = head < f.n_q, key = !query && head < f.n_q + f.n_kv;
-    cu_norm n = query ? f.q_norm : f.k_norm;
-    if (!query && !key) n.on = 0, n.w = NULL;
+    const cu_norm n = query ? f.q_norm : key ? f.k_norm : f.v_norm;
     const float *cs = f.table && (query || key) ? f.table + (int64_t)row * 2 * f.n_pair : NULL;
     void *out;
     if (query)

@@ -126,6 +126,20 @@ extern const cu_op cu_op_embed = {embed_launch, embed_work};
 
 /* ---- which weights ---- */
 
+/* Rows are a multiple of so many columns. */
+static int block_of(int fmt) {
+    switch (fmt) {
+#define CU_X(id, name, values, bytes, group, at, offset)                                                               \
+    case FA_FMT_##id: return values;
+        FA_IQ_FMTS(CU_X)
+#undef CU_X
+    case FA_FMT_NVFP4: return 16;
+    case FA_FMT_MXFP4:
+    case FA_FMT_MXFP8: return 32;
+    default: return fmt >= FA_FMT_Q2_K ? 256 : fmt >= FA_FMT_Q4_0 ? 32 : 1;
+    }
+}
+
 /* The combinations of fa_weight_check, and rows at multiples of 16 bytes. */
 int cu_weight_ok(const fa_weight *w, fa_error *err) {
     const char *name = w->name ? w->name : "weight";
@@ -134,23 +148,25 @@ int cu_weight_ok(const fa_weight *w, fa_error *err) {
     if (w->rows <= 0 || w->cols <= 0 || w->rows > INT32_MAX || w->cols > INT32_MAX)
         return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel for shape [%lld, %lld]", name, (long long)w->rows,
                        (long long)w->cols);
-    int block = 1;
+    int block = block_of(w->fmt);
+    bool known = true;
     if (w->fmt == FA_FMT_AFFINE) {
-        const bool bits = w->bits >= 2 && w->bits <= 8 && w->bits != 7;
-        const bool group = w->group == 32 || w->group == 64 || w->group == 128;
-        const bool scale = w->scale_dtype == FA_F32 || w->scale_dtype == FA_F16 || w->scale_dtype == FA_BF16;
-        if (!bits || !group || !scale)
-            return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel for affine with %d bits, groups of %d and %s scales", name,
-                           w->bits, w->group, fa_dtype_name((fa_dtype)w->scale_dtype));
-        block = w->group;
+        known = w->bits >= 2 && w->bits <= 8 && w->bits != 7 && (w->group == 32 || w->group == 64 || w->group == 128) &&
+                (w->scale_dtype == FA_F32 || w->scale_dtype == FA_F16 || w->scale_dtype == FA_BF16);
+        block = w->group ? w->group : 1;
     } else if (w->fmt == FA_FMT_MXFP4) {
-        if (w->bits != 4 || w->group != 32 || w->scale_dtype != FA_U8)
-            return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel for mxfp4 with %d bits, groups of %d and %s scales", name,
-                           w->bits, w->group, fa_dtype_name((fa_dtype)w->scale_dtype));
-        block = 32;
-    } else if (w->fmt >= FA_FMT_Q4_0) {
-        block = w->fmt >= FA_FMT_Q2_K ? 256 : 32;
+        known = w->bits == 4 && w->group == 32 && w->scale_dtype == FA_U8;
+    } else if (w->fmt == FA_FMT_MXFP8) {
+        known = w->bits == 8 && w->group == 32 && w->scale_dtype == FA_U8;
+    } else if (w->fmt == FA_FMT_NVFP4) {
+        known = w->bits == 4 && w->group == 16 && (w->scale_dtype == FA_F8_E4M3 || w->scale_dtype == FA_F32);
+    } else if (w->fmt == FA_FMT_FP8) {
+        known = w->bits == 8 && (w->group == 0 || w->group == 32 || w->group == 64 || w->group == 128) &&
+                w->scale_dtype == FA_F32;
     }
+    if (!known)
+        return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel for %s with %d bits, groups of %d and %s scales", name, fmt,
+                       w->bits, w->group, fa_dtype_name((fa_dtype)w->scale_dtype));
     if (w->cols % block)
         return fa_fail(err, FFAI_ENOTSUP, "%s: %lld columns in %s are not a multiple of %d", name, (long long)w->cols,
                        fmt, block);

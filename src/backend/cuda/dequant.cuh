@@ -4,7 +4,7 @@
  *
  * The canonical form is that of qfmt.h: value = code * scale + min, product and sum rounded separately (never fused:
  * affine weights with f32 scales have products that are not exact), codes 0..255. 8 columns that begin at a multiple
- * of 8 never straddle a group (16, 32, 64 or 128 columns).
+ * of 8 never straddle a group (16, 32, 64 or 128 columns). E4M3 bytes are floats and have no canonical form.
  *
  * Alignment: rows begin at multiples of 16 bytes (global memory) and so do copies of them in shared memory. Blocks
  * within rows begin at multiples of 2 (GGUF) and 8 columns of a b-bit stream at multiples of b bytes. */
@@ -13,13 +13,21 @@
 
 #include "backend/cuda/cu.h"
 
-/* The storage layouts: as fa_fmt, but affine is one for each bit width. (Formatting would break one more line each
- * time.) */
+#define FA_IQ_FN    CU_DEV
+#define FA_IQ_TABLE static __device__ const
+#include "tensor/qfmt/gguf_iq.h"
+
+/* The storage layouts: as fa_fmt, but affine is one for each bit width, and mxfp8 and fp8 are one. (Formatting would
+ * break one more line each time.) */
 /* clang-format off */
 #define CU_KINDS(X)                                                                                                    \
-    X(F32) X(F16) X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0)         \
-    X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)
+    X(F32) X(F16) X(BF16) X(A2) X(A3) X(A4) X(A5) X(A6) X(A8) X(MXFP4) X(NVFP4) X(F8)                                  \
+    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)                                    \
+    X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S) X(IQ4_NL) X(IQ4_XS) X(TQ1_0) X(TQ2_0)          \
+    X(MXFP4_B) X(NVFP4_B)
 /* clang-format on */
+
+#define CU_BOTH __host__ __device__
 
 typedef enum cu_kind {
 #define CU_X(id) CU_K_##id,
@@ -34,24 +42,25 @@ typedef struct cu_wmat {
     int64_t row_bytes, scale_row_bytes; /* pitches */
     int64_t rows, cols;
     uint8_t kind;        /* cu_kind */
-    uint8_t group_log;   /* affine: 5 6 7; mxfp4: 5 */
+    uint8_t group_log;   /* of planar kinds: 4 .. 7; 31: a scale a row */
     uint8_t scale_dtype; /* fa_dtype */
 } cu_wmat;
 
-static inline cu_kind cu_kind_of(const fa_weight *w) {
-    switch (w->fmt) {
+/* From a fa_fmt and its bits. */
+static inline CU_BOTH int cu_kind_at(int fmt, int bits) {
+    if (fmt >= FA_FMT_Q4_0) return fmt - FA_FMT_Q4_0 + CU_K_Q4_0; /* in the same order */
+    switch (fmt) {
     case FA_FMT_F32: return CU_K_F32;
     case FA_FMT_F16: return CU_K_F16;
     case FA_FMT_BF16: return CU_K_BF16;
-    case FA_FMT_AFFINE:
-        return w->bits == 2   ? CU_K_A2
-               : w->bits == 3 ? CU_K_A3
-               : w->bits == 4 ? CU_K_A4
-               : w->bits == 5 ? CU_K_A5
-               : w->bits == 6 ? CU_K_A6
-                              : CU_K_A8;
-    default: return (cu_kind)(w->fmt - FA_FMT_MXFP4 + CU_K_MXFP4);
+    case FA_FMT_MXFP4: return CU_K_MXFP4;
+    case FA_FMT_NVFP4: return CU_K_NVFP4;
+    case FA_FMT_AFFINE: return bits == 8 ? CU_K_A8 : bits - 2 + CU_K_A2;
+    default: return CU_K_F8;
     }
+}
+static inline CU_BOTH int cu_group_log(int group) {
+    return group == 128 ? 7 : group == 64 ? 6 : group == 32 ? 5 : group == 16 ? 4 : 31;
 }
 
 static inline cu_wmat cu_wmat_of(const fa_weight *w) {
@@ -63,8 +72,8 @@ static inline cu_wmat cu_wmat_of(const fa_weight *w) {
     m.scale_row_bytes = (int64_t)w->scale_row_bytes;
     m.rows = w->rows;
     m.cols = w->cols;
-    m.kind = (uint8_t)cu_kind_of(w);
-    m.group_log = w->group == 128 ? 7 : w->group == 64 ? 6 : 5;
+    m.kind = (uint8_t)cu_kind_at(w->fmt, w->bits);
+    m.group_log = (uint8_t)cu_group_log(w->group);
     m.scale_dtype = w->scale_dtype;
     return m;
 }
@@ -93,8 +102,14 @@ template <int KIND> struct cu_kind_info {
                                 : KIND == CU_K_A6 ? 6
                                 : KIND == CU_K_A8 ? 8
                                                   : 0; /* of an affine code stream */
-    static constexpr bool is_k = KIND >= CU_K_Q2_K;    /* blocks of 256 columns */
-    /* GGUF: bytes per block of 32 or 256 columns */
+    static constexpr bool is_k = KIND >= CU_K_Q2_K && KIND <= CU_K_Q6_K;
+    static constexpr bool is_table = KIND >= CU_K_IQ1_S; /* gguf_iq.h */
+    static constexpr bool wide = KIND == CU_K_A8 || KIND == CU_K_Q8_0 || KIND == CU_K_IQ4_NL || KIND == CU_K_IQ4_XS;
+    /* GGUF: columns and bytes of a block */
+    static constexpr int block =
+#define CU_X(id, name, values, bytes, group, at, offset) KIND == CU_K_##id ? (values):
+        FA_IQ_FMTS(CU_X)(is_k ? 256 : 32);
+#undef CU_X
     static constexpr int block_bytes = KIND == CU_K_Q4_0   ? 18
                                        : KIND == CU_K_Q4_1 ? 20
                                        : KIND == CU_K_Q5_0 ? 22
@@ -105,9 +120,15 @@ template <int KIND> struct cu_kind_info {
                                        : KIND == CU_K_Q4_K ? 144
                                        : KIND == CU_K_Q5_K ? 176
                                        : KIND == CU_K_Q6_K ? 210
+#define CU_X(id, name, values, bytes, group, at, offset) : KIND == CU_K_##id ? (bytes)
+                                           FA_IQ_FMTS(CU_X)
+#undef CU_X
                                                            : 0;
     /* columns per canonical scale: 16 or 32 */
-    static constexpr int group = KIND == CU_K_Q2_K || KIND == CU_K_Q3_K || KIND == CU_K_Q6_K ? 16 : 32;
+    static constexpr int group =
+#define CU_X(id, name, values, bytes, group, at, offset) KIND == CU_K_##id ? (group):
+        FA_IQ_FMTS(CU_X)(KIND == CU_K_Q2_K || KIND == CU_K_Q3_K || KIND == CU_K_Q6_K || KIND == CU_K_NVFP4 ? 16 : 32);
+#undef CU_X
 };
 
 /* ---- pieces of rows ---- */
@@ -170,6 +191,13 @@ CU_DEV uint32_t cu_e2m1_codes(uint32_t nib4) { /* 4 nibbles, one in the low half
     return (pos & ~sign) | (neg & sign);
 }
 
+/* The pair of E2M1 numbers in the upper 4 bits of both halves of v as bf16. Sign, exponent and mantissa are moved to
+ * their places; the exponents differ by 126, as do the places of the smallest number below normal ones. */
+CU_DEV uint32_t cu_e2m1_pair(uint32_t v) {
+    const uint32_t r = cu_and_or(v >> 6, 0x01C001C0u, v & 0x80008000u);
+    return cu_bf16x2_fma(r, 0x7E807E80u, 0x80008000u);
+}
+
 /* ---- canonical codes ---- */
 
 /* Codes of columns [k, k + 8), k a multiple of 8, one a byte. codes: the row's first byte, 16-byte aligned. */
@@ -177,7 +205,16 @@ template <int KIND> CU_DEV uint2 cu_codes8(const uint8_t *codes, int64_t k) {
     typedef cu_kind_info<KIND> I;
     if constexpr (I::bits != 0) {
         return cu_unstream8<I::bits>(codes + k / 8 * I::bits);
-    } else if constexpr (KIND == CU_K_MXFP4) {
+    } else if constexpr (I::is_table) {
+        const uint8_t *p = codes + k / I::block * I::block_bytes;
+        const int i = (int)(k % I::block) / 8;
+        uint64_t c = 0;
+#define CU_X(id, name, values, bytes, group, at, offset)                                                               \
+    if constexpr (KIND == CU_K_##id) c = fa_##name##_codes(p, i);
+        FA_IQ_FMTS(CU_X)
+#undef CU_X
+        return make_uint2((uint32_t)c, (uint32_t)(c >> 32));
+    } else if constexpr (KIND == CU_K_MXFP4 || KIND == CU_K_NVFP4) {
         const uint2 n = cu_unstream8<4>(codes + k / 2);
         return make_uint2(cu_e2m1_codes(n.x), cu_e2m1_codes(n.y));
     } else if constexpr (!I::is_k) {
@@ -228,12 +265,50 @@ CU_DEV float cu_half_e8m0(uint32_t e) {
     return __uint_as_float(e == 255 ? 0x7FC00000u : e > 1 ? (e - 1) << 23 : 0x200000u << e);
 }
 
+/* Moved to the place of an f16, an E4M3 byte is worth 2^-8 of what it is; only NaN has to be made. */
+CU_DEV float cu_e4m3(uint32_t v) {
+    const uint32_t mag = v & 127u;
+    return cu_f16((uint16_t)((v & 128u) << 8 | (mag == 127u ? 0x7E00u : mag << 7))) * 256.0f;
+}
+/* The scale of mxfp8 (2^(e - 127), 255 is infinite) or fp8. */
+CU_DEV float cu_fp8_scale(const uint8_t *scales, int64_t g, int dtype) {
+    if (dtype != FA_U8) return ((const float *)scales)[g];
+    const uint32_t e = scales[g];
+    return __uint_as_float(e ? e << 23 : 0x400000u);
+}
+
+/* What gguf_iq.h calls d times step. */
+#define fa_mxfp4_b_step(p, g) __uint_as_float(fa_mxfp4_b_scale_bits(p))
+#define fa_nvfp4_b_step(p, g) fa_nvfp4_b_scale(p, g)
+template <int KIND> CU_DEV float cu_table_d(const uint8_t *p) {
+    if constexpr (KIND == CU_K_IQ1_M) return cu_f16((uint16_t)fa_iq1_m_d(p));
+#define CU_X(id, name, values, bytes, group, at, offset)                                                               \
+    if constexpr (KIND == CU_K_##id && at >= 0) return cu_f16((uint16_t)fa_iq_u16(p + at));
+    FA_IQ_FMTS(CU_X)
+#undef CU_X
+    return 1.0f;
+}
+
 /* x: scale, y: min of the group that column k is in. */
 template <int KIND> CU_DEV float2 cu_scale_min(const cu_wrow &r, int64_t k, int group_log, int scale_dtype) {
     typedef cu_kind_info<KIND> I;
     if constexpr (I::bits != 0) {
         const int64_t g = k >> group_log;
         return make_float2(cu_scale_at(r.scales, g, scale_dtype), cu_scale_at(r.biases, g, scale_dtype));
+    } else if constexpr (I::is_table) {
+        const uint8_t *p = r.codes + k / I::block * I::block_bytes;
+        const int g = (int)(k % I::block) / I::group;
+        const float d = cu_table_d<KIND>(p);
+#define CU_X(id, name, values, bytes, group, at, offset)                                                               \
+    if constexpr (KIND == CU_K_##id) {                                                                                 \
+        const float s = d * fa_##name##_step(p, g);                                                                    \
+        return make_float2(s, -(float)(offset)*s);                                                                     \
+    }
+        FA_IQ_FMTS(CU_X)
+#undef CU_X
+    } else if constexpr (KIND == CU_K_NVFP4) {
+        const float s = 0.5f * (scale_dtype == FA_F32 ? ((const float *)r.scales)[k >> 4] : cu_e4m3(r.scales[k >> 4]));
+        return make_float2(s, -12.0f * s);
     } else if constexpr (KIND == CU_K_MXFP4) {
         const float s = cu_half_e8m0(r.scales[k >> 5]);
         return make_float2(s, -12.0f * s);
@@ -295,6 +370,14 @@ template <int KIND> CU_DEV void cu_values8(const cu_wmat &w, const cu_wrow &r, i
             v[2 * i] = KIND == CU_K_F16 ? cu_f16_lo(u[i]) : cu_bf16_lo(u[i]);
             v[2 * i + 1] = KIND == CU_K_F16 ? cu_f16_hi(u[i]) : cu_bf16_hi(u[i]);
         }
+    } else if constexpr (KIND == CU_K_F8) {
+        const uint2 c = *(const uint2 *)(r.codes + k);
+        const float s = cu_fp8_scale(r.scales, k >> w.group_log, w.scale_dtype);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[i] = __fmul_rn(cu_e4m3(c.x >> 8 * i & 255), s);
+            v[4 + i] = __fmul_rn(cu_e4m3(c.y >> 8 * i & 255), s);
+        }
     } else {
         const uint2 c = cu_codes8<KIND>(r.codes, k);
         const float2 sm = cu_scale_min<KIND>(r, k, w.group_log, w.scale_dtype);
@@ -328,6 +411,8 @@ template <int KIND> CU_DEV void cu_values8(const cu_wmat &w, const cu_wrow &r, i
     CU_CASE_KIND(A6, __VA_ARGS__)                                                                                      \
     CU_CASE_KIND(A8, __VA_ARGS__)                                                                                      \
     CU_CASE_KIND(MXFP4, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(NVFP4, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(F8, __VA_ARGS__)                                                                                      \
     CU_CASE_KIND(Q4_0, __VA_ARGS__)                                                                                    \
     CU_CASE_KIND(Q4_1, __VA_ARGS__)                                                                                    \
     CU_CASE_KIND(Q5_0, __VA_ARGS__)                                                                                    \
@@ -337,6 +422,19 @@ template <int KIND> CU_DEV void cu_values8(const cu_wmat &w, const cu_wrow &r, i
     CU_CASE_KIND(Q3_K, __VA_ARGS__)                                                                                    \
     CU_CASE_KIND(Q4_K, __VA_ARGS__)                                                                                    \
     CU_CASE_KIND(Q5_K, __VA_ARGS__)                                                                                    \
-    CU_CASE_KIND(Q6_K, __VA_ARGS__)
+    CU_CASE_KIND(Q6_K, __VA_ARGS__)                                                                                    \
+    CU_CASE_KIND(IQ1_S, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(IQ1_M, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(IQ2_XXS, __VA_ARGS__)                                                                                 \
+    CU_CASE_KIND(IQ2_XS, __VA_ARGS__)                                                                                  \
+    CU_CASE_KIND(IQ2_S, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(IQ3_XXS, __VA_ARGS__)                                                                                 \
+    CU_CASE_KIND(IQ3_S, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(IQ4_NL, __VA_ARGS__)                                                                                  \
+    CU_CASE_KIND(IQ4_XS, __VA_ARGS__)                                                                                  \
+    CU_CASE_KIND(TQ1_0, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(TQ2_0, __VA_ARGS__)                                                                                   \
+    CU_CASE_KIND(MXFP4_B, __VA_ARGS__)                                                                                 \
+    CU_CASE_KIND(NVFP4_B, __VA_ARGS__)
 
 #endif

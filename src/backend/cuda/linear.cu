@@ -12,7 +12,8 @@ static bool quantized(const fa_linear *lin) {
 
 static bool all_quantized(const fa_rec *r) {
     switch (r->op) {
-    case FA_OP_NORM_QKV: return quantized(r->p.qkv.q) && quantized(r->p.qkv.k) && quantized(r->p.qkv.v);
+    case FA_OP_NORM_QKV:
+        return quantized(r->p.qkv.q) && (!r->p.qkv.k || (quantized(r->p.qkv.k) && quantized(r->p.qkv.v)));
     case FA_OP_NORM_MLP_UP: return quantized(r->p.mlp_up.gate) && quantized(r->p.mlp_up.up);
     case FA_OP_LINEAR_ADD: return quantized(r->p.linear_add.lin);
     default: return quantized(r->p.linear);

@@ -43,7 +43,7 @@ static bool in_place(const plan *p, const fa_weight *w) {
 static void list_weights(plan *p, const fa_rec *r) {
     switch (r->op) {
     case FA_OP_NORM_QKV:
-        p->lin[0] = r->p.qkv.q, p->lin[1] = r->p.qkv.k, p->lin[2] = r->p.qkv.v, p->n = 3;
+        p->lin[0] = r->p.qkv.q, p->lin[1] = r->p.qkv.k, p->lin[2] = r->p.qkv.v, p->n = r->p.qkv.k ? 3 : 1;
         p->norm = r->p.qkv.norm;
         break;
     case FA_OP_NORM_MLP_UP:
@@ -62,9 +62,9 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     p.type = cu->be.exact ? FA_F32 : FA_BF16;
     p.M = r->in[0].dim[0], p.K = r->in[0].dim[1];
     p.x_work = p.norm || r->in[0].dtype != p.type;
-    p.y_work = p.n > 1 || post;
+    p.y_work = p.n > 1 || post || r->op == FA_OP_NORM_QKV;
     p.add = r->op == FA_OP_LINEAR_ADD && !post;
-    p.bias = p.n == 1;
+    p.bias = p.n == 1 && r->op != FA_OP_NORM_QKV;
     const size_t e = fa_dtype_size((fa_dtype)p.type), row = up((size_t)p.K * e, 16);
     p.ldx = p.x_work ? (int64_t)(row / e) : p.K;
     int64_t unpack = 0;
@@ -336,7 +336,7 @@ static void finish_qkv(fa_cuda *cu, const plan *p, const fa_rec *r, const cu_bat
     const int per_block = THREADS / CU_WARP;
     qkv_param q;
     q.y = y, q.N = p->N;
-    for (int i = 0; i < 3; i++) q.bias[i] = p->lin[i]->bias;
+    for (int i = 0; i < 3; i++) q.bias[i] = i < p->n ? p->lin[i]->bias : NULL;
     q.finish = cu_qkv_finish_of(r, b);
     CU_LAUNCH(cu, qkv_heads, dim3((unsigned)p->M, cu_blocks(q.finish.n_q + 2 * q.finish.n_kv, per_block)), THREADS,
               (size_t)(per_block * q.finish.dim) * sizeof(float), q);

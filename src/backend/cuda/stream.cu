@@ -1,6 +1,6 @@
 /* Linear records with few input rows: the float formats of stream.cuh's kernel, and the host side of all formats: which
  * kernel, how many blocks, what lies where in shared memory. */
-#include "backend/cuda/stream.cuh"
+#include "backend/cuda/moe_few.cuh"
 
 #include <limits.h>
 
@@ -60,18 +60,6 @@ struct fmt_bf16 {
     }
 };
 
-/* v = hi + lo in bf16, as two products: f16 has no bit that is lost (11 = 8 + 3), f32 keeps 16 of 24. */
-template <bool HI> CU_DEV void mma_split(const float v[8], const uint16_t *x, const uint16_t *xh, float acc[2][4]) {
-    uint32_t hi[4], lo[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        hi[i] = cu_to_bf16x2(v[2 * i], v[2 * i + 1]);
-        lo[i] = cu_to_bf16x2(v[2 * i] - cu_bf16_lo(hi[i]), v[2 * i + 1] - cu_bf16_hi(hi[i]));
-    }
-    cu_mma8<HI>(make_uint4(hi[0], hi[1], hi[2], hi[3]), x, xh, acc[0]);
-    cu_mma8<HI>(make_uint4(lo[0], lo[1], lo[2], lo[3]), x, xh, acc[1]);
-}
-
 struct fmt_f16 {
     enum { COLS = 128, SLOT = 2048, WARPS = 8, RING = FLOAT_RING, CODES = 0 };
     typedef row_cursor cursor;
@@ -91,7 +79,7 @@ struct fmt_f16 {
         for (int i = 0; i < PIECES; i++) {
             float v[8];
             values(slot, i, lane, v);
-            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+            cu_mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
         }
     }
     template <int R>
@@ -125,7 +113,7 @@ struct fmt_f32 {
         for (int i = 0; i < PIECES / 2; i++) {
             float v[8];
             values(slot, i, lane, v);
-            mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
+            cu_mma_split<HI>(v, x + 32 * i + lane % 4 * 8, xh + 32 * i + lane % 4 * 8, acc);
         }
     }
     template <int R>
@@ -149,6 +137,11 @@ static const cu_stream_fmt *find(const fa_weight *w) {
     case FA_FMT_BF16: return &float_fmts[2];
     default: return cu_stream_find_quant(w);
     }
+}
+
+const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w) {
+    const cu_stream_fmt *f = find(w);
+    return f && !f->moe[0] ? cu_stream_find_codes(w) : f;
 }
 
 /* ---- a record as launches ---- */
@@ -179,17 +172,22 @@ static int rec_linears(const fa_rec *r, const fa_linear *lin[CU_PARTS]) {
     case FA_OP_LINEAR: lin[0] = r->p.linear; return 1;
     case FA_OP_LINEAR_ADD: lin[0] = r->p.linear_add.lin; return 1;
     case FA_OP_NORM_MLP_UP: lin[0] = r->p.mlp_up.gate, lin[1] = r->p.mlp_up.up; return 2;
-    default: lin[0] = r->p.qkv.q, lin[1] = r->p.qkv.k, lin[2] = r->p.qkv.v; return 3;
+    default: lin[0] = r->p.qkv.q, lin[1] = r->p.qkv.k, lin[2] = r->p.qkv.v; return r->p.qkv.k ? 3 : 1;
     }
 }
 
+cu_mat cu_mat_of(const fa_weight *w) {
+    cu_mat m;
+    m.codes = w->codes, m.scales = w->scales, m.biases = w->biases;
+    m.row_bytes = (int64_t)w->row_bytes, m.scale_row_bytes = (int64_t)w->scale_row_bytes;
+    m.rows = (int)w->rows, m.cols = (int)w->cols;
+    m.bits = w->bits, m.group = w->group, m.scale_dtype = w->scale_dtype, m.fmt = w->fmt;
+    return m;
+}
+
 static cu_part part_of(const fa_linear *lin, int tile, int col) {
-    const fa_weight *w = &lin->w;
     cu_part p;
-    p.w.codes = w->codes, p.w.scales = w->scales, p.w.biases = w->biases;
-    p.w.row_bytes = (int64_t)w->row_bytes, p.w.scale_row_bytes = (int64_t)w->scale_row_bytes;
-    p.w.rows = (int)w->rows, p.w.cols = (int)w->cols;
-    p.w.bits = w->bits, p.w.group = w->group, p.w.scale_dtype = w->scale_dtype, p.w.fmt = w->fmt;
+    p.w = cu_mat_of(&lin->w);
     p.bias = lin->bias;
     p.tile = tile;
     p.col = col;
@@ -336,23 +334,24 @@ static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_s
 
 /* Heads need no second look when nothing normalises them and rotation's pairs fit into tiles. */
 static bool rotates_at_once(const fa_qkv_param *q) {
-    if (q->q_norm || q->k_norm || q->kv->head_dim % CU_TILE) return false;
+    if (q->q_norm || q->k_norm || q->v_norm || q->kv->head_dim % CU_TILE) return false;
     return !q->rope_table || q->interleaved || q->n_pair % 4 == 0;
 }
 
-static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin,
+static void plan_qkv(plan *p, const cu_stream_args *base, const fa_rec *r, const fa_linear *const *lin, int n_lin,
                      const cu_stream_fmt *const *fmt, const cu_batch *b) {
-    const int at[3] = {0, (int)lin[0]->w.rows, (int)(lin[0]->w.rows + lin[1]->w.rows)};
+    int at[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 3; i++) at[i + 1] = at[i] + (i < n_lin ? (int)lin[i]->w.rows : 0);
     cu_stream_args a = *base;
-    a.ld = at[2] + (int)lin[2]->w.rows;
+    a.ld = at[3];
     const int end = rotates_at_once(&r->p.qkv) ? CU_END_ROTATE : CU_END_HEADS;
     if (b) a.heads = cu_qkv_finish_of(r, b);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < n_lin; i++) {
         const fa_linear *same[CU_PARTS];
         int col[CU_PARTS], n = 0;
         bool done = false;
         for (int j = 0; j < i; j++) done |= fmt[j] == fmt[i];
-        for (int j = i; j < 3 && !done; j++)
+        for (int j = i; j < n_lin && !done; j++)
             if (fmt[j] == fmt[i]) same[n] = lin[j], col[n++] = at[j];
         if (!n) continue;
         add_launch(p, fmt[i], &a, same, col, n, false, end);
@@ -380,7 +379,7 @@ static int make_plan(const fa_cuda *cu, const fa_rec *r, const cu_batch *b, plan
         add_launch(p, fmt[0], &a, lin, zero, 1, false, a.post.on ? CU_END_POST : CU_END_ADD);
         if (a.post.on) p->work = (int64_t)a.M * a.ld * 4;
     } else if (r->op == FA_OP_NORM_QKV) {
-        plan_qkv(p, &a, r, lin, fmt, b);
+        plan_qkv(p, &a, r, lin, n, fmt, b);
     } else if (fmt[0] == fmt[1]) {
         add_launch(p, fmt[0], &a, lin, zero, 2, true, CU_END_GLU);
     } else { /* two formats: the gates wait in memory */
@@ -398,7 +397,7 @@ int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const int rc = make_plan(cu, r, NULL, &p, err);
     if (rc) return rc;
     if (r->op != FA_OP_NORM_QKV || !p.n) return p.work;
-    const int64_t heads = (r->p.qkv.q->w.rows + 2 * r->p.qkv.k->w.rows) / r->p.qkv.kv->head_dim;
+    const int64_t heads = (r->p.qkv.q->w.rows + (r->p.qkv.k ? 2 * r->p.qkv.k->w.rows : 0)) / r->p.qkv.kv->head_dim;
     if (heads > CU_COUNTERS || (size_t)(heads + 1) * 4 > (size_t)p.run[0].fmt->slot * p.run[0].fmt->ring)
         return fa_fail(err, FFAI_ENOTSUP, "%lld heads in one layer", (long long)heads);
     return p.work;

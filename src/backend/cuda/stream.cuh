@@ -114,27 +114,41 @@ typedef struct cu_stream_args {
 
 typedef void cu_stream_fn(const cu_stream_args a);
 
+/* moe_few.cuh: the kernels for experts in this format; NULL: it has none. */
+enum { CU_MOE_KERNELS = 4 };
+struct cu_moe_few_args;
+typedef void cu_moe_few_fn(const struct cu_moe_few_args a);
+
 typedef struct cu_stream_fmt {
     const char *name;
     int cols, slot, warps, ring;
     int line; /* elements that a step takes in a 16-bit input row */
     int wide; /* fast kernels take two tiles at a time */
     cu_stream_fn *kernel[CU_STREAM_KINDS];
+    cu_moe_few_fn *moe[CU_MOE_KERNELS];
 } cu_stream_fmt;
 
 /* The kernels for w; NULL: none. Each file with formats has such a function; stream.cu asks them in turn. */
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.cu */
 const cu_stream_fmt *cu_stream_find_int(const fa_weight *w);   /* stream_int.cu */
+/* The same for experts: a row whose `moe` is there. */
+const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w);   /* stream.cu */
+const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* stream_quant.cu: what stream_int.cu has otherwise */
+cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
 #define CU_STREAM_FMT(text, F)                                                                                         \
     {                                                                                                                  \
-        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), 0, {                             \
-            cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>,              \
-                cu_stream_kernel<F, CU_EXACT1>, cu_stream_kernel<F, CU_EXACT16>                                        \
-        }                                                                                                              \
+        text, F::COLS, F::SLOT, F::WARPS, F::RING, cu_stream_line(F::COLS, F::CODES), 0,                               \
+            {cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST8>, cu_stream_kernel<F, CU_FAST16>,             \
+             cu_stream_kernel<F, CU_EXACT1>, cu_stream_kernel<F, CU_EXACT16>},                                         \
+            CU_MOE_KERNELS_OF(F, F)                                                                                    \
     }
+
+/* In the order of moe_few.cuh; exact: the format whose kernels exact mode takes. */
+#define CU_MOE_KERNELS_OF(exact, ...)                                                                                  \
+    { cu_moe_up<__VA_ARGS__, false>, cu_moe_down<__VA_ARGS__, false>, cu_moe_up<exact, true>, cu_moe_down<exact, true> }
 
 /* Rows row .. row + 3 and row + half .. + 3. */
 typedef struct cu_tile {
@@ -155,6 +169,18 @@ template <bool HI> CU_DEV void cu_mma8(uint4 b8, const uint16_t *x, const uint16
     const uint32_t b0[2] = {b8.x, b8.y}, b1[2] = {b8.z, b8.w};
     cu_mma_bf16(acc, a0, b0);
     cu_mma_bf16(acc, a1, b1);
+}
+
+/* v = hi + lo in bf16, as two products: f16 has no bit that is lost (11 = 8 + 3), f32 keeps 16 of 24. */
+template <bool HI> CU_DEV void cu_mma_split(const float v[8], const uint16_t *x, const uint16_t *xh, float acc[2][4]) {
+    uint32_t hi[4], lo[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        hi[i] = cu_to_bf16x2(v[2 * i], v[2 * i + 1]);
+        lo[i] = cu_to_bf16x2(v[2 * i] - cu_bf16_lo(hi[i]), v[2 * i + 1] - cu_bf16_hi(hi[i]));
+    }
+    cu_mma8<HI>(make_uint4(hi[0], hi[1], hi[2], hi[3]), x, xh, acc[0]);
+    cu_mma8<HI>(make_uint4(lo[0], lo[1], lo[2], lo[3]), x, xh, acc[1]);
 }
 
 /* acc[m] += v . x[m] for 8 columns; x: row 0 at the first of them, 16-byte aligned. */

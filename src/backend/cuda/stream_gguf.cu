@@ -12,7 +12,7 @@ template <int KIND> struct fmt_gguf {
         COLS = CU_QCOLS,
         WARPS = 8,
         CODES = I::group,
-        ROW = I::is_k ? I::block_bytes : 8 * I::block_bytes, /* bytes of 256 columns */
+        ROW = CU_QCOLS / I::block * I::block_bytes, /* bytes of 256 columns */
         SHIFT = ROW % 16 == 0  ? 0
                 : ROW % 4 == 0 ? 12
                                : 14, /* at most, between the multiple of 16 and the first */
@@ -27,7 +27,7 @@ template <int KIND> struct fmt_gguf {
 
     CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) {
         cursor c;
-        cu_qcodes_at(c, w, tile, lane, w.cols / (I::is_k ? 256 : 32) * I::block_bytes);
+        cu_qcodes_at(c, w, tile, lane, w.cols / I::block * I::block_bytes);
         c.scales = NULL;
         c.ns = 0;
         return c;
@@ -51,9 +51,9 @@ template <int KIND> struct fmt_gguf {
     /* 32 columns, one group */
     CU_FMT void block32(uint2 c, const float4 s, const uint16_t *x, float sum, float *acc) {
         cu_qacc q;
-        cu_q_begin(q, KIND == CU_K_Q8_0 ? 256.0f : 128.0f, sum);
+        cu_q_begin(q, I::wide ? 256.0f : 128.0f, sum);
         cu_q_mma(q, cu_pairs_of_bytes(c, 0x7F), x);
-        if (KIND == CU_K_Q8_0) cu_q_mma(q, cu_pairs_of_bytes(c, 0x80), x);
+        if (I::wide) cu_q_mma(q, cu_pairs_of_bytes(c, 0x80), x);
         cu_q_end(q, s, sum, acc);
     }
 
@@ -97,13 +97,21 @@ template <int KIND> struct fmt_gguf {
 };
 
 /* In the order of fa_fmt. */
-static const cu_stream_fmt gguf_fmts[] = {
-    CU_STREAM_QFMT("stream q4_0", fmt_gguf<CU_K_Q4_0>), CU_STREAM_QFMT("stream q4_1", fmt_gguf<CU_K_Q4_1>),
-    CU_STREAM_QFMT("stream q5_0", fmt_gguf<CU_K_Q5_0>), CU_STREAM_QFMT("stream q5_1", fmt_gguf<CU_K_Q5_1>),
-    CU_STREAM_QFMT("stream q8_0", fmt_gguf<CU_K_Q8_0>), CU_STREAM_QFMT("stream q2_k", fmt_gguf<CU_K_Q2_K>),
-    CU_STREAM_QFMT("stream q3_k", fmt_gguf<CU_K_Q3_K>), CU_STREAM_QFMT("stream q4_k", fmt_gguf<CU_K_Q4_K>),
-    CU_STREAM_QFMT("stream q5_k", fmt_gguf<CU_K_Q5_K>), CU_STREAM_QFMT("stream q6_k", fmt_gguf<CU_K_Q6_K>)};
+static const cu_stream_fmt gguf_fmts[] = {CU_STREAM_QFMT("stream q4_0", fmt_gguf<CU_K_Q4_0>),
+                                          CU_STREAM_QFMT("stream q4_1", fmt_gguf<CU_K_Q4_1>),
+                                          CU_STREAM_QFMT("stream q5_0", fmt_gguf<CU_K_Q5_0>),
+                                          CU_STREAM_QFMT("stream q5_1", fmt_gguf<CU_K_Q5_1>),
+                                          CU_STREAM_QFMT("stream q8_0", fmt_gguf<CU_K_Q8_0>),
+                                          CU_STREAM_QFMT("stream q2_k", fmt_gguf<CU_K_Q2_K>),
+                                          CU_STREAM_QFMT("stream q3_k", fmt_gguf<CU_K_Q3_K>),
+                                          CU_STREAM_QFMT("stream q4_k", fmt_gguf<CU_K_Q4_K>),
+                                          CU_STREAM_QFMT("stream q5_k", fmt_gguf<CU_K_Q5_K>),
+                                          CU_STREAM_QFMT("stream q6_k", fmt_gguf<CU_K_Q6_K>),
+#define ROW_OF(id, name, values, bytes, group, at, offset) CU_STREAM_QFMT("stream " #name, fmt_gguf<CU_K_##id>),
+                                          FA_IQ_FMTS(ROW_OF)
+#undef ROW_OF
+};
 
 const cu_stream_fmt *cu_stream_find_gguf(const fa_weight *w) {
-    return w->fmt >= FA_FMT_Q4_0 && w->fmt <= FA_FMT_Q6_K ? &gguf_fmts[w->fmt - FA_FMT_Q4_0] : NULL;
+    return w->fmt >= FA_FMT_Q4_0 && w->fmt < FA_FMT_COUNT ? &gguf_fmts[w->fmt - FA_FMT_Q4_0] : NULL;
 }

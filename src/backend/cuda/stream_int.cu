@@ -396,10 +396,12 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
 #define WIDE_FMT(bits, name, type)                                                                                     \
     {                                                                                                                  \
         "stream affine" #bits "g64" name, CU_QCOLS, shape<bits>::SLOT, 8, shape<bits>::RING,                           \
-            cu_stream_line(CU_QCOLS, 32), 1, {                                                                         \
-            wide_kernel<bits, type, 1>, wide_kernel<bits, type, 8>, wide_kernel<bits, type, 16>,                       \
-                cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                  \
-        }                                                                                                              \
+            cu_stream_line(CU_QCOLS, 32), 1,                                                                           \
+            {wide_kernel<bits, type, 1>, wide_kernel<bits, type, 8>, wide_kernel<bits, type, 16>,                      \
+             cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>},                   \
+        {                                                                                                              \
+            NULL, NULL, NULL, NULL                                                                                     \
+        } /* experts: stream_quant.cu */                                                                               \
     }
 static const cu_stream_fmt wide_fmts[2][2] = {{WIDE_FMT(4, "", FA_BF16), WIDE_FMT(4, " f16", FA_F16)},
                                               {WIDE_FMT(8, "", FA_BF16), WIDE_FMT(8, " f16", FA_F16)}};

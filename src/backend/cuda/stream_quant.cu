@@ -1,4 +1,4 @@
-/* Linear records with few input rows: affine and mxfp4 weights in stream.cuh's kernel. stream_quant.cuh tells how codes
+/* Linear records with few input rows: planar weights in stream.cuh's kernel. stream_quant.cuh tells how codes
  * are multiplied.
  *
  * A slot holds for each of 8 rows the codes of 256 columns and behind them, for affine, the scales and then the biases
@@ -112,13 +112,6 @@ template <int BITS, bool G64> struct fmt_affine {
 
 /* ---- mxfp4 ---- */
 
-/* The pair of E2M1 numbers in the upper 4 bits of both halves of v as bf16. Sign, exponent and mantissa are moved to
- * their places; the exponents differ by 126, as do the places of the smallest number below normal ones. */
-CU_DEV uint32_t e2m1_pair(uint32_t v) {
-    const uint32_t r = cu_and_or(v >> 6, 0x01C001C0u, v & 0x80008000u);
-    return cu_bf16x2_fma(r, 0x7E807E80u, 0x80008000u);
-}
-
 /* 2^(e - 127); NaN for 255 */
 CU_DEV float e8m0(uint32_t e) { return __uint_as_float(e == 255 ? 0x7FC00000u : e ? e << 23 : 0x400000u); }
 
@@ -157,7 +150,8 @@ struct fmt_mxfp4 {
 #pragma unroll 4
         for (int i = 0; i < 8; i++) {
             const uint32_t v = codes[4 * i];
-            const uint4 b = make_uint4(e2m1_pair(v << 12), e2m1_pair(v << 8), e2m1_pair(v << 4), e2m1_pair(v));
+            const uint4 b =
+                make_uint4(cu_e2m1_pair(v << 12), cu_e2m1_pair(v << 8), cu_e2m1_pair(v << 4), cu_e2m1_pair(v));
             const float4 s = make_float4(e8m0((i < 4 ? s0.x : s0.y) >> i % 4 * 8 & 255), 0.0f,
                                          e8m0((i < 4 ? s1.x : s1.y) >> i % 4 * 8 & 255), 0.0f);
             cu_qacc q;
@@ -173,6 +167,33 @@ struct fmt_mxfp4 {
     }
 };
 
+/* ---- as floats: nvfp4, mxfp8, fp8 ---- */
+
+/* Rows are read where they lie, as in exact mode; a value is two bf16 (stream.cuh). */
+template <int KIND> struct fmt_values {
+    enum { COLS = CU_QCOLS, SLOT = 128, WARPS = 8, RING = 3, CODES = 0 };
+    typedef cu_fmt_exact::cursor cursor;
+    CU_FMT cursor at(const cu_mat &w, cu_tile tile, int lane) { return cu_fmt_exact::at(w, tile, lane); }
+    CU_FMT void fetch(uint8_t *slot, const cu_mat &w, const cursor &c, int step, int lane) {
+        cu_fmt_exact::fetch(slot, w, c, step, lane);
+    }
+    template <bool HI>
+    CU_FMT void fast(const uint8_t *slot, const cu_mat &m, int step, int lane, const uint16_t *x, const uint16_t *xh,
+                     float acc[2][4]) {
+        const int row = ((const int *)slot)[lane], t = lane % 4;
+        cu_wmat w;
+        cu_wrow r;
+        cu_mat_row(m, row < m.rows ? row : 0, w, r);
+#pragma unroll 2
+        for (int i = 0; i < CU_QCOLS; i += 32) {
+            const int k = step * CU_QCOLS + i + 8 * t;
+            float v[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+            if (k < m.cols && row < m.rows) cu_values8<KIND>(w, r, k, v);
+            cu_mma_split<HI>(v, x + i + 8 * t, xh + i + 8 * t, acc);
+        }
+    }
+};
+
 /* ---- the table ---- */
 
 /* Any group and scales, by width; and the common ones, of which 4 and 8 bits are stream_int.cu's. */
@@ -180,15 +201,29 @@ struct fmt_mxfp4 {
 #define G64(bits) CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>)
 static const cu_stream_fmt any_fmts[] = {ANY(2), ANY(3), ANY(4), ANY(5), ANY(6), ANY(8)};
 static const cu_stream_fmt g64_fmts[] = {G64(2), G64(3), G64(5), G64(6)};
+/* of experts only: 4 and 8 bits in groups of 64 */
+#define G64_MOE(bits)                                                                                                  \
+    {                                                                                                                  \
+        "moe affine" #bits "g64", fmt_affine<bits, true>::COLS, fmt_affine<bits, true>::SLOT,                          \
+            fmt_affine<bits, true>::WARPS, fmt_affine<bits, true>::RING, 0, 0, {},                                     \
+            CU_MOE_KERNELS_OF(cu_fmt_exact, fmt_affine<bits, true>)                                                    \
+    }
+static const cu_stream_fmt moe_fmts[] = {G64_MOE(4), G64_MOE(8)};
+static const cu_stream_fmt nvfp4_fmt = CU_STREAM_QFMT("stream nvfp4", fmt_values<CU_K_NVFP4>);
+static const cu_stream_fmt fp8_fmt = CU_STREAM_QFMT("stream fp8", fmt_values<CU_K_F8>);
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);
 
 const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
     fa_error err;
     if (cu_weight_ok(w, &err)) return NULL;
     if (w->fmt == FA_FMT_MXFP4) return &mxfp4_fmt;
+    if (w->fmt == FA_FMT_NVFP4) return &nvfp4_fmt;
+    if (w->fmt == FA_FMT_MXFP8 || w->fmt == FA_FMT_FP8) return &fp8_fmt;
     if (w->fmt != FA_FMT_AFFINE) return cu_stream_find_gguf(w);
     const bool common = w->group == 64 && w->scale_dtype != FA_F32;
     if (common && (w->bits == 4 || w->bits == 8)) return cu_stream_find_int(w);
     if (common) return &g64_fmts[w->bits < 4 ? w->bits - 2 : w->bits - 3];
     return &any_fmts[w->bits == 8 ? 5 : w->bits - 2];
 }
+
+const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w) { return &moe_fmts[w->bits == 8]; }

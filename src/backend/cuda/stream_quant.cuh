@@ -16,7 +16,7 @@
 #define FA_CUDA_STREAM_QUANT_CUH
 
 #include "backend/cuda/dequant.cuh"
-#include "backend/cuda/stream.cuh"
+#include "backend/cuda/moe_few.cuh"
 
 enum {
     CU_QCOLS = 256,          /* columns of a step */
@@ -117,22 +117,22 @@ template <int N> CU_DEV void cu_qcodes_fetch(uint8_t *to, const cu_qcursor &c, i
 
 /* ---- exact mode ---- */
 
-CU_DEV int cu_mat_kind(const cu_mat &w) {
-    if (w.fmt != FA_FMT_AFFINE) return w.fmt - FA_FMT_MXFP4 + CU_K_MXFP4;
-    return w.bits == 8 ? CU_K_A8 : w.bits - 2 + CU_K_A2;
+/* Row `row` of m, to read where it lies. */
+CU_DEV void cu_mat_row(const cu_mat &m, int row, cu_wmat &w, cu_wrow &r) {
+    w.cols = m.cols;
+    w.group_log = (uint8_t)cu_group_log(m.group);
+    w.scale_dtype = (uint8_t)m.scale_dtype;
+    r.codes = m.codes + row * m.row_bytes;
+    r.scales = m.scales + row * m.scale_row_bytes;
+    r.biases = m.biases + row * m.scale_row_bytes;
 }
 
 /* Row g's columns of a step as floats, times the input rows. */
 template <int KIND, int R>
 CU_DEV void cu_exact_step(const cu_mat &m, int row, int step, int t, const float *x, int ldx, int M, float *acc) {
     cu_wmat w;
-    w.cols = m.cols;
-    w.group_log = m.group == 128 ? 7 : m.group == 64 ? 6 : 5;
-    w.scale_dtype = (uint8_t)m.scale_dtype;
     cu_wrow r;
-    r.codes = m.codes + row * m.row_bytes;
-    r.scales = m.scales + row * m.scale_row_bytes;
-    r.biases = m.biases + row * m.scale_row_bytes;
+    cu_mat_row(m, row, w, r);
 #pragma unroll 1
     for (int i = 0; i < CU_QCOLS; i += 32) {
         const int k = step * CU_QCOLS + i + 8 * t;
@@ -162,7 +162,7 @@ struct cu_fmt_exact {
                       float *acc) {
         const int row = ((const int *)slot)[lane];
         if (row >= w.rows) return;
-        switch (cu_mat_kind(w)) {
+        switch (cu_kind_at(w.fmt, w.bits)) {
             CU_WITH_QUANT_CASES(cu_exact_step<KIND, R>(w, row, step, lane % 4, x, ldx, M, acc))
         default: break;
         }
@@ -173,11 +173,11 @@ struct cu_fmt_exact {
 #define CU_STREAM_QFMT(text, ...)                                                                                      \
     {                                                                                                                  \
         text, __VA_ARGS__::COLS, __VA_ARGS__::SLOT, __VA_ARGS__::WARPS, __VA_ARGS__::RING,                             \
-            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0, {                                                \
-            cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                          \
-                cu_stream_kernel<__VA_ARGS__, CU_FAST16>, cu_stream_kernel<cu_fmt_exact, CU_EXACT1>,                   \
-                cu_stream_kernel<cu_fmt_exact, CU_EXACT16>                                                             \
-        }                                                                                                              \
+            cu_stream_line(__VA_ARGS__::COLS, __VA_ARGS__::CODES), 0,                                                  \
+            {cu_stream_kernel<__VA_ARGS__, CU_FAST8>, cu_stream_kernel<__VA_ARGS__, CU_FAST8>,                         \
+             cu_stream_kernel<__VA_ARGS__, CU_FAST16>, cu_stream_kernel<cu_fmt_exact, CU_EXACT1>,                      \
+             cu_stream_kernel<cu_fmt_exact, CU_EXACT16>},                                                              \
+            CU_MOE_KERNELS_OF(cu_fmt_exact, __VA_ARGS__)                                                               \
     }
 
 const cu_stream_fmt *cu_stream_find_gguf(const fa_weight *w); /* stream_gguf.cu */

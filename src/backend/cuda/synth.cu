@@ -7,6 +7,7 @@
  * either. blockIdx.x is a row everywhere. The generator costs about 30 integer instructions per 8 bytes; an 8B model
  * takes a few milliseconds. */
 #include "backend/cuda/dequant.cuh"
+#include "families/synth_fields.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,8 +27,8 @@ static __device__ __forceinline__ float unit(uint64_t seed, uint64_t i) {
 
 /* ---- codes of planar formats: random bytes ---- */
 
-/* row_bytes: of an unpadded row; a thread fills 16 bytes of a row of `pitch` bytes. */
-static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pitch, uint64_t seed) {
+/* row_bytes: of an unpadded row; mask: bits that stay; a thread fills 16 bytes of a row of `pitch` bytes. */
+static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pitch, uint64_t seed, uint64_t mask) {
     const int64_t j = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * 16;
     cu_pdl_wait();
     if (j >= pitch) return;
@@ -45,6 +46,8 @@ static __global__ void bytes_kernel(uint8_t *out, int64_t row_bytes, int64_t pit
         else if (left < 16)
             b &= (1ull << 8 * (left - 8)) - 1;
     }
+    a &= mask;
+    b &= mask;
     *(uint4 *)(out + (int64_t)blockIdx.x * pitch + j) =
         make_uint4((uint32_t)a, (uint32_t)(a >> 32), (uint32_t)b, (uint32_t)(b >> 32));
 }
@@ -71,6 +74,23 @@ static __global__ void same_bytes_kernel(uint8_t *out, int64_t n, int64_t pitch,
     const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
     cu_pdl_wait();
     if (i < pitch) out[(int64_t)blockIdx.x * pitch + i] = i < n ? v : 0;
+}
+
+/* One float in all groups. */
+static __global__ void same_floats_kernel(uint32_t *out, int64_t n, int64_t pitch, uint32_t v) {
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    cu_pdl_wait();
+    if (i < pitch) out[(int64_t)blockIdx.x * pitch + i] = i < n ? v : 0;
+}
+
+/* Scales of random blocks; a thread has one block. */
+static __global__ void fields_kernel(uint8_t *out, int64_t n, int bytes, int64_t pitch, fa_synth_fields fields) {
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+    cu_pdl_wait();
+    if (i >= n) return;
+    uint8_t *p = out + (int64_t)blockIdx.x * pitch + i * bytes;
+    for (int j = 0; j < fields.n; j++)
+        p[fields.f[j].at] = (uint8_t)((p[fields.f[j].at] & fields.f[j].keep) | fields.f[j].byte);
 }
 
 /* ---- formats that encode random values ---- */
@@ -178,9 +198,36 @@ enum { THREADS = 128 };
 
 static dim3 rows_by(int64_t rows, int64_t per_row) { return dim3((unsigned)rows, cu_blocks(per_row, THREADS)); }
 
+static void random_row_bytes(fa_cuda *cu, const fa_weight *w, int64_t row_bytes, uint64_t seed, uint64_t mask) {
+    const int64_t pitch = (int64_t)w->row_bytes;
+    CU_LAUNCH(cu, bytes_kernel, rows_by(w->rows, pitch / 16), THREADS, 0, (uint8_t *)w->codes, row_bytes, pitch, seed,
+              mask);
+}
 static void random_bytes(fa_cuda *cu, const fa_weight *w, uint64_t seed) {
-    const int64_t row_bytes = w->cols / 8 * w->bits, pitch = (int64_t)w->row_bytes;
-    CU_LAUNCH(cu, bytes_kernel, rows_by(w->rows, pitch / 16), THREADS, 0, (uint8_t *)w->codes, row_bytes, pitch, seed);
+    random_row_bytes(cu, w, w->cols * w->bits / 8, seed, ~0ull);
+}
+
+static void small_float(fa_cuda *cu, const fa_weight *w, uint64_t seed) {
+    const uint32_t scale = fa_synth_scale(w->fmt, 1 / sqrtf((float)w->cols));
+    const int64_t n = w->group ? w->cols / w->group : 1, pitch = (int64_t)w->scale_row_bytes;
+    random_row_bytes(cu, w, w->cols * w->bits / 8, seed,
+                     w->bits == 8 ? 0x0101010101010101ull * FA_SYNTH_E4M3_MASK : ~0ull);
+    if (w->fmt == FA_FMT_FP8)
+        CU_LAUNCH(cu, same_floats_kernel, rows_by(w->rows, pitch / 4), THREADS, 0, (uint32_t *)w->scales, n, pitch / 4,
+                  scale);
+    else
+        CU_LAUNCH(cu, same_bytes_kernel, rows_by(w->rows, pitch), THREADS, 0, (uint8_t *)w->scales, n, pitch,
+                  (uint8_t)scale);
+}
+
+static void random_blocks(fa_cuda *cu, const fa_weight *w, const fa_synth_fields &fields, uint64_t seed) {
+    int block = 1, bytes = 0;
+    CU_WITH_KIND(cu_kind_at(w->fmt, w->bits), block = cu_kind_info<KIND>::block,
+                 bytes = cu_kind_info<KIND>::block_bytes)
+    const int64_t n = w->cols / block;
+    random_row_bytes(cu, w, n * bytes, seed, ~0ull);
+    CU_LAUNCH(cu, fields_kernel, rows_by(w->rows, n), THREADS, 0, (uint8_t *)w->codes, n, bytes, (int64_t)w->row_bytes,
+              fields);
 }
 
 static void affine(fa_cuda *cu, const fa_weight *w, uint64_t seed) {
@@ -228,7 +275,10 @@ int cu_synth(cudaStream_t stream, const fa_weight *w, uint64_t seed, fa_error *e
     case FA_FMT_Q5_0: BLOCKS(CU_K_Q5_0); break;
     case FA_FMT_Q5_1: BLOCKS(CU_K_Q5_1); break;
     case FA_FMT_Q8_0: BLOCKS(CU_K_Q8_0); break;
-    default: return fa_fail(err, FFAI_ENOTSUP, "%s: the format has no encoder for random values", w->name);
+    case FA_FMT_NVFP4:
+    case FA_FMT_MXFP8:
+    case FA_FMT_FP8: small_float(&cu, w, seed); break;
+    default: random_blocks(&cu, w, fa_synth_fields_of(w->fmt, width), seed); break;
     }
     if (cu.err.code) *err = cu.err;
     return cu.err.code;

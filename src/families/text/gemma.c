@@ -1,4 +1,4 @@
-/* Gemma 1: 2B and 7B, 1.0 and 1.1, CodeGemma.
+/* Gemma 1: 2B and 7B, 1.0 and 1.1, CodeGemma, and the text part of PaliGemma, which is run causally.
  *
  * The dense decoder with (1 + w) norms, tanh-GELU, embeddings scaled by sqrt(hidden) and a head_dim of its own (256).
  * Reference: transformers models/gemma. What bites: "hidden_act": "gelu" of the first checkpoints means the tanh form
@@ -25,15 +25,15 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     c->norm_offset = fa_cfg_bool(r, "ffai_norm_offset_applied", false) ? 0.0f : 1.0f;
     c->embed_scale = sqrtf((float)c->dim);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
-    if (fa_cfg_bool(r, "use_bidirectional_attention", false))
+    if (fa_cfg_bool(r, "use_bidirectional_attention", false) && !fa_cfg_within(r, "paligemma"))
         fa_cfg_fail(r, "\"use_bidirectional_attention\" is not supported");
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
 const fa_family fa_family_gemma = {
     .name = "gemma",
-    .model_types = "gemma",
-    .archs = "GemmaForCausalLM",
+    .model_types = "gemma,paligemma",
+    .archs = "GemmaForCausalLM,PaliGemmaForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",

@@ -42,7 +42,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     c->final_softcap = cap(r, "final_logit_softcapping", 30);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->sandwich = true;
-    if (fa_cfg_bool(r, "use_bidirectional_attention", false))
+    if (fa_cfg_bool(r, "use_bidirectional_attention", false) && !fa_cfg_within(r, "paligemma"))
         fa_cfg_fail(r, "\"use_bidirectional_attention\" is not supported");
     int64_t window = fa_cfg_int(r, "sliding_window", fa_cfg_has(r, "sliding_window") ? 0 : 4096, 0, INT32_MAX);
     fa_dense_windows(r, c, window, even, NULL);
@@ -51,8 +51,8 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
 
 const fa_family fa_family_gemma2 = {
     .name = "gemma2",
-    .model_types = "gemma2,gemma2_text",
-    .archs = "Gemma2ForCausalLM",
+    .model_types = "gemma2,gemma2_text,paligemma",
+    .archs = "Gemma2ForCausalLM,PaliGemmaForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",

@@ -39,9 +39,9 @@ typedef struct config {
 typedef struct layer {
     fa_norm attn_norm, post_attn_norm, mlp_norm, post_mlp_norm; /* [dim] */
     fa_norm q_norm, k_norm, v_norm;                             /* [head_dim] */
-    fa_qkv qkv;         /* k, v without rows: another layer's; v alone without rows: v is k */
-    fa_linear o;        /* [dim, n_head * head_dim] */
-    fa_linear gate, up; /* [ff_dim or 2 * ff_dim, dim] */
+    fa_qkv qkv;                                                 /* k, v without rows: another layer's; v may be k */
+    fa_linear o;                                                /* [dim, n_head * head_dim] */
+    fa_linear gate, up;                                         /* [ff_dim or 2 * ff_dim, dim] */
     fa_linear down;
     fa_linear ple_gate, ple;                                      /* [ple_dim, dim], [dim, ple_dim] */
     fa_norm ple_norm;                                             /* [dim] */
@@ -241,6 +241,7 @@ static void bind_attn(fa_binder *b, const config *c, layer *l, int i) {
     l->qkv.q_norm = &l->q_norm;
     if (!c->shared[i]) {
         fa_bind_linear(b, &l->qkv.k, kv_dim, d->dim, bias, "model.layers.%d.self_attn.k_proj", i);
+        l->qkv.v = l->qkv.k;
         if (!c->k_is_v || d->window[i])
             fa_bind_linear(b, &l->qkv.v, kv_dim, d->dim, bias, "model.layers.%d.self_attn.v_proj", i);
         fa_bind_norm(b, &l->k_norm, hd, d->eps, 0, "model.layers.%d.self_attn.k_norm", i);

@@ -26,8 +26,9 @@ static const fa_rename renames[] = {{"input_layernorm", "ln1"}, {"post_attention
 
 const fa_family fa_family_llama = {
     .name = "llama",
-    .model_types = "llama,yi,Yi,smollm,smollm2",
-    .archs = "LlamaForCausalLM,YiForCausalLM",
+    .model_types = "llama,yi,Yi,smollm,smollm2,idefics3,smolvlm,llava",
+    .archs = "LlamaForCausalLM,YiForCausalLM,Idefics3ForConditionalGeneration,SmolVLMForConditionalGeneration,"
+             "LlavaForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",

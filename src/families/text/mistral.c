@@ -1,9 +1,19 @@
-/* Mistral 7B v0.1-v0.3, Nemo and other text models of the type.
+/* Mistral 7B v0.1-v0.3, Nemo, Ministral 8B, and the text part of Mistral Small 3 and Pixtral.
  *
- * Llama's decoder; sliding_window, when set, holds for every layer. Reference: transformers models/mistral. What bites:
+ * Llama's decoder; sliding_window, when set, holds for every layer, or in the type ministral for those that layer_types
+ * names. Reference: transformers models/mistral. What bites:
  * the key's default is 4096 when it is absent and null switches it off; head_dim of Nemo is not hidden / heads; GGUF
  * files are of architecture llama. */
 #include "blocks/dense.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool every_layer(const void *user, int64_t layer) {
+    (void)user;
+    (void)layer;
+    return true;
+}
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
@@ -18,18 +28,64 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     int64_t window = fa_cfg_int(r, "sliding_window", fa_cfg_has(r, "sliding_window") ? 0 : 4096, 0, INT32_MAX);
-    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
+    if (strcmp(fa_cfg_type(r), "ministral") == 0)
+        fa_dense_windows(r, c, window, every_layer, NULL);
+    else
+        for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
+}
+
+/* Ministral 3: queries are multiplied by 1 + beta log(1 + floor(position / original context)). */
+static void config_ministral3(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
+    fa_dense_cfg *c = (fa_dense_cfg *)cfg;
+    static const float still[1];
+    static const fa_dense_defaults defaults = {.vocab = 131072,
+                                               .dim = 4096,
+                                               .ff_dim = 14336,
+                                               .n_layer = 34,
+                                               .n_head = 32,
+                                               .n_kv_head = 8,
+                                               .head_dim = 128,
+                                               .max_ctx = 262144,
+                                               .eps = 1e-5,
+                                               .act_key = "hidden_act",
+                                               .act = "silu"};
+    fa_dense_read(r, c, dims, &defaults);
+    int64_t window = fa_cfg_int(r, "sliding_window", 0, 0, INT32_MAX);
+    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
+    const fa_jnode *rope = fa_cfg_node(r, "rope_parameters");
+    if (!rope) rope = fa_cfg_node(r, "rope_scaling");
+    double beta = fa_jnum(fa_jget(rope, "llama_4_scaling_beta"), 0);
+    int64_t ctx = fa_jint(fa_jget(rope, "original_max_position_embeddings"), dims->max_ctx);
+    if (!rope) fa_cfg_fail(r, "\"rope_parameters\" is missing");
+    if (!(fabs(beta) < 1e6) || ctx < 1)
+        fa_cfg_fail(r, "\"rope_parameters\": queries cannot be scaled by %g every %lld positions", beta,
+                    (long long)ctx);
+    if (beta != 0)
+        c->q_growth = (fa_rope){.n_pair = 1, .inv_freq = still, .mscale = 1, .growth = (float)beta, .growth_ctx = ctx};
+    fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 1e6), true);
 }
 
 const fa_family fa_family_mistral = {
     .name = "mistral",
-    .model_types = "mistral",
-    .archs = "MistralForCausalLM",
+    .model_types = "mistral,ministral,mistral3,pixtral",
+    .archs = "MistralForCausalLM,MinistralForCausalLM,Mistral3ForConditionalGeneration",
     .modality = "text",
     .task = "generate",
     .repos = "",
     .parity = true,
     .config = config,
+    FA_DENSE_FORWARD,
+};
+
+const fa_family fa_family_ministral3 = {
+    .name = "ministral3",
+    .model_types = "ministral3",
+    .archs = "Ministral3ForCausalLM",
+    .modality = "text",
+    .task = "generate",
+    .repos = "",
+    .parity = true,
+    .config = config_ministral3,
     FA_DENSE_FORWARD,
 };

@@ -55,23 +55,24 @@ static void read_original(fa_cfg *r, fa_dense_defaults *d) {
     d->tied = fa_cfg_bool(r, "weight_tying", true);
 }
 
-static const char FUSED[] = "model.transformer.blocks.%d.att_proj";
+static bool is_original(fa_binder *b) { return fa_bind_has(b, "model.transformer.wte"); }
 
 static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    if (!fa_bind_has(b, FUSED, i)) {
+    static const char name[] = "model.transformer.blocks.%d.att_proj";
+    if (!is_original(b)) {
         fa_dense_bind_attn(b, c, l, i);
         return;
     }
     int64_t q = c->n_head * c->head_dim, kv = c->n_kv_head * c->head_dim, all = q + 2 * kv;
-    fa_bind_rows(b, &l->qkv.q, q, c->dim, FA_NO_BIAS, (fa_part){.from = 0, .step = 1, .total = all}, FUSED, i);
-    fa_bind_rows(b, &l->qkv.k, kv, c->dim, FA_NO_BIAS, (fa_part){.from = q, .step = 1, .total = all}, FUSED, i);
-    fa_bind_rows(b, &l->qkv.v, kv, c->dim, FA_NO_BIAS, (fa_part){.from = q + kv, .step = 1, .total = all}, FUSED, i);
+    fa_bind_rows(b, &l->qkv.q, q, c->dim, FA_NO_BIAS, (fa_part){.from = 0, .step = 1, .total = all}, name, i);
+    fa_bind_rows(b, &l->qkv.k, kv, c->dim, FA_NO_BIAS, (fa_part){.from = q, .step = 1, .total = all}, name, i);
+    fa_bind_rows(b, &l->qkv.v, kv, c->dim, FA_NO_BIAS, (fa_part){.from = q + kv, .step = 1, .total = all}, name, i);
     fa_bind_linear(b, &l->o, c->dim, q, FA_NO_BIAS, "model.transformer.blocks.%d.attn_out", i);
 }
 
 static void bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     static const char name[] = "model.transformer.blocks.%d.ff_proj";
-    if (!fa_bind_has(b, FUSED, i)) {
+    if (!is_original(b)) {
         fa_dense_bind_mlp(b, c, l, i);
         return;
     }
@@ -97,10 +98,12 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_read(r, c, dims, &d);
     if (original) c->vocab = dims->vocab = fa_cfg_int(r, "embedding_size", c->vocab, 1, 1 << 26);
     if (original && fa_cfg_bool(r, "scale_logits", false)) c->logit_scale = (float)(1 / sqrt((double)c->dim));
-    c->eps = original ? fa_cfg_num(r, "layer_norm_eps", 1e-5) : 1e-5;
+    c->eps = original ? fa_cfg_eps(r, "layer_norm_eps", 1e-5) : 1e-5;
     c->layer_norm = c->norm_bare = true;
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
-    c->clip_qkv = (float)fa_cfg_num(r, "clip_qkv", 0);
+    double clip = fa_cfg_num(r, "clip_qkv", INFINITY);
+    if (!(clip > 0)) fa_cfg_fail(r, "\"clip_qkv\" is %g, not positive", clip);
+    c->clip_qkv = isinf(clip) ? 0 : (float)clip;
     c->bind_attn = bind_attn;
     c->bind_mlp = bind_mlp;
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);

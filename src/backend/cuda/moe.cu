@@ -1,0 +1,175 @@
+/* MOE: the experts of a layer. Few rows go through moe_few.cuh's kernels, more through moe_many.cu. The definition is
+ * src/backend/cpu/ops_moe.c. */
+#include "backend/cuda/moe.h"
+#include "backend/cuda/moe_few.cuh"
+
+#include <string.h>
+
+enum { FEW = 16 /* rows up to which every choice reads its expert for itself */ };
+
+/* ---- stacks ---- */
+
+/* Bytes from one expert to the next in the codes (and scales) plane; false: the distances differ. */
+static bool distances(const fa_experts *e, int64_t *codes, int64_t *scales) {
+    const fa_weight *w = e->w;
+    *codes = e->n > 1 ? w[1].codes - w[0].codes : 0;
+    *scales = e->n > 1 && w[0].scales ? w[1].scales - w[0].scales : 0;
+    for (int64_t i = 1; i < e->n; i++) {
+        const fa_weight *a = &w[i - 1], *b = &w[i];
+        if (b->codes - a->codes != *codes || a->fmt != b->fmt || a->bits != b->bits || a->group != b->group ||
+            a->scale_dtype != b->scale_dtype || a->row_bytes != b->row_bytes || a->rows != b->rows ||
+            a->cols != b->cols)
+            return false;
+        if (a->scales && (b->scales - a->scales != *scales || a->scale_row_bytes != b->scale_row_bytes)) return false;
+        if (a->biases && b->biases - a->biases != *scales) return false;
+    }
+    return true;
+}
+
+static int check_stack(const fa_experts *e, const char *what, fa_error *err) {
+    int64_t codes, scales;
+    if (!e->n) return 0;
+    if (cu_weight_ok(&e->w[0], err)) return -1;
+    if (distances(e, &codes, &scales) && codes % 16 == 0 && scales % 16 == 0) return 0;
+    return fa_fail(err, FFAI_ENOTSUP, "%s: the %lld experts (%s) do not lie at equal distances in one format",
+                   e->w[0].name ? e->w[0].name : "experts", (long long)e->n, what);
+}
+
+cu_moe_stack cu_moe_stack_of(const fa_experts *e) {
+    cu_moe_stack s = {};
+    s.w = &e->w[0];
+    s.bias = e->bias;
+    distances(e, &s.stride, &s.scale_stride);
+    return s;
+}
+
+/* ---- few rows ---- */
+
+static cu_moe_mat mat_of(const fa_experts *e) {
+    const cu_moe_stack s = cu_moe_stack_of(e);
+    cu_moe_mat m;
+    m.w = cu_mat_of(s.w);
+    m.stride = s.stride, m.scale_stride = s.scale_stride, m.bias = s.bias;
+    return m;
+}
+
+static size_t up_to(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* A launch of moe_few.cuh: shared memory and how columns are cut. */
+typedef struct few {
+    const cu_stream_fmt *fmt;
+    cu_moe_few_args a;
+    size_t smem;
+} few;
+
+/* parts: of the columns; copies: staged rows or parts of them, a warp's or the block's. */
+static void lay_out(few *f, bool exact, int warps, int parts, int copies, int n_red) {
+    cu_moe_few_args *a = &f->a;
+    const int ring = f->fmt->ring < CU_MOE_RING ? f->fmt->ring : CU_MOE_RING;
+    a->n_step = (a->m[0].w.cols + f->fmt->cols - 1) / f->fmt->cols;
+    a->parts = parts < a->n_step ? parts : a->n_step;
+    if (copies == 1) a->parts = parts; /* warps are counted on */
+    const int steps = copies == 1 ? a->n_step : (a->n_step + a->parts - 1) / a->parts;
+    const size_t cols = (size_t)steps * (size_t)f->fmt->cols;
+    /* a sum for each 16 columns at most */
+    a->line = (int)up_to(exact ? cols * 4 : cols * 2 + cols / 4, 16);
+    a->at_x = warps * ring * f->fmt->slot;
+    a->at_red = a->at_x + copies * a->line;
+    f->smem = (size_t)a->at_red + (size_t)n_red * CU_TILE * sizeof(float);
+}
+
+/* Elements of a row of h. */
+static int64_t h_pitch(const fa_moe *m) { return (int64_t)up_to((size_t)m->up.w[0].rows, 8); }
+
+/* `up` takes one launch, or two where gate and up projection have different formats; then `down`. */
+static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, fa_error *err) {
+    const fa_moe *m = r->p.moe.moe;
+    const bool exact = cu->be.exact, gated = m->gate.n > 0;
+    const cu_stream_fmt *up = cu_stream_find_moe(&m->up.w[0]), *down = cu_stream_find_moe(&m->down.w[0]),
+                        *gate = gated ? cu_stream_find_moe(&m->gate.w[0]) : up;
+    if (!up || !down || !gate) {
+        char buf[32];
+        const fa_weight *w = !up ? &m->up.w[0] : !down ? &m->down.w[0] : &m->gate.w[0];
+        return fa_fail(err, FFAI_ENOTSUP, "%s: no kernel for experts in %s", w->name ? w->name : "experts",
+                       fa_weight_fmt_text(w, buf));
+    }
+    cu_moe_few_args a;
+    memset(&a, 0, sizeof a);
+    a.n_expert = (int)m->up.n, a.n_used = r->p.moe.n_used;
+    a.choice = (const float *)r->in[1].data;
+    a.act = m->act, a.limit = m->limit, a.scale = r->p.moe.scale, a.add = r->p.moe.add;
+    a.x = r->in[0].data, a.x_type = r->in[0].dtype, a.ldx = (int)r->in[0].dim[1];
+    a.vec = a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
+    a.out = r->work, a.ld = (int)h_pitch(m);
+    a.out_type = exact || gate != up ? FA_F32 : FA_BF16;
+    int n = 0;
+    for (int i = gated && gate != up ? 0 : 1; i < 2; i++, n++) {
+        run[n].a = a;
+        run[n].fmt = i ? up : gate;
+        run[n].a.n_mat = gated && gate == up ? 2 : 1;
+        run[n].a.m[0] = mat_of(gated && (i == 0 || gate == up) ? &m->gate : &m->up);
+        run[n].a.m[1] = mat_of(&m->up);
+        run[n].a.end = !gated ? CU_MOE_ACT : gate == up ? CU_MOE_GLU : i ? CU_MOE_WITH : CU_MOE_GATE;
+        lay_out(&run[n], exact, CU_MOE_UP_WARPS, CU_MOE_UP_WARPS / run[n].a.n_mat, 1, CU_MOE_UP_WARPS);
+    }
+    const int parts = CU_MOE_DOWN_WARPS / a.n_used;
+    run[n].a = a;
+    run[n].fmt = down;
+    run[n].a.m[0] = run[n].a.m[1] = mat_of(&m->down);
+    run[n].a.n_mat = 1;
+    run[n].a.x = r->work, run[n].a.x_type = a.out_type, run[n].a.ldx = a.ld, run[n].a.vec = 1;
+    run[n].a.out = r->out.data, run[n].a.out_type = FA_F32, run[n].a.ld = (int)r->out.dim[1];
+    lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
+            a.n_used * (parts < 1 ? 1 : parts));
+    *n_run = n + 1;
+    for (int i = 0; i <= n; i++)
+        if (run[i].smem > cu->smem_max)
+            return fa_fail(err, FFAI_ENOTSUP, "%s: experts of %d columns do not fit the %zu bytes of shared memory",
+                           m->up.w[0].name ? m->up.w[0].name : "experts", run[i].a.m[0].w.cols, cu->smem_max);
+    return 0;
+}
+
+static void few_launch(fa_cuda *cu, const fa_rec *r) {
+    few run[3];
+    fa_error err = {};
+    int n = 0;
+    if (plan_few(cu, r, run, &n, &err)) {
+        cu_fail(cu, err.code, "%s", err.msg);
+        return;
+    }
+    const unsigned rows = (unsigned)r->in[0].dim[0];
+    for (int i = 0; i < n; i++) {
+        const cu_moe_few_args *a = &run[i].a;
+        const bool down = i == n - 1;
+        const dim3 grid(cu_blocks(a->ld, CU_TILE), down ? rows : rows * (unsigned)a->n_used);
+        const int kernel = (cu->be.exact ? CU_MOE_UP_EXACT : CU_MOE_UP) + down;
+        cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid,
+                     (down ? CU_MOE_DOWN_WARPS : CU_MOE_UP_WARPS) * CU_WARP, run[i].smem, *a);
+    }
+}
+
+/* ---- the operation ---- */
+
+static int64_t moe_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
+    const fa_moe *m = r->p.moe.moe;
+    const int64_t n = r->in[0].dim[0];
+    if (check_stack(&m->gate, "gate", err) || check_stack(&m->up, "up", err) || check_stack(&m->down, "down", err))
+        return -1;
+    if ((r->in[0].dtype != FA_F32 && r->in[0].dtype != FA_BF16) || r->out.dtype != FA_F32)
+        return fa_fail(err, FFAI_ENOTSUP, "no kernel for experts of %s", fa_dtype_name((fa_dtype)r->in[0].dtype));
+    if (n > FEW) return cu_moe_many_work(cu, r, err);
+    few run[3];
+    int k;
+    const int rc = plan_few(cu, r, run, &k, err);
+    if (rc) return rc;
+    return n * r->p.moe.n_used * h_pitch(m) * 4;
+}
+
+static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    if (r->in[0].dim[0] > FEW)
+        cu_moe_many_launch(cu, r);
+    else
+        few_launch(cu, r);
+}
+
+extern const cu_op cu_op_moe = {moe_launch, moe_work};

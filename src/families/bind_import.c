@@ -1,0 +1,442 @@
+/* What other quantizers left in checkpoints, as matrices that kernels read. Codes are never changed, only moved; scales
+ * and zeros become planes of our own, in f32 unless the stored type holds them exactly.
+ *
+ *   FP8      X.weight E4M3 [rows, cols] with X.weight_scale_inv (blocks, transformers "fp8") or X.weight_scale (per
+ *            tensor, per row or blocks: compressed-tensors, fbgemm, modelopt). value = code * scale.
+ *   int8     X.weight I8 with X.weight_scale (compressed-tensors "int-quantized"): affine, 8 bits.
+ *   packed   X.weight_packed I32 [rows, cols * bits / 32], X.weight_scale [rows, groups], perhaps X.weight_zero_point
+ *            I32 [rows * bits / 32, groups] (compressed-tensors "pack-quantized"): codes are 2^(bits - 1) higher.
+ *   GPTQ     X.qweight I32 [cols * bits / 32, rows], X.qzeros I32 [groups, rows * bits / 32] (one less than the zero,
+ *            but in "gptq_v2"), X.scales [groups, rows], X.g_idx [cols]: the group of each column.
+ *   AWQ      X.qweight I32 [cols, rows / 8], X.qzeros I32 [groups, rows / 8], X.scales [groups, rows]; nibble i of a
+ *            word belongs to row 0 2 4 6 1 3 5 7 of 8. Layout "gemm".
+ *
+ * Where GPTQ's groups are not runs of columns (act-order), there is no affine form: such a matrix becomes floats, f16
+ * where they hold every value and f32 where not. */
+#include "families/bind.h"
+
+#include <string.h>
+
+/* ---- scales of blocks, rows or the whole ---- */
+
+static int64_t parts(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+static bool float_type(int dtype) {
+    return dtype == FA_F32 || dtype == FA_F16 || dtype == FA_BF16 || dtype == FA_F8_E8M0;
+}
+
+/* A grid of scales over each of n matrices: a scale for bh x bw values. */
+typedef struct grid {
+    const fa_ckpt_tensor *t;
+    int64_t rows, cols, bh, bw; /* of the grid; of a block */
+} grid;
+
+static float grid_at(const grid *g, int64_t matrix, int64_t row, int64_t col) {
+    const int64_t i = (matrix * g->rows + row / g->bh) * g->cols + col / g->bw;
+    float f;
+    fa_to_f32((fa_dtype)g->t->dtype, g->t->data + (size_t)i * fa_dtype_size((fa_dtype)g->t->dtype), 1, &f);
+    return f;
+}
+
+static bool wrong_scales(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, int64_t cols) {
+    const int64_t first = t->n_dim ? t->dim[0] : 1, last = t->n_dim > 1 ? t->dim[t->n_dim - 1] : 1;
+    fa_bind_wrong(b, t, "scales %s [%lld%s%lld] do not fit a matrix of [%lld, %lld]", t->type_name, (long long)first,
+                  t->n_dim > 2 ? ", .., " : ", ", (long long)last, (long long)rows, (long long)cols);
+    return false;
+}
+
+/* Which of the arrangements t has, for n matrices (0: one) of [rows, cols]. */
+static bool grid_of(fa_binder *b, grid *g, const fa_ckpt_tensor *t, int64_t n, int64_t rows, int64_t cols) {
+    const fa_jnode *block = fa_jget(b->quant, "weight_block_size");
+    const int64_t bh = fa_jint(fa_jfirst(block), 128), bw = fa_jint(fa_jnext(fa_jfirst(block)), 128);
+    int64_t d[2] = {1, 1};
+    const int lead = n && t->n_dim && t->dim[0] == n ? 1 : 0;
+    if (!float_type(t->dtype) || t->n_dim > 2 + lead) return wrong_scales(b, t, rows, cols);
+    for (int i = lead; i < t->n_dim; i++) d[i - lead] = t->dim[i];
+    *g = (grid){t, d[0], d[1], rows, cols};
+    if (n && !lead) return wrong_scales(b, t, rows, cols);
+    if (d[0] == 1 && d[1] == 1) return true;
+    if (d[0] == rows && d[1] == 1) {
+        g->bh = 1;
+        return true;
+    }
+    if (bh < 1 || bw < 1 || bh > 1 << 20 || bw > 1 << 20 || bw % 32 || d[0] != parts(rows, bh) ||
+        d[1] != parts(cols, bw))
+        return wrong_scales(b, t, rows, cols);
+    g->bh = bh;
+    g->bw = bw;
+    return true;
+}
+
+static bool said_quantized(const fa_binder *b) { return b->quant && fa_jget(b->quant, "quant_method"); }
+
+/* ---- FP8 ---- */
+
+static bool import_fp8(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows) {
+    grid g = {0};
+    if (!s->scales && said_quantized(b)) {
+        fa_bind_fail(b, FFAI_EFORMAT, s->t, "F8_E4M3 without a scale in a quantized checkpoint");
+        return false;
+    }
+    if (s->scales && !grid_of(b, &g, s->scales, n, rows, w->cols)) return false;
+    const int64_t bw = s->scales && g.cols > 1 ? g.bw : 0;
+    w->fmt = FA_FMT_FP8;
+    w->bits = 8;
+    w->group = (uint16_t)(bw == 0 ? 0 : bw % 128 == 0 ? 128 : bw % 64 == 0 ? 64 : 32);
+    w->scale_dtype = FA_F32;
+    w->codes = s->t->data;
+    w->row_bytes = (size_t)w->cols;
+    const int64_t per_row = fa_weight_scales(w);
+    w->scale_row_bytes = (size_t)per_row * 4;
+    s->made_scales = true;
+    float *to = (float *)(void *)fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    w->scales = (const uint8_t *)to;
+    for (int64_t r = 0; to && r < w->rows; r++)
+        for (int64_t j = 0; j < per_row; j++) *to++ = s->scales ? grid_at(&g, r / rows, r % rows, j * w->group) : 1.0f;
+    return w->scales || fa_bind_dry(b);
+}
+
+/* ---- affine planes out of scales and zeros ---- */
+
+/* A matrix as groups of `group` columns: scale and zero of group g of row r. */
+typedef struct affine {
+    const fa_ckpt_tensor *scales, *zeros;
+    int bits;
+    int64_t group, groups;
+    bool by_group;    /* scales are [groups, rows] and not [rows, groups] */
+    int64_t zero_row; /* packed zeros: words from one group (by_group) or word row to the next */
+    bool awq, less_one;
+    int constant; /* the zero where there are none stored */
+} affine;
+
+static float scale_of(const affine *a, int64_t rows, int64_t r, int64_t g) {
+    const int64_t i = a->by_group ? g * rows + r : r * a->groups + g;
+    const fa_dtype t = (fa_dtype)a->scales->dtype;
+    float f;
+    fa_to_f32(t, a->scales->data + (size_t)i * fa_dtype_size(t), 1, &f);
+    return f;
+}
+
+static uint32_t word(const fa_ckpt_tensor *t, int64_t i) {
+    uint32_t v;
+    memcpy(&v, t->data + 4 * (size_t)i, 4);
+    return v;
+}
+
+/* The place of row r of 8 among the nibbles of a word. */
+static int awq_place(int64_t r) { return (int)(r % 8 / 2 + r % 2 * 4); }
+
+/* Words of zeros that are one less hold the sum of zeros minus ones: adding them at once undoes also what a zero of 0
+ * borrowed. */
+static int zero_of(const affine *a, int64_t r, int64_t g) {
+    const uint32_t top = (1u << a->bits) - 1;
+    if (!a->zeros) return a->constant;
+    if (a->awq) return (int)(word(a->zeros, g * a->zero_row + r / 8) >> 4 * awq_place(r) & 15);
+    if (!a->by_group) { /* packed along the rows, [rows * bits / 32, groups] */
+        const int per = 32 / a->bits;
+        return (int)(word(a->zeros, r / per * a->groups + g) >> (int)(r % per) * a->bits & top);
+    }
+    const int64_t bit = r * a->bits, at = g * a->zero_row + bit / 32;
+    const int shift = (int)(bit % 32);
+    if (32 % a->bits == 0) return (int)((word(a->zeros, at) + (a->less_one ? 0xFFFFFFFFu / top : 0)) >> shift & top);
+    uint64_t v = word(a->zeros, at);
+    if (shift + a->bits > 32) v |= (uint64_t)word(a->zeros, at + 1) << 32;
+    return (int)(((v >> shift) + a->less_one) & top);
+}
+
+/* Group size of ours that divides theirs; 0: none does. */
+static int our_group(int64_t group) { return group % 128 == 0 ? 128 : group % 64 == 0 ? 64 : group % 32 == 0 ? 32 : 0; }
+
+static float rounded(fa_dtype t, float f) {
+    return t == FA_F16 ? fa_f16_to_f32(fa_f32_to_f16(f)) : t == FA_BF16 ? fa_bf16_to_f32(fa_f32_to_bf16(f)) : f;
+}
+
+static void put(fa_dtype t, uint8_t *to, float f) {
+    const uint16_t h = t == FA_F16 ? fa_f32_to_f16(f) : fa_f32_to_bf16(f);
+    if (t == FA_F32)
+        memcpy(to, &f, 4);
+    else
+        memcpy(to, &h, 2);
+}
+
+/* Scales and biases of w, whose bits are set: bias = -scale * zero, in the stored type when it holds them all. */
+static bool affine_planes(fa_binder *b, fa_weight *w, fa_source *s, const affine *a) {
+    fa_dtype t = (fa_dtype)a->scales->dtype;
+    if (t != FA_F16 && t != FA_BF16) t = FA_F32;
+    for (int64_t r = 0; t != FA_F32 && r < w->rows; r++)
+        for (int64_t g = 0; g < a->groups; g++) {
+            const float bias = -scale_of(a, w->rows, r, g) * (float)zero_of(a, r, g);
+            if (rounded(t, bias) == bias) continue;
+            t = FA_F32;
+            break;
+        }
+    w->fmt = FA_FMT_AFFINE;
+    w->bits = (uint8_t)a->bits;
+    w->group = (uint16_t)our_group(a->group);
+    w->scale_dtype = (uint8_t)t;
+    const int64_t n = w->cols / w->group;
+    const size_t size = fa_dtype_size(t);
+    w->scale_row_bytes = (size_t)n * size;
+    s->made_scales = true;
+    uint8_t *scales = fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    uint8_t *biases = fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    w->scales = scales;
+    w->biases = biases;
+    if (!scales || !biases) return fa_bind_dry(b);
+    for (int64_t r = 0; r < w->rows; r++)
+        for (int64_t j = 0; j < n; j++, scales += size, biases += size) {
+            const int64_t g = j * w->group / a->group;
+            const float scale = scale_of(a, w->rows, r, g);
+            put(t, scales, scale);
+            put(t, biases, -scale * (float)zero_of(a, r, g));
+        }
+    return true;
+}
+
+/* ---- int8 ---- */
+
+static bool import_int8(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows) {
+    grid g;
+    if (!grid_of(b, &g, s->scales, n, rows, w->cols)) return false;
+    const int group = our_group(g.cols > 1 ? g.bw : w->cols);
+    if (!group || (g.cols > 1 && w->cols % group)) {
+        fa_bind_fail(b, FFAI_ENOTSUP, s->t, "int8 with %lld columns: not a multiple of 32", (long long)w->cols);
+        return false;
+    }
+    w->fmt = FA_FMT_AFFINE;
+    w->bits = 8;
+    w->group = (uint16_t)group;
+    w->scale_dtype = FA_F32;
+    w->row_bytes = (size_t)w->cols;
+    w->scale_row_bytes = (size_t)(w->cols / group) * 4;
+    s->made = s->made_scales = true;
+    const size_t bytes = (size_t)w->rows * w->row_bytes;
+    uint8_t *codes = fa_bind_host(b, bytes);
+    float *scales = (float *)(void *)fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    float *biases = (float *)(void *)fa_bind_host(b, (size_t)w->rows * w->scale_row_bytes);
+    w->codes = codes;
+    w->scales = (const uint8_t *)scales;
+    w->biases = (const uint8_t *)biases;
+    if (!codes || !scales || !biases) return fa_bind_dry(b);
+    for (size_t i = 0; i < bytes; i++) codes[i] = s->t->data[i] ^ 0x80;
+    for (int64_t r = 0; r < w->rows; r++)
+        for (int64_t j = 0; j < w->cols / group; j++) {
+            *scales = grid_at(&g, r / rows, r % rows, j * group);
+            *biases++ = -128.0f * *scales++;
+        }
+    return true;
+}
+
+/* ---- compressed-tensors, packed ---- */
+
+/* [a, b], of 32-bit words. */
+static bool words(const fa_ckpt_tensor *t, int64_t a, int64_t b) {
+    return (t->dtype == FA_I32 || t->dtype == FA_U32) && t->n_dim == 2 && t->dim[0] == a && t->dim[1] == b;
+}
+
+static bool no_form(fa_binder *b, const fa_weight *w, const fa_source *s) {
+    fa_bind_wrong(b, s->t, "with its scales and zeros it is no quantized [%lld, %lld]", (long long)w->rows,
+                  (long long)w->cols);
+    return false;
+}
+
+static bool import_packed(fa_binder *b, fa_weight *w, fa_source *s, const char *name) {
+    const fa_ckpt_tensor *t = s->t, *st = s->scales;
+    const fa_ckpt_tensor *order = fa_bind_find(b, name, ".weight_g_idx"),
+                         *shape = fa_bind_find(b, name, ".weight_shape");
+    if (order) {
+        fa_bind_fail(b, FFAI_ENOTSUP, order, "packed weights with an order of columns");
+        return false;
+    }
+    affine a = {.scales = st, .zeros = fa_bind_find(b, name, ".weight_zero_point")};
+    if (!st || !float_type(st->dtype) || st->n_dim != 2 || st->dim[0] != w->rows || t->n_dim != 2 || w->cols < 32 ||
+        t->dim[1] > w->cols || t->dim[1] * 32 % w->cols)
+        return no_form(b, w, s);
+    a.bits = (int)(t->dim[1] * 32 / w->cols);
+    a.groups = st->dim[1];
+    if ((a.bits != 4 && a.bits != 8) || !words(t, w->rows, w->cols * a.bits / 32) || a.groups < 1 ||
+        a.groups > w->cols || w->cols % a.groups || !our_group(a.group = w->cols / a.groups) ||
+        (a.zeros && !words(a.zeros, w->rows * a.bits / 32, a.groups)))
+        return no_form(b, w, s);
+    a.constant = 1 << (a.bits - 1);
+    s->biases = a.zeros;
+    if (shape) fa_bind_used(b, shape, 1);
+    w->codes = t->data;
+    w->row_bytes = (size_t)(w->cols * a.bits / 8);
+    return affine_planes(b, w, s, &a);
+}
+
+/* ---- GPTQ and AWQ ---- */
+
+/* [words][rows] to [rows][words]: a GPTQ column is one of our rows. */
+static void turn_words(const fa_ckpt_tensor *q, int64_t n, int64_t rows, uint8_t *to) {
+    enum { SIDE = 16 };
+    for (int64_t r0 = 0; r0 < rows; r0 += SIDE)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t r = r0; r < r0 + SIDE && r < rows; r++)
+                memcpy(to + (size_t)(r * n + i) * 4, q->data + (size_t)(i * rows + r) * 4, 4);
+}
+
+/* AWQ: 8 columns of 8 rows at a time, which are 8 words one below the other. */
+static void turn_awq(const fa_ckpt_tensor *q, int64_t cols, int64_t rows, uint8_t *to) {
+    enum { SIDE = 16 };
+    for (int64_t j0 = 0; j0 < rows / 8; j0 += SIDE)
+        for (int64_t k = 0; k < cols; k += 8)
+            for (int64_t j = j0; j < j0 + SIDE && j < rows / 8; j++) {
+                uint32_t out[8] = {0};
+                for (int i = 0; i < 8; i++) {
+                    const uint32_t v = word(q, (k + i) * (rows / 8) + j);
+                    for (int r = 0; r < 8; r++) out[r] |= (v >> 4 * awq_place(r) & 15) << 4 * i;
+                }
+                for (int r = 0; r < 8; r++) memcpy(to + (size_t)((8 * j + r) * cols + k) / 2, &out[r], 4);
+            }
+}
+
+/* The stored code of column k of row r. */
+static int code_of(const affine *a, const fa_ckpt_tensor *q, int64_t rows, int64_t r, int64_t k) {
+    if (a->awq) return (int)(word(q, k * (rows / 8) + r / 8) >> 4 * awq_place(r) & 15);
+    const int64_t bit = k * a->bits, at = bit / 32;
+    const int shift = (int)(bit % 32);
+    uint64_t v = word(q, at * rows + r);
+    if (shift + a->bits > 32) v |= (uint64_t)word(q, (at + 1) * rows + r) << 32;
+    return (int)(v >> shift & ((1u << a->bits) - 1));
+}
+
+static int64_t group_at(const fa_ckpt_tensor *order, int64_t group, int64_t k) {
+    return order ? (int32_t)word(order, k) : k / group;
+}
+
+/* As floats: groups that our formats do not have. */
+static bool import_floats(fa_binder *b, fa_weight *w, fa_source *s, const affine *a, const fa_ckpt_tensor *order) {
+    fa_dtype t = a->scales->dtype == FA_BF16 ? FA_F32 : FA_F16;
+    for (int pass = 0; pass < 2; pass++) {
+        const size_t size = fa_dtype_size(t);
+        uint8_t *to = NULL;
+        if (pass) {
+            w->fmt = t == FA_F16 ? FA_FMT_F16 : FA_FMT_F32;
+            w->row_bytes = (size_t)w->cols * size;
+            s->made = true;
+            w->codes = to = fa_bind_host(b, (size_t)w->rows * w->row_bytes);
+            if (!to) return fa_bind_dry(b);
+        } else if (t == FA_F32)
+            continue;
+        for (int64_t r = 0; (pass || t == FA_F16) && r < w->rows; r++)
+            for (int64_t k = 0; k < w->cols; k++) {
+                const int64_t g = group_at(order, a->group, k);
+                const float f =
+                    scale_of(a, w->rows, r, g) * (float)(code_of(a, s->t, w->rows, r, k) - zero_of(a, r, g));
+                if (pass)
+                    put(t, to + (size_t)(r * w->cols + k) * size, f);
+                else if (rounded(t, f) != f) {
+                    t = FA_F32;
+                    break;
+                }
+            }
+    }
+    return true;
+}
+
+/* Are the groups runs of `group` columns? False with *bad: a number that is no group. */
+static bool runs(const fa_ckpt_tensor *order, const affine *a, int64_t cols, bool *bad) {
+    bool ok = true;
+    for (int64_t k = 0; order && k < cols; k++) {
+        const int64_t g = group_at(order, a->group, k);
+        if (g < 0 || g >= a->groups) *bad = true;
+        ok = ok && g == k / a->group;
+    }
+    return ok && !*bad;
+}
+
+/* Bits from the shapes; false: no such matrix. */
+static bool gptq_shape(affine *a, const fa_weight *w, const fa_source *s, const fa_ckpt_tensor *order) {
+    const fa_ckpt_tensor *q = s->t, *st = s->scales;
+    if (!st || !a->zeros || !float_type(st->dtype) || st->n_dim != 2 || st->dim[1] != w->rows || q->n_dim != 2 ||
+        q->dim[0] > w->cols || w->cols < 32 || w->rows < 8)
+        return false;
+    a->groups = st->dim[0];
+    a->by_group = true;
+    if (a->awq) {
+        a->bits = 4;
+        if (!words(q, w->cols, w->rows / 8) || w->rows % 8 || w->cols % 8) return false;
+    } else {
+        a->bits = (int)(q->dim[0] * 32 / w->cols);
+        if ((a->bits != 2 && a->bits != 3 && a->bits != 4 && a->bits != 8) || w->cols % 32 ||
+            !words(q, w->cols * a->bits / 32, w->rows) || w->rows * a->bits % 32)
+            return false;
+    }
+    a->zero_row = w->rows * a->bits / 32;
+    if (a->groups < 1 || a->groups > w->cols || !words(a->zeros, a->groups, a->zero_row)) return false;
+    if (order && ((order->dtype != FA_I32 && order->dtype != FA_U32) || order->n_dim != 1 || order->dim[0] != w->cols))
+        return false;
+    a->group = parts(w->cols, a->groups);
+    return order || w->cols % a->groups == 0;
+}
+
+static bool import_gptq(fa_binder *b, fa_weight *w, fa_source *s, const char *name) {
+    const char *method = fa_jstr(fa_jget(b->quant, "quant_method"), NULL),
+               *format = fa_jstr(fa_jget(b->quant, "checkpoint_format"), NULL),
+               *version = fa_jstr(fa_jget(b->quant, "version"), NULL);
+    const fa_ckpt_tensor *order = fa_bind_find(b, name, ".g_idx");
+    if (!method) method = "";
+    if (!format) format = "gptq";
+    if (!version) version = "gemm";
+    s->scales = fa_bind_find(b, name, ".scales");
+    s->biases = fa_bind_find(b, name, ".qzeros");
+    affine a = {.scales = s->scales, .zeros = s->biases};
+    a.awq = strcmp(method, "awq") == 0 || (!method[0] && s->t->n_dim && s->t->dim[0] == w->cols);
+    a.less_one = !a.awq && strcmp(format, "gptq_v2") != 0;
+    if (a.awq && strcmp(version, "gemm") != 0 && strcmp(version, "GEMM") != 0) {
+        fa_bind_fail(b, FFAI_ENOTSUP, s->t, "AWQ layout \"%s\" is not supported (gemm)", version);
+        return false;
+    }
+    if (!a.awq && method[0] && strcmp(method, "gptq") != 0) {
+        fa_bind_fail(b, FFAI_ENOTSUP, s->t, "quantization method \"%s\" with packed weights is not supported", method);
+        return false;
+    }
+    bool bad = false;
+    if (!gptq_shape(&a, w, s, order)) return no_form(b, w, s);
+    const bool plain = runs(order, &a, w->cols, &bad);
+    if (bad) {
+        fa_bind_fail(b, FFAI_EFORMAT, order, "a group that is not within 0 .. %lld", (long long)a.groups - 1);
+        return false;
+    }
+    if (order) fa_bind_used(b, order, 1);
+    if (!plain || !our_group(a.group)) return import_floats(b, w, s, &a, order);
+    w->row_bytes = (size_t)(w->cols * a.bits / 8);
+    s->made = true;
+    uint8_t *codes = fa_bind_host(b, (size_t)w->rows * w->row_bytes);
+    w->codes = codes;
+    if (!codes && !fa_bind_dry(b)) return false;
+    if (codes && a.awq) turn_awq(s->t, w->cols, w->rows, codes);
+    if (codes && !a.awq) turn_words(s->t, w->cols * a.bits / 32, w->rows, codes);
+    return affine_planes(b, w, s, &a);
+}
+
+/* ---- which ---- */
+
+bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name) {
+    if (s->t && (s->t->dtype == FA_F8_E4M3 || s->t->dtype == FA_I8)) {
+        static const char *const kinds[] = {".weight_scale_inv", ".weight_scale", "_scale_inv", "_scale"};
+        for (size_t i = 0; !s->scales && i < (n ? 4u : 2u); i++) s->scales = fa_bind_find(b, name, kinds[i]);
+        return s->t->dtype == FA_F8_E4M3 || s->scales;
+    }
+    if (s->t || n) return false;
+    if ((s->t = fa_bind_find(b, name, ".qweight"))) return true;
+    if ((s->t = fa_bind_find(b, name, ".weight_packed"))) s->scales = fa_bind_find(b, name, ".weight_scale");
+    return s->t != NULL;
+}
+
+bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name) {
+    const fa_ckpt_tensor *t = s->t;
+    if (t->dtype == FA_F8_E4M3 || t->dtype == FA_I8) {
+        const bool one = !n && t->n_dim == 2 && t->dim[0] == rows && t->dim[1] == w->cols;
+        const bool many = n && t->n_dim == 3 && t->dim[0] == n && t->dim[1] == rows && t->dim[2] == w->cols;
+        if (!one && !many) {
+            fa_bind_wrong(b, t, "%s of another shape than [%lld, %lld]", t->type_name, (long long)rows,
+                          (long long)w->cols);
+            return false;
+        }
+        return t->dtype == FA_I8 ? import_int8(b, w, s, n, rows) : import_fp8(b, w, s, n, rows);
+    }
+    return fa_bind_find(b, name, ".qweight") == t ? import_gptq(b, w, s, name) : import_packed(b, w, s, name);
+}
