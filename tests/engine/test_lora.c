@@ -343,6 +343,9 @@ static void test_reuse(void **state) {
     /* another adapter in the place of one that went */
     ask(e, 20, &u, 1);
     assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    answer without = ask(e, 20, NULL, 0); /* what it made is no beginning of anything */
+    assert_int_equal(without.reused, 0);
+    close_to(&plain, &without);
     ffai_adapter *b = load(e, second);
     ffai_adapter_use ub = {b, 1};
     assert_int_equal(ask(e, 20, &ub, 1).reused, 0);
