@@ -17,8 +17,9 @@ bool ffai_family_at(size_t i, ffai_family_info *info) {
     if (i >= fa_n_family) return false;
     const fa_family *f = fa_families[i];
     *info =
-        (ffai_family_info){f->name,    f->model_types, f->archs, f->modality, f->task, "f32,f16,bf16,affine,mxfp4,mxfp8,nvfp4,fp8,int8,awq,gptq,gguf",
-                           "cpu,cuda", f->repos,       f->parity};
+        (ffai_family_info){f->name,     f->model_types, f->archs,
+                           f->modality, f->task,        "f32,f16,bf16,affine,mxfp4,mxfp8,nvfp4,fp8,int8,awq,gptq,gguf",
+                           "cpu,cuda",  f->repos,       f->parity};
     return true;
 }
 

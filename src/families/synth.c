@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/rng.h"
-#include "families/synth_fields.h"
+#include "tensor/synth_fields.h"
 
 #include <math.h>
 #include <stdio.h>

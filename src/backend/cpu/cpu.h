@@ -1,8 +1,8 @@
 /* The CPU backend's inside: how an operation is cut into phases and items, and what the op files share.
  *
  * A record runs as one or more phases with a barrier after each. A phase is `items` independent pieces of work that the
- * threads take in batches; item counts depend on the record, the batch's integers and what an earlier phase has left, so
- * all threads agree on them without talking. */
+ * threads take in batches; item counts depend on the record, the batch's integers and what an earlier phase has left,
+ * so all threads agree on them without talking. */
 #ifndef FA_BACKEND_CPU_CPU_H
 #define FA_BACKEND_CPU_CPU_H
 

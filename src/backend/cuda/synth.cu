@@ -7,7 +7,7 @@
  * either. blockIdx.x is a row everywhere. The generator costs about 30 integer instructions per 8 bytes; an 8B model
  * takes a few milliseconds. */
 #include "backend/cuda/dequant.cuh"
-#include "families/synth_fields.h"
+#include "tensor/synth_fields.h"
 
 #include <math.h>
 #include <stdio.h>

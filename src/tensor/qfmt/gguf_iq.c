@@ -1,8 +1,5 @@
 /* GGUF's blocks with value tables as whole rows; gguf_iq.h has the layouts. */
 #include "tensor/qfmt/formats.h"
-
-#define FA_IQ_FN    static inline
-#define FA_IQ_TABLE static const
 #include "tensor/qfmt/gguf_iq.h"
 
 static float bits_float(uint32_t u) {

@@ -26,6 +26,11 @@
 
 #include "tensor/qfmt/gguf_grids.h"
 
+#ifndef FA_IQ_FN
+#define FA_IQ_FN    static inline
+#define FA_IQ_TABLE static const
+#endif
+
 /* X(id, name, values per block, bytes per block, canonical group, where d is (-1: not an f16 in one place), offset) */
 #define FA_IQ_FMTS(X)                                                                                                  \
     X(IQ1_S, iq1_s, 256, 50, 32, 0, 9)                                                                                 \

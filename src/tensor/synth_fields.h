@@ -1,7 +1,7 @@
 /* Scales of random blocks: which bytes make blocks of random bits into values of a wanted width. The host and the
  * device make the same weights of it (synth.c, backend/cuda/synth.cu). */
-#ifndef FA_FAMILIES_SYNTH_FIELDS_H
-#define FA_FAMILIES_SYNTH_FIELDS_H
+#ifndef FA_TENSOR_SYNTH_FIELDS_H
+#define FA_TENSOR_SYNTH_FIELDS_H
 
 #include <math.h>
 
