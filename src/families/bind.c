@@ -524,7 +524,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
         for (int64_t r = 0; r < rows; r++) memcpy(to[p] + (size_t)r * bytes, from[p] + (size_t)row[r] * bytes, bytes);
     }
     if (!fa_bind_dry(b)) g.codes = to[0], g.scales = to[1], g.biases = to[2];
-    src.made = true;
+    src.made = src.made_scales = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
     linear_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
