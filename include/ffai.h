@@ -268,7 +268,7 @@ typedef struct ffai_engine_opts {
     int n_thread;    /* default: the processors that this process may use */
     int n_ctx;       /* tokens per sequence; default: the model's maximum, at most 4096 */
     int n_slot;      /* sequences at a time; default 1 */
-    int n_chunk;     /* most prompt tokens in one step; default 512, on a GPU 2048 */
+    int n_chunk;     /* most prompt tokens in one step; default 512, on a GPU 2048, with experts 8192 */
     bool composed;   /* debugging: run every fused operation as its primitives */
     bool profile;    /* collect time per operation, see ffai_engine_profile; a GPU then runs them one by one */
     const char *cuda_module; /* path of libffai_cuda.so; NULL: beside the library or program, in the lib folders next to

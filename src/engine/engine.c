@@ -28,7 +28,11 @@ static int parse_kv(fa_settings *s, const char *name, fa_error *err) {
     return fa_fail(err, FFAI_EINVAL, "kv-cache: \"%s\" is not f32, f16 or bf16", name);
 }
 
-enum { CHUNK_CPU = 512, CHUNK_GPU = 2048 /* matrix products are at their best from about there */ };
+enum {
+    CHUNK_CPU = 512,
+    CHUNK_GPU = 2048,        /* matrix products are at their best from about there */
+    CHUNK_GPU_EXPERTS = 8192 /* ... of which an expert sees a share only */
+};
 
 int fa_settings_read(fa_settings *s, const ffai_model *m, const ffai_engine_opts *o, fa_error *err) {
     static const ffai_engine_opts none;
@@ -60,8 +64,8 @@ int fa_settings_read(fa_settings *s, const ffai_model *m, const ffai_engine_opts
 }
 
 void fa_settings_for(fa_settings *s, const ffai_model *m, const ffai_engine_opts *o, bool gpu) {
-    (void)m;
-    s->n_chunk = o && o->n_chunk ? o->n_chunk : gpu ? CHUNK_GPU : CHUNK_CPU;
+    int chunk = !gpu ? CHUNK_CPU : m->n_expert ? CHUNK_GPU_EXPERTS : CHUNK_GPU;
+    s->n_chunk = o && o->n_chunk ? o->n_chunk : chunk;
     if (s->n_chunk > (int64_t)s->n_ctx * s->n_slot) s->n_chunk = s->n_ctx * s->n_slot;
     if (gpu) s->n_thread = 1;
 }
