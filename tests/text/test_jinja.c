@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -187,12 +188,12 @@ static void test_large(void **state) {
         for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
             fa_error err;
             size_t n;
-            double t = fa_now();
+            double t = (double)clock() / CLOCKS_PER_SEC; /* of the processor: others may be using it */
             fa_jinja_opts o = {.chat = true};
             char *text = render(templates[i], strlen(templates[i]), b.data, b.len, &o, &n, &err);
             if (!text) fail_msg("%s: %s", templates[i], err.msg);
             assert_true(n > 5000000);
-            assert_true(fa_now() - t < 20);
+            assert_true((double)clock() / CLOCKS_PER_SEC - t < 20);
             fa_free(text);
         }
         fa_buf_free(&b);
