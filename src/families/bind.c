@@ -619,14 +619,6 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
     return NULL;
 }
 
-void fa_bind_ignore(fa_binder *b, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
-    char real[FA_REAL_MAX];
-    prefixed(b, real, name, "");
-    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++)
-        if (strncmp(fa_ckpt_at(b->ckpt, i)->name, real, strlen(real)) == 0 && !b->used[i]) b->used[i] = IGNORED;
-}
-
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     float v = mean;
@@ -652,7 +644,8 @@ void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
     FORMAT_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
-        if (t) b->used[t - fa_ckpt_at(b->ckpt, 0)] = 1;
+        uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
+        if (used && !*used) *used = IGNORED;
     }
 }
 

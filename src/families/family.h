@@ -96,11 +96,9 @@ void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* Tensors with this beginning are known and not needed: no word about them. */
-void fa_bind_ignore(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A vector of one value that forward needs itself, wherever the weights lie. */
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Tensors of a module that checkpoints may hold and nobody uses: nobody is told about them. */
+/* Tensors of a module that checkpoints may hold and the family does not need: no word about them. */
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
