@@ -266,6 +266,8 @@ void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) 
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (said(b->wrong.data, t->name, text)) return;
+    uint8_t *used = &b->used[t - fa_ckpt_at(b->ckpt, 0)];
+    if (!*used) *used = IGNORED; /* it is named here */
     if (b->n_wrong++)
         fa_buf_printf(&b->wrong, "; tensor %s: %s", t->name, text);
     else
