@@ -31,6 +31,27 @@ static void run_json_cases(const char *name, const json_case *c, size_t n) {
     remove_dir(dir);
 }
 
+/* Tensors of a layer too many are no failure, but are told. */
+static void strangers(void **state) {
+    (void)state;
+    char dir[256];
+    ffai_model *m;
+    ffai_model_info info;
+    ffai_error err;
+    demo_copy(dir);
+    assert_int_equal(ffai_model_open(&m, dir, NULL, &err), 0);
+    ffai_model_get_info(m, &info);
+    assert_string_equal(info.extra, "");
+    ffai_model_free(m);
+    put_json(dir, "config.json", "num_hidden_layers", "7");
+    assert_int_equal(ffai_model_open(&m, dir, NULL, &err), 0);
+    ffai_model_get_info(m, &info);
+    assert_non_null(strstr(info.extra, "model.layers.7.mlp.up_proj.weight"));
+    assert_null(strstr(info.extra, "model.layers.6."));
+    ffai_model_free(m);
+    remove_dir(dir);
+}
+
 static void config_keys(void **state) {
     (void)state;
     static const json_case cases[] = {
@@ -425,7 +446,7 @@ static void weights_wrong(void **state) {
         {"model.norm.weight", "model.norm.weight", "model.norm.w", "missing|model.norm.weight"},
         {"model.norm.weight", "model.norm.weight", "model.embed_tokens.weight", "model.embed_tokens.weight"},
         {"model.layers.3.self_attn.k_proj.weight", "k_proj", "x_proj",
-         "missing|model.layers.3.self_attn.k_proj.weight"},
+         "missing|model.layers.3.self_attn.k_proj.weight|not known: model.layers.3.self_attn.x_proj.weight"},
     };
     char dir[256], what[300];
     demo_copy(dir);
@@ -560,12 +581,19 @@ static void memory_stayed_small(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(config_keys),         cmocka_unit_test(config_rope),
-        cmocka_unit_test(config_quantization), cmocka_unit_test(optional_json),
-        cmocka_unit_test(whole_files),         cmocka_unit_test(odd_names),
-        cmocka_unit_test(weights_truncated),   cmocka_unit_test(weights_wrong),
-        cmocka_unit_test(weights_nan),         cmocka_unit_test(shards),
-        cmocka_unit_test(tokenizers),          cmocka_unit_test(memory_stayed_small),
+        cmocka_unit_test(config_keys),
+        cmocka_unit_test(strangers),
+        cmocka_unit_test(config_rope),
+        cmocka_unit_test(config_quantization),
+        cmocka_unit_test(optional_json),
+        cmocka_unit_test(whole_files),
+        cmocka_unit_test(odd_names),
+        cmocka_unit_test(weights_truncated),
+        cmocka_unit_test(weights_wrong),
+        cmocka_unit_test(weights_nan),
+        cmocka_unit_test(shards),
+        cmocka_unit_test(tokenizers),
+        cmocka_unit_test(memory_stayed_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
