@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/run.h"
 #include "ffai.h"
 
 #define FIXTURES FFAI_SOURCE_DIR "/tests/data/families/"
@@ -63,14 +64,6 @@ static ffai_request *submit(ffai_engine *e, const int32_t *ids, int n, int max_n
     ffai_request_opts o = {.ids = ids, .n_ids = (size_t)n, .max_new = max_new, .ignore_eos = true};
     if (ffai_submit(e, &o, &r, &err)) fail_msg("%s", err.msg);
     return r;
-}
-
-static void run_out(ffai_engine *e) {
-    ffai_error err = {0};
-    int rc;
-    while ((rc = ffai_engine_step(e, &err)) > 0) {
-    }
-    if (rc < 0) fail_msg("%s", err.msg);
 }
 
 static int take(ffai_request *r, int32_t *out, int *reused) {

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/run.h"
 #include "base/alloc.h"
 #include "families/gen.h"
 #include "ffai.h"
@@ -214,14 +215,6 @@ static ffai_request *submit(ffai_engine *e, int n, const ffai_adapter_use *u, si
                            .n_adapter = n_use};
     if (ffai_submit(e, &o, &r, &err)) fail_msg("%s", err.msg);
     return r;
-}
-
-static void run_out(ffai_engine *e) {
-    ffai_error err = {0};
-    int rc;
-    while ((rc = ffai_engine_step(e, &err)) > 0) {
-    }
-    if (rc < 0) fail_msg("%s", err.msg);
 }
 
 static answer result(ffai_request *r) {

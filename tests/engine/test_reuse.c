@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/run.h"
 #include "ffai.h"
 
 #define FIXTURES FFAI_SOURCE_DIR "/tests/data/families/"
@@ -58,14 +59,6 @@ static ffai_request *submit(ffai_engine *e, const int32_t *ids, int n, int max_n
                            .ignore_eos = true};
     if (ffai_submit(e, &o, &r, &err)) fail_msg("%s", err.msg);
     return r;
-}
-
-static void run_out(ffai_engine *e) {
-    ffai_error err = {0};
-    int rc;
-    while ((rc = ffai_engine_step(e, &err)) > 0) {
-    }
-    if (rc < 0) fail_msg("%s", err.msg);
 }
 
 /* Runs one request to its end: all its tokens into out, how many of the prompt were reused. */
