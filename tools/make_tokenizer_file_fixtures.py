@@ -19,7 +19,7 @@ import sentencepiece
 import tiktoken
 from make_tokenizer_fixtures import LLAMA3, O200K, QWEN2, TEKKEN, WORDS, corpus, dump, packed, short, short_text, texts
 from sentencepiece import sentencepiece_model_pb2 as pb
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "tests/data/tokfiles"
@@ -202,6 +202,26 @@ def folder(name, config, vocab=None, merges=None, words=None, extra=None, model=
     expect(name, lambda s: t.encode(s, add_special_tokens=False), lambda ids: t.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False), full[:k], full[k + len(inner) :])
 
 
+def internlm2(model):
+    """InternLM 2's class is not in transformers: what the converter of its repositories makes of the pieces."""
+    from sentencepiece import sentencepiece_model_pb2 as pb
+
+    d = OUT / "hf_internlm2"
+    d.mkdir(parents=True, exist_ok=True)
+    dump(d / "tokenizer_config.json", {"tokenizer_class": "InternLM2Tokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    (d / "tokenizer.model").write_bytes(model)
+    m = pb.ModelProto()
+    m.ParseFromString(model)
+    vocab = {p.piece: i for i, p in enumerate(m.pieces)}
+    cuts = [(p[:k], p[k:], i) for p, i in vocab.items() for k in range(1, len(p)) if p[:k] in vocab and p[k:] in vocab]
+    merges = [(a, b) for a, b, _ in sorted(cuts, key=lambda c: (c[2], vocab[c[0]], vocab[c[1]]))]
+    t = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    t.add_special_tokens([AddedToken(x, normalized=False, special=True) for x in ("<unk>", "<s>", "</s>")])
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    t.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    expect("hf_internlm2", lambda s: t.encode(s).ids, lambda ids: t.decode(ids), [1], [])
+
+
 def folders():
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -232,6 +252,7 @@ def folders():
 
     folder("hf_llama", {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, model={"tokenizer.model": read("sp_bpe_llama")})
     folder("hf_llama_legacy", {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": True}, model={"tokenizer.model": read("sp_bpe_user")})
+    internlm2(read("sp_bpe_llama"))
     folder("hf_t5", {"tokenizer_class": "T5Tokenizer", "extra_ids": 5}, model={"spiece.model": read("sp_unigram")})
     folder("hf_xlmr", {"tokenizer_class": "XLMRobertaTokenizer"}, model={"sentencepiece.bpe.model": read("sp_unigram")})
     return words

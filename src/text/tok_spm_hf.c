@@ -10,16 +10,15 @@
 
 #define WORD_SIGN "\xE2\x96\x81"
 
-enum { LLAMA, GEMMA, T5, XLMR };
+enum { LLAMA, INTERN, GEMMA, T5, XLMR }; /* INTERN: a word sign in front of every text, also one that has it */
 
 static const struct class_row {
     const char *classes; /* without Tokenizer or Fast, between blanks */
     int how, unk;        /* unk: the id that unknown text has; -1: unk_token's */
     const char *special; /* where the files name none */
 } rows[] = {
-    {"Llama CodeLlama Phi3", LLAMA, -1, "<unk> <s> </s>"},
-    {"Gemma", GEMMA, -1, "<unk> <bos> <eos> <pad> <mask>"},
-    {"T5 MT5 UMT5", T5, 2, "</s> <unk> <pad>"},
+    {"Llama CodeLlama Phi3", LLAMA, -1, "<unk> <s> </s>"},  {"InternLM2", INTERN, -1, "<unk> <s> </s>"},
+    {"Gemma", GEMMA, -1, "<unk> <bos> <eos> <pad> <mask>"}, {"T5 MT5 UMT5", T5, 2, "</s> <unk> <pad>"},
     {"XLMRoberta", XLMR, 3, "<s> </s> <unk> <pad> <mask>"},
 };
 
@@ -69,10 +68,16 @@ static int put_sign_decoder(fa_tok *t, bool prefix, fa_error *err) {
     return rc;
 }
 
+/* Word signs for blanks, and in front of the text. */
+static int put_signs(fa_tok *t, int how, bool prefix, bool legacy, fa_error *err) {
+    if (how == LLAMA) return fa_tok_put_metaspace(t, WORD_SIGN, 3, !prefix ? 0 : legacy ? 2 : 1, false, err);
+    int rc = how == INTERN && prefix ? fa_tok_put_prepend(t, WORD_SIGN, 3, err) : 0;
+    return rc ? rc : fa_tok_put_replace(t, " ", 1, WORD_SIGN, 3, err);
+}
+
 static int build_bpe(fa_spm_model *m, const struct class_row *row, const fa_tok_about *about, fa_error *err) {
     fa_tok *t = m->t;
-    bool prefix = row->how == LLAMA && fa_jbool(fa_jget(about->config, "add_prefix_space"), true);
-    bool legacy = fa_jbool(fa_jget(about->config, "legacy"), false);
+    bool prefix = row->how != GEMMA && fa_jbool(fa_jget(about->config, "add_prefix_space"), true);
     size_t n = walk_merges(t, NULL);
     uint32_t *to = n < UINT32_MAX ? FA_NEWN(uint32_t, n + 1) : NULL;
     if (!to || !fa_bpe_reserve_pairs(&t->bpe, n, to)) {
@@ -83,12 +88,7 @@ static int build_bpe(fa_spm_model *m, const struct class_row *row, const fa_tok_
         return fa_fail(err, FFAI_ELIMIT, "%s: %zu pieces with %zu merges are too many", t->what, t->name.n_id, n);
     t->bpe.byte_fallback = t->bpe.fuse_unk = true;
     t->bpe.unk = row->how == GEMMA ? m->unk : -1;
-    int rc = row->how == GEMMA ? fa_tok_put_replace(t, " ", 1, WORD_SIGN, 3, err)
-                               : fa_tok_put_metaspace(t, WORD_SIGN, 3,
-                                                      !prefix  ? 0
-                                                      : legacy ? 2
-                                                               : 1,
-                                                      false, err);
+    int rc = put_signs(t, row->how, prefix, fa_jbool(fa_jget(about->config, "legacy"), false), err);
     if (!rc) rc = fa_tok_prepare_words(t, err);
     return rc ? rc : put_sign_decoder(t, prefix, err);
 }
@@ -213,7 +213,7 @@ int fa_spm_hf_build(fa_spm_model *m, const fa_tok_about *about, fa_error *err) {
     m->unk = -1;
     for (size_t i = 0; i < m->n; i++)
         if (m->spm->type[i] == FA_PIECE_UNKNOWN) m->unk = (int32_t)i;
-    rc = row->how == LLAMA || row->how == GEMMA ? build_bpe(m, row, about, err) : build_unigram(m, row, about, err);
+    rc = row->how <= GEMMA ? build_bpe(m, row, about, err) : build_unigram(m, row, about, err);
     if (!rc) rc = add_all(m, row, about, err);
     if (rc) return rc;
     t->bos = piece(t, row->how == GEMMA ? "<bos>" : "<s>");

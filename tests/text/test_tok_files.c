@@ -13,13 +13,17 @@
 
 #define DATA FFAI_SOURCE_DIR "/tests/data/tokfiles/"
 
-static const char *const names[] = {
-    "sp_bpe",           "sp_bpe_llama",    "sp_bpe_user",       "sp_bpe_plain",    "sp_bpe_unused",    "sp_unigram",
-    "sp_unigram_llama", "sp_unigram_user", "sp_unigram_suffix", "sp_unigram_back", "sp_char",          "sp_word",
-    "tekken_v3",        "tekken_v11",      "rank_llama3",       "rank_whisper",    "rank_qwen",        "rank_o200k",
-    "vocab_gpt2",       "vocab_qwen2",     "vocab_roberta",     "vocab_bert",      "vocab_bert_cased", "hf_llama",
-    "hf_llama_legacy",  "hf_t5",           "hf_xlmr",           "gguf_bert",       "gguf_t5",          "gguf_gemma4",
-    "gguf_rwkv",        "gguf_plamo2"};
+static const char *const names[] = {"sp_bpe",           "sp_bpe_llama",     "sp_bpe_user",
+                                    "sp_bpe_plain",     "sp_bpe_unused",    "sp_unigram",
+                                    "sp_unigram_llama", "sp_unigram_user",  "sp_unigram_suffix",
+                                    "sp_unigram_back",  "sp_char",          "sp_word",
+                                    "tekken_v3",        "tekken_v11",       "rank_llama3",
+                                    "rank_whisper",     "rank_qwen",        "rank_o200k",
+                                    "vocab_gpt2",       "vocab_qwen2",      "vocab_roberta",
+                                    "vocab_bert",       "vocab_bert_cased", "hf_llama",
+                                    "hf_llama_legacy",  "hf_internlm2",     "hf_t5",
+                                    "hf_xlmr",          "gguf_bert",        "gguf_t5",
+                                    "gguf_gemma4",      "gguf_rwkv",        "gguf_plamo2"};
 enum { N_NAME = sizeof names / sizeof *names };
 
 static fa_json *load(const char *path) {
