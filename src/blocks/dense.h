@@ -42,7 +42,6 @@ struct fa_dense_cfg {
     uint8_t *layer_rope; /* [n_layer] index into rope */
     fa_rope q_growth;    /* n_pair 1: queries are multiplied by its cosine, which grows with the position */
     int32_t *window;     /* [n_layer], 0: full attention */
-    const void *own;     /* the family's further config, for its hooks */
 };
 
 struct fa_dense_layer {
