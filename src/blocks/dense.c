@@ -66,6 +66,15 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first) {
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
 }
 
+void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c) {
+    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
+    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
+    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
+    double scaling = fa_cfg_num(r, "logits_scaling", 1);
+    if (scaling == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
+    c->logit_scale = (float)(1 / scaling);
+}
+
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
     c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     if (!c->layer_moe) fa_cfg_no_memory(r);

@@ -81,6 +81,9 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
 /* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers (default: first) on, or those of
  * layer_types. */
 void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
+/* Granite's four multipliers: of embeddings, scores, what layers add, and (divided) logits.
+ * Each is 1 without its key. */
+void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that

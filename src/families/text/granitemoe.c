@@ -18,12 +18,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
-    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
-    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
-    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
-    double by = fa_cfg_num(r, "logits_scaling", 1);
-    if (by == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
-    c->logit_scale = (float)(1 / by);
+    fa_dense_granite_scales(r, c);
     fa_moe_read(r, &c->moe, 8, 2);
     c->moe.ff_dim = c->ff_dim;
     c->moe.act = c->act;
