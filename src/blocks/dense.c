@@ -158,17 +158,11 @@ static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     fa_dense *w = (fa_dense *)weights;
-    fa_linear embed;
-    fa_bind_linear(b, &embed, c->vocab, c->dim, FA_NO_BIAS, "model.embed_tokens");
-    w->embed = embed.w;
+    fa_bind_embed(b, &w->embed, c->vocab, c->dim, "model.embed_tokens");
     w->layer = (fa_dense_layer *)fa_bind_alloc(b, (size_t)c->n_layer, sizeof *w->layer);
     for (int i = 0; w->layer && i < c->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
     bind_norm(b, c, &w->norm, c->dim, "model.norm", 0);
-    /* a head that is stored wins over tying, as in transformers */
-    if (c->tied && !fa_bind_has(b, "lm_head"))
-        w->head = embed;
-    else if (fa_bind_has(b, "lm_head") || !fa_bind_headless(b))
-        fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
+    fa_bind_head(b, &w->head, &w->embed, c->tied, "lm_head");
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {

@@ -472,6 +472,21 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
+void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
+    fa_linear table;
+    fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
+    *embed = table.w;
+}
+
+void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool tied, const char *name) {
+    bool stored = fa_bind_has(b, "%s", name);
+    *head = (fa_linear){0};
+    if (tied && !stored)
+        head->w = *embed;
+    else if (stored || !fa_bind_headless(b))
+        fa_bind_linear(b, head, embed->rows, embed->cols, FA_NO_BIAS, "%s", name);
+}
+
 /* Values row[0], row[1], ... of a bias of `total`. */
 static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, const int64_t *row, const char *name) {
     const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");

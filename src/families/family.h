@@ -52,7 +52,7 @@ void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t 
 
 /* ---- weights ---- */
 
-typedef struct fa_binder fa_binder; /* families/bind.c */
+typedef struct fa_binder fa_binder; /* families/bind.h */
 
 typedef enum fa_bias { FA_NO_BIAS, FA_BIAS, FA_OPTIONAL_BIAS } fa_bias;
 
@@ -78,6 +78,11 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
+/* The ends of a language model, under names as they are. The embedding, before the layers: [vocab, dim]. */
+void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name);
+/* The head, after the final norm: [vocab, dim] like the embedding. One that is stored wins over tying, as in
+ * transformers; a base model without one has none (no rows). */
+void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool tied, const char *name);
 /* Rows row[0], row[1], ... of `total`, and of its bias, copied together. */
 void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
                     const int64_t *row, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
