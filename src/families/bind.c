@@ -22,8 +22,6 @@ static const struct {
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 
-enum { IGNORED = 4 /* in fa_binder.used */ };
-
 /* ---- names ---- */
 
 /* A family name, or one of its other names where `ours` occurs in it: try 0 is the name itself. NULL: no more. */
@@ -267,17 +265,17 @@ void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) 
     va_end(ap);
     if (said(b->wrong.data, t->name, text)) return;
     uint8_t *used = &b->used[t - fa_ckpt_at(b->ckpt, 0)];
-    if (!*used) *used = IGNORED; /* it is named here */
+    if (!*used) *used = FA_USE_NAMED; /* it is named here */
     if (b->n_wrong++)
         fa_buf_printf(&b->wrong, "; tensor %s: %s", t->name, text);
     else
         fa_buf_printf(&b->wrong, "%s: tensor %s: %s", t->file, t->name, text);
 }
 
-void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
+void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, fa_use how) {
     size_t i = (size_t)(t - fa_ckpt_at(b->ckpt, 0));
-    if (b->used[i] & ~IGNORED) return;
-    b->used[i] = how;
+    if (b->used[i] & ~FA_USE_NAMED) return;
+    b->used[i] = (uint8_t)how;
     b->bytes += (int64_t)t->bytes;
 }
 
@@ -369,9 +367,9 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
         }
         size_t bytes = src.t->bytes + (src.scales ? 2 * src.scales->bytes : 0);
         if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
-        fa_bind_used(b, src.t, 2);
-        if (src.scales) fa_bind_used(b, src.scales, 1);
-        if (src.biases) fa_bind_used(b, src.biases, 1);
+        fa_bind_used(b, src.t, FA_USE_MATRIX);
+        if (src.scales) fa_bind_used(b, src.scales, FA_USE_FLOATS);
+        if (src.biases) fa_bind_used(b, src.biases, FA_USE_FLOATS);
         fa_bind_relocate(b, w, &src);
     }
     if (b->err.code) return false;
@@ -419,7 +417,7 @@ static const float *vector_part(fa_binder *b, const fa_ckpt_tensor *t, int64_t n
     for (int64_t i = 0; host && !all && i < count * len; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)(i / len * total + from + i % len * step) * size, 1, host + i);
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += count * total;
-    fa_bind_used(b, t, 1);
+    fa_bind_used(b, t, FA_USE_FLOATS);
     return p;
 }
 
@@ -501,7 +499,7 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     for (int64_t i = 0; host && i < rows; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += total;
-    fa_bind_used(b, t, 1);
+    fa_bind_used(b, t, FA_USE_FLOATS);
     return p;
 }
 
@@ -527,9 +525,9 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     }
     if (fa_weight_check(&w, &b->err)) return;
     if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, &w, (int64_t)src.t->bytes);
-    fa_bind_used(b, src.t, 2);
-    if (src.scales) fa_bind_used(b, src.scales, 1);
-    if (src.biases) fa_bind_used(b, src.biases, 1);
+    fa_bind_used(b, src.t, FA_USE_MATRIX);
+    if (src.scales) fa_bind_used(b, src.scales, FA_USE_FLOATS);
+    if (src.biases) fa_bind_used(b, src.biases, FA_USE_FLOATS);
     fa_weight g = w;
     g.rows = rows;
     const uint8_t *from[3] = {w.codes, w.scales, w.biases};
@@ -651,7 +649,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     } else if (check_vector(b, t, 0, 1)) {
         fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
         if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
-        fa_bind_used(b, t, 1);
+        fa_bind_used(b, t, FA_USE_FLOATS);
     }
     return v;
 }
@@ -662,7 +660,7 @@ void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
         uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
-        if (used && !*used) *used = IGNORED;
+        if (used && !*used) *used = FA_USE_NAMED;
     }
 }
 

@@ -74,13 +74,20 @@ typedef struct fa_source {
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
 
+/* What became of a checkpoint's tensor; 0: nothing yet. */
+typedef enum fa_use {
+    FA_USE_FLOATS = 1, /* bound as numbers, or as scales or biases of a matrix */
+    FA_USE_MATRIX = 2, /* bound as a matrix, in the format that it has */
+    FA_USE_NAMED = 4   /* not bound, and nothing more is to be said of it */
+} fa_use;
+
 struct fa_binder {
     const fa_ckpt *ckpt;
     fa_mem *mem;
     const fa_rename *renames; /* of the family, or NULL */
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
-    uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
+    uint8_t *used;            /* [tensors of the checkpoint] fa_use */
     fa_names missing, extra;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
@@ -132,7 +139,7 @@ void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) 
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* By family name and suffix, under the family's other names too; NULL: there is none. */
 const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *suffix);
-void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how);
+void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, fa_use how);
 /* Host memory for planes that are made from others: it lives until they are where they belong. NULL in a dry run, when
  * sizes are all that is wanted, and when there is no memory (an error then). */
 uint8_t *fa_bind_host(fa_binder *b, size_t bytes);
