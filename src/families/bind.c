@@ -344,6 +344,23 @@ const char *fa_bind_module(const fa_rename *renames, const char *module, int tur
 
 /* ---- matrices ---- */
 
+/* What is stored under a name, in host memory, checked and accounted for. False: absent (src->t NULL), or wrong and
+ * reported. */
+static bool stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
+                   const char *name) {
+    if (!fa_bind_stored(b, w, src, n, rows, cols, name)) return false;
+    if (fa_weight_check(w, &b->err)) {
+        fa_fail_prefix(&b->err, b->err.code, "%s", src->t->file);
+        return false;
+    }
+    size_t bytes = src->t->bytes + (src->scales ? 2 * src->scales->bytes : 0);
+    if (!b->used[src->t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
+    fa_bind_used(b, src->t, FA_USE_MATRIX);
+    if (src->scales) fa_bind_used(b, src->scales, FA_USE_FLOATS);
+    if (src->biases) fa_bind_used(b, src->biases, FA_USE_FLOATS);
+    return true;
+}
+
 /* The whole of what is stored under a name, where it is to lie: n matrices [rows, cols] (n 0: one). False: absent, or
  * wrong and reported; *there tells which. */
 static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t cols, const char *name, bool *there) {
@@ -357,19 +374,10 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
         *w = (fa_weight){.rows = (n ? n : 1) * rows, .cols = cols};
         fa_bind_synth(b, w, n, name);
     } else {
-        if (!fa_bind_stored(b, w, &src, n, rows, cols, name)) {
+        if (!stored(b, w, &src, n, rows, cols, name)) {
             *there = src.t != NULL;
             return false;
         }
-        if (fa_weight_check(w, &b->err)) {
-            fa_fail_prefix(&b->err, b->err.code, "%s", src.t->file);
-            return false;
-        }
-        size_t bytes = src.t->bytes + (src.scales ? 2 * src.scales->bytes : 0);
-        if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
-        fa_bind_used(b, src.t, FA_USE_MATRIX);
-        if (src.scales) fa_bind_used(b, src.scales, FA_USE_FLOATS);
-        if (src.biases) fa_bind_used(b, src.biases, FA_USE_FLOATS);
         fa_bind_relocate(b, w, &src);
     }
     if (b->err.code) return false;
@@ -404,6 +412,12 @@ static bool check_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64
     return false;
 }
 
+/* n numbers are bound, which count once however often they are. */
+static void took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += n;
+    fa_bind_used(b, t, FA_USE_FLOATS);
+}
+
 /* Values from, from + step, ... of each of n vectors of `total` (n 0: of one): [n, len]. */
 static const float *vector_part(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64_t total, int64_t from,
                                 int64_t step, int64_t len) {
@@ -416,8 +430,7 @@ static const float *vector_part(fa_binder *b, const fa_ckpt_tensor *t, int64_t n
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && !all && i < count * len; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)(i / len * total + from + i % len * step) * size, 1, host + i);
-    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += count * total;
-    fa_bind_used(b, t, FA_USE_FLOATS);
+    took_floats(b, t, count * total);
     return p;
 }
 
@@ -477,11 +490,11 @@ void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, c
 }
 
 void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool tied, const char *name) {
-    bool stored = fa_bind_has(b, "%s", name);
+    bool there = fa_bind_has(b, "%s", name);
     *head = (fa_linear){0};
-    if (tied && !stored)
+    if (tied && !there)
         head->w = *embed;
-    else if (stored || !fa_bind_headless(b))
+    else if (there || !fa_bind_headless(b))
         fa_bind_linear(b, head, embed->rows, embed->cols, FA_NO_BIAS, "%s", name);
 }
 
@@ -498,8 +511,7 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && i < rows; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
-    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += total;
-    fa_bind_used(b, t, FA_USE_FLOATS);
+    took_floats(b, t, total);
     return p;
 }
 
@@ -519,15 +531,10 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     }
     if (bias == FA_BIAS || (bias == FA_OPTIONAL_BIAS && fa_bind_find(b, name, ".bias")))
         out->bias = gathered_bias(b, rows, total, row, name);
-    if (!fa_bind_stored(b, &w, &src, 0, total, cols, name)) {
+    if (!stored(b, &w, &src, 0, total, cols, name)) {
         if (!src.t) missing(b, name, ".weight");
         return;
     }
-    if (fa_weight_check(&w, &b->err)) return;
-    if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, &w, (int64_t)src.t->bytes);
-    fa_bind_used(b, src.t, FA_USE_MATRIX);
-    if (src.scales) fa_bind_used(b, src.scales, FA_USE_FLOATS);
-    if (src.biases) fa_bind_used(b, src.biases, FA_USE_FLOATS);
     fa_weight g = w;
     g.rows = rows;
     const uint8_t *from[3] = {w.codes, w.scales, w.biases};
@@ -648,8 +655,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
         missing(b, name, "");
     } else if (check_vector(b, t, 0, 1)) {
         fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
-        if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
-        fa_bind_used(b, t, FA_USE_FLOATS);
+        took_floats(b, t, 1);
     }
     return v;
 }
