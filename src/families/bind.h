@@ -1,7 +1,8 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
  * by the loader. Three steps per matrix: what is stored (bind_stored.c, bind_import.c: formats and layouts of
  * checkpoints, as a view of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and
- * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). */
+ * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). Names are bind_names.c's; what is
+ * missing, wrong, used or open to adapters is recorded by bind_record.c. */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -135,6 +136,13 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
     __attribute__((format(printf, 4, 5)));
 /* A tensor of another shape than expected: remembered. */
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
+/* A linear layer or a table gets its id. row: gathered, or NULL. */
+void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
+/* Finds out what stands in front of the checkpoint's names. */
+void fa_bind_choose_prefix(fa_binder *b);
+/* A family name with that in front, plus suffix. */
+void fa_bind_prefixed(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* The checkpoint's spelling of a family name plus suffix. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* By family name and suffix, under the family's other names too; NULL: there is none. */
