@@ -281,7 +281,7 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
     b->bytes += (int64_t)t->bytes;
 }
 
-static void missing(fa_binder *b, const char *name, const char *suffix) {
+void fa_bind_missing(fa_binder *b, const char *name, const char *suffix) {
     char real[FA_REAL_MAX];
     prefixed(b, real, name, suffix);
     fa_name_list_add(&b->missing, real);
@@ -441,7 +441,7 @@ static const float *bias_of(fa_binder *b, fa_bias bias, const fa_part *p, int64_
     if (b->synth) return bias == FA_BIAS ? fa_bind_synth_vector(b, rows, 0, 0, name, ".bias") : NULL;
     const fa_ckpt_tensor *t = bias == FA_NO_BIAS ? NULL : fa_bind_find(b, name, ".bias");
     if (t) return b->err.code ? NULL : vector_part(b, t, 0, p->total, p->from, p->step, rows);
-    if (bias == FA_BIAS) missing(b, name, ".bias");
+    if (bias == FA_BIAS) fa_bind_missing(b, name, ".bias");
     return NULL;
 }
 
@@ -456,7 +456,7 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
     if (whole(b, &w, 0, p->total, cols, name, &there))
         out->w = rows_of(&w, p->from, p->step, rows);
     else if (!there)
-        missing(b, name, ".weight");
+        fa_bind_missing(b, name, ".weight");
     linear_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
 }
@@ -477,7 +477,7 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
     float *host;
     if (!t) {
-        missing(b, name, ".bias");
+        fa_bind_missing(b, name, ".bias");
         return NULL;
     }
     if (b->err.code || !check_vector(b, t, 0, total)) return NULL;
@@ -507,7 +507,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     if (bias == FA_BIAS || (bias == FA_OPTIONAL_BIAS && fa_bind_find(b, name, ".bias")))
         out->bias = gathered_bias(b, rows, total, row, name);
     if (!fa_bind_stored(b, &w, &src, 0, total, cols, name)) {
-        if (!src.t) missing(b, name, ".weight");
+        if (!src.t) fa_bind_missing(b, name, ".weight");
         return;
     }
     if (fa_weight_check(&w, &b->err)) return;
@@ -551,7 +551,7 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
     if (whole(b, &w, n, part.total, cols, name, &there)) {
         for (int64_t e = 0; e < n; e++) out->w[e] = rows_of(&w, e * part.total + part.from, part.step, rows);
     } else if (!there) {
-        missing(b, name, "");
+        fa_bind_missing(b, name, "");
     }
     b->turned = false;
     if (!bias) return;
@@ -564,7 +564,7 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
     if (t && !b->err.code)
         out->bias = vector_part(b, t, n, part.total, part.from, part.step, rows);
     else if (!t)
-        missing(b, name, "_bias");
+        fa_bind_missing(b, name, "_bias");
 }
 
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
@@ -601,7 +601,7 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
     if (t)
         out->w = vector(b, t, dim);
     else
-        missing(b, name, ".weight");
+        fa_bind_missing(b, name, ".weight");
 }
 
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
@@ -617,7 +617,7 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
     if (b->synth) return fa_bind_synth_vector(b, n, 0, mean, name, "");
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
     if (t) return vector(b, t, n);
-    missing(b, name, "");
+    fa_bind_missing(b, name, "");
     return NULL;
 }
 
@@ -632,7 +632,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     }
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
     if (!t) {
-        missing(b, name, "");
+        fa_bind_missing(b, name, "");
     } else if (check_vector(b, t, 0, 1)) {
         fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
         if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;

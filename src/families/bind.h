@@ -128,6 +128,8 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
     __attribute__((format(printf, 4, 5)));
 /* A tensor of another shape than expected: remembered. */
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* There is no such tensor: remembered. */
+void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
 /* The checkpoint's spelling of a family name plus suffix. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* By family name and suffix, under the family's other names too; NULL: there is none. */
