@@ -126,10 +126,11 @@ void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
     fa_bind_linear(b, &l->down, c->dim, c->ff_dim, bias, "model.layers.%d.mlp.down_proj", i);
 }
 
-static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+/* attends: the layer has queries and keys */
+static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, bool attends) {
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
     if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
-    if (c->qk_norm || c->wide_qk_norm) {
+    if (attends && (c->qk_norm || c->wide_qk_norm)) {
         bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
         bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
         l->qkv.q_norm = &l->q_norm;
@@ -145,9 +146,13 @@ static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 }
 
 static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
+    const bool mix = c->layer_mix && c->layer_mix[i];
+    if (mix)
+        c->bind_mix(b, c, l, i);
+    else
+        (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
     l->qkv.clip = c->clip_qkv;
-    bind_norms(b, c, l, i);
+    bind_norms(b, c, l, i, !mix);
     if (!c->layer_moe || !c->layer_moe[i]) {
         (c->bind_mlp ? c->bind_mlp : fa_dense_bind_mlp)(b, c, l, i);
     } else if ((l->moe = (fa_moe_layer *)fa_bind_alloc(b, 1, sizeof *l->moe))) {
@@ -167,8 +172,15 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
-    for (int64_t i = 0; i < c->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]], 0};
+    for (int64_t i = 0; i < c->n_layer; i++) {
+        if (c->layer_mix && c->layer_mix[i])
+            c->mix_spec(c, &spec[i]);
+        else
+            spec[i] = (fa_kv_spec){.n_head = c->n_kv_head,
+                                   .head_dim = c->head_dim,
+                                   .window = c->window[i],
+                                   .rope = &c->rope[c->layer_rope[i]]};
+    }
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
@@ -179,27 +191,33 @@ fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
     return h;
 }
 
+/* h += residual_scale * o_proj(attention(norm(h))); growth: what queries are multiplied by, or empty */
+static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_kv *kv, int rope,
+                   fa_tensor table, fa_tensor growth) {
+    fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, l->sink};
+    fa_tensor q =
+        fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table, c->rope[rope].interleaved, kv);
+    if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
+    fa_tensor a = fa_attend(cx, q, kv, &attn);
+    fa_tap(cx, "attn_out", a);
+    fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
+}
+
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
     const fa_dense *w = (const fa_dense *)m->w;
-    fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
     fa_tensor table[FA_DENSE_ROPES];
     for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
     fa_tensor growth = fa_rope_table(cx, &c->q_growth);
     if (c->q_growth.n_pair) growth = fa_cols(cx, growth, 0, 1);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
-        const fa_rope *rope = &c->rope[c->layer_rope[i]];
-        const fa_kv *kv = &m->kv[i];
         const bool post = c->sandwich || c->post_only;
         size_t mark = fa_layer_begin(cx, i);
-        fa_tensor q = fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table[c->layer_rope[i]],
-                                  rope->interleaved, kv);
-        if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
-        attn.sink = l->sink;
-        fa_tensor a = fa_attend(cx, q, kv, &attn);
-        fa_tap(cx, "attn_out", a);
-        fa_linear_add(cx, h, a, &l->o, post ? &l->post_attn_norm : NULL, c->residual_scale);
+        if (l->mix)
+            c->mix(cx, c, l, h, &m->state[i]);
+        else
+            attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
         const fa_norm *mlp_norm = c->post_only ? NULL : &l->mlp_norm;
         if (l->moe) {
             fa_moe_layer_add(cx, h, mlp_norm ? fa_norm_op(cx, h, mlp_norm) : h, l->moe, c->residual_scale);

@@ -3,9 +3,9 @@
  *     h += s * [post_attn_norm](o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n))))
  *     h += s * [post_mlp_norm](down_proj(act(gate_proj(m)) * up_proj(m)))     or the experts (blocks/moe.h) of m
  *
- * Bracketed norms exist where the family has them. A family file reads its config into fa_dense_cfg and says which
- * tensors there are; where its checkpoints fuse or rename projections it binds them itself (bind_attn, bind_mlp) or
- * lists other names (fa_family.renames). */
+ * Bracketed norms exist where the family has them; in some layers a recurrent mixer stands in for attention (mix). A
+ * family file reads its config into fa_dense_cfg and says which tensors there are; where its checkpoints fuse or rename
+ * projections it binds them itself (bind_attn, bind_mlp) or lists other names (fa_family.renames). */
 #ifndef FA_BLOCKS_DENSE_H
 #define FA_BLOCKS_DENSE_H
 
@@ -38,6 +38,13 @@ struct fa_dense_cfg {
     /* NULL: q_proj, k_proj, v_proj, o_proj; gate_proj, up_proj, down_proj */
     void (*bind_attn)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
     void (*bind_mlp)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    /* Layers with a recurrent mixer in place of attention (layer_mix[i] != 0; NULL: no layer): mix does
+     * h += residual_scale * mixer(attn_norm(h)), mix_spec tells the size of its state */
+    uint8_t *layer_mix;
+    const void *mix_cfg;
+    void (*mix_spec)(const fa_dense_cfg *c, fa_kv_spec *spec);
+    void (*bind_mix)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    void (*mix)(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st);
     fa_rope rope[FA_DENSE_ROPES];
     uint8_t *layer_rope; /* [n_layer] index into rope */
     fa_rope q_growth;    /* n_pair 1: queries are multiplied by its cosine, which grows with the position */
@@ -53,6 +60,7 @@ struct fa_dense_layer {
     fa_linear gate, up; /* [ff_dim, dim] */
     fa_linear down;     /* [dim, ff_dim] */
     fa_moe_layer *moe;  /* instead of gate, up, down; or NULL */
+    void *mix;          /* instead of q, k, v, o: what bind_mix made; or NULL */
 };
 
 typedef struct fa_dense {

@@ -12,6 +12,7 @@ struct ffai_request {
     int64_t n, cap, n_prompt;
     int64_t n_fed;    /* tokens whose keys are in the cache */
     int64_t n_reused; /* of those, how many were there when the request began */
+    int32_t parted;   /* first tokens that it shares with what some slot holds, and cannot begin with */
     int64_t max_new;
     fa_sampler *sampler;
     char **stop;

@@ -34,7 +34,8 @@ void fa_request_release(ffai_request *r) {
         for (int i = 0; i < e->flight[k].n; i++)
             if (e->flight[k].who[i] == r) e->flight[k].who[i] = NULL;
     /* a row of it may be under way */
-    if (e->kv->len[r->slot] > r->n_fed && fa_kv_truncate(e->kv, r->slot, (int32_t)r->n_fed, NULL))
+    if (e->kv->len[r->slot] > r->n_fed &&
+        fa_kv_truncate(e->kv, r->slot, fa_kv_resume(e->kv, r->slot, (int32_t)r->n_fed), NULL))
         fa_kv_reset(e->kv, r->slot);
     e->slot[r->slot] = NULL;
     r->slot = -1;
@@ -46,7 +47,7 @@ static void admit(ffai_engine *e) {
     for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused);
+        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused, &r->parted);
         if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
@@ -78,7 +79,13 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
             if (pass == 1) budget -= rows;
             if (r->n == r->n_prompt) *n_prompt_rows += rows;
             who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n, r->use};
+            seq[n++] = (fa_seq_rows){s,
+                                     r->ids + r->n_fed,
+                                     rows,
+                                     r->n_fed + rows == r->n,
+                                     (int32_t)r->n,
+                                     r->use,
+                                     {r->parted, (int32_t)r->n_prompt - 1}};
         }
     }
     return n;
@@ -98,7 +105,7 @@ static int plan_ahead(ffai_engine *e, const fa_flight *f, fa_seq_rows *seq, ffai
         if (fa_slot_outgrown(e, r->slot, (int32_t)r->n + 1)) return 0;
         e->ahead_tok[n] = -1 - r->slot;
         who[n] = r;
-        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use};
+        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use, {0}};
         n++;
     }
     return running ? 0 : n;

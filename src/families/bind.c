@@ -2,8 +2,6 @@
  * file has them; vectors (norms, biases) become f32. */
 #include "families/bind.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- matrices ---- */
@@ -64,6 +62,12 @@ static fa_weight rows_of(const fa_weight *w, int64_t from, int64_t step, int64_t
 
 /* ---- vectors ---- */
 
+bool fa_bind_is_floats(fa_binder *b, const fa_ckpt_tensor *t) {
+    if (t->dtype == FA_F32 || t->dtype == FA_F16 || t->dtype == FA_BF16 || t->dtype == FA_F64) return true;
+    fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
+    return false;
+}
+
 static bool check_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64_t len) {
     bool ok = n ? t->n_dim == 2 && t->dim[0] == n && t->dim[1] == len : t->n_dim == 1 && t->dim[0] == len;
     if (!ok) {
@@ -71,13 +75,11 @@ static bool check_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64
                       (long long)(n ? n : len));
         return false;
     }
-    if (t->dtype == FA_F32 || t->dtype == FA_F16 || t->dtype == FA_BF16 || t->dtype == FA_F64) return true;
-    fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
-    return false;
+    return fa_bind_is_floats(b, t);
 }
 
 /* n numbers are bound, which count once however often they are. */
-static void took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
+void fa_bind_took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
     if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += n;
     fa_bind_used(b, t, FA_USE_FLOATS);
 }
@@ -94,7 +96,7 @@ static const float *vector_part(fa_binder *b, const fa_ckpt_tensor *t, int64_t n
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && !all && i < count * len; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)(i / len * total + from + i % len * step) * size, 1, host + i);
-    took_floats(b, t, count * total);
+    fa_bind_took_floats(b, t, count * total);
     return p;
 }
 
@@ -103,13 +105,6 @@ static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
 }
 
 /* ---- what families call ---- */
-
-#define FORMAT_NAME(name, fmt)                                                                                         \
-    char name[FA_NAME_MAX];                                                                                            \
-    va_list ap;                                                                                                        \
-    va_start(ap, fmt);                                                                                                 \
-    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
-    va_end(ap)
 
 /* bias of rows from, from + step, ... out of `total`; NULL: none. */
 static const float *bias_of(fa_binder *b, fa_bias bias, const fa_part *p, int64_t rows, const char *name) {
@@ -137,13 +132,13 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
 }
 
 void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     bind_part(b, out, rows, cols, bias, &(fa_part){.step = 1, .total = rows}, name);
 }
 
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
@@ -175,13 +170,13 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && i < rows; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
-    took_floats(b, t, total);
+    fa_bind_took_floats(b, t, total);
     return p;
 }
 
 void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
                     const int64_t *row, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_source src;
     fa_weight w;
     memset(out, 0, sizeof *out);
@@ -226,7 +221,7 @@ static void experts_alloc(fa_binder *b, fa_experts *out, int64_t n, int64_t rows
 
 void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, bool bias, fa_part part,
                      const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_weight w;
     bool there;
     experts_alloc(b, out, n, rows, cols);
@@ -274,7 +269,7 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
 /* ---- the rest ---- */
 
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     *out = (fa_norm){.dim = dim, .eps = (float)eps, .offset = (float)offset};
     if (b->err.code) return;
     if (b->synth) {
@@ -289,14 +284,14 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 }
 
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);
     out->center = true;
     if (bias && !b->err.code) out->b = bias_of(b, FA_BIAS, &(fa_part){.step = 1, .total = dim}, dim, name);
 }
 
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     if (b->err.code) return NULL;
     if (b->synth) return fa_bind_synth_vector(b, n, 0, mean, name, "");
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
@@ -306,7 +301,7 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
 }
 
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     float v = mean;
     if (b->err.code) return v;
     if (b->synth) {
@@ -319,14 +314,14 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
         fa_bind_missing(b, name, "");
     } else if (check_vector(b, t, 0, 1)) {
         fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
-        took_floats(b, t, 1);
+        fa_bind_took_floats(b, t, 1);
     }
     return v;
 }
 
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
     static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
         uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
@@ -335,7 +330,7 @@ void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
 }
 
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
            fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }

@@ -12,6 +12,9 @@
 #include "io/ckpt.h"
 #include "io/st_write.h"
 
+#include <stdarg.h>
+#include <stdio.h>
+
 /* Random contents that a device is to make. */
 typedef struct fa_synth_job {
     fa_weight w; /* with device addresses */
@@ -131,6 +134,17 @@ const char *fa_bind_module(const fa_rename *renames, const char *module, int tur
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name);
 
 /* ---- between the parts of the binder ---- */
+/* name: what the printf arguments behind fmt make. */
+#define FA_BIND_NAME(name, fmt)                                                                                        \
+    char name[FA_NAME_MAX];                                                                                            \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
+    va_end(ap)
+/* Can t be read as floats? Else an error. */
+bool fa_bind_is_floats(fa_binder *b, const fa_ckpt_tensor *t);
+/* n values of t are bound as floats. */
+void fa_bind_took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n);
 /* The first failure that is not about names and shapes; t NULL: of the checkpoint as a whole. */
 void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -17,6 +17,7 @@ static const struct {
                 {"model.text_model.", ""},
                 {"language_model.", "language_model."},
                 {"text_model.", ""},
+                {"backbone.", ""},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 

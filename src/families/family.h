@@ -98,6 +98,19 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
                          const char *after);
 /* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
+/* ---- recurrent layers (bind_state.c) ---- */
+/* Weights of a causal convolution of n channels [n, 1, kernel] or, as mlx stores it, [n, kernel, 1] (GGUF: [n,
+ * kernel]); *mlx (or NULL): it is stored so, which tells that mlx's conversion has been at work on other tensors as
+ * well. */
+void fa_bind_conv(fa_binder *b, fa_conv *out, int64_t n, int64_t kernel, fa_bias bias, bool *mlx, const char *fmt, ...)
+    __attribute__((format(printf, 7, 8)));
+/* -exp(v) of a vector [n], or of a matrix [n, cols] turned to [cols, n] (cols 0: a vector); as_is: it is stored so
+ * already (GGUF's ssm_a). */
+const float *fa_bind_decay(fa_binder *b, int64_t n, int64_t cols, bool as_is, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Numbers of the family's own, where the weights lie. */
+const float *fa_bind_constants(fa_binder *b, const float *values, int64_t n);
+
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
@@ -126,7 +139,8 @@ typedef struct fa_lm_dims {
 /* A bound model as forward sees it. */
 typedef struct fa_lm {
     const void *cfg, *w;
-    const fa_kv *kv; /* [n_layer], of the engine that runs */
+    const fa_kv *kv;       /* [n_layer], of the engine that runs */
+    const fa_state *state; /* [n_layer], likewise; NULL: the model has no recurrent layers */
 } fa_lm;
 
 typedef struct fa_family {

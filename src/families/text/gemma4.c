@@ -309,7 +309,11 @@ static void caches(const void *cfg, fa_kv_spec *spec) {
     const config *c = (const config *)cfg;
     const fa_dense_cfg *d = &c->dense;
     for (int64_t i = 0; i < d->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head[i], c->head_dim[i], d->window[i], &d->rope[d->layer_rope[i]], c->shared[i]};
+        spec[i] = (fa_kv_spec){.n_head = c->n_kv_head[i],
+                               .head_dim = c->head_dim[i],
+                               .window = d->window[i],
+                               .rope = &d->rope[d->layer_rope[i]],
+                               .shared = c->shared[i]};
 }
 
 /* ---- forward ---- */
