@@ -32,6 +32,7 @@ struct fa_dense_cfg {
     bool sandwich;             /* norms before and after, Gemma style names */
     bool post_only;            /* norms after only */
     bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
+    bool no_mlp;               /* layers are their first half alone */
     bool tied;
     fa_moe_cfg moe;     /* what layers with experts have */
     uint8_t *layer_moe; /* [n_layer] 1: experts instead of the MLP; NULL: no layer */

@@ -59,9 +59,6 @@ static void check(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k) {
                     (long long)c->n_group);
     if (fa_mamba2_in_rows(c) > 1 << 26)
         fa_cfg_fail(r, "the Mamba mixer's %lld rows are too many", (long long)fa_mamba2_in_rows(c));
-    if (c->norm_groups && c->width % c->norm_groups)
-        fa_cfg_fail(r, "the Mamba mixer's %lld columns do not divide into %lld norms", (long long)c->width,
-                    (long long)c->norm_groups);
 }
 
 void fa_mamba2_read(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k) {
@@ -107,11 +104,11 @@ void fa_mamba2_bind(fa_binder *b, const fa_mamba2_cfg *c, fa_mamba2 *l, bool *ml
                        .dt_min = c->dt_min,
                        .dt_max = c->dt_max};
     l->gate = (fa_gate){.act = FA_ACT_SILU, .norm_first = c->norm_first, .eps = (float)c->eps};
-    if (c->norm_groups) {
+    if (c->norm) {
         fa_norm norm;
         fa_bind_norm(b, &norm, c->width, c->eps, 0, "%s.norm", at);
         l->gate.w = norm.w;
-        l->gate.group = c->width / c->norm_groups;
+        l->gate.group = c->width / c->n_group;
     }
     fa_bind_linear(b, &l->out, c->dim, c->width, c->out_bias ? FA_BIAS : FA_NO_BIAS, "%s.out_proj", at);
 }
@@ -136,4 +133,32 @@ fa_tensor fa_mamba2_scan(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, 
 void fa_mamba2_add(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, fa_tensor h, fa_tensor n, const fa_state *st,
                    float scale) {
     fa_linear_add(cx, h, fa_mamba2_scan(cx, c, l, n, st), &l->out, NULL, scale);
+}
+
+static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
+    fa_mamba2_spec((const fa_mamba2_cfg *)c->mix_cfg, spec);
+}
+
+static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+    fa_mamba2_add(cx, (const fa_mamba2_cfg *)c->mix_cfg, (const fa_mamba2 *)l->mix, h, fa_norm_op(cx, h, &l->attn_norm),
+                  st, c->residual_scale);
+}
+
+fa_mamba2_cfg *fa_mamba2_in_dense(fa_cfg *r, fa_dense_cfg *c) {
+    fa_mamba2_cfg *m = (fa_mamba2_cfg *)fa_mem_calloc(r->mem, 1, sizeof *m);
+    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!m || !c->layer_mix) {
+        fa_cfg_no_memory(r);
+        return NULL;
+    }
+    c->mix_cfg = m;
+    c->mix_spec = mix_spec;
+    c->mix = mix;
+    return m;
+}
+
+void fa_mamba2_bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, const char *name) {
+    l->mix = fa_bind_alloc(b, 1, sizeof(fa_mamba2));
+    if (l->mix)
+        fa_mamba2_bind(b, (const fa_mamba2_cfg *)c->mix_cfg, (fa_mamba2 *)l->mix, NULL, "model.layers.%d.%s", i, name);
 }

@@ -3,18 +3,18 @@
  *     [z | u | dt] = in_proj n [* in_scale]      [x | B | C] = silu(conv(u))      y = scan(x, dt, B, C)
  *     y = norm(y * silu(z)), norm(y) * silu(z), or y * silu(z)                    mixer(n) = out_proj y
  *
- * The norm is one of norm_groups groups of columns. The scan is fa_ssd (backend/program.h). */
+ * The norm is one of n_group groups of columns. The scan is fa_ssd (backend/program.h). */
 #ifndef FA_BLOCKS_MAMBA2_H
 #define FA_BLOCKS_MAMBA2_H
 
-#include "families/family.h"
+#include "blocks/dense.h"
 
 typedef struct fa_mamba2_cfg {
     int64_t dim;   /* of the rows that come in and go out */
     int64_t width; /* n_head * head_dim */
     int64_t n_head, head_dim, n_state, n_group, kernel;
-    int64_t norm_groups; /* 0: no norm */
-    bool norm_first;     /* the norm before the gate */
+    bool norm;       /* behind the scan; without: y * silu(z) */
+    bool norm_first; /* ... before the gate */
     double eps;
     float dt_min, dt_max;
     bool in_bias, out_bias, conv_bias;
@@ -53,5 +53,12 @@ fa_tensor fa_mamba2_scan(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, 
 /* h += scale * mixer(n) */
 void fa_mamba2_add(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, fa_tensor h, fa_tensor n, const fa_state *st,
                    float scale);
+
+/* ---- in layers of the dense decoder ---- */
+/* Gives c a mixer's config to be filled, no layers that have one (layer_mix), and the hooks but for bind_mix. NULL
+ * after an error. */
+fa_mamba2_cfg *fa_mamba2_in_dense(fa_cfg *r, fa_dense_cfg *c);
+/* bind_mix: the mixer is model.layers.N.<name>. */
+void fa_mamba2_bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, const char *name);
 
 #endif
