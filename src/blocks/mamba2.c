@@ -1,6 +1,7 @@
 /* The Mamba 2 mixer: config keys, binding, and what it records. */
 #include "blocks/mamba2.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,7 +26,7 @@ static float limit(fa_cfg *r, const fa_jnode *n) {
     if (s && (strcmp(s, "Infinity") == 0 || strcmp(s, "inf") == 0)) return INFINITY;
     double v = fa_jnum(n, NAN);
     if (!(v >= 0)) fa_cfg_fail(r, "\"time_step_limit\": a limit is not a number from 0 on");
-    return v >= 0 ? (float)v : 0;
+    return v < FLT_MAX ? (float)v : INFINITY;
 }
 
 static void read_limits(fa_cfg *r, fa_mamba2_cfg *c) {
