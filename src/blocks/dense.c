@@ -75,6 +75,21 @@ void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c) {
     c->logit_scale = (float)(1 / scaling);
 }
 
+void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c) {
+    const char *key = "num_local_experts";
+    if (fa_cfg_int(r, key, fa_cfg_has(r, key) ? 0 : 8, 0, 65536) == 0) return; /* num_experts_per_tok is 0 as well */
+    fa_moe_read(r, &c->moe, 8, 2);
+    c->moe.ff_dim = fa_cfg_int(r, "intermediate_size", c->ff_dim, 1, 1 << 24);
+    c->moe.act = c->act;
+    c->moe.route.score = FA_SCORE_TOP_SOFTMAX;
+    c->moe.router = "block_sparse_moe.router.layer";
+    c->moe.block = "block_sparse_moe";
+    c->moe.gate_up = "input_linear";
+    c->moe.fused_down = "output_linear";
+    c->moe.own_fused = true;
+    fa_dense_all_experts(r, c);
+}
+
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
     c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     if (!c->layer_moe) fa_cfg_no_memory(r);

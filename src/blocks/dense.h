@@ -93,6 +93,8 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
 /* Granite's four multipliers: of embeddings, scores, what layers add, and (divided) logits.
  * Each is 1 without its key. */
 void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
+/* The experts of Granite, of intermediate_size; 0 of them: none. */
+void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that

@@ -142,6 +142,15 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt,
+                    ...) {
+    FA_BIND_NAME(name, fmt);
+    fa_part part = {.step = 1, .total = 2 * rows};
+    bind_part(b, first, rows, cols, FA_NO_BIAS, &part, name);
+    part.from = rows;
+    bind_part(b, second, rows, cols, FA_NO_BIAS, &part, name);
+}
+
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
     fa_linear table;
     fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
