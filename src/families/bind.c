@@ -292,6 +292,20 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
         fa_bind_missing(b, name, ".weight");
 }
 
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    float *host = NULL;
+    const fa_ckpt_tensor *t = b->err.code || b->synth || times == 1 ? NULL : fa_bind_find(b, name, ".weight");
+    if (!t || !check_vector(b, t, 0, dim)) {
+        fa_bind_norm(b, out, dim, eps, 0, "%s", name); /* random, as it is, or missing */
+        return;
+    }
+    *out = (fa_norm){.w = fa_bind_place_vector(b, NULL, dim, &host), .dim = dim, .eps = (float)eps};
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, dim, host);
+    for (int64_t i = 0; host && i < dim; i++) host[i] *= times;
+    fa_bind_took_floats(b, t, dim);
+}
+
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
     FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);
