@@ -39,6 +39,18 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
         c->tied};
 }
 
+void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
+    c->dim = fa_cfg_int(r, "hidden_size", d->dim, 1, 1 << 20);
+    c->n_layer = fa_cfg_int(r, "num_hidden_layers", d->n_layer, 1, 4096);
+    c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
+    c->eps = fa_cfg_eps(r, "layer_norm_epsilon", d->eps);
+    c->tied = fa_cfg_tied(r, d->tied);
+    c->embed_scale = c->residual_scale = c->logit_scale = 1;
+    c->no_mlp = true;
+    *dims =
+        (fa_lm_dims){.n_layer = c->n_layer, .dim = c->dim, .vocab = c->vocab, .max_ctx = d->max_ctx, .tied = c->tied};
+}
+
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user) {
     const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types);
@@ -219,8 +231,8 @@ static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa
     fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
 }
 
-/* h += residual_scale * MLP or experts(norm(h)) */
-static void feed(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h) {
+/* h += residual_scale * mlp(norm(h)), or the experts */
+static void mlp(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h) {
     const fa_norm *norm = c->post_only ? NULL : &l->mlp_norm;
     if (l->moe) {
         fa_moe_layer_add(cx, h, norm ? fa_norm_op(cx, h, norm) : h, l->moe, c->residual_scale);
@@ -244,7 +256,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
             c->mix(cx, c, l, h, &m->state[i]);
         else
             attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
-        if (!c->no_mlp) feed(cx, c, l, h);
+        if (!c->no_mlp) mlp(cx, c, l, h);
         fa_tap(cx, "layer_out", h);
         fa_layer_end(cx, mark);
     }

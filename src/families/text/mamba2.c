@@ -24,13 +24,9 @@ static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    c->dim = fa_cfg_int(r, "hidden_size", 4096, 1, 1 << 20);
-    c->n_layer = fa_cfg_int(r, "num_hidden_layers", 64, 1, 4096);
-    c->vocab = fa_cfg_int(r, "vocab_size", 32768, 1, 1 << 26);
-    c->eps = fa_cfg_eps(r, "layer_norm_epsilon", 1e-5);
-    c->tied = fa_cfg_tied(r, false);
-    c->embed_scale = c->residual_scale = c->logit_scale = 1;
-    c->no_mlp = true;
+    static const fa_dense_defaults defaults = {
+        .vocab = 32768, .dim = 4096, .n_layer = 64, .max_ctx = 1 << 20, .eps = 1e-5};
+    fa_dense_read_mixers(r, c, dims, &defaults);
     fa_mamba2_cfg *m = fa_mamba2_in_dense(r, c);
     if (!m) return;
     *m = (fa_mamba2_cfg){.dim = c->dim,
@@ -46,13 +42,6 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_mamba2_read(r, m, &keys);
     c->bind_mix = bind_mix;
     memset(c->layer_mix, 1, (size_t)c->n_layer);
-    *dims = (fa_lm_dims){.n_layer = c->n_layer,
-                         .dim = c->dim,
-                         .n_head = m->n_head,
-                         .head_dim = m->head_dim,
-                         .vocab = c->vocab,
-                         .max_ctx = fa_cfg_int(r, "max_position_embeddings", 1 << 20, 1, INT32_MAX),
-                         .tied = c->tied};
 }
 
 static const fa_rename renames[] = {{"embed_tokens", "embeddings"},
