@@ -254,7 +254,7 @@ static fa_tensor head(fa_cx *cx, const fa_lm *m, fa_tensor n) {
     return logits;
 }
 
-static const fa_rename renames[] = {{".mlp.", ".feed_forward."}, {NULL, NULL}};
+static const fa_rename renames[] = {{".mlp.", ".feed_forward."}, {"model.final_layernorm", "model.norm"}, {NULL, NULL}};
 
 const fa_family fa_family_falcon_h1 = {
     .name = "falcon_h1",
