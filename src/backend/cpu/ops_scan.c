@@ -64,7 +64,8 @@ static void conv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_state *st = t->r->p.conv.state;
     const fa_view *x = &t->r->p.conv.x;
     int64_t n_block = blocks(w->n), c0 = item % n_block * CHANNELS, c1 = cpu_min(c0 + CHANNELS, w->n);
-    part p = part_of(t->b, (int)(item / n_block), st->conv, st->stride);
+    float *states = st->conv + w->state_at;
+    part p = part_of(t->b, (int)(item / n_block), states, st->stride);
     float *tail = (float *)t->scratch;
     (void)phase;
     for (int64_t i = p.from; i < p.to; i++) {
@@ -76,7 +77,7 @@ static void conv_run(const cpu_task *t, int phase, int64_t item) {
             y[c] = w->act == FA_ACT_SILU ? sum * sigmoid(sum) : sum;
         }
         for (int64_t c = c0; t->b->keep[i] >= 0 && c < c1; c++)
-            conv_keep(&p, w, x, i, c, st->conv + t->b->keep[i] * st->stride, tail);
+            conv_keep(&p, w, x, i, c, states + t->b->keep[i] * st->stride, tail);
     }
     for (int64_t c = c0; p.to > p.from && c < c1; c++) conv_keep(&p, w, x, p.to - 1, c, p.out, tail);
 }
@@ -195,7 +196,8 @@ static void delta_run(const cpu_task *t, int phase, int64_t item) {
     const fa_state *st = t->r->p.delta.state;
     const fa_view *q = &t->r->p.delta.q, *k = &t->r->p.delta.k, *v = &t->r->p.delta.v, *beta = &t->r->p.delta.beta,
                   *a = &t->r->p.delta.a;
-    int64_t head = item % w->n_v_head, kh = head / (w->n_v_head / w->n_k_head), K = w->k_dim, V = w->v_dim;
+    int64_t head = item % w->n_v_head, K = w->k_dim, V = w->v_dim;
+    int64_t kh = w->tiled ? head % w->n_k_head : head / (w->n_v_head / w->n_k_head);
     part p = part_of(t->b, (int)(item / w->n_v_head), st->scan, st->stride);
     float *S = p.out + head * K * V;
     (void)phase;
