@@ -170,6 +170,16 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     fa_bind_head(b, &w->head, &w->embed, c->tied, "lm_head");
 }
 
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w) {
+    w->norm.offset = 0;
+    for (int64_t i = 0; w->layer && i < c->n_layer; i++) {
+        fa_dense_layer *l = &w->layer[i];
+        fa_norm *const norms[] = {&l->attn_norm,     &l->mlp_norm, &l->post_attn_norm,
+                                  &l->post_mlp_norm, &l->q_norm,   &l->k_norm};
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++) norms[k]->offset = 0;
+    }
+}
+
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     for (int64_t i = 0; i < c->n_layer; i++) {
@@ -199,6 +209,8 @@ static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa
         fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table, c->rope[rope].interleaved, kv);
     if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
     fa_tensor a = fa_attend(cx, q, kv, &attn);
+    if (l->attn_gate.w.rows)
+        a = fa_glu(cx, fa_linear_op(cx, fa_norm_op(cx, h, &l->attn_norm), &l->attn_gate), a, FA_ACT_SIGMOID);
     fa_tap(cx, "attn_out", a);
     fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
 }
