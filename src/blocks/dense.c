@@ -129,19 +129,20 @@ void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 /* attends: the layer has queries and keys */
 static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, bool attends) {
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
+    const bool post_only = c->post_only && attends;
+    if (!post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
     if (attends && (c->qk_norm || c->wide_qk_norm)) {
         bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
         bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
         l->qkv.q_norm = &l->q_norm;
         l->qkv.k_norm = &l->k_norm;
     }
-    if (c->sandwich || c->post_only) {
+    if (c->sandwich || post_only) {
         bind_norm(b, c, &l->post_attn_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
         bind_norm(b, c, &l->post_mlp_norm, c->dim, "model.layers.%d.post_feedforward_layernorm", i);
     }
     if (c->sandwich) bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.pre_feedforward_layernorm", i);
-    if (!c->sandwich && !c->post_only)
+    if (!c->sandwich && !post_only)
         bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
 }
 
@@ -224,13 +225,13 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     if (c->q_growth.n_pair) growth = fa_cols(cx, growth, 0, 1);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
-        const bool post = c->sandwich || c->post_only;
+        const bool post_only = c->post_only && !l->mix, post = c->sandwich || post_only;
         size_t mark = fa_layer_begin(cx, i);
         if (l->mix)
             c->mix(cx, c, l, h, &m->state[i]);
         else
             attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
-        const fa_norm *mlp_norm = c->post_only ? NULL : &l->mlp_norm;
+        const fa_norm *mlp_norm = post_only ? NULL : &l->mlp_norm;
         if (l->moe) {
             fa_moe_layer_add(cx, h, mlp_norm ? fa_norm_op(cx, h, mlp_norm) : h, l->moe, c->residual_scale);
         } else {

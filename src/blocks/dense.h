@@ -30,7 +30,7 @@ struct fa_dense_cfg {
     bool qk_norm;              /* before rotation, per head */
     bool wide_qk_norm;         /* ... over the whole projection */
     bool sandwich;             /* norms before and after, Gemma style names */
-    bool post_only;            /* norms after only */
+    bool post_only;            /* norms after only, in layers that attend */
     bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
     bool tied;
     fa_moe_cfg moe;     /* what layers with experts have */

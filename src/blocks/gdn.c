@@ -44,6 +44,7 @@ void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, const fa_gdn_cfg *gdn, bool (*lin
     c->mix = mix;
     c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     if (!c->layer_mix) fa_cfg_no_memory(r);
+    if (c->act != FA_ACT_SILU) fa_cfg_fail(r, "\"hidden_act\": linear attention is known with silu only");
     if (types && (int64_t)fa_jlen(types) < c->n_layer)
         fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
     for (int64_t i = 0; !r->err.code && i < c->n_layer; i++, t = types ? fa_jnext(t) : NULL) {
@@ -106,10 +107,15 @@ static void bind_projections(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64
 static void bind_each(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, const char *block) {
     static const char letter[] = {'q', 'k', 'v'};
     fa_linear *const to[] = {&w->q, &w->k, &w->v};
-    int64_t rows[] = {keys_of(c), keys_of(c), values_of(c)}, at = 0;
+    const int64_t rows[] = {keys_of(c), keys_of(c), values_of(c)};
+    char name[3][NAME];
+    int64_t at = 0;
     for (int i = 0; i < 3; i++) {
+        snprintf(name[i], NAME, "%s.%c_conv1d", block, letter[i]);
         fa_bind_linear(b, to[i], rows[i], dim, FA_NO_BIAS, "%s.%c_proj", block, letter[i]);
-        fa_bind_conv(b, &w->conv[i], rows[i], c->kernel, FA_NO_BIAS, &w->mlx, "%s.%c_conv1d", block, letter[i]);
+    }
+    fa_bind_conv_parts(b, w->conv, 3, (const char *const[]){name[0], name[1], name[2]}, rows, c->kernel, &w->mlx);
+    for (int i = 0; i < 3; i++) {
         w->conv[i].state_at = at;
         at += rows[i] * (c->kernel - 1);
     }

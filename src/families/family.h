@@ -104,6 +104,10 @@ void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
  * well. */
 void fa_bind_conv(fa_binder *b, fa_conv *out, int64_t n, int64_t kernel, fa_bias bias, bool *mlx, const char *fmt, ...)
     __attribute__((format(printf, 7, 8)));
+/* Convolutions of n[0], n[1], ... channels that stand one after the other in the tensors of these names, which
+ * transformers 5 cuts into equal parts instead. Without biases. */
+void fa_bind_conv_parts(fa_binder *b, fa_conv *out, int n_name, const char *const *name, const int64_t *n,
+                        int64_t kernel, bool *mlx);
 /* -exp(v) of a vector [n], or of a matrix [n, cols] turned to [cols, n] (cols 0: a vector); as_is: it is stored so
  * already (GGUF's ssm_a). */
 const float *fa_bind_decay(fa_binder *b, int64_t n, int64_t cols, bool as_is, const char *fmt, ...)

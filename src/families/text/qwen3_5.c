@@ -64,7 +64,6 @@ static void config_hybrid(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
     fa_gdn_read(r, gdn, &defaults);
     gdn->norm_eps = c->eps;
     fa_gdn_layers(r, c, gdn, between, &interval);
-    if (c->act != FA_ACT_SILU) fa_cfg_fail(r, "\"hidden_act\": linear attention is known with silu only");
     fa_cfg_partial_rope(r, &c->rope[0], NULL, c->head_dim, 0.25, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
