@@ -329,6 +329,18 @@ void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
     }
 }
 
+void fa_bind_unused_layer(fa_binder *b, int64_t layer) {
+    char own[FA_NAME_MAX], real[FA_REAL_MAX], gguf[FA_NAME_MAX];
+    snprintf(own, sizeof own, "model.layers.%lld.", (long long)layer);
+    snprintf(gguf, sizeof gguf, "blk.%lld.", (long long)layer); /* names that GGUF's translation leaves as they are */
+    fa_bind_prefixed(b, real, own, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool its = strncmp(name, real, strlen(real)) == 0 || strncmp(name, gguf, strlen(gguf)) == 0;
+        if (its && !b->used[i]) b->used[i] = FA_USE_NAMED;
+    }
+}
+
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
     FA_BIND_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||

@@ -122,6 +122,8 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Tensors of a module that checkpoints may hold and the family does not need: no word about them. */
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of all tensors of a layer behind those that the family has. */
+void fa_bind_unused_layer(fa_binder *b, int64_t layer);
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Are weights made up, in want of a checkpoint? */

@@ -13,6 +13,12 @@
  * of several tokens (mtp) and the vision tower are not used. GGUF has the value heads of Qwen 3.5 in another order. */
 #include "blocks/gdn.h"
 
+/* What stands behind fa_dense_cfg.mix_cfg. */
+typedef struct hybrid_cfg {
+    fa_gdn_cfg gdn;
+    int64_t n_next; /* layers behind the others in GGUF, which predict further tokens */
+} hybrid_cfg;
+
 /* Rows of q_proj: a head's queries, then its gates. */
 static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     const int64_t hd = c->head_dim, rows = c->n_head * hd, kv = c->n_kv_head * hd;
@@ -35,6 +41,7 @@ static void bind(fa_binder *b, const void *cfg, void *weights) {
     fa_dense_bind(b, cfg, weights);
     for (int64_t i = 0; w->layer && i < c->n_layer; i++) mlx |= w->layer[i].mix && ((fa_gdn *)w->layer[i].mix)->mlx;
     if (mlx) fa_dense_norms_applied(c, w);
+    for (int64_t i = 0; i < ((const hybrid_cfg *)c->mix_cfg)->n_next; i++) fa_bind_unused_layer(b, c->n_layer + i);
 }
 
 static bool between(const void *user, int64_t layer) { return (layer + 1) % *(const int64_t *)user != 0; }
@@ -50,9 +57,9 @@ static void config_hybrid(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
                                  .beta_scale = 1,
                                  .tiled = fa_cfg_bool(r, "ffai_linear_heads_tiled", false),
                                  .decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false)};
-    fa_gdn_cfg *gdn = (fa_gdn_cfg *)fa_mem_calloc(r->mem, 1, sizeof *gdn);
+    hybrid_cfg *h = (hybrid_cfg *)fa_mem_calloc(r->mem, 1, sizeof *h);
     fa_dense_read(r, c, dims, d);
-    if (!gdn) {
+    if (!h) {
         fa_cfg_no_memory(r);
         return;
     }
@@ -61,9 +68,10 @@ static void config_hybrid(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
     c->norm_offset = fa_cfg_bool(r, "ffai_norm_offset_applied", false) ? 0 : 1;
     c->bind_attn = bind_attn;
     int64_t interval = fa_cfg_int(r, "full_attention_interval", 4, 1, INT32_MAX);
-    fa_gdn_read(r, gdn, &defaults);
-    gdn->norm_eps = c->eps;
-    fa_gdn_layers(r, c, gdn, between, &interval);
+    fa_gdn_read(r, &h->gdn, &defaults);
+    h->gdn.norm_eps = c->eps;
+    h->n_next = fa_cfg_int(r, "num_nextn_predict_layers", 0, 0, 65536);
+    fa_gdn_layers(r, c, &h->gdn, between, &interval);
     fa_cfg_partial_rope(r, &c->rope[0], NULL, c->head_dim, 0.25, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
