@@ -59,26 +59,13 @@ void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, const fa_gdn_cfg *gdn, bool (*lin
 
 enum { NAME = 128 };
 
-/* Where the rows of one part are among `total` in which the rows of each key head are together: `per` rows of each,
- * from its row `first` on, out of `each`. */
-static void bind_grouped(fa_binder *b, const fa_gdn_cfg *c, fa_linear *out, int64_t dim, int64_t each, int64_t first,
-                         int64_t per, const char *name) {
-    int64_t rows = c->n_k_head * per, *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
-    for (int64_t k = 0; row && k < rows; k++) row[k] = k / per * each + first + k % per;
-    if (row) fa_bind_gather(b, out, rows, dim, c->n_k_head * each, FA_NO_BIAS, row, "%s", name);
-}
-
-/* q, k and v out of in_proj_qkvz, in the order of the convolution, and z. */
+/* in_proj_qkvz has for each key head its rows of q, of k, of its values, and of their gates. */
 static void bind_qkvz(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, const char *name) {
-    int64_t value = (int64_t)(c->n_v_head / c->n_k_head) * c->v_dim, each = 2 * c->k_dim + 2 * value;
-    int64_t keys = keys_of(c), rows = 2 * keys + values_of(c), n = 0;
-    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
-    const int64_t first[] = {0, c->k_dim, 2 * c->k_dim}, per[] = {c->k_dim, c->k_dim, value};
-    for (int part = 0; row && part < 3; part++)
-        for (int64_t k = 0; k < c->n_k_head * per[part]; k++)
-            row[n++] = k / per[part] * each + first[part] + k % per[part];
-    if (row) fa_bind_gather(b, &w->qkv, rows, dim, c->n_k_head * each, FA_NO_BIAS, row, "%s", name);
-    bind_grouped(b, c, &w->z, dim, each, 2 * c->k_dim + value, value, name);
+    const int64_t key = c->k_dim, value = (int64_t)(c->n_v_head / c->n_k_head) * c->v_dim, each = 2 * key + 2 * value;
+    const fa_stripe qkv[] = {{each, 0, key}, {each, key, key}, {each, 2 * key, value}},
+                    z = {each, 2 * key + value, value};
+    fa_bind_stripes(b, &w->qkv, dim, c->n_k_head * each, FA_NO_BIAS, 3, qkv, "%s", name);
+    fa_bind_stripes(b, &w->z, dim, c->n_k_head * each, FA_NO_BIAS, 1, &z, "%s", name);
 }
 
 static void bind_projections(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, const char *block) {
@@ -94,8 +81,9 @@ static void bind_projections(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64
     }
     snprintf(name, sizeof name, "%s.in_proj_ba", block);
     if (random || fa_bind_has(b, "%s", name)) {
-        bind_grouped(b, c, &w->b, dim, 2 * share, 0, share, name);
-        bind_grouped(b, c, &w->a, dim, 2 * share, share, share, name);
+        const fa_stripe beta = {2 * share, 0, share}, a = {2 * share, share, share};
+        fa_bind_stripes(b, &w->b, dim, 2 * (int64_t)c->n_v_head, FA_NO_BIAS, 1, &beta, "%s", name);
+        fa_bind_stripes(b, &w->a, dim, 2 * (int64_t)c->n_v_head, FA_NO_BIAS, 1, &a, "%s", name);
     } else {
         fa_bind_linear(b, &w->b, c->n_v_head, dim, FA_NO_BIAS, "%s.in_proj_b", block);
         fa_bind_linear(b, &w->a, c->n_v_head, dim, FA_NO_BIAS, "%s.in_proj_a", block);

@@ -86,6 +86,12 @@ void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool ti
 /* Rows row[0], row[1], ... of `total`, and of its bias, copied together. */
 void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
                     const int64_t *row, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
+/* The same for rows that repeat: of every `each` rows `per` from row `first` on, for each of n stripes in turn. */
+typedef struct fa_stripe {
+    int64_t each, first, per;
+} fa_stripe;
+void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, fa_bias bias, int n, const fa_stripe *s,
+                     const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 /* LayerNorm with weight, and bias. */
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));

@@ -23,12 +23,9 @@ typedef struct hybrid_cfg {
 static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     const int64_t hd = c->head_dim, rows = c->n_head * hd, kv = c->n_kv_head * hd;
     const fa_bias bias = c->qkv_bias ? FA_BIAS : FA_NO_BIAS;
-    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
-    for (int part = 0; row && part < 2; part++) {
-        for (int64_t k = 0; k < rows; k++) row[k] = (2 * (k / hd) + part) * hd + k % hd;
-        fa_bind_gather(b, part ? &l->attn_gate : &l->qkv.q, rows, c->dim, 2 * rows, bias, row,
-                       "model.layers.%d.self_attn.q_proj", i);
-    }
+    const fa_stripe q = {2 * hd, 0, hd}, gate = {2 * hd, hd, hd};
+    fa_bind_stripes(b, &l->qkv.q, c->dim, 2 * rows, bias, 1, &q, "model.layers.%d.self_attn.q_proj", i);
+    fa_bind_stripes(b, &l->attn_gate, c->dim, 2 * rows, bias, 1, &gate, "model.layers.%d.self_attn.q_proj", i);
     fa_bind_linear(b, &l->qkv.k, kv, c->dim, bias, "model.layers.%d.self_attn.k_proj", i);
     fa_bind_linear(b, &l->qkv.v, kv, c->dim, bias, "model.layers.%d.self_attn.v_proj", i);
     fa_bind_linear(b, &l->o, c->dim, rows, bias, "model.layers.%d.self_attn.o_proj", i);
