@@ -78,7 +78,8 @@ static void conv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_state *st = t->r->p.conv.state;
     const fa_view *x = &t->r->p.conv.x;
     int64_t n_block = blocks(w->n), c = item % n_block * CHANNELS, n = cpu_min(CHANNELS, w->n - c);
-    part p = part_of(t->b, (int)(item / n_block), st->conv, st->stride);
+    float *states = st->conv + w->state_at;
+    part p = part_of(t->b, (int)(item / n_block), states, st->stride);
     float *turned = (float *)t->scratch, *tail = turned + w->kernel * CHANNELS;
     (void)phase;
     if (p.from == p.to) return;
@@ -97,7 +98,7 @@ static void conv_run(const cpu_task *t, int phase, int64_t item) {
                                .y = fa_f32(t->r->out) + p.from * w->n + c,
                                .ldy = w->n});
     for (int64_t i = p.from; i < p.to; i++)
-        if (t->b->keep[i] >= 0) conv_keep(&p, w, x, i, c, n, st->conv + t->b->keep[i] * st->stride, tail);
+        if (t->b->keep[i] >= 0) conv_keep(&p, w, x, i, c, n, states + t->b->keep[i] * st->stride, tail);
     conv_keep(&p, w, x, p.to - 1, c, n, p.out, tail);
 }
 
@@ -350,8 +351,19 @@ static void delta_run(const cpu_task *t, int phase, int64_t item) {
     const int64_t head = item % w->n_v_head, K = w->k_dim, V = w->v_dim, size = K * V;
     part p = part_of(t->b, (int)(item / w->n_v_head), st->scan, st->stride);
     float *at_scratch = (float *)t->scratch;
-    delta_head s = {t->k, w,    t->r, head, head / (w->n_v_head / w->n_k_head), p.out + head * size, NULL, NULL, NULL,
-                    NULL, NULL, {0},  {0}};
+    delta_head s = {t->k,
+                    w,
+                    t->r,
+                    head,
+                    w->tiled ? head % w->n_k_head : head / (w->n_v_head / w->n_k_head),
+                    p.out + head * size,
+                    NULL,
+                    NULL,
+                    NULL,
+                    NULL,
+                    NULL,
+                    {0},
+                    {0}};
     (void)phase;
     s.q = at_scratch, s.key = s.q + PIECE * K, s.u = s.key + PIECE * K;
     s.m = s.u + PIECE * V, s.qk = s.m + PIECE * PIECE;
