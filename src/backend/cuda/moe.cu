@@ -1,5 +1,5 @@
-/* MOE: the experts of a layer. Few rows go through moe_few.cuh's kernels, more through moe_many.cu. The definition is
- * src/backend/cpu/ops_moe.c. */
+/* MOE: the experts of a layer. Few rows go through moe_few.cuh's kernels or moe_int.cu's, more through moe_many.cu. The
+ * definition is src/backend/cpu/ops_moe.c. */
 #include "backend/cuda/moe.h"
 #include "backend/cuda/moe_few.cuh"
 
@@ -60,6 +60,7 @@ typedef struct few {
     const cu_stream_fmt *fmt;
     cu_moe_few_args a;
     size_t smem;
+    unsigned grid, warps; /* blocks of a row, or of a choice */
 } few;
 
 /* parts: of the columns; copies: staged rows or parts of them, a warp's or the block's. */
@@ -76,6 +77,44 @@ static void lay_out(few *f, bool exact, int warps, int parts, int copies, int n_
     a->at_x = warps * ring * f->fmt->slot;
     a->at_red = a->at_x + copies * a->line;
     f->smem = (size_t)a->at_red + (size_t)n_red * CU_TILE * sizeof(float);
+    f->grid = cu_blocks(a->ld, CU_TILE), f->warps = (unsigned)warps;
+}
+
+/* Warps that share n steps: as many turns as with 8, and as few idle ones in the last. */
+static int warps_for(int n) {
+    const int turns = (n + 7) / 8;
+    return (n + turns - 1) / turns;
+}
+
+/* A launch of moe_int.cu for `rows` input rows; false: it does not fit. */
+static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
+    cu_moe_few_args *a = &f->a;
+    const int per = a->n_mat == 2 ? CU_TILE : 2 * CU_TILE, rows_in = down ? a->n_used : 1;
+    const int64_t wide = down ? a->m[0].w.rows : a->ld;
+    a->n_step = (a->m[0].w.cols + f->fmt->cols - 1) / f->fmt->cols;
+    a->n_unit = (int)((wide + per - 1) / per);
+    a->line = a->n_step * (f->fmt->cols * 2 + f->fmt->cols / 8);
+    for (int warps = warps_for(rows_in * a->n_step); warps > 0; warps /= 2) {
+        a->at_x = warps * f->fmt->ring * f->fmt->slot;
+        f->smem = (size_t)a->at_x + (size_t)rows_in * (size_t)a->line;
+        a->at_red = (int)f->smem;
+        f->smem += (size_t)(2 * warps * 2 * CU_TILE + 16) * sizeof(float);
+        f->warps = (unsigned)warps;
+        if (f->smem <= cu->smem_max) break;
+        if (warps == 1) return false;
+    }
+    const int64_t units = (int64_t)a->n_unit * (down ? 1 : a->n_used), want = (2 * cu->n_sm + rows - 1) / rows;
+    const int64_t turns = (units + want - 1) / want;
+    f->grid = (unsigned)((units + turns - 1) / turns);
+    return a->vec != 0;
+}
+
+/* The same where the format has such kernels; where they do not fit, another one takes over and false is returned. */
+static bool as_integers(const fa_cuda *cu, few *f, const fa_weight *w, bool down, int64_t rows) {
+    if (cu->be.exact || !f->fmt->wide) return false;
+    if (lay_out_int(cu, f, down, rows)) return true;
+    f->fmt = cu_stream_find_any(w);
+    return false;
 }
 
 /* Elements of a row of h. */
@@ -110,6 +149,8 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
         run[n].a.m[0] = mat_of(gated && (i == 0 || gate == up) ? &m->gate : &m->up);
         run[n].a.m[1] = mat_of(&m->up);
         run[n].a.end = !gated ? CU_MOE_ACT : gate == up ? CU_MOE_GLU : i ? CU_MOE_WITH : CU_MOE_GATE;
+        if (run[n].a.n_mat == 1) run[n].a.m[1] = run[n].a.m[0];
+        if (as_integers(cu, &run[n], i ? &m->up.w[0] : &m->gate.w[0], false, r->in[0].dim[0])) continue;
         lay_out(&run[n], exact, CU_MOE_UP_WARPS, CU_MOE_UP_WARPS / run[n].a.n_mat, 1, CU_MOE_UP_WARPS);
     }
     const int parts = CU_MOE_DOWN_WARPS / a.n_used;
@@ -119,8 +160,10 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     run[n].a.n_mat = 1;
     run[n].a.x = r->work, run[n].a.x_type = a.out_type, run[n].a.ldx = a.ld, run[n].a.vec = 1;
     run[n].a.out = r->out.data, run[n].a.out_type = FA_F32, run[n].a.ld = (int)r->out.dim[1];
-    lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
-            a.n_used * (parts < 1 ? 1 : parts));
+    run[n].a.early = 1;
+    if (!as_integers(cu, &run[n], &m->down.w[0], true, r->in[0].dim[0]))
+        lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
+                a.n_used * (parts < 1 ? 1 : parts));
     *n_run = n + 1;
     for (int i = 0; i <= n; i++)
         if (run[i].smem > cu->smem_max)
@@ -141,10 +184,11 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
     for (int i = 0; i < n; i++) {
         const cu_moe_few_args *a = &run[i].a;
         const bool down = i == n - 1;
-        const dim3 grid(cu_blocks(a->ld, CU_TILE), down ? rows : rows * (unsigned)a->n_used);
+        const bool whole = down || (run[i].fmt->wide && !cu->be.exact); /* blocks see a whole row's choices */
+        const dim3 grid(run[i].grid, whole ? rows : rows * (unsigned)a->n_used);
         const int kernel = (cu->be.exact ? CU_MOE_UP_EXACT : CU_MOE_UP) + down;
-        cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid,
-                     (down ? CU_MOE_DOWN_WARPS : CU_MOE_UP_WARPS) * CU_WARP, run[i].smem, *a);
+        cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid, (int)run[i].warps * CU_WARP,
+                     run[i].smem, *a);
     }
 }
 

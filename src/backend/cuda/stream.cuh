@@ -123,7 +123,7 @@ typedef struct cu_stream_fmt {
     const char *name;
     int cols, slot, warps, ring;
     int line; /* elements that a step takes in a 16-bit input row */
-    int wide; /* fast kernels take two tiles at a time */
+    int wide; /* fast kernels take two tiles at a time; of experts: they are those of moe_int.cu */
     cu_stream_fn *kernel[CU_STREAM_KINDS];
     cu_moe_few_fn *moe[CU_MOE_KERNELS];
 } cu_stream_fmt;
@@ -133,7 +133,8 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.c
 const cu_stream_fmt *cu_stream_find_int(const fa_weight *w);   /* stream_int.cu */
 /* The same for experts: a row whose `moe` is there. */
 const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w);   /* stream.cu */
-const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* stream_quant.cu: what stream_int.cu has otherwise */
+const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* moe_int.cu: of what stream_int.cu streams */
+const cu_stream_fmt *cu_stream_find_any(const fa_weight *w);   /* stream_quant.cu: affine of any group, slower */
 cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
