@@ -313,6 +313,10 @@ int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const f
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
+        if (r->op == FA_OP_NORM && i + 2 < prog->n && cu_stream_route(cu, r)) {
+            i += 2;
+            continue;
+        }
         const cu_op *op = op_of(r->op);
         if (op && op->launch)
             op->launch(cu, r, b);

@@ -414,3 +414,40 @@ void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
         cu_launch_as(cu, p.run[i].fmt->name, p.run[i].fmt->kernel[p.run[i].kind], dim3(p.run[i].grid),
                      p.run[i].warps * CU_WARP, p.run[i].smem, p.run[i].a);
 }
+
+/* ---- a norm, the router and the choice in one launch ---- */
+
+/* r: NORM, LINEAR, ROUTE. Does each take what the one before makes, in fast mode, and few rows of it? */
+static bool is_route(const fa_cuda *cu, const fa_rec *r) {
+    const fa_rec *norm = &r[0], *router = &r[1], *route = &r[2];
+    if (norm->op != FA_OP_NORM || router->op != FA_OP_LINEAR || route->op != FA_OP_ROUTE) return false;
+    if (cu->be.exact || norm->p.norm->center || router->in[0].dim[0] > CU_FEW || router->in[0].dim[0] == 0)
+        return false;
+    return norm->in[0].dtype == FA_F32 && norm->out.dtype == FA_F32 && norm->out.data != norm->in[0].data &&
+           norm->out.data == router->in[0].data && router->out.data == route->in[0].data &&
+           norm->in[0].dim[1] == router->in[0].dim[1];
+}
+
+bool cu_stream_route(fa_cuda *cu, const fa_rec *r) {
+    const cu_stream_fmt *fmt;
+    const fa_linear *lin = r[1].p.linear;
+    const int zero = 0;
+    plan p;
+    p.n = 0;
+    if (!is_route(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return false;
+    cu_stream_args a = common(cu, &r[1]);
+    a.x = r[0].in[0].data;
+    a.norm = cu_norm_of(r[0].p.norm);
+    a.vec = a.K % 8 == 0 && (uintptr_t)a.x % 16 == 0 && (uintptr_t)a.norm.w % 16 == 0;
+    a.normed = fa_f32(r[0].out);
+    a.route = cu_route_of(&r[2]);
+    add_launch(&p, fmt, &a, &lin, &zero, 1, false, CU_END_ROUTE);
+    if (geometry(cu, &p, 0, "router", NULL)) return false;
+    const size_t each = (size_t)cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group) * sizeof(float);
+    const size_t need = CU_ROUTE_AT + (size_t)p.run[0].warps * each;
+    if (need > cu->smem_max) return false;
+    if (p.run[0].smem < need) p.run[0].smem = need;
+    cu_launch_as(cu, "norm router route", fmt->kernel[p.run[0].kind], dim3(p.run[0].grid), p.run[0].warps * CU_WARP,
+                 p.run[0].smem, p.run[0].a);
+    return true;
+}

@@ -48,7 +48,7 @@
 #ifndef FA_CUDA_STREAM_CUH
 #define FA_CUDA_STREAM_CUH
 
-#include "backend/cuda/cu_rows.h"
+#include "backend/cuda/route.cuh"
 
 enum {
     CU_TILE = 8,  /* weight rows of a tile */
@@ -61,6 +61,8 @@ enum {
     CU_STREAM_KINDS
 };
 
+enum { CU_ROUTE_AT = 16 /* bytes of shared memory in front of cu_stream_choose's */ };
+
 /* What becomes of a result v (with 1 / rms and bias) of input row m and weight row r. */
 enum {
     CU_END_STORE, /* out[m, r] = v */
@@ -70,6 +72,7 @@ enum {
     CU_END_WORK,  /* work[m, r] = v */
     CU_END_POST,  /* the same; the block that finishes last does out += norm(work) */
     CU_END_HEADS, /* the same; the block that completes a head finishes it */
+    CU_END_ROUTE, /* out[m, r] = v; the block that finishes last chooses experts by out */
     CU_END_ROTATE /* q, k, v without head norms: rotated and put where they belong at once; pairs lie within tiles */
 };
 
@@ -110,6 +113,8 @@ typedef struct cu_stream_args {
     uint32_t *counter;
     cu_norm post;
     cu_qkv_finish heads;
+    float *normed; /* CU_END_ROUTE: norm(x) goes there, [M, K] */
+    cu_route route;
 } cu_stream_args;
 
 typedef void cu_stream_fn(const cu_stream_args a);
@@ -477,7 +482,8 @@ CU_DEV cu_ready cu_stream_ready(const cu_stream_args &a, const cu_part &p, cu_ti
         r.to = (uint8_t *)a.out + (at << (a.out_type == FA_F32 ? 2 : 1));
         if (a.end == CU_END_GATE) r.old = __ldcg(a.work + at);
     } else {
-        r.to = (a.end == CU_END_STORE || a.end == CU_END_ADD ? (float *)a.out : a.work) + at;
+        const bool out = a.end == CU_END_STORE || a.end == CU_END_ADD || a.end == CU_END_ROUTE;
+        r.to = (out ? (float *)a.out : a.work) + at;
         if (a.end == CU_END_ADD) r.old = __ldcg((const float *)r.to);
     }
     return r;
@@ -561,6 +567,25 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
+/* CU_END_ROUTE: this block's share of norm(x). */
+CU_COLD void cu_stream_normed(const cu_stream_args &a, const float *rms) {
+    const int64_t all = (int64_t)a.M * a.K;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (int64_t)gridDim.x * blockDim.x) {
+        const int m = (int)(i / a.K), k = (int)(i % a.K);
+        const float v = __ldcg((const float *)a.x + i) * rms[m];
+        a.normed[i] = a.norm.w ? v * (a.norm.w[k] + a.norm.offset) : v;
+    }
+}
+/* ... and what the last block does. mem: cu_route_floats for each warp. */
+CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
+    const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    mem += warp * cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group);
+    for (int m = warp; m < a.M; m += n_warp) {
+        cu_warp_route(a.route, m, mem);
+        __syncwarp();
+    }
+}
+
 /* Is this the last block of the grid? What all blocks wrote before can be read then. flag: shared. */
 CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
     if (threadIdx.x == 0) {
@@ -570,6 +595,22 @@ CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
     }
     __syncthreads();
     return *flag != 0;
+}
+
+/* What follows when all of a block's results are there; smem: its shared memory from the beginning. */
+CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, const float *rms) {
+    if (a.end != CU_END_POST && a.end != CU_END_HEADS && a.end != CU_END_ROUTE) return;
+    if (a.end == CU_END_ROUTE) cu_stream_normed(a, rms);
+    __threadfence(); /* this block's results before its counts */
+    __syncthreads();
+    if (a.end == CU_END_HEADS)
+        cu_stream_heads(a, (int *)smem);
+    else if (!cu_stream_last(a, (int *)smem))
+        return;
+    else if (a.end == CU_END_POST)
+        cu_stream_post(a, sum);
+    else
+        cu_stream_choose(a, (float *)(smem + CU_ROUTE_AT));
 }
 
 /* ---- the kernel ---- */
@@ -683,13 +724,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
             if (!a.paired || (j & 1)) first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
-    if (a.end != CU_END_POST && a.end != CU_END_HEADS) return;
-    __threadfence(); /* this block's results before its counts */
-    __syncthreads();
-    if (a.end == CU_END_HEADS)
-        cu_stream_heads(a, (int *)smem);
-    else if (cu_stream_last(a, (int *)smem))
-        cu_stream_post(a, sum);
+    cu_stream_after(a, smem, sum, rms);
 }
 
 #endif

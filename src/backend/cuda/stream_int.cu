@@ -252,13 +252,7 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
             first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
-    if (a.end != CU_END_POST && a.end != CU_END_HEADS) return;
-    __threadfence(); /* this block's results before its counts */
-    __syncthreads();
-    if (a.end == CU_END_HEADS)
-        cu_stream_heads(a, (int *)smem);
-    else if (cu_stream_last(a, (int *)smem))
-        cu_stream_post(a, sum);
+    cu_stream_after(a, smem, sum, rms);
 }
 
 /* ---- the table ---- */
