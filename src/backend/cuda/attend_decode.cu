@@ -166,7 +166,7 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
     __shared__ float ml[2][WT * ATT_ROWS];
     __shared__ float xs[2][WD > 1 ? 4 * 8 * CU_WARP : 1];
     cu_pdl_launch();
-    cu_pdl_wait();
+    bool waits = true; /* for q and the new keys: what the batch tells and keys of earlier steps are there already */
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, wt = warp / WD, wd = warp % WD;
     uint4 *mine = (uint4 *)smem + warp * STAGES * PART;
     const int chunk = cu_att_chunk(a), lda = a.hp + 8;
@@ -187,8 +187,13 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             }
             cu_cp_commit();
         };
+        const int old = it.hi - it.t.n_new; /* positions below are older than this step */
 #pragma unroll
-        for (int s = 0; s < STAGES - 1; s++) copy(s);
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (waits && from + (s + 1) * TOK > old) cu_pdl_wait(), waits = false;
+            copy(s);
+        }
+        if (waits) cu_pdl_wait(), waits = false;
 
         uint32_t q[DIMS / 16][4];
         cu_att_sees sees[2];
@@ -230,6 +235,7 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
         __syncthreads();
         cu_att_finish(a, it, (const float *)smem, lda, WT, ml[0], ml[1], (float *)smem);
     }
+    if (waits && blockIdx.x == 0) cu_pdl_wait(); /* the others without an item make room for the next kernel's blocks */
 }
 
 template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
