@@ -313,8 +313,9 @@ int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const f
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
-        if (r->op == FA_OP_NORM && i + 2 < prog->n && cu_stream_route(cu, r)) {
-            i += 2;
+        const int done = r->op == FA_OP_NORM ? cu_stream_normed(cu, r, prog->n - i) : 0;
+        if (done) {
+            i += done - 1;
             continue;
         }
         const cu_op *op = op_of(r->op);

@@ -81,9 +81,9 @@ extern const cu_op cu_op_route, cu_op_moe;                                      
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
 void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
-/* Three records at once, if they are a norm, a router behind it and the choice by its results, of few rows; false:
- * nothing is launched. */
-bool cu_stream_route(fa_cuda *cu, const fa_rec *r);
+/* The first 2 or 3 of n records at once: a norm, a linear layer behind it, and the choice of experts if that was the
+ * router; of few rows. 0: they are something else, nothing is launched. */
+int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n);
 int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* many.cu: more */
 void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
 

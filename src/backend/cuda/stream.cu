@@ -415,39 +415,42 @@ void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
                      p.run[i].warps * CU_WARP, p.run[i].smem, p.run[i].a);
 }
 
-/* ---- a norm, the router and the choice in one launch ---- */
+/* ---- a norm and what stands behind it in one launch ---- */
 
-/* r: NORM, LINEAR, ROUTE. Does each take what the one before makes, in fast mode, and few rows of it? */
-static bool is_route(const fa_cuda *cu, const fa_rec *r) {
-    const fa_rec *norm = &r[0], *router = &r[1], *route = &r[2];
-    if (norm->op != FA_OP_NORM || router->op != FA_OP_LINEAR || route->op != FA_OP_ROUTE) return false;
-    if (cu->be.exact || norm->p.norm->center || router->in[0].dim[0] > CU_FEW || router->in[0].dim[0] == 0)
-        return false;
-    return norm->in[0].dtype == FA_F32 && norm->out.dtype == FA_F32 && norm->out.data != norm->in[0].data &&
-           norm->out.data == router->in[0].data && router->out.data == route->in[0].data &&
-           norm->in[0].dim[1] == router->in[0].dim[1];
+/* r: NORM and LINEAR of few rows in fast mode, the one of what the other makes? */
+static bool is_normed_linear(const fa_cuda *cu, const fa_rec *r) {
+    const fa_rec *norm = &r[0], *lin = &r[1];
+    if (cu->be.exact || norm->op != FA_OP_NORM || lin->op != FA_OP_LINEAR || norm->p.norm->center) return false;
+    return lin->in[0].dim[0] > 0 && lin->in[0].dim[0] <= CU_FEW && norm->in[0].dtype == FA_F32 &&
+           norm->out.dtype == FA_F32 && norm->out.data != norm->in[0].data && norm->out.data == lin->in[0].data &&
+           norm->in[0].dim[1] == lin->in[0].dim[1];
 }
 
-bool cu_stream_route(fa_cuda *cu, const fa_rec *r) {
+int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
     const cu_stream_fmt *fmt;
     const fa_linear *lin = r[1].p.linear;
     const int zero = 0;
     plan p;
     p.n = 0;
-    if (!is_route(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return false;
+    if (n < 2 || !is_normed_linear(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return 0;
+    const bool route = n > 2 && r[2].op == FA_OP_ROUTE && r[2].in[0].data == r[1].out.data;
     cu_stream_args a = common(cu, &r[1]);
     a.x = r[0].in[0].data;
     a.norm = cu_norm_of(r[0].p.norm);
     a.vec = a.K % 8 == 0 && (uintptr_t)a.x % 16 == 0 && (uintptr_t)a.norm.w % 16 == 0;
     a.normed = fa_f32(r[0].out);
-    a.route = cu_route_of(&r[2]);
-    add_launch(&p, fmt, &a, &lin, &zero, 1, false, CU_END_ROUTE);
-    if (geometry(cu, &p, 0, "router", NULL)) return false;
-    const size_t each = (size_t)cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group) * sizeof(float);
-    const size_t need = CU_ROUTE_AT + (size_t)p.run[0].warps * each;
-    if (need > cu->smem_max) return false;
+    size_t need = 0; /* shared memory of the choice */
+    add_launch(&p, fmt, &a, &lin, &zero, 1, false, route ? CU_END_ROUTE : CU_END_STORE);
+    if (geometry(cu, &p, 0, "a layer behind a norm", NULL)) return 0;
+    if (route) {
+        cu_route *o = &p.run[0].a.route;
+        *o = cu_route_of(&r[2]);
+        need = (size_t)p.run[0].warps * (size_t)cu_route_floats(o->n_expert, o->n_used, o->n_group) * sizeof(float);
+        need += CU_ROUTE_AT;
+    }
+    if (need > cu->smem_max) return 0;
     if (p.run[0].smem < need) p.run[0].smem = need;
-    cu_launch_as(cu, "norm router route", fmt->kernel[p.run[0].kind], dim3(p.run[0].grid), p.run[0].warps * CU_WARP,
-                 p.run[0].smem, p.run[0].a);
-    return true;
+    cu_launch_as(cu, route ? "norm router route" : fmt->name, fmt->kernel[p.run[0].kind], dim3(p.run[0].grid),
+                 p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
+    return route ? 3 : 2;
 }

@@ -113,7 +113,7 @@ typedef struct cu_stream_args {
     uint32_t *counter;
     cu_norm post;
     cu_qkv_finish heads;
-    float *normed; /* CU_END_ROUTE: norm(x) goes there, [M, K] */
+    float *normed; /* where norm(x) goes as well, [M, K], or NULL */
     cu_route route;
 } cu_stream_args;
 
@@ -567,8 +567,8 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
-/* CU_END_ROUTE: this block's share of norm(x). */
-CU_COLD void cu_stream_normed(const cu_stream_args &a, const float *rms) {
+/* This block's share of norm(x). */
+CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
     const int64_t all = (int64_t)a.M * a.K;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (int64_t)gridDim.x * blockDim.x) {
         const int m = (int)(i / a.K), k = (int)(i % a.K);
@@ -576,7 +576,7 @@ CU_COLD void cu_stream_normed(const cu_stream_args &a, const float *rms) {
         a.normed[i] = a.norm.w ? v * (a.norm.w[k] + a.norm.offset) : v;
     }
 }
-/* ... and what the last block does. mem: cu_route_floats for each warp. */
+/* CU_END_ROUTE, what the last block does. mem: cu_route_floats for each warp. */
 CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
     const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     mem += warp * cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group);
@@ -599,18 +599,20 @@ CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
 
 /* What follows when all of a block's results are there; smem: its shared memory from the beginning. */
 CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, const float *rms) {
-    if (a.end != CU_END_POST && a.end != CU_END_HEADS && a.end != CU_END_ROUTE) return;
-    if (a.end == CU_END_ROUTE) cu_stream_normed(a, rms);
-    __threadfence(); /* this block's results before its counts */
-    __syncthreads();
+    const bool counts = a.end == CU_END_POST || a.end == CU_END_HEADS || a.end == CU_END_ROUTE;
+    if (counts) {
+        __threadfence(); /* this block's results before its counts */
+        __syncthreads();
+    }
     if (a.end == CU_END_HEADS)
         cu_stream_heads(a, (int *)smem);
-    else if (!cu_stream_last(a, (int *)smem))
-        return;
-    else if (a.end == CU_END_POST)
-        cu_stream_post(a, sum);
-    else
-        cu_stream_choose(a, (float *)(smem + CU_ROUTE_AT));
+    else if (counts && cu_stream_last(a, (int *)smem)) {
+        if (a.end == CU_END_POST)
+            cu_stream_post(a, sum);
+        else
+            cu_stream_choose(a, (float *)(smem + CU_ROUTE_AT));
+    }
+    if (a.normed) cu_stream_put_norm(a, rms);
 }
 
 /* ---- the kernel ---- */
