@@ -86,27 +86,38 @@ static int warps_for(int n) {
     return (n + turns - 1) / turns;
 }
 
-/* A launch of moe_int.cu for `rows` input rows; false: it does not fit. */
+/* Do gate and up (or the only matrix) lie alike, in whole units and within reach of 32 bits? */
+static bool alike(const cu_moe_few_args *a, int per) {
+    const cu_moe_mat *x = &a->m[0], *y = &a->m[1];
+    return x->stride == y->stride && x->scale_stride == y->scale_stride && x->w.row_bytes == y->w.row_bytes &&
+           x->w.scale_row_bytes == y->w.scale_row_bytes && x->w.rows % per == 0 && x->stride < INT32_MAX &&
+           x->w.row_bytes * x->w.rows < INT32_MAX;
+}
+
+/* A launch of moe_int.cu for `rows` input rows; false: it is not for these, or does not fit. */
 static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
     cu_moe_few_args *a = &f->a;
     const int per = a->n_mat == 2 ? CU_TILE : 2 * CU_TILE, rows_in = down ? a->n_used : 1;
-    const int64_t wide = down ? a->m[0].w.rows : a->ld;
+    if (!a->vec || !alike(a, per)) return false;
     a->n_step = (a->m[0].w.cols + f->fmt->cols - 1) / f->fmt->cols;
-    a->n_unit = (int)((wide + per - 1) / per);
+    a->n_unit = a->m[0].w.rows / per;
+    a->unit_codes = per * (int)a->m[0].w.row_bytes, a->unit_scales = per * (int)a->m[0].w.scale_row_bytes;
+    a->step_codes = (int)a->m[0].stride, a->step_scales = (int)a->m[0].scale_stride;
     a->line = a->n_step * (f->fmt->cols * 2 + f->fmt->cols / 8);
     for (int warps = warps_for(rows_in * a->n_step); warps > 0; warps /= 2) {
         a->at_x = warps * f->fmt->ring * f->fmt->slot;
         f->smem = (size_t)a->at_x + (size_t)rows_in * (size_t)a->line;
         a->at_red = (int)f->smem;
-        f->smem += (size_t)(2 * warps * 2 * CU_TILE + 16) * sizeof(float);
+        f->smem += (size_t)(CU_MOE_INT_UNITS * warps * 2 * CU_TILE + 16) * sizeof(float);
         f->warps = (unsigned)warps;
         if (f->smem <= cu->smem_max) break;
         if (warps == 1) return false;
     }
+    a->turn_k = (int)f->warps / a->n_step, a->turn_s = (int)f->warps % a->n_step;
     const int64_t units = (int64_t)a->n_unit * (down ? 1 : a->n_used), want = (2 * cu->n_sm + rows - 1) / rows;
     const int64_t turns = (units + want - 1) / want;
     f->grid = (unsigned)((units + turns - 1) / turns);
-    return a->vec != 0;
+    return true;
 }
 
 /* The same where the format has such kernels; where they do not fit, another one takes over and false is returned. */

@@ -22,7 +22,8 @@ enum {
     CU_MOE_DOWN_WARPS = 8,
     CU_MOE_RING = 5,     /* slots of a warp at most */
     CU_MOE_INT_RING = 3, /* of moe_int.cu's warps */
-    CU_MOE_UP = 0,       /* kernels of a format */
+    CU_MOE_INT_UNITS = 4,
+    CU_MOE_UP = 0, /* kernels of a format */
     CU_MOE_DOWN,
     CU_MOE_UP_EXACT,
     CU_MOE_DOWN_EXACT,
@@ -52,9 +53,12 @@ struct cu_moe_few_args {
     int n_step, parts;    /* steps of the columns; parts that they are cut into */
     int at_x, at_red;     /* places in shared memory, bytes */
     int line;             /* bytes of a staged row, or of a warp's part of one (down) */
-    int n_unit;           /* moe_int.cu: units of a choice (up), of a row (down) */
-    int early;            /* down: the kernel before lets this one start when the choice is there */
-    void *out;            /* up: h; down: [rows, ld] f32 */
+    /* moe_int.cu: units of a choice (up), of a row (down); bytes from one unit, and from one expert, to the next, in
+     * either plane; what a warp's next step of all choices' is (down): so many choices and so many steps on */
+    int n_unit, unit_codes, unit_scales, step_codes, step_scales, turn_k, turn_s;
+    const uint8_t *digits; /* ... the input rows as digits, `line` bytes each, or NULL */
+    int early;             /* down: the kernel before lets this one start when the choice is there */
+    void *out;             /* up: h; down: [rows, ld] f32 */
     int out_type, ld;
     int end, act;
     float limit;

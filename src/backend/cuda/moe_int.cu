@@ -14,7 +14,10 @@
  * look at the choice and fetch its weights while `up` runs, and has only to wait for the hidden rows. */
 #include "backend/cuda/stream_int.cuh"
 
-enum { SLOTS = CU_MOE_INT_RING };
+enum {
+    SLOTS = CU_MOE_INT_RING,
+    UNITS = CU_MOE_INT_UNITS /* whose results wait in shared memory for one barrier */
+};
 
 /* ---- weights ---- */
 
@@ -27,48 +30,85 @@ CU_DEV int expert_of(const cu_moe_few_args &a, int held, int m, int k) {
     return a.n_used <= CU_WARP ? __shfl_sync(0xffffffffu, held, k) : cu_moe_expert(a, m, k);
 }
 
-/* Starts the loads of step `step` of unit `unit` of expert e. */
-template <int BITS> CU_DEV void fetch(const cu_moe_few_args &a, int e, int unit, int step, uint8_t *slot, int lane) {
-    typedef cu_int_shape<BITS> S;
-    const int t = lane % 4,
-              left = (a.m[0].w.cols - step * CU_QCOLS) / 8 * BITS - t * 16; /* bytes of the row, from here */
-    const int left_s = (a.m[0].w.cols - step * CU_QCOLS) / CU_INT_GROUP * 2 - t % 2 * 4;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const cu_moe_mat &m = a.m[h];
-        const int row =
-            min(a.n_mat == 2 ? unit * CU_TILE + lane / 4 : unit * CU_WIDE + h * CU_TILE + lane / 4, m.w.rows - 1);
-        const uint8_t *codes = m.w.codes + e * m.stride + (int64_t)row * (int)m.w.row_bytes + (step * S::ROW + t * 16);
-        const uint8_t *scales = (t < 2 ? m.w.scales : m.w.biases) + e * m.scale_stride +
-                                (int64_t)row * (int)m.w.scale_row_bytes + (step * 8 + t % 2 * 4);
-#pragma unroll
-        for (int i = 0; i < S::PIECES; i++)
-            cu_cp_async(slot + ((h * S::PIECES + i) * CU_WARP + lane) * 16, codes + i * 64, left > i * 64 ? 16 : 0);
-        cu_cp_async4(slot + S::SCALES + (h * CU_TILE + lane / 4) * 16 + t * 4, scales, left_s > 0 ? 4 : 0);
+/* A warp's way through the steps of its units: step `s` of the rows of choice k, unit `unit` of these. `up` takes steps
+ * s, s + warps, ... of one choice's unit after the other, `down` every step of all choices of a unit. */
+template <bool DOWN> struct int_walk {
+    int k, s, unit; /* unit: of the expert's rows */
+    __device__ __forceinline__ void begin(const cu_moe_few_args &a) {
+        const int warp = (int)threadIdx.x / CU_WARP;
+        k = DOWN ? warp / a.n_step : (int)blockIdx.x / a.n_unit;
+        s = DOWN ? warp % a.n_step : warp;
+        unit = DOWN ? (int)blockIdx.x : (int)blockIdx.x % a.n_unit;
     }
-}
+    __device__ __forceinline__ bool in_unit(const cu_moe_few_args &a) const {
+        return DOWN ? k < a.n_used : s < a.n_step;
+    }
+    __device__ __forceinline__ bool there(const cu_moe_few_args &a) const {
+        return DOWN ? unit < a.n_unit : k < a.n_used;
+    }
+    /* Within the unit. */
+    __device__ __forceinline__ void next(const cu_moe_few_args &a) {
+        s += DOWN ? a.turn_s : (int)blockDim.x / CU_WARP;
+        if (!DOWN) return;
+        k += a.turn_k;
+        if (s >= a.n_step) s -= a.n_step, k++;
+    }
+    __device__ __forceinline__ void next_unit(const cu_moe_few_args &a) {
+        const int warp = (int)threadIdx.x / CU_WARP;
+        unit += (int)gridDim.x;
+        s = warp;
+        if (DOWN) {
+            k = warp / a.n_step;
+            s = warp % a.n_step;
+        } else {
+            while (unit >= a.n_unit) unit -= a.n_unit, k++;
+        }
+    }
+};
 
-/* Where a warp's loads are: item `item` of a unit's n_item, which are steps of one expert's rows (up: that of choice
- * unit / a.n_unit) or of all choices' (down: item / a.n_step). */
+/* Where a warp's loads are. */
 template <int BITS, bool DOWN> struct int_feed {
-    int m, held, unit, item;
+    typedef cu_int_shape<BITS> S;
+    int_walk<DOWN> at;
+    const uint8_t *codes[2], *scales[2]; /* the lane's first bytes in rows g and g + 8 of unit 0 of expert 0 */
+    int m, held;
 
-    __device__ __forceinline__ void begin(const cu_moe_few_args &a, int row, int warp) {
+    /* What does not depend on the choice. */
+    __device__ __forceinline__ void begin(const cu_moe_few_args &a) {
+        const int lane = (int)threadIdx.x % CU_WARP, t = lane % 4;
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const cu_mat &w = a.m[h].w;
+            const int row = lane / 4 + (a.n_mat == 2 ? 0 : h * CU_TILE);
+            codes[h] = w.codes + (int64_t)row * (int)w.row_bytes + t * 16;
+            scales[h] = (t < 2 ? w.scales : w.biases) + (int64_t)row * (int)w.scale_row_bytes + t % 2 * 4;
+            cu_here(codes[h]);
+            cu_here(scales[h]);
+        }
+        at.begin(a);
+    }
+    __device__ __forceinline__ void choose(const cu_moe_few_args &a, int row) {
         m = row;
         held = hold_experts(a, row);
-        unit = (int)blockIdx.x;
-        item = warp;
     }
     /* A group of its own even where nothing is left. */
-    __device__ __forceinline__ void issue(const cu_moe_few_args &a, uint8_t *slot, int lane) {
-        const int n_item = DOWN ? a.n_used * a.n_step : a.n_step, n_unit = DOWN ? a.n_unit : a.n_used * a.n_unit;
-        if (unit < n_unit) {
-            if (DOWN)
-                fetch<BITS>(a, expert_of(a, held, m, item / a.n_step), unit, item % a.n_step, slot, lane);
-            else
-                fetch<BITS>(a, expert_of(a, held, m, unit / a.n_unit), unit % a.n_unit, item, slot, lane);
-            item += (int)blockDim.x / CU_WARP;
-            if (item >= n_item) item = (int)threadIdx.x / CU_WARP, unit += (int)gridDim.x;
+    __device__ __forceinline__ void issue(const cu_moe_few_args &a, uint8_t *slot) {
+        const int lane = (int)threadIdx.x % CU_WARP, t = lane % 4;
+        while (at.there(a) && !at.in_unit(a)) at.next_unit(a);
+        if (at.there(a)) {
+            const int e = expert_of(a, held, m, at.k), left = a.m[0].w.cols - at.s * CU_QCOLS; /* columns */
+            const int64_t from = (int64_t)e * a.step_codes + (at.unit * a.unit_codes + at.s * S::ROW);
+            const int64_t from_s = (int64_t)e * a.step_scales + (at.unit * a.unit_scales + at.s * 8);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+#pragma unroll
+                for (int i = 0; i < S::PIECES; i++)
+                    cu_cp_async(slot + ((h * S::PIECES + i) * CU_WARP + lane) * 16, codes[h] + from + i * 64,
+                                left > (i * 64 + t * 16) * 8 / BITS ? 16 : 0);
+                cu_cp_async4(slot + S::SCALES + (h * CU_TILE + lane / 4) * 16 + t * 4, scales[h] + from_s,
+                             left > t % 2 * 2 * CU_INT_GROUP ? 4 : 0);
+            }
+            at.next(a);
         }
         cu_cp_commit();
     }
@@ -98,31 +138,40 @@ template <int TYPE> CU_DEV void load16(const uint8_t *x, uint32_t p[8]) {
 template <int BITS, int TYPE>
 CU_DEV void stage(const cu_moe_few_args &a, const uint8_t *x, int n_row, const float *by, uint8_t *xs) {
     enum { TURN = 2 };
-    const int per = a.n_step * (CU_QCOLS / 16), all = n_row * per, n_thread = (int)blockDim.x;
+    const int per = a.n_step * (CU_QCOLS / 16), n_thread = (int)blockDim.x;
+    int at[TURN], row[TURN]; /* the thread's pieces: 16 columns each */
+#pragma unroll
+    for (int u = 0; u < TURN; u++) {
+        at[u] = u * n_thread + (int)threadIdx.x;
+        row[u] = n_row > 1 ? at[u] / per : 0;
+        at[u] -= row[u] * per;
+    }
 #pragma unroll 1
-    for (int i0 = 0; i0 < all; i0 += TURN * n_thread) {
+    for (int left = n_row * per; left > 0; left -= TURN * n_thread) {
         uint32_t p[TURN][8] = {};
         float f[TURN];
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
-            const int i = i0 + u * n_thread + (int)threadIdx.x, row = i / per, k = i % per * 16;
-            f[u] = by && i < all ? __ldcg(by + row) : 1.0f;
-            if (i < all && k < a.m[0].w.cols)
-                load16<TYPE>(x + ((int64_t)row * a.ldx + k) * (TYPE == FA_F32 ? 4 : 2), p[u]);
+            const bool there = row[u] < n_row && at[u] < per;
+            f[u] = by && there ? __ldcg(by + row[u]) : 1.0f;
+            if (there && at[u] * 16 < a.m[0].w.cols)
+                load16<TYPE>(x + ((int64_t)row[u] * a.ldx + at[u] * 16) * (TYPE == FA_F32 ? 4 : 2), p[u]);
         }
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
-            if (i0 + u * n_thread >= all) break; /* the same for all threads */
-            const int i = i0 + u * n_thread + (int)threadIdx.x, row = i / per, k = i % per * 16;
+            if (u * n_thread >= left) break; /* the same for all threads */
             uint32_t w[8];
             const float2 group = cu_int_digits<BITS>(p[u], w);
-            if (i >= all) continue;
-            uint4 *to = (uint4 *)(xs + (int64_t)row * a.line + k * 2);
-            to[0] = make_uint4(w[0], w[1], w[2], w[3]);
-            to[1] = make_uint4(w[4], w[5], w[6], w[7]);
-            if (k % CU_INT_GROUP == 0)
-                ((float2 *)(xs + (int64_t)row * a.line + a.n_step * CU_QCOLS * 2))[k / CU_INT_GROUP] =
-                    make_float2(group.x * f[u], group.y * f[u]);
+            const bool there = row[u] < n_row && at[u] < per;
+            uint8_t *line = xs + row[u] * a.line;
+            if (there) {
+                ((uint4 *)line)[2 * at[u]] = make_uint4(w[0], w[1], w[2], w[3]);
+                ((uint4 *)line)[2 * at[u] + 1] = make_uint4(w[4], w[5], w[6], w[7]);
+            }
+            if (there && at[u] % 4 == 0)
+                ((float2 *)(line + per * 32))[at[u] / 4] = make_float2(group.x * f[u], group.y * f[u]);
+            at[u] += TURN * n_thread;
+            while (at[u] >= per && n_row > 1) at[u] -= per, row[u]++;
         }
     }
 }
@@ -141,7 +190,7 @@ CU_DEV void stage_any(const cu_moe_few_args &a, int64_t row, int n_row, const fl
 struct int_mem {
     uint8_t *ring, *xs;
     const uint8_t *none; /* zeros */
-    float *red;          /* [2][warps][16], one half after the other */
+    float *red;          /* [UNITS][warps][16] */
 };
 
 CU_DEV int_mem mem_of(const cu_moe_few_args &a, uint8_t *smem, int slot_bytes) {
@@ -149,17 +198,17 @@ CU_DEV int_mem mem_of(const cu_moe_few_args &a, uint8_t *smem, int slot_bytes) {
     s.ring = smem + (int)threadIdx.x / CU_WARP * SLOTS * slot_bytes;
     s.xs = smem + a.at_x;
     s.red = (float *)(smem + a.at_red);
-    s.none = (const uint8_t *)(s.red + 2 * ((int)blockDim.x / CU_WARP) * CU_WIDE);
+    s.none = (const uint8_t *)(s.red + UNITS * ((int)blockDim.x / CU_WARP) * CU_WIDE);
     if (threadIdx.x < 16) ((float *)s.none)[threadIdx.x] = 0;
     return s;
 }
 
 /* acc [2] += rows g and g + 8 of a slot times the lane's group of 256 columns of digits. */
 template <int BITS, int TYPE>
-CU_DEV void step(const uint8_t *slot, const uint8_t *x, float2 group, const uint8_t *none, float acc[2]) {
+CU_DEV void step(const uint8_t *slot, const uint8_t *x, float2 group, cu_int_lane place, const uint8_t *none,
+                 float acc[2]) {
     typedef cu_int_shape<BITS> S;
     const int lane = (int)threadIdx.x % CU_WARP;
-    const cu_int_lane place = cu_int_place<BITS>(lane);
     int d[2][4] = {};
 #pragma unroll
     for (int i = 0; i < S::PIECES; i++) {
@@ -173,57 +222,62 @@ CU_DEV void step(const uint8_t *slot, const uint8_t *x, float2 group, const uint
     cu_int_scaled(d, group, scale, acc);
 }
 
-/* The block's next unit; its 16 results stand in the returned part of red. `slot` is the ring's next one. */
+/* The block's next units, n of them: each warp's part of their 16 results to red. `slot` is the ring's next one. */
 template <int BITS, int TYPE, bool DOWN>
-CU_DEV const float *unit_sums(const cu_moe_few_args &a, const int_mem &s, int_feed<BITS, DOWN> &feed, int turn,
-                              int *slot) {
+CU_DEV void units(const cu_moe_few_args &a, const int_mem &s, int_feed<BITS, DOWN> &feed, int_walk<DOWN> &at, int n,
+                  int *slot) {
     typedef cu_int_shape<BITS> S;
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    const int n_item = DOWN ? a.n_used * a.n_step : a.n_step;
-    float acc[2] = {0, 0};
+    const cu_int_lane place = cu_int_place<BITS>(lane);
 #pragma unroll 1
-    for (int i = warp; i < n_item; i += n_warp) {
-        cu_cp_wait<SLOTS - 1>();
-        __syncwarp();
-        const int k = DOWN ? i / a.n_step : 0, at = DOWN ? i % a.n_step : i;
-        const uint8_t *x = s.xs + k * a.line;
-        const float2 group = ((const float2 *)(x + a.n_step * CU_QCOLS * 2))[at * CU_STEP_GROUPS + lane % 4];
-        step<BITS, TYPE>(s.ring + *slot * S::SLOT, x + at * CU_QCOLS * 2, group, s.none, acc);
-        __syncwarp(); /* all lanes have read the slot */
-        feed.issue(a, s.ring + *slot * S::SLOT, lane);
-        *slot = *slot + 1 == SLOTS ? 0 : *slot + 1;
-    }
-    float *red = s.red + turn * n_warp * CU_WIDE;
+    for (int j = 0; j < n; j++) {
+        float acc[2] = {0, 0};
+#pragma unroll 1
+        for (; at.in_unit(a); at.next(a)) {
+            cu_cp_wait<SLOTS - 1>();
+            __syncwarp();
+            const uint8_t *x = s.xs + (DOWN ? at.k * a.line : 0);
+            const float2 group = ((const float2 *)(x + a.n_step * CU_QCOLS * 2))[at.s * CU_STEP_GROUPS + lane % 4];
+            step<BITS, TYPE>(s.ring + *slot * S::SLOT, x + at.s * CU_QCOLS * 2, group, place, s.none, acc);
+            __syncwarp(); /* all lanes have read the slot */
+            feed.issue(a, s.ring + *slot * S::SLOT);
+            *slot = *slot + 1 == SLOTS ? 0 : *slot + 1;
+        }
+        at.next_unit(a);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float v = acc[h];
-        v += __shfl_xor_sync(0xffffffffu, v, 1);
-        v += __shfl_xor_sync(0xffffffffu, v, 2);
-        if (lane % 4 == 0) red[warp * CU_WIDE + h * CU_TILE + lane / 4] = v;
+        for (int h = 0; h < 2; h++) {
+            float v = acc[h];
+            v += __shfl_xor_sync(0xffffffffu, v, 1);
+            v += __shfl_xor_sync(0xffffffffu, v, 2);
+            if (lane % 4 == 0) s.red[(j * n_warp + warp) * CU_WIDE + h * CU_TILE + lane / 4] = v;
+        }
     }
-    __syncthreads();
-    return red;
 }
 
-CU_DEV float total(const float *red, int i) {
+/* The sum of result lane % 16 of unit j. By a warp. */
+CU_DEV float total(const int_mem &s, int j) {
+    const int lane = (int)threadIdx.x % CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    const float *red = s.red + j * n_warp * CU_WIDE + lane % CU_WIDE;
     float v = 0;
-    for (int w = 0; w < (int)blockDim.x / CU_WARP; w++) v += red[w * CU_WIDE + i];
-    return v;
+#pragma unroll 4
+    for (int w = lane / CU_WIDE; w < n_warp; w += 2) v += red[w * CU_WIDE];
+    return v + __shfl_xor_sync(0xffffffffu, v, CU_WIDE);
 }
 
 /* ---- kernels ---- */
 
-/* What becomes of results of choice k of row m: rows of the hidden row h. */
-CU_DEV void up_end(const cu_moe_few_args &a, int m, int k, int unit, const float *red) {
-    const int i = (int)threadIdx.x, per = a.n_mat == 2 ? (int)CU_TILE : (int)CU_WIDE, row = unit * per + i;
-    if (i >= per || row >= a.ld) return;
+/* What becomes of unit j of the batch, the block's u-th: rows of the hidden row h of a choice. By a warp. */
+CU_DEV void up_end(const cu_moe_few_args &a, const int_mem &s, int m, int u, int j) {
+    const int i = (int)threadIdx.x % CU_WARP, per = a.n_mat == 2 ? (int)CU_TILE : (int)CU_WIDE;
+    const int k = u / a.n_unit, row = u % a.n_unit * per + i;
+    float v[2];
+    v[0] = total(s, j);
+    v[1] = __shfl_down_sync(0xffffffffu, v[0], CU_TILE); /* of the up projection */
+    if (i >= per) return;
     const int64_t at = ((int64_t)m * a.n_used + k) * a.ld + row;
-    const int n_row = a.m[0].w.rows;
-    float v[2] = {total(red, i), a.n_mat == 2 ? total(red, i + CU_TILE) : 0.0f};
-    for (int j = 0; j < a.n_mat && row < n_row; j++)
-        if (a.m[j].bias) v[j] += a.m[j].bias[(int64_t)cu_moe_expert(a, m, k) * n_row + row];
-    const float r = cu_moe_hidden(a, v, at);
-    cu_put(a.out, a.out_type, at, row < n_row ? r : 0.0f); /* what pads a row is zeros */
+    for (int b = 0; b < a.n_mat; b++)
+        if (a.m[b].bias) v[b] += a.m[b].bias[(int64_t)cu_moe_expert(a, m, k) * a.m[0].w.rows + row];
+    cu_put(a.out, a.out_type, at, cu_moe_hidden(a, v, at));
 }
 
 /* Grid (blocks, input rows) */
@@ -231,20 +285,42 @@ template <int BITS, int TYPE>
 __global__ void __launch_bounds__(256, 3) moe_up_int(const __grid_constant__ cu_moe_few_args a) {
     typedef cu_int_shape<BITS> S;
     CU_DYN_SMEM(smem);
-    const int lane = (int)threadIdx.x % CU_WARP, m = (int)blockIdx.y;
+    const int m = (int)blockIdx.y, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int_mem s = mem_of(a, smem, S::SLOT);
+    int_feed<BITS, false> feed;
+    int_walk<false> at;
+    feed.begin(a);
+    at = feed.at;
     cu_pdl_wait();
     cu_pdl_launch(); /* not earlier: `down` looks at the choice at once */
-    int_feed<BITS, false> feed;
-    feed.begin(a, m, (int)threadIdx.x / CU_WARP);
+    feed.choose(a, m);
+    if (a.digits)
+        for (int i = (int)threadIdx.x * 16; i < a.line; i += (int)blockDim.x * 16)
+            cu_cp_async(s.xs + i, a.digits + m * a.line + i);
 #pragma unroll 1
-    for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT, lane);
-    stage_any<BITS>(a, m, 1, NULL, s.xs);
+    for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT);
+    if (a.digits)
+        cu_cp_wait<SLOTS - 1>(); /* they went with the first step */
+    else
+        stage_any<BITS>(a, m, 1, NULL, s.xs);
     __syncthreads();
-    int slot = 0, turn = 0;
+    int slot = 0;
 #pragma unroll 1
-    for (int u = (int)blockIdx.x; u < a.n_used * a.n_unit; u += (int)gridDim.x, turn ^= 1)
-        up_end(a, m, u / a.n_unit, u % a.n_unit, unit_sums<BITS, TYPE>(a, s, feed, turn, &slot));
+    for (int u = (int)blockIdx.x; u < a.n_used * a.n_unit; u += UNITS * (int)gridDim.x) {
+        const int left = (a.n_used * a.n_unit - u + (int)gridDim.x - 1) / (int)gridDim.x, n = min(left, (int)UNITS);
+        units<BITS, TYPE>(a, s, feed, at, n, &slot);
+        __syncthreads();
+        for (int j = warp; j < n; j += n_warp) up_end(a, s, m, u + j * (int)gridDim.x, j);
+        if (left > UNITS) __syncthreads();
+    }
+}
+
+/* Row `row` of the sum of biases of the choices of row m. */
+CU_DEV float down_bias(const cu_moe_few_args &a, const float *weight, int m, int row) {
+    float sum = 0;
+    for (int k = 0; k < a.n_used && a.m[0].bias; k++)
+        sum = fmaf(__ldcg(weight + k), a.m[0].bias[(int64_t)cu_moe_expert(a, m, k) * a.m[0].w.rows + row], sum);
+    return sum;
 }
 
 /* Grid (blocks, input rows) */
@@ -252,30 +328,40 @@ template <int BITS, int TYPE>
 __global__ void __launch_bounds__(256, 3) moe_down_int(const __grid_constant__ cu_moe_few_args a) {
     typedef cu_int_shape<BITS> S;
     CU_DYN_SMEM(smem);
-    const int lane = (int)threadIdx.x % CU_WARP, m = (int)blockIdx.y;
+    const int lane = (int)threadIdx.x % CU_WARP, m = (int)blockIdx.y, warp = (int)threadIdx.x / CU_WARP,
+              n_warp = (int)blockDim.x / CU_WARP;
     const int_mem s = mem_of(a, smem, S::SLOT);
     const float *weight = a.choice + (int64_t)m * 2 * a.n_used;
+    int_feed<BITS, true> feed;
+    int_walk<true> at;
     cu_pdl_launch();
     if (!a.early) cu_pdl_wait();
-    int_feed<BITS, true> feed;
-    feed.begin(a, m, (int)threadIdx.x / CU_WARP);
+    feed.begin(a);
+    at = feed.at;
+    feed.choose(a, m);
 #pragma unroll 1
-    for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT, lane);
+    for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT);
     if (a.early) cu_pdl_wait();
     stage_any<BITS>(a, (int64_t)m * a.n_used, a.n_used, weight, s.xs);
     __syncthreads();
-    int slot = 0, turn = 0;
+    int slot = 0;
 #pragma unroll 1
-    for (int u = (int)blockIdx.x; u < a.n_unit; u += (int)gridDim.x, turn ^= 1) {
-        const int i = (int)threadIdx.x, row = u * CU_WIDE + i;
-        const bool mine = i < CU_WIDE && row < a.m[0].w.rows;
-        float *out = (float *)a.out + (int64_t)m * a.ld + row;
-        float sum = 0;
-        const float old = mine && a.add ? __ldcg(out) : 0.0f;
-        for (int k = 0; k < a.n_used && mine && a.m[0].bias; k++)
-            sum = fmaf(__ldcg(weight + k), a.m[0].bias[(int64_t)cu_moe_expert(a, m, k) * a.m[0].w.rows + row], sum);
-        const float *red = unit_sums<BITS, TYPE>(a, s, feed, turn, &slot);
-        if (mine) *out = old + a.scale * (sum + total(red, i));
+    for (int u = (int)blockIdx.x; u < a.n_unit; u += UNITS * (int)gridDim.x) {
+        const int left = (a.n_unit - u + (int)gridDim.x - 1) / (int)gridDim.x, n = min(left, (int)UNITS);
+        /* what a result needs besides, for the unit that this warp ends, if it is one */
+        float *out = (float *)a.out + (int64_t)m * a.ld + (u + warp * (int)gridDim.x) * CU_WIDE + lane;
+        float old = 0;
+        if (warp < n && lane < CU_WIDE && a.add) old = __ldcg(out);
+        units<BITS, TYPE>(a, s, feed, at, n, &slot);
+        __syncthreads();
+        for (int j = warp; j < n; j += n_warp) {
+            const float v = total(s, j);
+            if (lane >= CU_WIDE) continue;
+            out = (float *)a.out + (int64_t)m * a.ld + (u + j * (int)gridDim.x) * CU_WIDE + lane;
+            if (j != warp) old = a.add ? *out : 0.0f;
+            *out = old + a.scale * (down_bias(a, weight, m, (u + j * (int)gridDim.x) * CU_WIDE + lane) + v);
+        }
+        if (left > UNITS) __syncthreads();
     }
 }
 
