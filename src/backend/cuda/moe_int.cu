@@ -116,22 +116,26 @@ template <int BITS, bool DOWN> struct int_feed {
 
 /* ---- input ---- */
 
-/* 16 columns from x on, as pairs of bf16. */
-template <int TYPE> CU_DEV void load16(const uint8_t *x, uint32_t p[8]) {
-    if (TYPE == FA_F32) {
+/* 16 columns, as they lie and as pairs of bf16. */
+template <int TYPE> struct cols16 {
+    enum { N = TYPE == FA_F32 ? 4 : 2 };
+    uint4 v[N];
+    __device__ __forceinline__ void load(const uint8_t *x, bool there) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float4 f = __ldcg((const float4 *)x + i);
-            p[2 * i] = cu_to_bf16x2(f.x, f.y), p[2 * i + 1] = cu_to_bf16x2(f.z, f.w);
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const uint4 v = __ldcg((const uint4 *)x + i);
-            p[4 * i] = v.x, p[4 * i + 1] = v.y, p[4 * i + 2] = v.z, p[4 * i + 3] = v.w;
+        for (int i = 0; i < N; i++) {
+            v[i] = make_uint4(0, 0, 0, 0);
+            if (there) v[i] = __ldcg((const uint4 *)x + i);
         }
     }
-}
+    __device__ __forceinline__ void pairs(uint32_t p[8]) const {
+        const uint32_t w[16] = {v[0].x,     v[0].y,     v[0].z,     v[0].w,     v[1].x,     v[1].y,
+                                v[1].z,     v[1].w,     v[N - 2].x, v[N - 2].y, v[N - 2].z, v[N - 2].w,
+                                v[N - 1].x, v[N - 1].y, v[N - 1].z, v[N - 1].w};
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            p[i] = TYPE == FA_F32 ? cu_to_bf16x2(__uint_as_float(w[2 * i]), __uint_as_float(w[2 * i + 1])) : w[i];
+    }
+};
 
 /* Rows [0, n_row) of x to shared memory: each a.n_step * 512 bytes of digits and then its groups, multiplied by
  * by [row] (NULL: 1). All threads of the block; two pieces of 16 columns each at a time. */
@@ -148,20 +152,22 @@ CU_DEV void stage(const cu_moe_few_args &a, const uint8_t *x, int n_row, const f
     }
 #pragma unroll 1
     for (int left = n_row * per; left > 0; left -= TURN * n_thread) {
-        uint32_t p[TURN][8] = {};
+        cols16<TYPE> cols[TURN];
         float f[TURN];
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
             const bool there = row[u] < n_row && at[u] < per;
-            f[u] = by && there ? __ldcg(by + row[u]) : 1.0f;
-            if (there && at[u] * 16 < a.m[0].w.cols)
-                load16<TYPE>(x + ((int64_t)row[u] * a.ldx + at[u] * 16) * (TYPE == FA_F32 ? 4 : 2), p[u]);
+            f[u] = 1.0f;
+            if (by && there) f[u] = __ldcg(by + row[u]);
+            cols[u].load(x + ((int64_t)row[u] * a.ldx + at[u] * 16) * (TYPE == FA_F32 ? 4 : 2),
+                         there && at[u] * 16 < a.m[0].w.cols);
         }
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
             if (u * n_thread >= left) break; /* the same for all threads */
-            uint32_t w[8];
-            const float2 group = cu_int_digits<BITS>(p[u], w);
+            uint32_t p[8], w[8];
+            cols[u].pairs(p);
+            const float2 group = cu_int_digits<BITS>(p, w);
             const bool there = row[u] < n_row && at[u] < per;
             uint8_t *line = xs + row[u] * a.line;
             if (there) {

@@ -553,12 +553,13 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
         const int last = min(j.tile.row + CU_TILE, p.w.rows) - 1;
         for (int h = j.tile.row / dim; h <= last / dim; h++) { /* heads of this part */
             const int tiles = ((h + 1) * dim - 1) / CU_TILE - h * dim / CU_TILE + 1, all = p.col / dim + h;
+            __threadfence(); /* the block's results before its count: a fence by all threads takes longer */
             if (atomicAdd(a.counter + all, 1u) + 1 != (uint32_t)tiles) continue;
+            __threadfence(); /* what the other blocks wrote is read after their counts */
             a.counter[all] = 0;
             head[atomicAdd(n_list, 1)] = all;
         }
     }
-    __threadfence(); /* what the other blocks wrote is read after their counts */
     __syncthreads();
     const int n = *n_list;
     for (int i = warp; i < n * a.M; i += n_warp) {
@@ -589,6 +590,7 @@ CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
 /* Is this the last block of the grid? What all blocks wrote before can be read then. flag: shared. */
 CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
     if (threadIdx.x == 0) {
+        __threadfence(); /* the block's results before its count: a fence by all threads takes longer */
         *flag = atomicAdd(a.counter, 1u) + 1 == gridDim.x;
         if (*flag) *a.counter = 0;
         __threadfence();
@@ -600,10 +602,7 @@ CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
 /* What follows when all of a block's results are there; smem: its shared memory from the beginning. */
 CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, const float *rms) {
     const bool counts = a.end == CU_END_POST || a.end == CU_END_HEADS || a.end == CU_END_ROUTE;
-    if (counts) {
-        __threadfence(); /* this block's results before its counts */
-        __syncthreads();
-    }
+    if (counts) __syncthreads(); /* this block's results before its counts */
     if (a.end == CU_END_HEADS)
         cu_stream_heads(a, (int *)smem);
     else if (counts && cu_stream_last(a, (int *)smem)) {
