@@ -61,6 +61,7 @@ typedef struct few {
     cu_moe_few_args a;
     size_t smem;
     unsigned grid, warps; /* blocks of a row, or of a choice */
+    bool as_int;          /* moe_int.cu */
 } few;
 
 /* parts: of the columns; copies: staged rows or parts of them, a warp's or the block's. */
@@ -103,7 +104,7 @@ static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
     a->n_unit = a->m[0].w.rows / per;
     a->unit_codes = per * (int)a->m[0].w.row_bytes, a->unit_scales = per * (int)a->m[0].w.scale_row_bytes;
     a->step_codes = (int)a->m[0].stride, a->step_scales = (int)a->m[0].scale_stride;
-    a->line = a->n_step * (f->fmt->cols * 2 + f->fmt->cols / 8);
+    a->line = cu_digits_line(a->n_step * f->fmt->cols);
     for (int warps = warps_for(rows_in * a->n_step); warps > 0; warps /= 2) {
         a->at_x = warps * f->fmt->ring * f->fmt->slot;
         f->smem = (size_t)a->at_x + (size_t)rows_in * (size_t)a->line;
@@ -122,8 +123,8 @@ static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
 
 /* The same where the format has such kernels; where they do not fit, another one takes over and false is returned. */
 static bool as_integers(const fa_cuda *cu, few *f, const fa_weight *w, bool down, int64_t rows) {
-    if (cu->be.exact || !f->fmt->wide) return false;
-    if (lay_out_int(cu, f, down, rows)) return true;
+    f->as_int = !cu->be.exact && f->fmt->wide && lay_out_int(cu, f, down, rows);
+    if (f->as_int || cu->be.exact || !f->fmt->wide) return f->as_int;
     f->fmt = cu_stream_find_any(w);
     return false;
 }
@@ -183,6 +184,25 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     return 0;
 }
 
+/* Bytes of the hidden rows, in front of the digits. */
+static int64_t hidden_bytes(const fa_rec *r) {
+    return r->in[0].dim[0] * r->p.moe.n_used * (int64_t)up_to((size_t)h_pitch(r->p.moe.moe) * 4, 16);
+}
+static int64_t digit_bytes(const fa_rec *r) {
+    const int64_t cols = (int64_t)up_to((size_t)r->in[0].dim[1], 256);
+    return cols < INT32_MAX / 4 ? r->in[0].dim[0] * cu_digits_line((int)cols) : 0;
+}
+
+cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r) {
+    cu_digits d = {NULL, 0, 0, 0};
+    few run[3];
+    int n;
+    if (r->in[0].dim[0] > FEW || plan_few(cu, r, run, &n, NULL) || n != 2 || !run[0].as_int) return d;
+    d.bits = run[0].a.m[0].w.bits, d.cols = run[0].a.n_step * run[0].fmt->cols, d.line = run[0].a.line;
+    d.to = (uint8_t *)r->work + hidden_bytes(r);
+    return d;
+}
+
 static void few_launch(fa_cuda *cu, const fa_rec *r) {
     few run[3];
     fa_error err = {};
@@ -193,9 +213,10 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
     }
     const unsigned rows = (unsigned)r->in[0].dim[0];
     for (int i = 0; i < n; i++) {
-        const cu_moe_few_args *a = &run[i].a;
+        cu_moe_few_args *a = &run[i].a;
         const bool down = i == n - 1;
-        const bool whole = down || (run[i].fmt->wide && !cu->be.exact); /* blocks see a whole row's choices */
+        const bool whole = down || run[i].as_int; /* blocks see a whole row's choices */
+        if (cu->digits == r && i == 0) a->digits = (const uint8_t *)r->work + hidden_bytes(r);
         const dim3 grid(run[i].grid, whole ? rows : rows * (unsigned)a->n_used);
         const int kernel = (cu->be.exact ? CU_MOE_UP_EXACT : CU_MOE_UP) + down;
         cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid, (int)run[i].warps * CU_WARP,
@@ -217,7 +238,7 @@ static int64_t moe_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     int k;
     const int rc = plan_few(cu, r, run, &k, err);
     if (rc) return rc;
-    return n * r->p.moe.n_used * h_pitch(m) * 4;
+    return hidden_bytes(r) + digit_bytes(r);
 }
 
 static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -225,6 +246,7 @@ static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
         cu_moe_many_launch(cu, r);
     else
         few_launch(cu, r);
+    cu->digits = NULL;
 }
 
 extern const cu_op cu_op_moe = {moe_launch, moe_work};

@@ -447,10 +447,13 @@ int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
         *o = cu_route_of(&r[2]);
         need = (size_t)p.run[0].warps * (size_t)cu_route_floats(o->n_expert, o->n_used, o->n_group) * sizeof(float);
         need += CU_ROUTE_AT;
+        if (n > 3 && r[3].op == FA_OP_MOE && r[3].in[0].data == r[0].out.data && a.vec && a.K % CU_INT_GROUP == 0)
+            p.run[0].a.digits = cu_moe_digits(cu, &r[3]);
     }
     if (need > cu->smem_max) return 0;
     if (p.run[0].smem < need) p.run[0].smem = need;
     cu_launch_as(cu, route ? "norm router route" : fmt->name, fmt->kernel[p.run[0].kind], dim3(p.run[0].grid),
                  p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
+    if (p.run[0].a.digits.to) cu->digits = &r[3];
     return route ? 3 : 2;
 }

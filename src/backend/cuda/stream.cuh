@@ -48,6 +48,7 @@
 #ifndef FA_CUDA_STREAM_CUH
 #define FA_CUDA_STREAM_CUH
 
+#include "backend/cuda/digits.cuh"
 #include "backend/cuda/route.cuh"
 
 enum {
@@ -113,7 +114,8 @@ typedef struct cu_stream_args {
     uint32_t *counter;
     cu_norm post;
     cu_qkv_finish heads;
-    float *normed; /* where norm(x) goes as well, [M, K], or NULL */
+    float *normed;    /* where norm(x) goes as well, [M, K], or NULL */
+    cu_digits digits; /* ... and as digits */
     cu_route route;
 } cu_stream_args;
 
@@ -141,6 +143,8 @@ const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w);   /* stream.cu */
 const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* moe_int.cu: of what stream_int.cu streams */
 const cu_stream_fmt *cu_stream_find_any(const fa_weight *w);   /* stream_quant.cu: affine of any group, slower */
 cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
+/* moe.cu: where the kernels of a MOE record look for its input as digits; to NULL: they do not. */
+cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r);
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
@@ -568,13 +572,34 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
-/* This block's share of norm(x). */
+/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last. */
 CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
-    const int64_t all = (int64_t)a.M * a.K;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < all; i += (int64_t)gridDim.x * blockDim.x) {
-        const int m = (int)(i / a.K), k = (int)(i % a.K);
-        const float v = __ldcg((const float *)a.x + i) * rms[m];
-        a.normed[i] = a.norm.w ? v * (a.norm.w[k] + a.norm.offset) : v;
+    const int who = (int)threadIdx.x - CU_WARP, thread = who < 0 ? who + (int)blockDim.x : who;
+    const float o = a.norm.offset;
+    if (!a.digits.to) {
+        const int64_t all = (int64_t)a.M * a.K;
+        for (int64_t i = (int64_t)blockIdx.x * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
+            const int m = (int)(i / a.K), k = (int)(i % a.K);
+            const float v = __ldcg((const float *)a.x + i) * rms[m];
+            a.normed[i] = a.norm.w ? v * (a.norm.w[k] + o) : v;
+        }
+        return;
+    }
+    const int per = a.digits.cols / 16, all = a.M * per;
+    for (int i0 = (int)(blockIdx.x * blockDim.x); i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
+        const int i = min(i0 + thread, all - 1), m = i / per, k = i % per * 16;
+        const bool there = i0 + thread < all;
+        float v[16] = {};
+        for (int j = 0; j < 16 && k < a.K; j += 4) {
+            const float4 x = __ldcg((const float4 *)((const float *)a.x + (int64_t)m * a.K + k + j));
+            float4 w = make_float4(1, 1, 1, 1);
+            if (a.norm.w) w = *(const float4 *)(a.norm.w + k + j), w = make_float4(w.x + o, w.y + o, w.z + o, w.w + o);
+            v[j] = x.x * rms[m] * w.x, v[j + 1] = x.y * rms[m] * w.y;
+            v[j + 2] = x.z * rms[m] * w.z, v[j + 3] = x.w * rms[m] * w.w;
+            if (there)
+                *(float4 *)(a.normed + (int64_t)m * a.K + k + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+        }
+        cu_put_digits(a.digits, m, k, v, there);
     }
 }
 /* CU_END_ROUTE, what the last block does. mem: cu_route_floats for each warp. */
