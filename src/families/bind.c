@@ -142,6 +142,15 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt,
+                    ...) {
+    FA_BIND_NAME(name, fmt);
+    fa_part part = {.step = 1, .total = 2 * rows};
+    bind_part(b, first, rows, cols, FA_NO_BIAS, &part, name);
+    part.from = rows;
+    bind_part(b, second, rows, cols, FA_NO_BIAS, &part, name);
+}
+
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
     fa_linear table;
     fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
@@ -209,6 +218,32 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     fa_bind_relocate(b, &g, &src);
     out->w = g;
     fa_bind_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
+}
+
+/* Can a matrix that is stored under this name have so many rows? Lists of rows are made for no more than that. */
+static bool may_have_rows(fa_binder *b, const char *name, int64_t total) {
+    static const char *const suffix[] = {".weight", ".qweight", ".weight_packed", "_blocks"};
+    for (size_t i = 0; i < sizeof suffix / sizeof suffix[0]; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
+        if (t) return t->bytes >= (size_t)total;
+    }
+    return b->synth != NULL;
+}
+
+void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, fa_bias bias, int n, const fa_stripe *s,
+                     const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    int64_t rows = 0, at = 0;
+    for (int i = 0; i < n; i++) rows += total / s[i].each * s[i].per;
+    if (!may_have_rows(b, name, total)) {
+        fa_bind_linear(b, out, total, cols, bias, "%s", name); /* which tells why */
+        return;
+    }
+    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
+    for (int i = 0; row && i < n; i++)
+        for (int64_t k = 0; k < total / s[i].each * s[i].per; k++)
+            row[at++] = k / s[i].per * s[i].each + s[i].first + k % s[i].per;
+    if (row) fa_bind_gather(b, out, rows, cols, total, bias, row, "%s", name);
 }
 
 /* ---- experts ---- */
@@ -283,6 +318,20 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
         fa_bind_missing(b, name, ".weight");
 }
 
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    float *host = NULL;
+    const fa_ckpt_tensor *t = b->err.code || b->synth || times == 1 ? NULL : fa_bind_find(b, name, ".weight");
+    if (!t || !check_vector(b, t, 0, dim)) {
+        fa_bind_norm(b, out, dim, eps, 0, "%s", name); /* random, as it is, or missing */
+        return;
+    }
+    *out = (fa_norm){.w = fa_bind_place_vector(b, NULL, dim, &host), .dim = dim, .eps = (float)eps};
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, dim, host);
+    for (int64_t i = 0; host && i < dim; i++) host[i] *= times;
+    fa_bind_took_floats(b, t, dim);
+}
+
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
     FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);
@@ -326,6 +375,18 @@ void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
         uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
         if (used && !*used) *used = FA_USE_NAMED;
+    }
+}
+
+void fa_bind_unused_layer(fa_binder *b, int64_t layer) {
+    char own[FA_NAME_MAX], real[FA_REAL_MAX], gguf[FA_NAME_MAX];
+    snprintf(own, sizeof own, "model.layers.%lld.", (long long)layer);
+    snprintf(gguf, sizeof gguf, "blk.%lld.", (long long)layer); /* names that GGUF's translation leaves as they are */
+    fa_bind_prefixed(b, real, own, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool its = strncmp(name, real, strlen(real)) == 0 || strncmp(name, gguf, strlen(gguf)) == 0;
+        if (its && !b->used[i]) b->used[i] = FA_USE_NAMED;
     }
 }
 
