@@ -38,6 +38,8 @@ static const arch_row archs[] = {
     {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
     {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
     {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
+    {"mamba", "mamba", "MambaForCausalLM", 0, false, false, false},
+    {"jamba", "jamba", "JambaForCausalLM", 0, false, false, false},
     {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
     {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
     {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false, false},
@@ -94,6 +96,7 @@ static const struct {
     {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
     {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"gpt-oss", "mlp.router", "mlp.experts"},
+    {"jamba", "feed_forward.router", "feed_forward.switch_mlp"},
     {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"qwen35moe", "mlp.gate", "mlp.experts"},
     {"qwen3next", "mlp.gate", "mlp.experts"},
@@ -543,6 +546,11 @@ static void put_model_type(const maker *m) {
         type = "olmo3";
         class_name = "Olmo3ForCausalLM";
     }
+    const fa_gguf_value *norms = strcmp(m->arch, "mamba") == 0 ? meta(m, "ssm.dt_b_c_rms") : NULL;
+    if (norms && norms->type == FA_GGUF_BOOL && norms->i) {
+        type = "falcon_mamba";
+        class_name = "FalconMambaForCausalLM";
+    }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
     fa_buf_printf(m->json, "{\"model_type\":\"%s%s%s\"", known ? "" : "gguf:", type, moe ? "-moe" : "");
@@ -602,7 +610,7 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        bool gemma4 = strcmp(arch, "gemma4") == 0, pure = strcmp(arch, "mamba2") == 0;
+        bool gemma4 = strcmp(arch, "gemma4") == 0, pure = fa_gguf_ssm_alone(arch);
         int rc = gemma4 || pure ? put_vocab(&m) : put_known(&m);
         if (!rc && gemma4) rc = fa_gguf_gemma4_config(json, c, file, err);
         if (!rc && pure) rc = copy_numbers(&m);
