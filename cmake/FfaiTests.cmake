@@ -40,7 +40,7 @@ endforeach()
 
 if(TARGET ffai_cuda_emu)
   # the laws of the engine, on the device
-  foreach(laws test_laws test_lora)
+  foreach(laws test_laws test_lora test_diffusion)
     target_compile_definitions(${laws} PRIVATE FFAI_CUDA_EMU_MODULE="$<TARGET_FILE:ffai_cuda_emu>")
     add_dependencies(${laws} ffai_cuda_emu)
     add_test(NAME cuda.${laws} COMMAND ${laws} cuda:0)
@@ -71,6 +71,7 @@ target_compile_definitions(gen_ckpt PRIVATE FFAI_SOURCE_DIR="${PROJECT_SOURCE_DI
 target_link_libraries(test_gen PRIVATE ffai_gen)
 target_link_libraries(test_embed PRIVATE ffai_gen)
 target_link_libraries(test_lora PRIVATE ffai_gen)
+target_link_libraries(test_diffusion PRIVATE ffai_gen)
 target_link_libraries(test_mutate PRIVATE ffai_gen)
 add_executable(parity tests/families/parity.c)
 target_link_libraries(parity PRIVATE ffai_gen)

@@ -92,8 +92,10 @@ static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *
             ffai_request *r = e->slot[s];
             if (!r || r->finish != FFAI_RUNNING) continue;
             if (fa_slot_outgrown(e, s, (int32_t)r->n)) begin_again(r);
-            int rows = plan_rows(r, pass, budget, &seq[n]);
+            fa_seq_rows next;
+            int rows = plan_rows(r, pass, budget, &next);
             if (!rows) continue;
+            seq[n] = next;
             if (pass != DECODING) budget -= rows;
             if (r->n == r->n_prompt && pass != BLOCKS) *n_prompt_rows += rows;
             who[n++] = r;
