@@ -539,7 +539,8 @@ static void compare_states(harness *h) {
     for (int i = 0; i < s->n; i++) {
         const float *want = s->at + i * stride, *is = got + i * stride;
         if (s->written[i]) {
-            if (s->st.n_conv) hn_compare(h, "state of the convolution", want, is, s->st.n_conv);
+            if (s->st.n_conv)
+                hn_compare(h, "state of the convolution", want + s->st.conv_at, is + s->st.conv_at, s->st.n_conv);
             if (s->st.n_scan) hn_compare(h, "state of the scan", want + conv, is + conv, s->st.n_scan);
         } else if (memcmp(is, s->image + i * stride, (size_t)stride * sizeof *is)) {
             fail_msg("%s: state %d was not to be written", h->what, i);

@@ -2,7 +2,7 @@
  *
  * A step is: the batch's live integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the
  * device), then the records (graph.cu replays those of decode steps). Nothing of it waits. */
-#include "backend/cuda/cu.h"
+#include "backend/cuda/scan.h"
 
 extern "C" {
 #include "base/alloc.h"

@@ -156,8 +156,8 @@ static __global__ void __launch_bounds__(SC_THREADS, 1) chunk_kernel(cu_chunk a,
     const int mt = warp % 4, col = warp / 4 * 16; /* of the block's rows and columns, the warp's results */
     const int seq = a.first + (int)blockIdx.z, cut0 = b.seq_cut[seq], cut1 = b.seq_cut[seq + 1];
     where w;
-    w.head = (int)blockIdx.y, w.group = w.head / (a.n_head / a.n_group), w.col = (int)blockIdx.x * SC_COLS;
-    const cu_part p = cu_part_of(b, seq, a.state, a.stride);
+    w.head = (int)blockIdx.y, w.group = sc_group(a, w.head), w.col = (int)blockIdx.x * SC_COLS;
+    const cu_scan_part p = cu_scan_part_of(b, seq, a.state, a.stride);
     const int64_t size = (int64_t)w.head * a.N * a.P;
     float *H = mem + o.h;
     cu_pdl_launch();

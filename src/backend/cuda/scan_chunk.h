@@ -26,6 +26,7 @@ typedef struct cu_chunk {
     float *m, *t, *coef;
     const float *rate, *bias, *skip; /* [n_head] */
     int n_head, n_group, P, N, n_tok;
+    int tiled; /* heads of a group are n_group apart, not neighbours */
     int first; /* sequence; those before have one row each */
     int twice; /* what the end of a piece reads has two buffers */
     float dt_min, dt_max, beta_scale, eps;
@@ -39,6 +40,8 @@ int64_t cu_chunk_work(const cu_chunk *c, bool delta); /* bytes */
 /* scan_prep.cu: fills m, t, coef. */
 void cu_chunk_prepare(fa_cuda *cu, const cu_chunk *c, bool delta, const cu_batch *b);
 size_t cu_chunk_prepare_smem(int n, bool delta);
+
+CU_DEV int sc_group(const cu_chunk &a, int head) { return a.tiled ? head % a.n_group : head / (a.n_head / a.n_group); }
 
 /* ---- products ----
  * On tensor cores, of f32 rounded to 11 bits (fast), or as a sum of two such numbers each, of whose four products the

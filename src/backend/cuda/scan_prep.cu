@@ -155,7 +155,7 @@ CU_DEV void decayed(float (*acc)[4], const float *coef, const float *by, int mt,
 template <bool EXACT> static __global__ void __launch_bounds__(SC_THREADS) delta_prep_kernel(cu_chunk a, cu_batch b) {
     CU_DYN_SMEM(smem);
     const int tid = (int)threadIdx.x, warp = tid / CU_WARP, lane = tid % CU_WARP, pitch = a.N + 4;
-    const int cut = a.first + (int)blockIdx.x, head = (int)blockIdx.y, group = head / (a.n_head / a.n_group);
+    const int cut = a.first + (int)blockIdx.x, head = (int)blockIdx.y, group = sc_group(a, head);
     const int mt = warp % 4, col = warp / 4 * 32;
     float *Q = (float *)smem, *K = Q + FA_SCAN * pitch, *L = K + FA_SCAN * pitch, *T = L + FA_SCAN * SC_SQUARE,
           *tmp = T + FA_SCAN * SC_SQUARE, *coef = tmp + 32 * TMP, acc[4][4] = {};
