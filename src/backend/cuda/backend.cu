@@ -89,12 +89,12 @@ static const cu_op *op_of(int op) {
     case FA_OP_NORM_QKV: return &cu_op_norm_qkv;
     case FA_OP_LINEAR_ADD: return &cu_op_linear_add;
     case FA_OP_NORM_MLP_UP: return &cu_op_norm_mlp_up;
-    case FA_OP_CONV:
-    case FA_OP_SSM1:
-    case FA_OP_SSD:
-    case FA_OP_DELTA:
-    case FA_OP_GATE_NORM:
-    case FA_OP_SCALE_COLS:
+    case FA_OP_CONV: return &cu_op_conv;
+    case FA_OP_SSM1: return &cu_op_ssm1;
+    case FA_OP_SSD: return &cu_op_ssd;
+    case FA_OP_DELTA: return &cu_op_delta;
+    case FA_OP_GATE_NORM: return &cu_op_gate_norm;
+    case FA_OP_SCALE_COLS: return &cu_op_scale_cols;
     case FA_OP_NOP:
     case FA_OP_TAP:
     case FA_OP_COUNT: break;
@@ -321,12 +321,18 @@ static int run_tap(fa_cuda *cu, const fa_rec *r, const fa_run_opts *opts, fa_err
 
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err) {
     int rc = 0;
+    cu->digits = NULL;
     for (int i = 0; i < prog->n && !rc && !cu->err.code; i++) {
         const fa_rec *r = cu->rec = &prog->rec[i];
         if (cu->ranges) cu_ranges_record(cu, r);
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
+        const int done = r->op == FA_OP_NORM ? cu_stream_normed(cu, r, prog->n - i) : 0;
+        if (done) {
+            i += done - 1;
+            continue;
+        }
         const cu_op *op = op_of(r->op);
         if (op && op->launch)
             op->launch(cu, r, b);
