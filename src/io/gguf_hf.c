@@ -38,6 +38,9 @@ static const arch_row archs[] = {
     {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
     {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
     {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
+    {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
+    {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
+    {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
@@ -88,6 +91,7 @@ static const struct {
     {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
     {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"gpt-oss", "mlp.router", "mlp.experts"},
+    {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
 };
 
 static const rename_row in_layer_shared_expert[] = {
@@ -157,6 +161,7 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
     if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
+    if (fa_gguf_is_ssm(arch) && fa_gguf_ssm_name(arch, name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
     if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
     return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
@@ -218,6 +223,24 @@ static int dimension(const maker *m, const char *key, int64_t otherwise, int64_t
     return FFAI_OK;
 }
 
+/* Key heads, of which layers without attention have none: the first number that is not 0. */
+static int key_heads(const maker *m, int64_t n_head, int64_t *n_kv) {
+    const fa_gguf_value *v = meta(m, "attention.head_count_kv");
+    bool list = v && v->type == FA_GGUF_ARR && v->elem != FA_GGUF_STR && v->elem != FA_GGUF_ARR;
+    if (!list || !fa_gguf_is_ssm(m->arch)) return dimension(m, "attention.head_count_kv", n_head, n_kv);
+    double d = 0;
+    for (uint64_t i = 0; i < v->n; i++) {
+        double at = fa_gguf_num_at(v, i);
+        if (at == 0) continue;
+        if (!(at >= 1 && at <= INT32_MAX) || at != floor(at) || (d != 0 && at != d))
+            return fa_fail(m->err, FFAI_ENOTSUP, "%s: key %s.attention.head_count_kv: %g key heads", m->file, m->arch,
+                           at);
+        d = at;
+    }
+    *n_kv = d != 0 ? (int64_t)d : n_head;
+    return FFAI_OK;
+}
+
 static void put_int(const maker *m, const char *key, int64_t v) {
     fa_buf_printf(m->json, ",\"%s\":%lld", key, (long long)v);
 }
@@ -260,6 +283,7 @@ static int copy_numbers(const maker *m) {
     static const struct {
         const char *from, *to;
     } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_rms_epsilon", "layer_norm_epsilon"},
                 {"attention.layer_norm_epsilon", "norm_epsilon"},
                 {"attention.clamp_kqv", "clip_qkv"},
                 {"attention.scale", "attention_multiplier"},
@@ -521,7 +545,7 @@ static int put_known(const maker *m) {
     int rc = dimension(m, "embedding_length", 0, &hidden);
     if (!rc) rc = dimension(m, "block_count", 0, &n_layer);
     if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
-    if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
+    if (!rc) rc = key_heads(m, n_head, &n_kv);
     bool own_mlp = !has_experts(m) || strncmp(m->arch, "qwen", 4) == 0; /* others have experts in all layers */
     if (!rc) rc = dimension(m, own_mlp || meta(m, "feed_forward_length") ? "feed_forward_length" : EXPERT_FF, 0, &ffn);
     if (!rc && !own_mlp) rc = dimension(m, EXPERT_FF, ffn, &ffn);
@@ -561,8 +585,11 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
-        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
+        bool gemma4 = strcmp(arch, "gemma4") == 0, pure = strcmp(arch, "mamba2") == 0;
+        int rc = gemma4 || pure ? put_vocab(&m) : put_known(&m);
+        if (!rc && gemma4) rc = fa_gguf_gemma4_config(json, c, file, err);
+        if (!rc && pure) rc = copy_numbers(&m);
+        if (!rc && fa_gguf_is_ssm(arch)) rc = fa_gguf_ssm_config(json, c, file, arch, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

@@ -89,12 +89,12 @@ static const cu_op *op_of(int op) {
     case FA_OP_NORM_QKV: return &cu_op_norm_qkv;
     case FA_OP_LINEAR_ADD: return &cu_op_linear_add;
     case FA_OP_NORM_MLP_UP: return &cu_op_norm_mlp_up;
-    case FA_OP_CONV:
-    case FA_OP_SSM1:
-    case FA_OP_SSD:
-    case FA_OP_DELTA:
-    case FA_OP_GATE_NORM:
-    case FA_OP_SCALE_COLS:
+    case FA_OP_CONV: return &cu_op_conv;
+    case FA_OP_SSM1: return &cu_op_ssm1;
+    case FA_OP_SSD: return &cu_op_ssd;
+    case FA_OP_DELTA: return &cu_op_delta;
+    case FA_OP_GATE_NORM: return &cu_op_gate_norm;
+    case FA_OP_SCALE_COLS: return &cu_op_scale_cols;
     case FA_OP_NOP:
     case FA_OP_TAP:
     case FA_OP_COUNT: break;
