@@ -156,19 +156,20 @@ void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 /* attends: the layer has queries and keys */
 static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, bool attends) {
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
+    const bool post_only = c->post_only && attends;
+    if (!post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
     if (attends && (c->qk_norm || c->wide_qk_norm)) {
         bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
         bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
         l->qkv.q_norm = &l->q_norm;
         l->qkv.k_norm = &l->k_norm;
     }
-    if (c->sandwich || c->post_only) {
+    if (c->sandwich || post_only) {
         bind_norm(b, c, &l->post_attn_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
         bind_norm(b, c, &l->post_mlp_norm, c->dim, "model.layers.%d.post_feedforward_layernorm", i);
     }
     if (c->sandwich) bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.pre_feedforward_layernorm", i);
-    if (!c->sandwich && !c->post_only && !c->no_mlp)
+    if (!c->sandwich && !post_only && !c->no_mlp)
         bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
 }
 
@@ -196,6 +197,16 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     for (int i = 0; w->layer && i < c->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
     bind_norm(b, c, &w->norm, c->dim, "model.norm", 0);
     fa_bind_head(b, &w->head, &w->embed, c->tied, "lm_head");
+}
+
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w) {
+    w->norm.offset = 0;
+    for (int64_t i = 0; w->layer && i < c->n_layer; i++) {
+        fa_dense_layer *l = &w->layer[i];
+        fa_norm *const norms[] = {&l->attn_norm,     &l->mlp_norm, &l->post_attn_norm,
+                                  &l->post_mlp_norm, &l->q_norm,   &l->k_norm};
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++) norms[k]->offset = 0;
+    }
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
@@ -227,19 +238,22 @@ static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa
         fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table, c->rope[rope].interleaved, kv);
     if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
     fa_tensor a = fa_attend(cx, q, kv, &attn);
+    if (l->attn_gate.w.rows)
+        a = fa_glu(cx, fa_linear_op(cx, fa_norm_op(cx, h, &l->attn_norm), &l->attn_gate), a, FA_ACT_SIGMOID);
     fa_tap(cx, "attn_out", a);
     fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
 }
 
 /* h += residual_scale * mlp(norm(h)), or the experts */
 static void mlp(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h) {
-    const fa_norm *norm = c->post_only ? NULL : &l->mlp_norm;
+    const bool post_only = c->post_only && !l->mix; /* where a mixer stands its norms come first */
+    const fa_norm *norm = post_only ? NULL : &l->mlp_norm;
     if (l->moe) {
         fa_moe_layer_add(cx, h, norm ? fa_norm_op(cx, h, norm) : h, l->moe, c->residual_scale);
         return;
     }
     fa_tensor g = fa_norm_mlp_up(cx, h, norm, &l->gate, &l->up, c->act);
-    fa_linear_add(cx, h, g, &l->down, c->sandwich || c->post_only ? &l->post_mlp_norm : NULL, c->residual_scale);
+    fa_linear_add(cx, h, g, &l->down, c->sandwich || post_only ? &l->post_mlp_norm : NULL, c->residual_scale);
 }
 
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {

@@ -49,6 +49,12 @@ bool fa_gguf_is_ssm(const char *arch);
 bool fa_gguf_ssm_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size);
 bool fa_gguf_ssm_vector(const char *name);
 int fa_gguf_ssm_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, fa_error *err);
+/* Gated delta nets (gguf_gdn.c): names behind "blk.N.", layers that are counted but not used, and further keys. */
+bool fa_gguf_is_gdn(const char *arch);
+bool fa_gguf_gdn_name(const char *name, const char *prefix, char *buf, size_t size);
+int fa_gguf_gdn_next_layers(const fa_ckpt *c, const char *file, const char *arch, int64_t *n, fa_error *err);
+int fa_gguf_gdn_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, int64_t n_layer,
+                       fa_error *err);
 /* The synthesised config.json as text. file names the GGUF in messages. */
 int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
 

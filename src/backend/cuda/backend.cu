@@ -321,12 +321,18 @@ static int run_tap(fa_cuda *cu, const fa_rec *r, const fa_run_opts *opts, fa_err
 
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err) {
     int rc = 0;
+    cu->digits = NULL;
     for (int i = 0; i < prog->n && !rc && !cu->err.code; i++) {
         const fa_rec *r = cu->rec = &prog->rec[i];
         if (cu->ranges) cu_ranges_record(cu, r);
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
+        const int done = r->op == FA_OP_NORM ? cu_stream_normed(cu, r, prog->n - i) : 0;
+        if (done) {
+            i += done - 1;
+            continue;
+        }
         const cu_op *op = op_of(r->op);
         if (op && op->launch)
             op->launch(cu, r, b);

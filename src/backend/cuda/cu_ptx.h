@@ -58,6 +58,9 @@ CU_DEV float cu_exp2(float x) { /* approximate, 2 ulp; 0 for -inf */
     return r;
 }
 
+/* A value is computed before what follows, not where it is used. */
+CU_DEV void cu_here(const uint8_t *&p) { asm volatile("" : "+l"(p)); }
+
 /* ---- memory ---- */
 /* 16 bytes that are read once: past the first-level cache. p: global, 16-byte aligned. */
 CU_DEV uint4 cu_ld_stream(const void *p) {

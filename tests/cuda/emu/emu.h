@@ -455,6 +455,7 @@ CU_DEV void cu_mma_u8s8(int d[4], const uint32_t a[4], const uint32_t b[2]) {
 void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans);
 CU_DEV void cu_ldmatrix_x4(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, false); }
 CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, true); }
+CU_DEV void cu_here(const uint8_t *&) {}
 CU_DEV void cu_pdl_wait() { emu_pdl(1); }
 CU_DEV void cu_pdl_launch() { emu_pdl(0); }
 
