@@ -30,7 +30,7 @@ bool fa_gguf_is_ssm(const char *arch) {
 }
 
 bool fa_gguf_ssm_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size) {
-    const char *block = strcmp(arch, "mamba2") == 0 ? "mixer" : "mamba";
+    const char *block = strcmp(arch, "mamba2") == 0 || strncmp(arch, "nemotron_h", 10) == 0 ? "mixer" : "mamba";
     for (size_t i = 0; i < sizeof mixer / sizeof *mixer; i++)
         if (strcmp(mixer[i].gguf, name) == 0)
             return (size_t)snprintf(buf, size, "%s%s.%s", prefix, block, mixer[i].hf) < size;
