@@ -56,6 +56,11 @@ bool fa_gguf_gdn_name(const char *name, const char *prefix, char *buf, size_t si
 int fa_gguf_gdn_next_layers(const fa_ckpt *c, const char *file, const char *arch, int64_t *n, fa_error *err);
 int fa_gguf_gdn_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, int64_t n_layer,
                        fa_error *err);
+/* LFM2 and Nemotron H (gguf_hybrid.c): names behind "blk.N.", or whole ones with prefix "", and keys: of Nemotron H all
+ * but the vocabulary's size. */
+bool fa_gguf_is_hybrid(const char *arch);
+bool fa_gguf_hybrid_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size);
+int fa_gguf_hybrid_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, fa_error *err);
 /* The synthesised config.json as text. file names the GGUF in messages. */
 int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
 

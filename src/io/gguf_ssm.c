@@ -56,7 +56,7 @@ static const char *mixer_name(const rename_row *rows, size_t n, const char *name
 }
 
 bool fa_gguf_ssm_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size) {
-    const char *block = is_pure(arch) ? "mixer" : "mamba";
+    const char *block = is_pure(arch) || strncmp(arch, "nemotron_h", 10) == 0 ? "mixer" : "mamba";
     const char *hf = is_first(arch) ? mixer_name(mixer1, sizeof mixer1 / sizeof *mixer1, name) : NULL;
     if (!hf) hf = mixer_name(mixer, sizeof mixer / sizeof *mixer, name);
     if (hf) return (size_t)snprintf(buf, size, "%s%s.%s", prefix, block, hf) < size;
