@@ -457,6 +457,9 @@ typedef struct ffai_diffusion {
     int max_transfer;     /* most tokens that a pass keeps; default: any number */
 } ffai_diffusion;
 
+/* Name i of ffai_diffusion.sampler; NULL past the last one. */
+FFAI_API const char *ffai_diffusion_sampler_at(size_t i);
+
 struct ffai_event;
 
 /* Clears bits of tokens that must not come next: bit id % 32 of bits[id / 32], all set before the call. ids [n]: the

@@ -16,6 +16,17 @@ static ffai_diffusion_mode mode_of(const cli_opts *o) {
                                         : FFAI_DIFFUSION_OFF;
 }
 
+static int check_sampler(const cli_opts *o) {
+    const char *given = cli_str(o, OPT_DIFFUSION_SAMPLER, NULL), *name = given;
+    for (size_t i = 0; given && (name = ffai_diffusion_sampler_at(i)) && strcmp(name, given); i++) {
+    }
+    if (name || !given) return 0;
+    char list[300] = "";
+    for (size_t i = 0, n = 0; (name = ffai_diffusion_sampler_at(i)) && n < sizeof list; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", name);
+    return cli_usage(o, "--diffusion-sampler: \"%s\" is none of %s", given, list);
+}
+
 int cli_diffusion_check(const cli_opts *o) {
     static const opt_id block[] = {OPT_DIFFUSION_STEPS,   OPT_DIFFUSION_SAMPLER, OPT_CONFIDENCE,   OPT_MIN_CONFIDENCE,
                                    OPT_CONFIDENCE_FACTOR, OPT_TRANSFER,          OPT_MAX_TRANSFER, OPT_END};
@@ -26,7 +37,7 @@ int cli_diffusion_check(const cli_opts *o) {
         return cli_usage(o, "--draft-lora is for --diffusion self-spec");
     if (cli_has(o, OPT_BLOCK_LENGTH) && mode == FFAI_DIFFUSION_OFF)
         return cli_usage(o, "--block-length is for --diffusion block and self-spec");
-    return 0;
+    return check_sampler(o);
 }
 
 /* --draft-lora, else what lies in the model's folder. Text does not depend on it, only speed. */

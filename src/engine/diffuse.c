@@ -48,6 +48,8 @@ typedef struct candidate {
 
 /* ---- options ---- */
 
+const char *ffai_diffusion_sampler_at(size_t i) { return i < RULES ? rule_names[i] : NULL; }
+
 static int read_block(fa_diffuse *d, const ffai_diffusion *o, const ffai_engine *e, fa_error *err) {
     int most = d->speculates ? FA_DRAFT_MAX : FA_BLOCK_MAX, own = e->m->dims.block;
     if (o->block < 0 || o->block > FA_BLOCK_MAX)
