@@ -372,6 +372,7 @@ static void fill_rows(harness *h, side_state *s, int i, const hn_seq *q) {
         b->pos[row + j] = pos;
         b->row_seq[row + j] = i;
         b->kv_hi[row + j] = pos + 1;
+        b->place[row + j] = pos;
         for (int g = 0; g < b->n_group; g++) {
             const int32_t w = h->o.window[g];
             b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
