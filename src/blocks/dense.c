@@ -33,10 +33,15 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
     r->max_ctx = d->max_ctx;
-    *dims = (fa_lm_dims){
-        c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
-        c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
-        c->tied};
+    *dims = (fa_lm_dims){.n_layer = c->n_layer,
+                         .dim = c->dim,
+                         .n_head = c->n_head,
+                         .n_kv_head = c->n_kv_head,
+                         .head_dim = c->head_dim,
+                         .ff_dim = c->ff_dim,
+                         .vocab = c->vocab,
+                         .max_ctx = fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
+                         .tied = c->tied};
 }
 
 void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
@@ -100,6 +105,19 @@ void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c) {
     c->moe.fused_down = "output_linear";
     c->moe.own_fused = true;
     fa_dense_all_experts(r, c);
+}
+
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise) {
+    static const float still[1];
+    const fa_jnode *rope = fa_cfg_node(r, "rope_parameters");
+    if (!rope) rope = fa_cfg_node(r, "rope_scaling");
+    double beta = fa_jnum(fa_jget(rope, "llama_4_scaling_beta"), 0);
+    int64_t ctx = fa_jint(fa_jget(rope, "original_max_position_embeddings"), otherwise);
+    if (!(fabs(beta) < 1e6) || ctx < 1)
+        fa_cfg_fail(r, "\"rope_parameters\": queries cannot be scaled by %g every %lld positions", beta,
+                    (long long)ctx);
+    if (beta != 0)
+        c->q_growth = (fa_rope){.n_pair = 1, .inv_freq = still, .mscale = 1, .growth = (float)beta, .growth_ctx = ctx};
 }
 
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {

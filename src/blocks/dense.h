@@ -99,6 +99,9 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
 void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Granite, of intermediate_size; 0 of them: none. */
 void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c);
+/* Ministral 3's queries: multiplied by 1 + llama_4_scaling_beta log(1 + floor(position / original context)); without
+ * the key they are not. otherwise: the original context when it is not told. */
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that

@@ -369,7 +369,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 }
 
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
-    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
+    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases", ""};
     FA_BIND_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);

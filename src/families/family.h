@@ -152,6 +152,8 @@ void *fa_bind_alloc(fa_binder *b, size_t n,
 typedef struct fa_lm_dims {
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied;
+    int32_t block; /* tokens that it can make at a time, by filling in masks; 0: it only goes from left to right */
+    int32_t mask_token;
 } fa_lm_dims;
 
 /* A bound model as forward sees it. */

@@ -38,6 +38,8 @@ static const arch_row archs[] = {
     {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
     {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
     {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
+    {"mamba", "mamba", "MambaForCausalLM", 0, false, false, false},
+    {"jamba", "jamba", "JambaForCausalLM", 0, false, false, false},
     {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
     {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
     {"lfm2", "lfm2", "Lfm2ForCausalLM", 1000000, false, false, false},
@@ -98,6 +100,7 @@ static const struct {
     {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
     {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"gpt-oss", "mlp.router", "mlp.experts"},
+    {"jamba", "feed_forward.router", "feed_forward.switch_mlp"},
     {"lfm2moe", "feed_forward.gate", "feed_forward.switch_mlp"},
     {"nemotron_h_moe", "mixer.gate", "mixer.switch_mlp"},
     {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
@@ -554,6 +557,11 @@ static void put_model_type(const maker *m) {
         type = "olmo3";
         class_name = "Olmo3ForCausalLM";
     }
+    const fa_gguf_value *norms = strcmp(m->arch, "mamba") == 0 ? meta(m, "ssm.dt_b_c_rms") : NULL;
+    if (norms && norms->type == FA_GGUF_BOOL && norms->i) {
+        type = "falcon_mamba";
+        class_name = "FalconMambaForCausalLM";
+    }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
     fa_buf_printf(m->json, "{\"model_type\":\"%s%s%s\"", known ? "" : "gguf:", type, moe ? "-moe" : "");
@@ -614,11 +622,11 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        bool gemma4 = strcmp(arch, "gemma4") == 0,
-             pure = strcmp(arch, "mamba2") == 0 || strncmp(arch, "nemotron_h", 10) == 0;
-        int rc = gemma4 || pure ? put_vocab(&m) : put_known(&m);
+        bool gemma4 = strcmp(arch, "gemma4") == 0, alone = fa_gguf_ssm_alone(arch);
+        bool vocab_only = gemma4 || alone || strncmp(arch, "nemotron_h", 10) == 0;
+        int rc = vocab_only ? put_vocab(&m) : put_known(&m);
         if (!rc && gemma4) rc = fa_gguf_gemma4_config(json, c, file, err);
-        if (!rc && strcmp(arch, "mamba2") == 0) rc = copy_numbers(&m);
+        if (!rc && alone) rc = copy_numbers(&m);
         if (!rc && fa_gguf_is_hybrid(arch)) rc = fa_gguf_hybrid_config(json, c, file, arch, err);
         if (!rc && fa_gguf_is_ssm(arch)) rc = fa_gguf_ssm_config(json, c, file, arch, err);
         if (rc) return rc;

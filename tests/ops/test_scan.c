@@ -145,8 +145,8 @@ static void check_conv(int64_t n, int kernel, bool bias, fa_act_fn act) {
         const int64_t cells = n * (kernel - 1);
         float *w = floats(1, n * kernel, 1, 0), *b = floats(2, n, 1, 0), *before = floats(3, N_STATE * cells, 1, 0),
               *after = copy_of(before, N_STATE * cells);
-        conv_case c = {{n, kernel, w, bias ? b : NULL, act}, {0}};
-        fa_state st = {after, NULL, cells};
+        conv_case c = {{n, kernel, w, bias ? b : NULL, act, 3}, {0}};
+        fa_state st = {after - 3 /* state_at */, NULL, cells};
         c.x = fa_from(&f.cx, tensor(&f, 4, n + 7, 1), 5);
         fa_tensor y = fa_conv_op(&f.cx, c.x, &c.w, &st);
         run(&f);
@@ -284,7 +284,7 @@ static void delta_step(const void *user, int64_t row, double *S, double *y) {
     const delta_case *c = (const delta_case *)user;
     const int64_t K = c->w.k_dim, V = c->w.v_dim;
     for (int64_t head = 0; head < c->w.n_v_head; head++, S += K * V) {
-        int64_t from = head / (c->w.n_v_head / c->w.n_k_head) * K;
+        int64_t from = (c->w.tiled ? head % c->w.n_k_head : head / (c->w.n_v_head / c->w.n_k_head)) * K;
         double by_q = inverse_length(&c->q, row, from, K, c->w.eps) / sqrt((double)K),
                by_k = inverse_length(&c->k, row, from, K, c->w.eps);
         double b = (double)c->w.beta_scale / (1 + exp(-at(&c->beta, row, head)));
@@ -302,13 +302,13 @@ static void delta_step(const void *user, int64_t row, double *S, double *y) {
     }
 }
 
-static void check_delta(int HK, int HV, int K, int V, float beta_scale) {
+static void check_delta(int HK, int HV, int K, int V, float beta_scale, bool tiled) {
     static fixture f;
     EACH_ISA(isa, &f) {
         const int64_t cells = (int64_t)HV * K * V, keys = (int64_t)HK * K, values = (int64_t)HV * V;
         float *decay = floats(1, HV, 0.2f, -0.3f), *bias = floats(2, HV, 1, 0),
               *before = floats(3, N_STATE * cells, 0.3f, 0), *after = copy_of(before, N_STATE * cells);
-        delta_case c = {.w = {HK, HV, K, V, decay, bias, beta_scale, 1e-6f}};
+        delta_case c = {.w = {HK, HV, K, V, decay, bias, beta_scale, 1e-6f, tiled}};
         fa_state st = {NULL, after, cells};
         fa_tensor t = tensor(&f, 4, 1 + 2 * keys + values, 1), ba = tensor(&f, 5, 2 * HV, 1);
         c.q = fa_from(&f.cx, t, 1);
@@ -326,9 +326,9 @@ static void check_delta(int HK, int HV, int K, int V, float beta_scale) {
 
 static void test_delta(void **state) {
     (void)state;
-    check_delta(2, 4, 32, 64, 1);
-    check_delta(3, 3, 21, 37, 2);
-    check_delta(1, 2, 128, 128, 1);
+    check_delta(2, 4, 32, 64, 1, false);
+    check_delta(3, 6, 21, 37, 2, true);
+    check_delta(1, 2, 128, 128, 1, false);
 }
 
 /* ---- gates ---- */

@@ -2,7 +2,7 @@
  *
  * A step is: the batch's live integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the
  * device), then the records (graph.cu replays those of decode steps). Nothing of it waits. */
-#include "backend/cuda/cu.h"
+#include "backend/cuda/scan.h"
 
 extern "C" {
 #include "base/alloc.h"
@@ -150,6 +150,7 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(rope_len, seq);
     for (int g = 0; g < FA_MAX_GROUP; g++) FA_A(kv_lo[g], tok);
     FA_A(kv_hi, tok);
+    FA_A(place, tok);
     FA_A(out_row, (size_t)h->n_out * 4);
     FA_A(tile_seq, (size_t)h->n_tile * 4);
     FA_A(tile_row, (size_t)h->n_tile * 4);
