@@ -75,7 +75,7 @@ CU_DEV void cu_route_score(const cu_route &a, const float *logits, cu_route_mem 
     __syncwarp();
 }
 
-/* Experts outside of the groups with the largest sums of two count as 0. */
+/* Experts outside of the groups with the largest sums of two are not chosen. */
 CU_DEV void cu_route_groups(const cu_route &a, cu_route_mem w) {
     const int lane = (int)threadIdx.x % CU_WARP, per = a.n_expert / a.n_group;
     for (int g = lane; g < a.n_group; g += CU_WARP) {
@@ -97,7 +97,7 @@ CU_DEV void cu_route_groups(const cu_route &a, cu_route_mem w) {
         __syncwarp();
     }
     for (int i = lane; i < a.n_expert; i += CU_WARP)
-        if (w.group[i / per] == w.group[i / per]) w.c[i] = 0;
+        if (w.group[i / per] == w.group[i / per]) w.c[i] = -INFINITY;
     __syncwarp();
 }
 
