@@ -44,7 +44,7 @@ typedef struct ctx {
     int rows, x_cols, at[5]; /* of the input: columns, and where parts begin */
     const float *x, *z;
     hn_states *st;
-    fa_conv conv[2];
+    fa_conv conv[2], front[2]; /* front: one whose state stands before conv's, if that does not begin at 0 */
     fa_ssm1 ssm1[2];
     fa_ssd ssd[2];
     fa_delta delta[2];
@@ -86,6 +86,9 @@ static fa_tensor input(ctx *c, fa_cx *cx, int side) {
 
 static void conv_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
+    if (c->conv[side].state_at)
+        hn_expect(c->h, side, "front",
+                  fa_conv_op(cx, from(c, cx, input(c, cx, side), 0), &c->front[side], &c->st->at[side]));
     hn_expect(c->h, side, "conv", fa_conv_op(cx, from(c, cx, input(c, cx, side), 0), &c->conv[side], &c->st->at[side]));
 }
 
@@ -101,11 +104,13 @@ static void test_conv(void **state) {
             ctx c = {.h = (harness *)*state, .at = {sizes[k].front}};
             begin(&c, &shapes[i], "conv");
             make_input(&c, &shapes[i], n + sizes[k].front + 2, 2);
-            fa_conv w = {.n = n, .kernel = kernel, .act = (fa_act_fn)sizes[k].act};
+            fa_conv w = {.n = n, .kernel = kernel, .act = (fa_act_fn)sizes[k].act, .state_at = k % 2 ? 6 : 0};
             c.conv[0] = c.conv[1] = w;
+            c.front[0] = c.front[1] = (fa_conv){.n = 2, .kernel = 4, .act = FA_ACT_SILU};
+            vector(c.h, 8, -1, 1, &c.front[0].w, &c.front[1].w);
             vector(c.h, n * kernel, -1, 1, &c.conv[0].w, &c.conv[1].w);
             if (sizes[k].bias) vector(c.h, n, -1, 1, &c.conv[0].bias, &c.conv[1].bias);
-            c.st = hn_make_states(c.h, (int64_t)n * (kernel - 1), 5, shapes[i].recur);
+            c.st = hn_make_states(c.h, (int64_t)n * (kernel - 1) + w.state_at, 5, shapes[i].recur);
             c.st->n_scan = 0; /* nothing writes those */
             hn_run(c.h, conv_body, &c);
         }
@@ -198,6 +203,7 @@ static void run_delta(harness *h, const shape *s, head_size z, bool slow) {
     make_input(&c, s, (c.at[4] + z.n_head + 7) & ~3, 1.2f);
     fa_delta w = {.n_k_head = z.n_group, .n_v_head = z.n_head, .k_dim = z.n, .v_dim = z.p, .eps = 1e-6f};
     w.beta_scale = slow ? 2.0f : 1.0f;
+    w.tiled = slow;
     c.delta[0] = c.delta[1] = w;
     vector(h, z.n_head, slow ? -0.02f : -2, -0.01f, &c.delta[0].decay, &c.delta[1].decay);
     vector(h, z.n_head, -1, 1, &c.delta[0].dt_bias, &c.delta[1].dt_bias);

@@ -80,7 +80,7 @@ static void conv_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const fa_conv *w = r->p.conv.w;
     conv_args a = {};
     a.x = cu_view_of(&r->p.conv.x), a.y = fa_f32(r->out);
-    a.state = r->p.conv.state->conv, a.stride = r->p.conv.state->stride;
+    a.state = r->p.conv.state->conv + w->state_at, a.stride = r->p.conv.state->stride;
     a.w = w->w, a.bias = w->bias;
     a.n = (int)w->n, a.kernel = w->kernel, a.silu = w->act == FA_ACT_SILU;
     const dim3 grid(cu_blocks(a.n, THREADS), (unsigned)b->n_cut);

@@ -113,7 +113,7 @@ typedef struct delta_args {
     float *state; /* of state 0 */
     int64_t stride;
     const float *decay, *dt_bias;
-    int n_head, per_key, K, V; /* value heads; of one key head */
+    int n_head, n_key, per_key, K, V; /* value heads, key heads; value heads of one key head, 0: tiled */
     float beta_scale, eps;
 } delta_args;
 
@@ -124,7 +124,8 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_k
     __shared__ float3 sums[2][WARPS]; /* of k k, q q, k q */
     __shared__ float2 part[WARPS][CU_WARP];
     const int tid = (int)threadIdx.x, lane = tid % CU_WARP, warp = tid / CU_WARP;
-    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, kh = head / a.per_key;
+    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane,
+              kh = a.per_key ? head / a.per_key : head % a.n_key;
     const int64_t size = (int64_t)a.K * a.V;
     cu_part p = cu_part_of(b, (int)blockIdx.z, a.state, a.stride);
     float S[NJ];
@@ -181,7 +182,8 @@ static void delta_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     a.y = fa_f32(r->out);
     a.state = r->p.delta.state->scan, a.stride = r->p.delta.state->stride;
     a.decay = w->decay, a.dt_bias = w->dt_bias;
-    a.n_head = w->n_v_head, a.per_key = w->n_v_head / w->n_k_head, a.K = w->k_dim, a.V = w->v_dim;
+    a.n_head = w->n_v_head, a.n_key = w->n_k_head, a.per_key = w->tiled ? 0 : w->n_v_head / w->n_k_head, a.K = w->k_dim,
+    a.V = w->v_dim;
     a.beta_scale = w->beta_scale, a.eps = w->eps;
     const dim3 grid(cu_blocks(a.V, COLS), (unsigned)a.n_head, (unsigned)b->n_seq);
     if (a.K <= 64)
