@@ -219,6 +219,7 @@ typedef struct fa_batch {
     int32_t *len;       /* [n_seq] tokens in the cache after this step */
     int32_t *rope_len;  /* [n_seq] length that picks length-dependent frequencies: the whole sequence's while it is fed
                            in pieces */
+    int32_t *place;     /* [n_tok] position in the cache that a row's key and value go to; -1: nowhere */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;               /* [n_tok] one past the last visible position */
     int32_t *page[FA_MAX_GROUP];  /* [n_seq] rows, page_stride apart, of physical pages, -1 where none */

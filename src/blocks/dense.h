@@ -32,6 +32,7 @@ struct fa_dense_cfg {
     bool sandwich;             /* norms before and after, Gemma style names */
     bool post_only;            /* norms after only, in layers that attend */
     bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
+    bool no_mlp;               /* layers are attention or a mixer alone */
     bool tied;
     fa_moe_cfg moe;     /* what layers with experts have */
     uint8_t *layer_moe; /* [n_layer] 1: experts instead of the MLP; NULL: no layer */
@@ -83,6 +84,8 @@ typedef struct fa_dense_defaults {
 } fa_dense_defaults;
 
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
+/* The same for models of layers that are a norm and a recurrent mixer, with the keys of Mamba: no heads, no MLP. */
+void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
 /* layer_types ("sliding_attention" / "full_attention") into window[]; absent: sliding(i) decides, or nothing slides
  * when NULL. */
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
@@ -94,6 +97,11 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
 /* Granite's four multipliers: of embeddings, scores, what layers add, and (divided) logits.
  * Each is 1 without its key. */
 void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
+/* The experts of Granite, of intermediate_size; 0 of them: none. */
+void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c);
+/* Ministral 3's queries: multiplied by 1 + llama_4_scaling_beta log(1 + floor(position / original context)); without
+ * the key they are not. otherwise: the original context when it is not told. */
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that

@@ -142,6 +142,15 @@ void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_b
     bind_part(b, out, rows, cols, bias, &part, name);
 }
 
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt,
+                    ...) {
+    FA_BIND_NAME(name, fmt);
+    fa_part part = {.step = 1, .total = 2 * rows};
+    bind_part(b, first, rows, cols, FA_NO_BIAS, &part, name);
+    part.from = rows;
+    bind_part(b, second, rows, cols, FA_NO_BIAS, &part, name);
+}
+
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
     fa_linear table;
     fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
@@ -309,6 +318,20 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
         fa_bind_missing(b, name, ".weight");
 }
 
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    float *host = NULL;
+    const fa_ckpt_tensor *t = b->err.code || b->synth || times == 1 ? NULL : fa_bind_find(b, name, ".weight");
+    if (!t || !check_vector(b, t, 0, dim)) {
+        fa_bind_norm(b, out, dim, eps, 0, "%s", name); /* random, as it is, or missing */
+        return;
+    }
+    *out = (fa_norm){.w = fa_bind_place_vector(b, NULL, dim, &host), .dim = dim, .eps = (float)eps};
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, dim, host);
+    for (int64_t i = 0; host && i < dim; i++) host[i] *= times;
+    fa_bind_took_floats(b, t, dim);
+}
+
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
     FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);
@@ -346,7 +369,7 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 }
 
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
-    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
+    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases", ""};
     FA_BIND_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);

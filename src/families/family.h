@@ -75,9 +75,15 @@ void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa
     __attribute__((format(printf, 6, 7)));
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* The same with weights `times` as large. */
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
+/* A fused projection [2 * rows, cols], its first half and its second, without biases. */
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 /* The ends of a language model, under names as they are. The embedding, before the layers: [vocab, dim]. */
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name);
 /* The head, after the final norm: [vocab, dim] like the embedding. One that is stored wins over tying, as in
@@ -146,6 +152,8 @@ void *fa_bind_alloc(fa_binder *b, size_t n,
 typedef struct fa_lm_dims {
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied;
+    int32_t block; /* tokens that it can make at a time, by filling in masks; 0: it only goes from left to right */
+    int32_t mask_token;
 } fa_lm_dims;
 
 /* A bound model as forward sees it. */

@@ -38,6 +38,15 @@ static const arch_row archs[] = {
     {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
     {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
     {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
+    {"mamba", "mamba", "MambaForCausalLM", 0, false, false, false},
+    {"jamba", "jamba", "JambaForCausalLM", 0, false, false, false},
+    {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
+    {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
+    {"lfm2", "lfm2", "Lfm2ForCausalLM", 1000000, false, false, false},
+    {"lfm2moe", "lfm2_moe", "Lfm2MoeForCausalLM", 1000000, false, false, false},
+    {"nemotron_h", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
+    {"nemotron_h_moe", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
+    {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false, false},
     {"qwen35", "qwen3_5_text", "Qwen3_5ForCausalLM", 10000, false, false, false},
     {"qwen35moe", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", 10000, false, false, false},
     {"qwen3next", "qwen3_next", "Qwen3NextForCausalLM", 10000, false, false, false},
@@ -91,6 +100,10 @@ static const struct {
     {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
     {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"gpt-oss", "mlp.router", "mlp.experts"},
+    {"jamba", "feed_forward.router", "feed_forward.switch_mlp"},
+    {"lfm2moe", "feed_forward.gate", "feed_forward.switch_mlp"},
+    {"nemotron_h_moe", "mixer.gate", "mixer.switch_mlp"},
+    {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"qwen35moe", "mlp.gate", "mlp.experts"},
     {"qwen3next", "mlp.gate", "mlp.experts"},
 };
@@ -156,12 +169,16 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
     char prefix[32];
     bool gemma4 = strcmp(arch, "gemma4") == 0;
     if (strncmp(name, "blk.", 4) != 0)
-        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) || apply(ROWS(whole), name, "", buf, size);
+        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) ||
+               (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, "", buf, size)) ||
+               apply(ROWS(whole), name, "", buf, size);
     size_t digits = strspn(name + 4, "0123456789");
     if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
     if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
+    if (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, prefix, buf, size)) return true;
+    if (fa_gguf_is_ssm(arch) && fa_gguf_ssm_name(arch, name, prefix, buf, size)) return true;
     if (fa_gguf_is_gdn(arch) && fa_gguf_gdn_name(name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
     if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
@@ -224,6 +241,25 @@ static int dimension(const maker *m, const char *key, int64_t otherwise, int64_t
     return FFAI_OK;
 }
 
+/* Key heads, of which layers without attention have none: the first number that is not 0. */
+static int key_heads(const maker *m, int64_t n_head, int64_t *n_kv) {
+    const fa_gguf_value *v = meta(m, "attention.head_count_kv");
+    bool list = v && v->type == FA_GGUF_ARR && v->elem != FA_GGUF_STR && v->elem != FA_GGUF_ARR;
+    if (!list || !(fa_gguf_is_ssm(m->arch) || fa_gguf_is_hybrid(m->arch)))
+        return dimension(m, "attention.head_count_kv", n_head, n_kv);
+    double d = 0;
+    for (uint64_t i = 0; i < v->n; i++) {
+        double at = fa_gguf_num_at(v, i);
+        if (at == 0) continue;
+        if (!(at >= 1 && at <= INT32_MAX) || at != floor(at) || (d != 0 && at != d))
+            return fa_fail(m->err, FFAI_ENOTSUP, "%s: key %s.attention.head_count_kv: %g key heads", m->file, m->arch,
+                           at);
+        d = at;
+    }
+    *n_kv = d != 0 ? (int64_t)d : n_head;
+    return FFAI_OK;
+}
+
 static void put_int(const maker *m, const char *key, int64_t v) {
     fa_buf_printf(m->json, ",\"%s\":%lld", key, (long long)v);
 }
@@ -266,6 +302,8 @@ static int copy_numbers(const maker *m) {
     static const struct {
         const char *from, *to;
     } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_rms_epsilon", "layer_norm_epsilon"},
+                {"attention.layer_norm_rms_epsilon", "norm_eps"},
                 {"attention.layer_norm_epsilon", "norm_epsilon"},
                 {"attention.clamp_kqv", "clip_qkv"},
                 {"attention.scale", "attention_multiplier"},
@@ -519,6 +557,11 @@ static void put_model_type(const maker *m) {
         type = "olmo3";
         class_name = "Olmo3ForCausalLM";
     }
+    const fa_gguf_value *norms = strcmp(m->arch, "mamba") == 0 ? meta(m, "ssm.dt_b_c_rms") : NULL;
+    if (norms && norms->type == FA_GGUF_BOOL && norms->i) {
+        type = "falcon_mamba";
+        class_name = "FalconMambaForCausalLM";
+    }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
     fa_buf_printf(m->json, "{\"model_type\":\"%s%s%s\"", known ? "" : "gguf:", type, moe ? "-moe" : "");
@@ -536,9 +579,10 @@ static int put_known(const maker *m) {
         rc = fa_fail(m->err, FFAI_EFORMAT, "%s: key %s.block_count leaves %lld layers", m->file, m->arch,
                      (long long)n_layer);
     if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
-    if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
+    if (!rc) rc = key_heads(m, n_head, &n_kv);
     /* those that are not here have experts in all layers */
-    bool own_mlp = !has_experts(m) || (strncmp(m->arch, "qwen", 4) == 0 && strcmp(m->arch, "qwen35moe") != 0);
+    bool own_mlp = !has_experts(m) || strcmp(m->arch, "lfm2moe") == 0 ||
+                   (strncmp(m->arch, "qwen", 4) == 0 && strcmp(m->arch, "qwen35moe") != 0);
     if (!rc) rc = dimension(m, own_mlp || meta(m, "feed_forward_length") ? "feed_forward_length" : EXPERT_FF, 0, &ffn);
     if (!rc && !own_mlp) rc = dimension(m, EXPERT_FF, ffn, &ffn);
     if (!rc) rc = dimension(m, "context_length", 2048, &ctx);
@@ -578,8 +622,13 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
-        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
+        bool gemma4 = strcmp(arch, "gemma4") == 0, alone = fa_gguf_ssm_alone(arch);
+        bool vocab_only = gemma4 || alone || strncmp(arch, "nemotron_h", 10) == 0;
+        int rc = vocab_only ? put_vocab(&m) : put_known(&m);
+        if (!rc && gemma4) rc = fa_gguf_gemma4_config(json, c, file, err);
+        if (!rc && alone) rc = copy_numbers(&m);
+        if (!rc && fa_gguf_is_hybrid(arch)) rc = fa_gguf_hybrid_config(json, c, file, arch, err);
+        if (!rc && fa_gguf_is_ssm(arch)) rc = fa_gguf_ssm_config(json, c, file, arch, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

@@ -19,16 +19,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     fa_dense_granite_scales(r, c);
-    fa_moe_read(r, &c->moe, 8, 2);
-    c->moe.ff_dim = c->ff_dim;
-    c->moe.act = c->act;
-    c->moe.route.score = FA_SCORE_TOP_SOFTMAX;
-    c->moe.router = "block_sparse_moe.router.layer";
-    c->moe.block = "block_sparse_moe";
-    c->moe.gate_up = "input_linear";
-    c->moe.fused_down = "output_linear";
-    c->moe.own_fused = true;
-    fa_dense_all_experts(r, c);
+    fa_dense_granite_experts(r, c);
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
