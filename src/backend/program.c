@@ -26,6 +26,7 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq) {
     b->slot = ints(b, n_seq);
     b->len = ints(b, n_seq);
     b->rope_len = ints(b, n_seq);
+    b->place = ints(b, rows);
     for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
     b->kv_hi = ints(b, rows);
     b->out_row = ints(b, rows);

@@ -148,6 +148,7 @@ typedef struct fa_conv {
     const float *w;    /* [n, kernel] */
     const float *bias; /* [n] or NULL */
     fa_act_fn act;     /* LINEAR, SILU */
+    int64_t state_at;  /* where its state begins in fa_state.conv: layers with several have one behind the other */
 } fa_conv;
 
 /* Selective scan of Mamba 1 (Gu, Dao 2023), per channel d with n_state values h, from delta = softplus(dt):
@@ -171,7 +172,8 @@ typedef struct fa_ssd {
     float dt_min, dt_max;
 } fa_ssd;
 
-/* Gated delta rule (Yang, Kautz, Hatamizadeh 2024), per value head, of which n_v_head / n_k_head share a key head; q
+/* Gated delta rule (Yang, Kautz, Hatamizadeh 2024), per value head, of which n_v_head / n_k_head share a key head,
+ * those that follow each other, or `tiled` those that are n_k_head apart (value head j has key head j % n_k_head); q
  * and k have length 1 (x * rsqrt(sum of x^2 + eps)), q then times k_dim^-0.5; b = beta_scale * sigmoid(beta), g =
  * exp(decay * softplus(a + dt_bias)): S[k, v] *= g;   u[v] = b (v[v] - sum over k of S[k, v] k[k]);   S[k, v] += k[k]
  * u[v];   y[v] = sum over k of S[k, v] q[k] State: [n_v_head, k_dim, v_dim]. */
@@ -180,6 +182,7 @@ typedef struct fa_delta {
     const float *decay;   /* [n_v_head], negative */
     const float *dt_bias; /* [n_v_head] */
     float beta_scale, eps;
+    bool tiled;
 } fa_delta;
 
 /* A gate and a norm of groups of columns: y = norm(y * act(z)), or with norm_first norm(y) * act(z), where norm divides
@@ -216,6 +219,7 @@ typedef struct fa_batch {
     int32_t *len;       /* [n_seq] tokens in the cache after this step */
     int32_t *rope_len;  /* [n_seq] length that picks length-dependent frequencies: the whole sequence's while it is fed
                            in pieces */
+    int32_t *place;     /* [n_tok] position in the cache that a row's key and value go to; -1: nowhere */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;               /* [n_tok] one past the last visible position */
     int32_t *page[FA_MAX_GROUP];  /* [n_seq] rows, page_stride apart, of physical pages, -1 where none */

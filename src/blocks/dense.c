@@ -33,10 +33,15 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
     r->max_ctx = d->max_ctx;
-    *dims = (fa_lm_dims){
-        c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
-        c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
-        c->tied};
+    *dims = (fa_lm_dims){.n_layer = c->n_layer,
+                         .dim = c->dim,
+                         .n_head = c->n_head,
+                         .n_kv_head = c->n_kv_head,
+                         .head_dim = c->head_dim,
+                         .ff_dim = c->ff_dim,
+                         .vocab = c->vocab,
+                         .max_ctx = fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
+                         .tied = c->tied};
 }
 
 void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
@@ -102,6 +107,19 @@ void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c) {
     fa_dense_all_experts(r, c);
 }
 
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise) {
+    static const float still[1];
+    const fa_jnode *rope = fa_cfg_node(r, "rope_parameters");
+    if (!rope) rope = fa_cfg_node(r, "rope_scaling");
+    double beta = fa_jnum(fa_jget(rope, "llama_4_scaling_beta"), 0);
+    int64_t ctx = fa_jint(fa_jget(rope, "original_max_position_embeddings"), otherwise);
+    if (!(fabs(beta) < 1e6) || ctx < 1)
+        fa_cfg_fail(r, "\"rope_parameters\": queries cannot be scaled by %g every %lld positions", beta,
+                    (long long)ctx);
+    if (beta != 0)
+        c->q_growth = (fa_rope){.n_pair = 1, .inv_freq = still, .mscale = 1, .growth = (float)beta, .growth_ctx = ctx};
+}
+
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
     c->layer_moe = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
     if (!c->layer_moe) fa_cfg_no_memory(r);
@@ -156,19 +174,20 @@ void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 /* attends: the layer has queries and keys */
 static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, bool attends) {
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
+    const bool post_only = c->post_only && attends;
+    if (!post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
     if (attends && (c->qk_norm || c->wide_qk_norm)) {
         bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
         bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
         l->qkv.q_norm = &l->q_norm;
         l->qkv.k_norm = &l->k_norm;
     }
-    if (c->sandwich || c->post_only) {
+    if (c->sandwich || post_only) {
         bind_norm(b, c, &l->post_attn_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
         bind_norm(b, c, &l->post_mlp_norm, c->dim, "model.layers.%d.post_feedforward_layernorm", i);
     }
     if (c->sandwich) bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.pre_feedforward_layernorm", i);
-    if (!c->sandwich && !c->post_only && !c->no_mlp)
+    if (!c->sandwich && !post_only && !c->no_mlp)
         bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
 }
 
@@ -196,6 +215,16 @@ void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     for (int i = 0; w->layer && i < c->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
     bind_norm(b, c, &w->norm, c->dim, "model.norm", 0);
     fa_bind_head(b, &w->head, &w->embed, c->tied, "lm_head");
+}
+
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w) {
+    w->norm.offset = 0;
+    for (int64_t i = 0; w->layer && i < c->n_layer; i++) {
+        fa_dense_layer *l = &w->layer[i];
+        fa_norm *const norms[] = {&l->attn_norm,     &l->mlp_norm, &l->post_attn_norm,
+                                  &l->post_mlp_norm, &l->q_norm,   &l->k_norm};
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++) norms[k]->offset = 0;
+    }
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
@@ -227,19 +256,22 @@ static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa
         fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table, c->rope[rope].interleaved, kv);
     if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
     fa_tensor a = fa_attend(cx, q, kv, &attn);
+    if (l->attn_gate.w.rows)
+        a = fa_glu(cx, fa_linear_op(cx, fa_norm_op(cx, h, &l->attn_norm), &l->attn_gate), a, FA_ACT_SIGMOID);
     fa_tap(cx, "attn_out", a);
     fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
 }
 
 /* h += residual_scale * mlp(norm(h)), or the experts */
 static void mlp(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h) {
-    const fa_norm *norm = c->post_only ? NULL : &l->mlp_norm;
+    const bool post_only = c->post_only && !l->mix; /* where a mixer stands its norms come first */
+    const fa_norm *norm = post_only ? NULL : &l->mlp_norm;
     if (l->moe) {
         fa_moe_layer_add(cx, h, norm ? fa_norm_op(cx, h, norm) : h, l->moe, c->residual_scale);
         return;
     }
     fa_tensor g = fa_norm_mlp_up(cx, h, norm, &l->gate, &l->up, c->act);
-    fa_linear_add(cx, h, g, &l->down, c->sandwich || c->post_only ? &l->post_mlp_norm : NULL, c->residual_scale);
+    fa_linear_add(cx, h, g, &l->down, c->sandwich || post_only ? &l->post_mlp_norm : NULL, c->residual_scale);
 }
 
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {

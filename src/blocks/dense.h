@@ -30,7 +30,7 @@ struct fa_dense_cfg {
     bool qk_norm;              /* before rotation, per head */
     bool wide_qk_norm;         /* ... over the whole projection */
     bool sandwich;             /* norms before and after, Gemma style names */
-    bool post_only;            /* norms after only */
+    bool post_only;            /* norms after only, in layers that attend */
     bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
     bool no_mlp;               /* layers are attention or a mixer alone */
     bool tied;
@@ -56,12 +56,14 @@ struct fa_dense_layer {
     fa_norm attn_norm, mlp_norm, post_attn_norm, post_mlp_norm; /* [dim] */
     fa_norm q_norm, k_norm;                                     /* [head_dim], or the projections' width */
     const float *sink;                                          /* [n_head] or NULL */
-    fa_qkv qkv;         /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
-    fa_linear o;        /* [dim, n_head * head_dim] */
-    fa_linear gate, up; /* [ff_dim, dim] */
-    fa_linear down;     /* [dim, ff_dim] */
-    fa_moe_layer *moe;  /* instead of gate, up, down; or NULL */
-    void *mix;          /* instead of q, k, v, o: what bind_mix made; or NULL */
+    fa_qkv qkv;          /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
+    fa_linear o;         /* [dim, n_head * head_dim] */
+    fa_linear attn_gate; /* [n_head * head_dim, dim]: o's input is multiplied by sigmoid(attn_gate n); no rows: it is
+                            not. Bound by bind_attn */
+    fa_linear gate, up;  /* [ff_dim, dim] */
+    fa_linear down;      /* [dim, ff_dim] */
+    fa_moe_layer *moe;   /* instead of gate, up, down; or NULL */
+    void *mix;           /* instead of q, k, v, o: what bind_mix made; or NULL */
 };
 
 typedef struct fa_dense {
@@ -97,12 +99,17 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
 void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Granite, of intermediate_size; 0 of them: none. */
 void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c);
+/* Ministral 3's queries: multiplied by 1 + llama_4_scaling_beta log(1 + floor(position / original context)); without
+ * the key they are not. otherwise: the original context when it is not told. */
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that
  * decoder_sparse_step and mlp_only_layers leave. */
 void fa_dense_qwen_experts(fa_cfg *r, fa_dense_cfg *c, int64_t n_expert, int64_t n_used, int64_t ff_dim);
 
+/* Norms that a family multiplies by 1 + w have weights w + 1 in this checkpoint. */
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w);
 /* What fa_dense_bind does for a layer's attention and MLP when there is no hook. */
 void fa_dense_bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
 void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);

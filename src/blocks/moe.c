@@ -86,6 +86,8 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
     l->act = c->act;
     fa_bind_linear(b, &l->router, c->route.n_expert, dim, c->router_bias ? FA_BIAS : FA_NO_BIAS, "model.layers.%d.%s",
                    layer, router);
+    if (c->score_bias)
+        l->route.bias = fa_bind_vector(b, c->route.n_expert, 0, "model.layers.%d.%s", layer, c->score_bias);
     snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     bind_experts(b, c, &l->experts, dim, name);
     fa_bind_mixture(b, &l->experts, c->route.n_used);

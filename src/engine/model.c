@@ -282,6 +282,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .n_expert_used = m->n_expert_used,
                               .expert_dim = m->expert_dim,
                               .tied = m->dims.tied,
+                              .block = m->dims.block,
                               .ignored = m->ignored ? m->ignored : "",
                               .extra = m->extra ? m->extra : ""};
 }

@@ -35,7 +35,8 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
         b->tok[row + j] = s->ids[j];
         b->pos[row + j] = pos;
         b->row_seq[row + j] = i;
-        b->kv_hi[row + j] = pos + 1;
+        b->place[row + j] = pos;
+        b->kv_hi[row + j] = s->whole ? from + s->n : pos + 1;
         for (int g = 0; g < b->n_group; g++) {
             int32_t w = e->kv->group[g].window;
             b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
@@ -86,7 +87,7 @@ static void pad_batch(ffai_engine *e) {
     for (bool out = b->n_out == b->n_seq; b->n_seq < want; b->n_seq++) {
         int i = b->n_seq, row = b->n_tok++;
         b->row_start[i] = b->row_seq[row] = row;
-        b->slot[i] = b->tok[row] = b->pos[row] = 0;
+        b->slot[i] = b->tok[row] = b->pos[row] = b->place[row] = 0;
         b->len[i] = b->rope_len[i] = b->kv_hi[row] = 1;
         b->n_dec++;
         if (out) b->out_row[b->n_out++] = row;

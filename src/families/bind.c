@@ -220,6 +220,32 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     fa_bind_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
 }
 
+/* Can a matrix that is stored under this name have so many rows? Lists of rows are made for no more than that. */
+static bool may_have_rows(fa_binder *b, const char *name, int64_t total) {
+    static const char *const suffix[] = {".weight", ".qweight", ".weight_packed", "_blocks"};
+    for (size_t i = 0; i < sizeof suffix / sizeof suffix[0]; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
+        if (t) return t->bytes >= (size_t)total;
+    }
+    return b->synth != NULL;
+}
+
+void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, fa_bias bias, int n, const fa_stripe *s,
+                     const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    int64_t rows = 0, at = 0;
+    for (int i = 0; i < n; i++) rows += total / s[i].each * s[i].per;
+    if (!may_have_rows(b, name, total)) {
+        fa_bind_linear(b, out, total, cols, bias, "%s", name); /* which tells why */
+        return;
+    }
+    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
+    for (int i = 0; row && i < n; i++)
+        for (int64_t k = 0; k < total / s[i].each * s[i].per; k++)
+            row[at++] = k / s[i].per * s[i].each + s[i].first + k % s[i].per;
+    if (row) fa_bind_gather(b, out, rows, cols, total, bias, row, "%s", name);
+}
+
 /* ---- experts ---- */
 
 static void experts_alloc(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols) {
@@ -343,12 +369,24 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
 }
 
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
-    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
+    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases", ""};
     FA_BIND_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
         uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
         if (used && !*used) *used = FA_USE_NAMED;
+    }
+}
+
+void fa_bind_unused_layer(fa_binder *b, int64_t layer) {
+    char own[FA_NAME_MAX], real[FA_REAL_MAX], gguf[FA_NAME_MAX];
+    snprintf(own, sizeof own, "model.layers.%lld.", (long long)layer);
+    snprintf(gguf, sizeof gguf, "blk.%lld.", (long long)layer); /* names that GGUF's translation leaves as they are */
+    fa_bind_prefixed(b, real, own, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool its = strncmp(name, real, strlen(real)) == 0 || strncmp(name, gguf, strlen(gguf)) == 0;
+        if (its && !b->used[i]) b->used[i] = FA_USE_NAMED;
     }
 }
 

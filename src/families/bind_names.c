@@ -18,6 +18,8 @@ static const struct {
                 {"language_model.", "language_model."},
                 {"text_model.", ""},
                 {"backbone.", ""},
+                {"encoder.", ""},
+                {"language_model.encoder.", "language_model."},
                 {"", ""},
                 {"model.language_model.model.", "model.language_model."}};
 

@@ -16,6 +16,18 @@ static const float *place(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, floa
     return p;
 }
 
+/* Are these the weights of n channels? Else they are wrong. */
+static bool is_conv(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64_t kernel, bool *mlx) {
+    const int64_t *d = t->dim;
+    bool torch = t->n_dim == 3 && d[0] == n && d[1] == 1 && d[2] == kernel, turned = t->n_dim == 3 && d[2] == 1;
+    if (!torch && !(turned && d[0] == n && d[1] == kernel) && !(t->n_dim == 2 && d[0] == n && d[1] == kernel)) {
+        fa_bind_wrong(b, t, "expected [%lld, 1, %lld]", (long long)n, (long long)kernel);
+        return false;
+    }
+    if (mlx) *mlx = turned && !torch; /* a kernel of one value is both */
+    return true;
+}
+
 void fa_bind_conv(fa_binder *b, fa_conv *out, int64_t n, int64_t kernel, fa_bias bias, bool *mlx, const char *fmt,
                   ...) {
     FA_BIND_NAME(name, fmt);
@@ -33,18 +45,44 @@ void fa_bind_conv(fa_binder *b, fa_conv *out, int64_t n, int64_t kernel, fa_bias
         fa_bind_missing(b, name, ".weight");
         return;
     }
-    const int64_t *d = t->dim;
-    bool torch = t->n_dim == 3 && d[0] == n && d[1] == 1 && d[2] == kernel, turned = t->n_dim == 3 && d[2] == 1;
-    if (!torch && !(turned && d[0] == n && d[1] == kernel) && !(t->n_dim == 2 && d[0] == n && d[1] == kernel)) {
-        fa_bind_wrong(b, t, "expected [%lld, 1, %lld]", (long long)n, (long long)kernel);
-        return;
-    }
-    if (mlx) *mlx = turned && !torch; /* a kernel of one value is both */
+    if (!is_conv(b, t, n, kernel, mlx)) return;
     out->w = place(b, t, n * kernel, &host);
     if (bias == FA_NO_BIAS) return;
     char bias_name[FA_NAME_MAX];
     snprintf(bias_name, sizeof bias_name, "%.*s.bias", FA_NAME_MAX - 8, name);
     if (bias == FA_BIAS || fa_bind_has(b, "%s", bias_name)) out->bias = fa_bind_vector(b, n, 0, "%s", bias_name);
+}
+
+/* Channels that the parts have together, as far as their number can be told. */
+static int64_t channels_of(fa_binder *b, const char *const *name, int n_name) {
+    int64_t sum = 0;
+    for (int i = 0; i < n_name; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name[i], ".weight");
+        if (!t || t->dim[0] > INT32_MAX) return -1;
+        sum += t->dim[0];
+    }
+    return sum;
+}
+
+void fa_bind_conv_parts(fa_binder *b, fa_conv *out, int n_name, const char *const *name, const int64_t *n,
+                        int64_t kernel, bool *mlx) {
+    int64_t total = 0, at = 0;
+    float *host;
+    for (int i = 0; i < n_name; i++) total += n[i];
+    const bool whole = !b->synth && channels_of(b, name, n_name) == total; /* wherever it is cut */
+    for (int i = 0; i < n_name; i++)
+        if (!whole) fa_bind_conv(b, &out[i], n[i], kernel, FA_NO_BIAS, mlx, "%s", name[i]);
+    if (!whole || b->err.code) return;
+    const float *all = fa_bind_place_vector(b, NULL, total * kernel, &host);
+    for (int i = 0; i < n_name; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name[i], ".weight");
+        if (!is_conv(b, t, t->dim[0], kernel, mlx) || !fa_bind_is_floats(b, t)) return;
+        if (host) fa_to_f32((fa_dtype)t->dtype, t->data, t->dim[0] * kernel, host + at * kernel);
+        fa_bind_took_floats(b, t, t->dim[0] * kernel);
+        at += t->dim[0];
+    }
+    for (int i = 0; i < n_name && all; all += n[i++] * kernel)
+        out[i] = (fa_conv){.n = n[i], .kernel = (int)kernel, .w = all, .act = FA_ACT_LINEAR};
 }
 
 const float *fa_bind_decay(fa_binder *b, int64_t n, int64_t cols, bool as_is, const char *fmt, ...) {

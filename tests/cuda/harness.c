@@ -372,6 +372,7 @@ static void fill_rows(harness *h, side_state *s, int i, const hn_seq *q) {
         b->pos[row + j] = pos;
         b->row_seq[row + j] = i;
         b->kv_hi[row + j] = pos + 1;
+        b->place[row + j] = pos;
         for (int g = 0; g < b->n_group; g++) {
             const int32_t w = h->o.window[g];
             b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
@@ -538,7 +539,8 @@ static void compare_states(harness *h) {
     for (int i = 0; i < s->n; i++) {
         const float *want = s->at + i * stride, *is = got + i * stride;
         if (s->written[i]) {
-            if (s->st.n_conv) hn_compare(h, "state of the convolution", want, is, s->st.n_conv);
+            if (s->st.n_conv)
+                hn_compare(h, "state of the convolution", want + s->st.conv_at, is + s->st.conv_at, s->st.n_conv);
             if (s->st.n_scan) hn_compare(h, "state of the scan", want + conv, is + conv, s->st.n_scan);
         } else if (memcmp(is, s->image + i * stride, (size_t)stride * sizeof *is)) {
             fail_msg("%s: state %d was not to be written", h->what, i);

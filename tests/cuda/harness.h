@@ -118,7 +118,7 @@ typedef struct hn_recur {
  * were written are compared, and the others must be unchanged. r: as many as sequences. */
 typedef struct hn_states {
     fa_state at[2];
-    int64_t n_conv, n_scan; /* floats of each state that are compared */
+    int64_t n_conv, n_scan, conv_at; /* floats of each state that are compared; where the first of them is */
 } hn_states;
 hn_states *hn_make_states(harness *h, int64_t n_conv, int64_t n_scan, const hn_recur *r);
 

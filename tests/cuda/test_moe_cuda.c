@@ -252,8 +252,93 @@ static void test_mixed(void **state) {
         }
 }
 
+/* ---- norm, router, choice, experts ---- */
+
+typedef struct layer_case {
+    harness *h;
+    hn_norm *norm;
+    hn_linear *router;
+    fa_route route;
+    fa_moe at[2];
+    const float *x;
+    int64_t rows, dim;
+    fa_tensor logits, choice; /* of the device */
+} layer_case;
+
+static void layer_body(fa_cx *cx, int side, void *arg) {
+    layer_case *c = arg;
+    fa_tensor h = hn_input(c->h, cx, side, c->x, c->rows, c->dim, FA_F32);
+    fa_tensor x = fa_norm_op(cx, h, &c->norm->at[side]);
+    fa_tensor logits = fa_linear_op(cx, x, &c->router->at[side]), choice = fa_route_op(cx, logits, &c->route);
+    if (side == HN_DEV) c->logits = logits, c->choice = choice;
+    hn_expect(c->h, side, "x", x);
+    hn_expect(c->h, side, "logits", logits);
+    if (c->route.n_used < c->route.n_expert) return; /* others may be chosen by logits that are nearly equal */
+    fa_moe_add(cx, h, x, choice, &c->at[side], 1);
+    hn_expect(c->h, side, "h", h);
+}
+
+/* The device's choice is the best by its own logits. */
+static void check_choice(const layer_case *c) {
+    const int n = c->route.n_expert, used = c->route.n_used;
+    const float *logits = hn_values(c->h, HN_DEV, c->logits), *choice = hn_values(c->h, HN_DEV, c->choice);
+    for (int64_t m = 0; m < c->rows; m++)
+        for (int k = 0; k < used; k++) {
+            int32_t e, before = -1;
+            memcpy(&e, choice + (2 * m + 1) * used + k, 4);
+            if (k) memcpy(&before, choice + (2 * m + 1) * used + k - 1, 4);
+            assert_in_range(e, 0, n - 1);
+            if (k) assert_true(logits[m * n + before] >= logits[m * n + e]);
+            int better = 0;
+            for (int i = 0; i < n; i++) better += logits[m * n + i] > logits[m * n + e];
+            assert_in_range(better, 0, k);
+        }
+}
+
+static void layers(harness *h, bool exact) {
+    static const struct {
+        int n_expert, n_used, rows;
+        int64_t dim, ff;
+    } sizes[] = {
+        {128, 8, 1, 512, 64}, {5, 5, 3, 320, 64}, {9, 9, 16, 256, 192}, {40, 40, 2, 1088, 128}, {64, 3, 17, 64, 64}};
+    static const fa_weight kinds[] = {{.fmt = FA_FMT_AFFINE, .bits = 4, .group = 64, .scale_dtype = FA_BF16},
+                                      {.fmt = FA_FMT_AFFINE, .bits = 8, .group = 64, .scale_dtype = FA_F16},
+                                      {.fmt = FA_FMT_BF16},
+                                      {.fmt = FA_FMT_Q8_0}};
+    for (int i = 0; i < 5; i++)
+        for (int f = 0; f < 4; f++) {
+            layer_case c = {.h = h, .rows = sizes[i].rows, .dim = sizes[i].dim};
+            const int n = sizes[i].n_expert;
+            hn_case(h, "layer %d of kind %d", i, f);
+            hn_seqs(h, (hn_seq[]){{.n = (int)c.rows}}, 1);
+            c.route = (fa_route){.n_expert = n, .n_used = sizes[i].n_used, .n_group = 1, .n_group_used = 1, .scale = 1};
+            c.route.score = f % 2 ? FA_SCORE_SOFTMAX : FA_SCORE_TOP_SOFTMAX, c.route.normalise = f != 1;
+            c.norm = hn_make_norm(h, c.dim, f & 1, f != 2);
+            c.router = hn_make_linear(h, kinds[f], n, c.dim, f == 1);
+            for (int side = 0; side < 2; side++) c.at[side].act = FA_ACT_SILU;
+            make_stack(h, kinds[f], n, sizes[i].ff, c.dim, false, &c.at[0].gate, &c.at[1].gate);
+            make_stack(h, kinds[f], n, sizes[i].ff, c.dim, false, &c.at[0].up, &c.at[1].up);
+            make_stack(h, kinds[f], n, c.dim, sizes[i].ff, false, &c.at[0].down, &c.at[1].down);
+            c.x = hn_floats(h, c.rows * c.dim, 2);
+            if (!exact) hn_limits(h, 0.2, 1e-3);
+            hn_repeats(h, 3);
+            hn_run(h, layer_body, &c);
+            if (c.route.score == FA_SCORE_TOP_SOFTMAX) check_choice(&c); /* shares that are 0 tie */
+        }
+}
+
+static void test_layer(void **state) {
+    (void)state;
+    for (int exact = 0; exact < 2; exact++) {
+        harness *h = hn_open(&(hn_opts){.exact = exact});
+        layers(h, exact);
+        hn_close(h);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_route), cmocka_unit_test(test_few),
-                                       cmocka_unit_test(test_many), cmocka_unit_test(test_mixed)};
+                                       cmocka_unit_test(test_many), cmocka_unit_test(test_mixed),
+                                       cmocka_unit_test(test_layer)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,6 +42,7 @@ enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 typedef struct ctx {
     harness *h;
     int rows, x_cols, at[5]; /* of the input: columns, and where parts begin */
+    int keys, values;        /* columns */
     const float *x, *z;
     hn_states *st;
     fa_conv conv[2];
@@ -101,11 +102,12 @@ static void test_conv(void **state) {
             ctx c = {.h = (harness *)*state, .at = {sizes[k].front}};
             begin(&c, &shapes[i], "conv");
             make_input(&c, &shapes[i], n + sizes[k].front + 2, 2);
-            fa_conv w = {.n = n, .kernel = kernel, .act = (fa_act_fn)sizes[k].act};
+            fa_conv w = {.n = n, .kernel = kernel, .act = (fa_act_fn)sizes[k].act, .state_at = i % 2 * 3};
             c.conv[0] = c.conv[1] = w;
             vector(c.h, n * kernel, -1, 1, &c.conv[0].w, &c.conv[1].w);
             if (sizes[k].bias) vector(c.h, n, -1, 1, &c.conv[0].bias, &c.conv[1].bias);
-            c.st = hn_make_states(c.h, (int64_t)n * (kernel - 1), 5, shapes[i].recur);
+            c.st = hn_make_states(c.h, (int64_t)n * (kernel - 1) + 3, 5, shapes[i].recur);
+            c.st->n_conv -= 3, c.st->conv_at = w.state_at;
             c.st->n_scan = 0; /* nothing writes those */
             hn_run(c.h, conv_body, &c);
         }
@@ -198,6 +200,7 @@ static void run_delta(harness *h, const shape *s, head_size z, bool slow) {
     make_input(&c, s, (c.at[4] + z.n_head + 7) & ~3, 1.2f);
     fa_delta w = {.n_k_head = z.n_group, .n_v_head = z.n_head, .k_dim = z.n, .v_dim = z.p, .eps = 1e-6f};
     w.beta_scale = slow ? 2.0f : 1.0f;
+    w.tiled = slow;
     c.delta[0] = c.delta[1] = w;
     vector(h, z.n_head, slow ? -0.02f : -2, -0.01f, &c.delta[0].decay, &c.delta[1].decay);
     vector(h, z.n_head, -1, 1, &c.delta[0].dt_bias, &c.delta[1].dt_bias);
@@ -247,6 +250,83 @@ static void test_gate(void **state) {
         }
 }
 
+/* ---- decode steps: a convolution, a scan and a gate, one after the other ---- */
+
+static void step_body(fa_cx *cx, int side, void *arg) {
+    ctx *c = (ctx *)arg;
+    const bool delta = c->delta[side].n_v_head > 0;
+    const int64_t keys = c->keys, values = c->values;
+    fa_tensor p = input(c, cx, side); /* z | dt, beta | channels */
+    fa_tensor u = fa_conv_op(cx, from(c, cx, p, 2), &c->conv[side], &c->st->at[side]), y;
+    if (delta)
+        y = fa_delta_op(cx, fa_from(cx, u, 0), fa_from(cx, u, keys), fa_from(cx, u, 2 * keys), from(c, cx, p, 1),
+                        fa_from(cx, p, c->at[1] + c->delta[0].n_v_head), &c->delta[side], &c->st->at[side]);
+    else
+        y = fa_ssd_op(cx, fa_from(cx, u, 0), from(c, cx, p, 1), fa_from(cx, u, values), fa_from(cx, u, values + keys),
+                      &c->ssd[side], &c->st->at[side]);
+    if (c->gate[side].eps > 0) fa_gate_norm(cx, y, from(c, cx, p, 0), &c->gate[side]);
+    hn_expect(c->h, side, "convolved", u);
+    hn_expect(c->h, side, "y", y);
+}
+
+/* group: heads of a norm's group; 0: no norm; -1: no gate */
+static void run_step(harness *h, const shape *s, head_size z, bool delta, int group, int kernel, bool first) {
+    const int n_bc = z.n_group * z.n, dim = z.n_head * z.p;
+    ctx c = {.h = h, .keys = n_bc, .values = dim, .at = {1, 1 + dim, 1 + dim + 2 * z.n_head}};
+    begin(&c, s, delta ? "delta step" : "ssd step");
+    make_input(&c, s, c.at[2] + 2 * n_bc + dim, 1.2f);
+    c.conv[0] = c.conv[1] = (fa_conv){.n = 2 * n_bc + dim, .kernel = kernel, .act = FA_ACT_SILU};
+    vector(h, c.conv[0].n * kernel, -1, 1, &c.conv[0].w, &c.conv[1].w);
+    if (first) vector(h, c.conv[0].n, -1, 1, &c.conv[0].bias, &c.conv[1].bias);
+    if (delta) {
+        c.delta[0] = (fa_delta){.n_k_head = z.n_group, .n_v_head = z.n_head, .k_dim = z.n, .v_dim = z.p};
+        c.delta[0].eps = 1e-6f, c.delta[0].beta_scale = 1, c.delta[0].tiled = first;
+        c.delta[1] = c.delta[0];
+        vector(h, z.n_head, -1, -0.01f, &c.delta[0].decay, &c.delta[1].decay);
+        vector(h, z.n_head, -1, 1, &c.delta[0].dt_bias, &c.delta[1].dt_bias);
+    } else {
+        c.ssd[0] = (fa_ssd){.n_head = z.n_head, .head_dim = z.p, .n_state = z.n, .n_group = z.n_group};
+        c.ssd[0].dt_max = 1e30f;
+        c.ssd[1] = c.ssd[0];
+        vector(h, z.n_head, -1.2f, -0.02f, &c.ssd[0].a, &c.ssd[1].a);
+        vector(h, z.n_head, -1, 1, &c.ssd[0].d, &c.ssd[1].d);
+        vector(h, z.n_head, -1, 1, &c.ssd[0].dt_bias, &c.ssd[1].dt_bias);
+    }
+    fa_gate w = {.group = group > 0 ? group * z.p : 0, .norm_first = first, .shared = delta, .eps = 1e-5f};
+    w.act = first ? FA_ACT_SIGMOID : FA_ACT_SILU;
+    if (group < 0) w.eps = 0;
+    c.gate[0] = c.gate[1] = w;
+    if (w.group) vector(h, delta ? w.group : dim, -1, 2, &c.gate[0].w, &c.gate[1].w);
+    c.st = hn_make_states(h, (int64_t)c.conv[0].n * (kernel - 1), (int64_t)dim * z.n, s->recur);
+    hn_run(h, step_body, &c);
+}
+
+static void test_step(void **state) {
+    static const shape steps[] = {
+        {"one row", 1, 3, {{.n = 1}}, {{.in = -1, .out = 0}}},
+        {"decode, repeated",
+         4,
+         4,
+         {{.past = 3, .n = 1}, {.past = 8, .n = 1}, {.n = 1}, {.n = 1}},
+         {{.in = 4, .out = 1}, {.in = 2, .out = 3}, {.in = -1, .out = 0}, {.in = -1, .out = 0}}},
+        {"a row to keep",
+         2,
+         1,
+         {{.past = 3, .n = 1}, {.n = 1}},
+         {{.in = 1, .out = 2, .keep = {1}}, {.in = -1, .out = 0}}},
+        {"a prompt", 1, 1, {{.n = 20}}, {{.in = -1, .out = 2}}}, /* three kernels */
+    };
+    static const head_size sizes[] = {{2, 1, 64, 128, 0}, {6, 2, 8, 16, 0}, {3, 3, 5, 7, 0},  {6, 2, 33, 70, 0},
+                                      {2, 2, 16, 256, 0}, {1, 1, 1, 1, 0},  {4, 1, 40, 32, 0}};
+    for (int k = 0; k < (int)(sizeof sizes / sizeof sizes[0]); k++)
+        for (int i = 0; i < (int)(sizeof steps / sizeof steps[0]); i++)
+            for (int delta = 0; delta < 2; delta++) {
+                const int per = sizes[k].n_head / sizes[k].n_group, kernel = k == 4 ? 3 : k == 5 ? 1 : k == 6 ? 6 : 4;
+                const int group = k == 2 ? -1 : k == 3 ? 0 : delta ? 1 : per;
+                run_step((harness *)*state, &steps[i], sizes[k], delta, group, kernel, (i + k) % 2);
+            }
+}
+
 static void test_refused(void **state) {
     ctx c = {.h = (harness *)*state, .at = {0, 1, 2, 260}};
     begin(&c, &shapes[0], "too many states");
@@ -271,9 +351,10 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest exact[] = {cmocka_unit_test(test_conv), cmocka_unit_test(test_ssm1),
-                                       cmocka_unit_test(test_ssd),  cmocka_unit_test(test_delta),
-                                       cmocka_unit_test(test_gate), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest exact[] = {cmocka_unit_test(test_conv),   cmocka_unit_test(test_ssm1),
+                                       cmocka_unit_test(test_ssd),    cmocka_unit_test(test_delta),
+                                       cmocka_unit_test(test_gate),   cmocka_unit_test(test_step),
+                                       cmocka_unit_test(test_refused)};
     const struct CMUnitTest fast[] = {cmocka_unit_test(test_ssd), cmocka_unit_test(test_delta)};
     int failed = cmocka_run_group_tests(exact, setup, teardown);
     return failed + cmocka_run_group_tests(fast, setup_fast, teardown);

@@ -1,17 +1,22 @@
-/* Recurrent layers on the CPU: convolutions with a state, the scans of Mamba 1 and 2 and of the gated delta rule, row
- * by row as backend/program.h defines them, and the gates that stand behind them. An item is one sequence and some
- * channels or a head, so nothing is shared between threads. */
+/* Recurrent layers on the CPU: convolutions with a state, the scans of Mamba 1 and 2 and of the gated delta rule as
+ * backend/program.h defines them, and the gates that stand behind them. An item is one sequence and some channels or a
+ * head, so nothing is shared between threads.
+ *
+ * Few rows go through the recurrence one by one. More are taken PIECE at a time in matrix form (docs/scans.md): what
+ * the piece's rows do to each other is a lower triangular matrix, what came before them is the state at its beginning,
+ * and both are products. Rows whose state is kept end a piece. */
 #include "backend/cpu/cpu.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { CHANNELS = 64 /* of an item */ };
+enum {
+    CHANNELS = 64, /* of an item */
+    PIECE = 32,    /* rows in matrix form at a time */
+    FEW = 6        /* rows that are cheaper one by one */
+};
 
 static int64_t blocks(int64_t n) { return (n + CHANNELS - 1) / CHANNELS; }
-
-static float softplus(float x) { return x > 20 ? x : log1pf(expf(x)); }
-static float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 /* One sequence's part of a record: rows [from, to), where its state comes from and goes to. */
 typedef struct part {
@@ -20,13 +25,13 @@ typedef struct part {
     float *out;
 } part;
 
-static part part_of(const fa_batch *b, int seq, const float *states, int64_t stride) {
+static part part_of(const fa_batch *b, int seq, float *states, int64_t stride) {
     int32_t in = b->state_in[seq];
     return (part){b->row_start[seq], b->row_start[seq + 1], in < 0 ? NULL : states + in * stride,
-                  (float *)(uintptr_t)states + b->state_out[seq] * stride};
+                  states + b->state_out[seq] * stride};
 }
 
-/* Rows of n floats, `ld` apart, from one state to another. */
+/* Rows of n floats, `ld` apart, from one state to another; from NULL: zeros. */
 static void copy_cells(float *to, const float *from, int64_t rows, int64_t ld, int64_t n) {
     for (int64_t i = 0; i < rows && to != from; i++) {
         if (from)
@@ -36,6 +41,16 @@ static void copy_cells(float *to, const float *from, int64_t rows, int64_t ld, i
     }
 }
 
+/* One past the last row of the piece that begins at row i. */
+static int64_t piece_end(const fa_batch *b, const part *p, int64_t i) {
+    int64_t end = cpu_min(i + PIECE, p->to);
+    for (int64_t j = i; j < end; j++)
+        if (b->keep[j] >= 0) return j + 1;
+    return end;
+}
+
+static const float *at(const fa_view *v, int64_t row) { return v->at + row * v->stride; }
+
 /* ---- convolution ---- */
 
 static int64_t conv_items(const cpu_task *t, int phase) {
@@ -43,51 +58,57 @@ static int64_t conv_items(const cpu_task *t, int phase) {
     return t->b->n_seq * blocks(t->r->p.conv.w->n);
 }
 
-/* Input j rows before the sequence's first new one, of channel c: j in [1, kernel). */
-static float before(const part *p, const fa_conv *w, int64_t j, int64_t c) {
-    return p->in ? p->in[(w->kernel - 1 - j) * w->n + c] : 0;
-}
-
-static float conv_input(const part *p, const fa_conv *w, const fa_view *x, int64_t row, int64_t c) {
-    return row < p->from ? before(p, w, p->from - row, c) : x->at[row * x->stride + c];
-}
-
-/* The state after row `row`; tail: scratch for one channel. */
-static void conv_keep(const part *p, const fa_conv *w, const fa_view *x, int64_t row, int64_t c, float *to,
+/* The state after row `row`: for n channels from c on the inputs of the last kernel - 1 rows, some of which may be
+ * those of the state before. tail: [(kernel - 1) * n] scratch, since `to` may be that state. */
+static void conv_keep(const part *p, const fa_conv *w, const fa_view *x, int64_t row, int64_t c, int64_t n, float *to,
                       float *tail) {
-    for (int j = 0; j < w->kernel - 1; j++) tail[j] = conv_input(p, w, x, row - w->kernel + 2 + j, c);
-    for (int j = 0; j < w->kernel - 1; j++) to[j * w->n + c] = tail[j];
+    const int64_t before = w->kernel - 1;
+    for (int64_t j = 0; j < before; j++) {
+        int64_t from = row - before + 1 + j;
+        const float *src = from >= p->from ? at(x, from) + c
+                           : p->in         ? p->in + (before + from - p->from) * w->n + c
+                                           : NULL;
+        copy_cells(tail + j * n, src, 1, 0, n);
+    }
+    for (int64_t j = 0; j < before; j++) copy_cells(to + j * w->n + c, tail + j * n, 1, 0, n);
 }
 
 static void conv_run(const cpu_task *t, int phase, int64_t item) {
     const fa_conv *w = t->r->p.conv.w;
     const fa_state *st = t->r->p.conv.state;
     const fa_view *x = &t->r->p.conv.x;
-    int64_t n_block = blocks(w->n), c0 = item % n_block * CHANNELS, c1 = cpu_min(c0 + CHANNELS, w->n);
-    part p = part_of(t->b, (int)(item / n_block), st->conv, st->stride);
-    float *tail = (float *)t->scratch;
+    int64_t n_block = blocks(w->n), c = item % n_block * CHANNELS, n = cpu_min(CHANNELS, w->n - c);
+    float *states = st->conv + w->state_at;
+    part p = part_of(t->b, (int)(item / n_block), states, st->stride);
+    float *turned = (float *)t->scratch, *tail = turned + w->kernel * CHANNELS;
     (void)phase;
-    for (int64_t i = p.from; i < p.to; i++) {
-        float *y = fa_f32(t->r->out) + i * w->n;
-        for (int64_t c = c0; c < c1; c++) {
-            float sum = w->bias ? w->bias[c] : 0;
-            for (int j = 0; j < w->kernel; j++)
-                sum += w->w[c * w->kernel + j] * conv_input(&p, w, x, i - w->kernel + 1 + j, c);
-            y[c] = w->act == FA_ACT_SILU ? sum * sigmoid(sum) : sum;
-        }
-        for (int64_t c = c0; t->b->keep[i] >= 0 && c < c1; c++)
-            conv_keep(&p, w, x, i, c, st->conv + t->b->keep[i] * st->stride, tail);
-    }
-    for (int64_t c = c0; p.to > p.from && c < c1; c++) conv_keep(&p, w, x, p.to - 1, c, p.out, tail);
+    if (p.from == p.to) return;
+    for (int64_t j = 0; j < n; j++)
+        for (int k = 0; k < w->kernel; k++) turned[k * n + j] = w->w[(c + j) * w->kernel + k];
+    t->k->conv(&(fa_conv_args){.x = at(x, p.from) + c,
+                               .ldx = x->stride,
+                               .tail = p.in ? p.in + c : NULL,
+                               .ld_tail = w->n,
+                               .w = turned,
+                               .bias = w->bias ? w->bias + c : NULL,
+                               .n = n,
+                               .rows = p.to - p.from,
+                               .kernel = w->kernel,
+                               .silu = w->act == FA_ACT_SILU,
+                               .y = fa_f32(t->r->out) + p.from * w->n + c,
+                               .ldy = w->n});
+    for (int64_t i = p.from; i < p.to; i++)
+        if (t->b->keep[i] >= 0) conv_keep(&p, w, x, i, c, n, states + t->b->keep[i] * st->stride, tail);
+    conv_keep(&p, w, x, p.to - 1, c, n, p.out, tail);
 }
 
 static void conv_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     (void)cpu, (void)work;
-    *scratch = (size_t)r->p.conv.w->kernel * sizeof(float);
+    *scratch = 2 * CHANNELS * (size_t)r->p.conv.w->kernel * sizeof(float);
 }
 const cpu_op cpu_conv = {1, conv_items, conv_run, conv_needs};
 
-/* ---- Mamba 1 ---- */
+/* ---- Mamba 1: there is no matrix form, every channel and state has a decay of its own ---- */
 
 static int64_t ssm1_items(const cpu_task *t, int phase) {
     (void)phase;
@@ -97,27 +118,72 @@ static int64_t ssm1_items(const cpu_task *t, int phase) {
 static void ssm1_run(const cpu_task *t, int phase, int64_t item) {
     const fa_ssm1 *w = t->r->p.ssm1.w;
     const fa_state *st = t->r->p.ssm1.state;
-    const fa_view *x = &t->r->p.ssm1.x, *dt = &t->r->p.ssm1.dt, *bv = &t->r->p.ssm1.b, *cv = &t->r->p.ssm1.c;
-    int64_t n_block = blocks(w->dim), d0 = item % n_block * CHANNELS, n = cpu_min(CHANNELS, w->dim - d0);
+    const fa_view *x = &t->r->p.ssm1.x, *dt = &t->r->p.ssm1.dt, *b = &t->r->p.ssm1.b, *c = &t->r->p.ssm1.c;
+    int64_t n_block = blocks(w->dim), d = item % n_block * CHANNELS, n = cpu_min(CHANNELS, w->dim - d);
     part p = part_of(t->b, (int)(item / n_block), st->scan, st->stride);
-    float *h = p.out + d0; /* [n_state] rows of n, dim apart */
+    float *h = p.out + d, *delta = (float *)t->scratch; /* [PIECE, n] */
     (void)phase;
-    copy_cells(h, p.in ? p.in + d0 : NULL, w->n_state, w->dim, n);
-    for (int64_t i = p.from; i < p.to; i++) {
-        const float *b = bv->at + i * bv->stride, *c = cv->at + i * cv->stride;
-        for (int64_t d = 0; d < n; d++) {
-            float v = x->at[i * x->stride + d0 + d], delta = softplus(dt->at[i * dt->stride + d0 + d]), y = 0;
-            for (int64_t s = 0; s < w->n_state; s++) {
-                float *cell = h + s * w->dim + d;
-                *cell = expf(delta * w->a[s * w->dim + d0 + d]) * *cell + delta * b[s] * v;
-                y += c[s] * *cell;
-            }
-            fa_f32(t->r->out)[i * w->dim + d0 + d] = y + w->d[d0 + d] * v;
-        }
-        if (t->b->keep[i] >= 0) copy_cells(st->scan + t->b->keep[i] * st->stride + d0, h, w->n_state, w->dim, n);
+    copy_cells(h, p.in ? p.in + d : NULL, w->n_state, w->dim, n);
+    for (int64_t i = p.from, end; i < p.to; i = end) {
+        end = piece_end(t->b, &p, i);
+        for (int64_t j = i; j < end; j++) t->k->softplus(at(dt, j) + d, n, delta + (j - i) * n);
+        t->k->ssm1(&(fa_ssm1_args){.x = at(x, i) + d,
+                                   .delta = delta,
+                                   .b = at(b, i),
+                                   .c = at(c, i),
+                                   .ldx = x->stride,
+                                   .ld_delta = n,
+                                   .ldb = b->stride,
+                                   .ldc = c->stride,
+                                   .a = w->a + d,
+                                   .lda = w->dim,
+                                   .d = w->d + d,
+                                   .h = h,
+                                   .ldh = w->dim,
+                                   .n = n,
+                                   .n_state = w->n_state,
+                                   .rows = end - i,
+                                   .y = fa_f32(t->r->out) + i * w->dim + d,
+                                   .ldy = w->dim});
+        int32_t keep = t->b->keep[end - 1];
+        if (keep >= 0) copy_cells(st->scan + keep * st->stride + d, h, w->n_state, w->dim, n);
     }
 }
-const cpu_op cpu_ssm1 = {1, ssm1_items, ssm1_run, NULL};
+
+static void ssm1_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    (void)cpu, (void)r, (void)work;
+    *scratch = PIECE * CHANNELS * sizeof(float);
+}
+const cpu_op cpu_ssm1 = {1, ssm1_items, ssm1_run, ssm1_needs};
+
+/* ---- what the matrix forms share ---- */
+
+/* How rows of a piece decay: fall[i] is the sum of -log decay over rows up to i, which only grows, so that what row j
+ * left is exp(fall[j] - fall[i]) of itself at row i, and never more than itself. */
+typedef struct decays {
+    float fall[PIECE], since[PIECE] /* exp(-fall) */, until[PIECE]; /* exp(fall - fall of the last row) */
+} decays;
+
+static void fill_decays(const fa_kernels *k, decays *d, int64_t n) {
+    float zero[PIECE];
+    for (int64_t i = 0; i < n; i++) zero[i] = -d->fall[i];
+    k->exp_sum(zero, n, 0, 1, d->since);
+    k->exp_sum(d->fall, n, d->fall[n - 1], 1, d->until);
+}
+
+/* Lower triangle m[i, j] *= exp(fall[j] - fall[i]) * by[j] (or, without by, * 1); zeros above the diagonal. */
+static void weigh_triangle(const fa_kernels *k, const decays *d, const float *by, int64_t n, float *m) {
+    float e[PIECE];
+    for (int64_t i = 0; i < n; i++) {
+        k->exp_sum(d->fall, i + 1, d->fall[i], 1, e);
+        for (int64_t j = 0; j <= i; j++) m[i * PIECE + j] *= by ? e[j] * by[j] : e[j];
+        for (int64_t j = i + 1; j < n; j++) m[i * PIECE + j] = 0;
+    }
+}
+
+static void scale_row(float *y, float by, int64_t n) {
+    for (int64_t j = 0; j < n; j++) y[j] *= by;
+}
 
 /* ---- Mamba 2 ---- */
 
@@ -126,36 +192,83 @@ static int64_t ssd_items(const cpu_task *t, int phase) {
     return (int64_t)t->b->n_seq * t->r->p.ssd.w->n_head;
 }
 
+/* One head of a record. */
+typedef struct ssd_head {
+    const fa_kernels *k;
+    const fa_ssd *w;
+    const fa_rec *r;
+    int64_t head, group;
+    float *h; /* [n_state, head_dim] */
+} ssd_head;
+
+static const float *ssd_x(const ssd_head *s, int64_t i) { return at(&s->r->p.ssd.x, i) + s->head * s->w->head_dim; }
+static const float *ssd_b(const ssd_head *s, int64_t i) { return at(&s->r->p.ssd.b, i) + s->group * s->w->n_state; }
+static const float *ssd_c(const ssd_head *s, int64_t i) { return at(&s->r->p.ssd.c, i) + s->group * s->w->n_state; }
+static float *ssd_y(const ssd_head *s, int64_t i) {
+    return fa_f32(s->r->out) + (i * s->w->n_head + s->head) * s->w->head_dim;
+}
+
 static float clamp(float x, float min, float max) { return x < min ? min : x > max ? max : x; }
+
+static void ssd_delta(const ssd_head *s, int64_t i, int64_t n, float *delta) {
+    for (int64_t j = 0; j < n; j++) delta[j] = at(&s->r->p.ssd.dt, i + j)[s->head] + s->w->dt_bias[s->head];
+    s->k->softplus(delta, n, delta);
+    for (int64_t j = 0; j < n; j++) delta[j] = clamp(delta[j], s->w->dt_min, s->w->dt_max);
+}
+
+/* Rows i .. i + n in matrix form. scratch: [PIECE, PIECE + head_dim] */
+static void ssd_piece(const ssd_head *s, int64_t i, int64_t n, const float *delta, float *scratch) {
+    const fa_ssd *w = s->w;
+    const int64_t P = w->head_dim, N = w->n_state, ldx = s->r->p.ssd.x.stride, ldb = s->r->p.ssd.b.stride,
+                  ldc = s->r->p.ssd.c.stride, ldy = w->n_head * P;
+    float *m = scratch, *left = m + PIECE * PIECE; /* what rows leave behind: [n, P] */
+    decays d;
+    for (int64_t j = 0; j < n; j++) d.fall[j] = (j ? d.fall[j - 1] : 0) - delta[j] * w->a[s->head];
+    fill_decays(s->k, &d, n);
+    s->k->gram(ssd_c(s, i), ldc, ssd_b(s, i), ldb, n, N, m, PIECE);
+    weigh_triangle(s->k, &d, delta, n, m);
+    s->k->product(ssd_c(s, i), ldc, 1, n, N, s->h, P, P, ssd_y(s, i), ldy, false);
+    for (int64_t j = 0; j < n; j++) {
+        const float *x = ssd_x(s, i + j);
+        float *y = ssd_y(s, i + j), skip = w->d[s->head], by = delta[j] * d.until[j];
+        for (int64_t p = 0; p < P; p++) {
+            y[p] = y[p] * d.since[j] + skip * x[p];
+            left[j * P + p] = x[p] * by;
+        }
+    }
+    s->k->product(m, PIECE, 1, n, n, ssd_x(s, i), ldx, P, ssd_y(s, i), ldy, true);
+    scale_row(s->h, d.since[n - 1], N * P);
+    s->k->product(ssd_b(s, i), 1, ldb, N, n, left, P, P, s->h, P, true);
+}
 
 static void ssd_run(const cpu_task *t, int phase, int64_t item) {
     const fa_ssd *w = t->r->p.ssd.w;
     const fa_state *st = t->r->p.ssd.state;
-    const fa_view *xv = &t->r->p.ssd.x, *dtv = &t->r->p.ssd.dt, *bv = &t->r->p.ssd.b, *cv = &t->r->p.ssd.c;
-    int64_t head = item % w->n_head, P = w->head_dim, N = w->n_state, size = P * N;
-    int64_t g = head / (w->n_head / w->n_group);
+    int64_t head = item % w->n_head, size = (int64_t)w->head_dim * w->n_state;
     part p = part_of(t->b, (int)(item / w->n_head), st->scan, st->stride);
-    float *h = p.out + head * size;
+    ssd_head s = {t->k, w, t->r, head, head / (w->n_head / w->n_group), p.out + head * size};
+    float delta[PIECE];
     (void)phase;
-    copy_cells(h, p.in ? p.in + head * size : NULL, 1, 0, size);
-    for (int64_t i = p.from; i < p.to; i++) {
-        const float *x = xv->at + i * xv->stride + head * P, *b = bv->at + i * bv->stride + g * N,
-                    *c = cv->at + i * cv->stride + g * N;
-        float *y = fa_f32(t->r->out) + i * w->n_head * P + head * P;
-        float delta = clamp(softplus(dtv->at[i * dtv->stride + head] + w->dt_bias[head]), w->dt_min, w->dt_max);
-        float decay = expf(delta * w->a[head]);
-        for (int64_t j = 0; j < P; j++) y[j] = w->d[head] * x[j];
-        for (int64_t s = 0; s < N; s++) {
-            float by = delta * b[s];
-            for (int64_t j = 0; j < P; j++) {
-                h[s * P + j] = decay * h[s * P + j] + by * x[j];
-                y[j] += c[s] * h[s * P + j];
-            }
-        }
-        if (t->b->keep[i] >= 0) copy_cells(st->scan + t->b->keep[i] * st->stride + head * size, h, 1, 0, size);
+    copy_cells(s.h, p.in ? p.in + head * size : NULL, 1, 0, size);
+    for (int64_t i = p.from, end; i < p.to; i = end) {
+        end = piece_end(t->b, &p, i);
+        ssd_delta(&s, i, end - i, delta);
+        if (end - i > FEW)
+            ssd_piece(&s, i, end - i, delta, (float *)t->scratch);
+        else
+            for (int64_t j = i; j < end; j++)
+                t->k->ssd_row(s.h, w->n_state, w->head_dim, expf(delta[j - i] * w->a[head]), delta[j - i], ssd_b(&s, j),
+                              ssd_c(&s, j), ssd_x(&s, j), w->d[head], ssd_y(&s, j));
+        int32_t keep = t->b->keep[end - 1];
+        if (keep >= 0) copy_cells(st->scan + keep * st->stride + head * size, s.h, 1, 0, size);
     }
 }
-const cpu_op cpu_ssd = {1, ssd_items, ssd_run, NULL};
+
+static void ssd_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    (void)cpu, (void)work;
+    *scratch = PIECE * (PIECE + (size_t)r->p.ssd.w->head_dim) * sizeof(float);
+}
+const cpu_op cpu_ssd = {1, ssd_items, ssd_run, ssd_needs};
 
 /* ---- gated delta rule ---- */
 
@@ -164,55 +277,115 @@ static int64_t delta_items(const cpu_task *t, int phase) {
     return (int64_t)t->b->n_seq * t->r->p.delta.w->n_v_head;
 }
 
-static float inverse_length(const float *x, int64_t n, float eps) {
-    float sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
-    return 1 / sqrtf(sum + eps);
+/* One head of a record, and a piece of its rows. */
+typedef struct delta_head {
+    const fa_kernels *k;
+    const fa_delta *w;
+    const fa_rec *r;
+    int64_t head, k_head;
+    float *S;                       /* [k_dim, v_dim] */
+    float *q, *key;                 /* [PIECE, k_dim] normalised */
+    float *u;                       /* [PIECE, v_dim] */
+    float *m, *qk;                  /* [PIECE, PIECE] */
+    float beta[PIECE], drop[PIECE]; /* drop: -log decay of a row */
+} delta_head;
+
+static const float *delta_v(const delta_head *s, int64_t i) { return at(&s->r->p.delta.v, i) + s->head * s->w->v_dim; }
+static float *delta_y(const delta_head *s, int64_t i) {
+    return fa_f32(s->r->out) + (i * s->w->n_v_head + s->head) * s->w->v_dim;
 }
 
-/* One row of one head; u: [V] */
-static void delta_row(const fa_delta *w, float *S, const float *q, const float *k, const float *v, float b, float g,
-                      float *u, float *y) {
-    int64_t K = w->k_dim, V = w->v_dim;
-    float by_k = inverse_length(k, K, w->eps), by_q = inverse_length(q, K, w->eps) / sqrtf((float)K);
-    memset(u, 0, (size_t)V * sizeof *u);
-    memset(y, 0, (size_t)V * sizeof *y);
-    for (int64_t s = 0; s < K; s++)
-        for (int64_t j = 0; j < V; j++) {
-            S[s * V + j] *= g;
-            u[j] += S[s * V + j] * k[s] * by_k;
-        }
-    for (int64_t j = 0; j < V; j++) u[j] = b * (v[j] - u[j]);
-    for (int64_t s = 0; s < K; s++)
-        for (int64_t j = 0; j < V; j++) {
-            S[s * V + j] += k[s] * by_k * u[j];
-            y[j] += S[s * V + j] * q[s] * by_q;
-        }
+/* out = x * by * rsqrt(sum of x^2 + eps) */
+static void unit(const float *x, int64_t n, float eps, float by, float *out) {
+    float sum[4] = {0, 0, 0, 0};
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int j = 0; j < 4; j++) sum[j] += x[i + j] * x[i + j];
+    for (; i < n; i++) sum[0] += x[i] * x[i];
+    by /= sqrtf(sum[0] + sum[1] + sum[2] + sum[3] + eps);
+    for (i = 0; i < n; i++) out[i] = x[i] * by;
+}
+
+static void delta_inputs(delta_head *s, int64_t i, int64_t n) {
+    const fa_delta *w = s->w;
+    const int64_t K = w->k_dim;
+    for (int64_t j = 0; j < n; j++) {
+        unit(at(&s->r->p.delta.q, i + j) + s->k_head * K, K, w->eps, 1 / sqrtf((float)K), s->q + j * K);
+        unit(at(&s->r->p.delta.k, i + j) + s->k_head * K, K, w->eps, 1, s->key + j * K);
+        s->beta[j] = w->beta_scale / (1 + expf(-at(&s->r->p.delta.beta, i + j)[s->head]));
+        s->drop[j] = at(&s->r->p.delta.a, i + j)[s->head] + w->dt_bias[s->head];
+    }
+    s->k->softplus(s->drop, n, s->drop);
+    for (int64_t j = 0; j < n; j++) s->drop[j] *= -w->decay[s->head];
+}
+
+/* Rows i .. i + n in matrix form: u = what each row adds, from (I + m) u = beta (v - decayed k S) by substitution. */
+static void delta_piece(delta_head *s, int64_t i, int64_t n) {
+    const int64_t K = s->w->k_dim, V = s->w->v_dim, ldy = s->w->n_v_head * V;
+    decays d;
+    for (int64_t j = 0; j < n; j++) d.fall[j] = (j ? d.fall[j - 1] : 0) + s->drop[j];
+    fill_decays(s->k, &d, n);
+    s->k->gram(s->key, K, s->key, K, n, K, s->m, PIECE);
+    s->k->gram(s->q, K, s->key, K, n, K, s->qk, PIECE);
+    weigh_triangle(s->k, &d, NULL, n, s->m);
+    weigh_triangle(s->k, &d, NULL, n, s->qk);
+    s->k->product(s->key, K, 1, n, K, s->S, V, V, s->u, V, false);
+    for (int64_t j = 0; j < n; j++) {
+        const float *v = delta_v(s, i + j);
+        float *u = s->u + j * V, *m = s->m + j * PIECE;
+        for (int64_t p = 0; p < V; p++) u[p] = s->beta[j] * (v[p] - d.since[j] * u[p]);
+        for (int64_t l = 0; l < j; l++) m[l] *= -s->beta[j];
+        if (j) s->k->product(m, PIECE, 1, 1, j, s->u, V, V, u, V, true);
+    }
+    s->k->product(s->q, K, 1, n, K, s->S, V, V, delta_y(s, i), ldy, false);
+    for (int64_t j = 0; j < n; j++) scale_row(delta_y(s, i + j), d.since[j], V);
+    s->k->product(s->qk, PIECE, 1, n, n, s->u, V, V, delta_y(s, i), ldy, true);
+    for (int64_t j = 0; j < n; j++) scale_row(s->u + j * V, d.until[j], V);
+    scale_row(s->S, d.since[n - 1], K * V);
+    s->k->product(s->key, 1, K, K, n, s->u, V, V, s->S, V, true);
 }
 
 static void delta_run(const cpu_task *t, int phase, int64_t item) {
     const fa_delta *w = t->r->p.delta.w;
     const fa_state *st = t->r->p.delta.state;
-    const fa_view *q = &t->r->p.delta.q, *k = &t->r->p.delta.k, *v = &t->r->p.delta.v, *beta = &t->r->p.delta.beta,
-                  *a = &t->r->p.delta.a;
-    int64_t head = item % w->n_v_head, kh = head / (w->n_v_head / w->n_k_head), K = w->k_dim, V = w->v_dim;
+    const int64_t head = item % w->n_v_head, K = w->k_dim, V = w->v_dim, size = K * V;
     part p = part_of(t->b, (int)(item / w->n_v_head), st->scan, st->stride);
-    float *S = p.out + head * K * V;
+    float *at_scratch = (float *)t->scratch;
+    delta_head s = {t->k,
+                    w,
+                    t->r,
+                    head,
+                    w->tiled ? head % w->n_k_head : head / (w->n_v_head / w->n_k_head),
+                    p.out + head * size,
+                    NULL,
+                    NULL,
+                    NULL,
+                    NULL,
+                    NULL,
+                    {0},
+                    {0}};
     (void)phase;
-    copy_cells(S, p.in ? p.in + head * K * V : NULL, 1, 0, K * V);
-    for (int64_t i = p.from; i < p.to; i++) {
-        float b = w->beta_scale * sigmoid(beta->at[i * beta->stride + head]);
-        float g = expf(w->decay[head] * softplus(a->at[i * a->stride + head] + w->dt_bias[head]));
-        delta_row(w, S, q->at + i * q->stride + kh * K, k->at + i * k->stride + kh * K,
-                  v->at + i * v->stride + head * V, b, g, (float *)t->scratch,
-                  fa_f32(t->r->out) + (i * w->n_v_head + head) * V);
-        if (t->b->keep[i] >= 0) copy_cells(st->scan + t->b->keep[i] * st->stride + head * K * V, S, 1, 0, K * V);
+    s.q = at_scratch, s.key = s.q + PIECE * K, s.u = s.key + PIECE * K;
+    s.m = s.u + PIECE * V, s.qk = s.m + PIECE * PIECE;
+    copy_cells(s.S, p.in ? p.in + head * size : NULL, 1, 0, size);
+    for (int64_t i = p.from, end; i < p.to; i = end) {
+        end = piece_end(t->b, &p, i);
+        delta_inputs(&s, i, end - i);
+        if (end - i > FEW)
+            delta_piece(&s, i, end - i);
+        else
+            for (int64_t j = i; j < end; j++)
+                t->k->delta_row(s.S, K, V, expf(-s.drop[j - i]), s.beta[j - i], s.q + (j - i) * K, s.key + (j - i) * K,
+                                delta_v(&s, j), s.u, delta_y(&s, j));
+        int32_t keep = t->b->keep[end - 1];
+        if (keep >= 0) copy_cells(st->scan + keep * st->stride + head * size, s.S, 1, 0, size);
     }
 }
 
 static void delta_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
+    const fa_delta *w = r->p.delta.w;
     (void)cpu, (void)work;
-    *scratch = (size_t)r->p.delta.w->v_dim * sizeof(float);
+    *scratch = PIECE * (2 * (size_t)w->k_dim + (size_t)w->v_dim + 2 * PIECE) * sizeof(float);
 }
 const cpu_op cpu_delta = {1, delta_items, delta_run, delta_needs};
 

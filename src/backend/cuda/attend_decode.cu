@@ -49,19 +49,72 @@ CU_DEV int walk_page(page_walk *w, int p) {
 }
 
 /* Begins to copy this warp's part of the keys and values of positions [pos, pos + 16), zeros for those outside of
- * [lo, to). at: bytes of the page's head within the planes. */
+ * [lo, to). at: bytes of the page's head within the planes. A lane has column piece c of every 32 / CH-th row. */
 template <int DIMS> CU_DEV void copy_stage(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint4 *k) {
-    constexpr int CH = DIMS / 8;
-    const int lane = (int)threadIdx.x % CU_WARP;
+    constexpr int CH = DIMS / 8, ROWS = CU_WARP / CH;
+    const int lane = (int)threadIdx.x % CU_WARP, r0 = lane / CH, c = lane % CH;
+    const int64_t from = at + 2 * ((pos % FA_PAGE + r0) * a.hd + dim0 + 8 * c); /* 16 positions lie in one page */
+    const int first = dim0 + 8 * c < a.hd ? lo - pos : 16, end = to - pos;
     uint4 *v = k + 16 * CH;
 #pragma unroll
     for (int i = 0; i < CH / 2; i++) {
-        const int r = (i * CU_WARP + lane) / CH, c = (i * CU_WARP + lane) % CH;
-        const bool there = pos + r >= lo && pos + r < to && dim0 + 8 * c < a.hd;
-        const int64_t from = there ? at + 2 * ((int64_t)((pos + r) % FA_PAGE) * a.hd + dim0 + 8 * c) : 0;
-        cu_cp_async(k + piece<DIMS>(r, c), a.k + from, there ? 16 : 0);
-        cu_cp_async(v + piece<DIMS>(r, c), a.v + from, there ? 16 : 0);
+        const int r = r0 + i * ROWS, n = r >= first && r < end ? 16 : 0;
+        const int64_t row = from + i * (2 * ROWS * a.hd);
+        cu_cp_async(k + piece<DIMS>(r, c), a.k + row, n);
+        cu_cp_async(v + piece<DIMS>(r, c), a.v + row, n);
     }
+}
+
+/* 4 elements of q from p on, as they lie, and in the cache's type. */
+CU_DEV void q_pairs(const float *p, float4 *v) { *v = *(const float4 *)p; }
+CU_DEV void q_pairs(const uint16_t *p, uint2 *v) { *v = *(const uint2 *)p; }
+template <int KV> CU_DEV uint2 q_as(float4 v) {
+    if (KV == FA_BF16) return make_uint2(cu_to_bf16x2(v.x, v.y), cu_to_bf16x2(v.z, v.w));
+    return make_uint2(cu_to_f16x2(v.x, v.y), cu_to_f16x2(v.z, v.w));
+}
+template <int KV> CU_DEV uint2 q_as(uint2 v) {
+    return KV == FA_BF16 ? v
+                         : q_as<KV>(make_float4(cu_bf16_lo(v.x), cu_bf16_hi(v.x), cu_bf16_lo(v.y), cu_bf16_hi(v.y)));
+}
+
+/* This warp's columns of the unit's rows of q in the cache's type, to x in shared memory; zeros for rows that do not
+ * exist. T: what q is made of, V: 4 of them. All loads of a turn start before the first is used. */
+template <int DIMS, int KV, class T, class V>
+CU_DEV void stage_q(const cu_att &a, const cu_att_item &it, int dim0, uint4 *x) {
+    constexpr int QUADS = DIMS / 4, TURN = 8;
+    const int lane = (int)threadIdx.x % CU_WARP, n_row = it.t.nq * a.group - it.rt * ATT_ROWS;
+    const int64_t base = cu_att_at(a, it.t, it.head, 0);
+    const int mine = (int)(cu_att_at(a, it.t, it.head, it.rt * ATT_ROWS + lane % ATT_ROWS) - base); /* of lane's row */
+#pragma unroll
+    for (int i0 = 0; i0 < ATT_ROWS * QUADS / CU_WARP; i0 += TURN) {
+        V v[TURN];
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int i = (i0 + u) * CU_WARP + lane, r = i / QUADS, c = dim0 + i % QUADS * 4;
+            const T *from = (const T *)a.q + base + __shfl_sync(0xFFFFFFFFu, mine, r) + c;
+            v[u] = V();
+            if (r < n_row && c < a.hd) q_pairs(from, &v[u]);
+        }
+#pragma unroll
+        for (int u = 0; u < TURN; u++) {
+            const int i = (i0 + u) * CU_WARP + lane, r = i / QUADS, c = i % QUADS;
+            ((uint2 *)(x + piece<DIMS>(r, c / 2)))[c % 2] = q_as<KV>(v[u]);
+        }
+    }
+}
+
+/* The same as left factors; x: room for them, of this warp alone. */
+template <int DIMS, int KV>
+CU_DEV void load_q(const cu_att &a, const cu_att_item &it, int dim0, uint4 *x, uint32_t (*q)[4]) {
+    const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
+    if (a.q_bf16)
+        stage_q<DIMS, KV, uint16_t, uint2>(a, it, dim0, x);
+    else
+        stage_q<DIMS, KV, float, float4>(a, it, dim0, x);
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < DIMS / 16; j++) cu_ldmatrix_x4(q[j], x + piece<DIMS>(r, 2 * j + half));
+    __syncwarp();
 }
 
 /* s = q k^T over this warp's columns: s[n][e] belongs to key 8 n + 2 t + (e & 1) and row g + 8 (e / 2). */
@@ -166,7 +219,7 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
     __shared__ float ml[2][WT * ATT_ROWS];
     __shared__ float xs[2][WD > 1 ? 4 * 8 * CU_WARP : 1];
     cu_pdl_launch();
-    cu_pdl_wait();
+    bool waits = true; /* for q and the new keys: what the batch tells and keys of earlier steps are there already */
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, wt = warp / WD, wd = warp % WD;
     uint4 *mine = (uint4 *)smem + warp * STAGES * PART;
     const int chunk = cu_att_chunk(a), lda = a.hp + 8;
@@ -187,23 +240,20 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             }
             cu_cp_commit();
         };
+        const int old = it.hi - it.t.n_new; /* positions below are older than this step */
 #pragma unroll
-        for (int s = 0; s < STAGES - 1; s++) copy(s);
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (waits && from + (s + 1) * TOK > old) cu_pdl_wait(), waits = false;
+            copy(s);
+        }
+        if (waits) cu_pdl_wait(), waits = false;
 
         uint32_t q[DIMS / 16][4];
+        load_q<DIMS, KV>(a, it, wd * DIMS, mine + (STAGES - 1) * PART, q); /* where nothing is on its way to yet */
         cu_att_sees sees[2];
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int r = it.rt * ATT_ROWS + lane / 4 + 8 * h, c = wd * DIMS + 2 * (lane % 4);
-            const bool there = r / a.group < it.t.nq;
-            const int64_t at = cu_att_at(a, it.t, it.head, r);
-            sees[h] = cu_att_row(a, it.t, r);
-#pragma unroll
-            for (int j = 0; j < DIMS / 16; j++) {
-                q[j][h] = cu_att_q_pair<KV>(a, at, c + 16 * j, there);
-                q[j][2 + h] = cu_att_q_pair<KV>(a, at, c + 16 * j + 8, there);
-            }
-        }
+        for (int h = 0; h < 2; h++) sees[h] = cu_att_row(a, it.t, it.rt * ATT_ROWS + lane / 4 + 8 * h);
+        const int seen = it.t.nq == 1 ? it.lo : it.lo + it.t.n_new; /* from here to `old` every row sees all */
         rows_state<DIMS> st = {};
         st.m[0] = st.m[1] = -INFINITY;
         for (int step = 0; step < n; step++) {
@@ -215,10 +265,12 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             products<DIMS, KV>(q, k, s);
             if (WD > 1) exchange<WD>(xs[step % 2], s);
             const int pos = from + step * TOK + 16 * wt + 2 * (lane % 4);
+            const bool all = from + step * TOK >= seen && from + (step + 1) * TOK <= old;
 #pragma unroll
             for (int e = 0; e < 8; e++) {
                 float *x = &s[e / 4][e % 4];
-                *x = cu_att_visible(sees[e / 2 % 2], pos + e / 4 * 8 + e % 2) ? cu_att_score(a, *x) : -INFINITY;
+                *x = cu_att_score(a, *x);
+                if (!all && !cu_att_visible(sees[e / 2 % 2], pos + e / 4 * 8 + e % 2)) *x = -INFINITY;
             }
             uint32_t p[4];
             soften<DIMS, KV>(&st, s, p);
@@ -230,6 +282,7 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
         __syncthreads();
         cu_att_finish(a, it, (const float *)smem, lda, WT, ml[0], ml[1], (float *)smem);
     }
+    if (waits && blockIdx.x == 0) cu_pdl_wait(); /* the others without an item make room for the next kernel's blocks */
 }
 
 template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {

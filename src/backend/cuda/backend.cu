@@ -2,7 +2,7 @@
  *
  * A step is: the batch's live integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the
  * device), then the records (graph.cu replays those of decode steps). Nothing of it waits. */
-#include "backend/cuda/cu.h"
+#include "backend/cuda/scan.h"
 
 extern "C" {
 #include "base/alloc.h"
@@ -150,6 +150,7 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(rope_len, seq);
     for (int g = 0; g < FA_MAX_GROUP; g++) FA_A(kv_lo[g], tok);
     FA_A(kv_hi, tok);
+    FA_A(place, tok);
     FA_A(out_row, (size_t)h->n_out * 4);
     FA_A(tile_seq, (size_t)h->n_tile * 4);
     FA_A(tile_row, (size_t)h->n_tile * 4);
@@ -321,12 +322,18 @@ static int run_tap(fa_cuda *cu, const fa_rec *r, const fa_run_opts *opts, fa_err
 
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err) {
     int rc = 0;
+    cu->digits = NULL;
     for (int i = 0; i < prog->n && !rc && !cu->err.code; i++) {
         const fa_rec *r = cu->rec = &prog->rec[i];
         if (cu->ranges) cu_ranges_record(cu, r);
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
+        const int done = r->op == FA_OP_NORM ? cu_stream_normed(cu, r, prog->n - i) : 0;
+        if (done) {
+            i += done - 1;
+            continue;
+        }
         const cu_op *op = op_of(r->op);
         if (op && op->launch)
             op->launch(cu, r, b);

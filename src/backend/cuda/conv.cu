@@ -17,20 +17,21 @@ typedef struct conv_args {
 } conv_args;
 
 /* Channel c of row `row` of the sequence, which may lie before its first new one. */
-CU_DEV float conv_input(const conv_args &a, const cu_part &p, int row, int c) {
+CU_DEV float conv_input(const conv_args &a, const cu_scan_part &p, int row, int c) {
     if (row >= p.from) return a.x.at[row * a.x.ld + c];
     return p.in ? p.in[(int64_t)(a.kernel - 1 - (p.from - row)) * a.n + c] : 0.0f;
 }
 
 /* The state after row `row`. In place: what is read lies behind what is written. */
-CU_DEV void conv_keep(const conv_args &a, const cu_part &p, int row, int c, float *to) {
+CU_DEV void conv_keep(const conv_args &a, const cu_scan_part &p, int row, int c, float *to) {
     for (int j = 0; j < a.kernel - 1; j++) to[(int64_t)j * a.n + c] = conv_input(a, p, row - a.kernel + 2 + j, c);
 }
 
 CU_DEV float conv_end(const conv_args &a, float sum) { return a.silu ? cu_act_silu(sum) : sum; }
 
 /* Rows [lo, hi) of one channel. K: the kernel's width, 0: any */
-template <int K> CU_DEV void conv_rows(const conv_args &a, const cu_batch &b, const cu_part &p, int lo, int hi, int c) {
+template <int K>
+CU_DEV void conv_rows(const conv_args &a, const cu_batch &b, const cu_scan_part &p, int lo, int hi, int c) {
     const float bias = a.bias ? a.bias[c] : 0.0f;
     if constexpr (K > 0) {
         float w[K], last[K]; /* last: the K - 1 rows before */
@@ -69,7 +70,7 @@ template <int K> static __global__ void __launch_bounds__(THREADS) conv_kernel(c
     const int c = (int)blockIdx.x * THREADS + (int)threadIdx.x;
     if (c >= a.n) return;
     const int lo = b.cut[blockIdx.y], seq = b.row_seq[lo];
-    const cu_part p = cu_part_of(b, seq, a.state, a.stride);
+    const cu_scan_part p = cu_scan_part_of(b, seq, a.state, a.stride);
     if (p.in != p.out)
         conv_rows<K>(a, b, p, lo, b.cut[blockIdx.y + 1], c);
     else if (lo == p.from)
@@ -80,7 +81,7 @@ static void conv_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const fa_conv *w = r->p.conv.w;
     conv_args a = {};
     a.x = cu_view_of(&r->p.conv.x), a.y = fa_f32(r->out);
-    a.state = r->p.conv.state->conv, a.stride = r->p.conv.state->stride;
+    a.state = r->p.conv.state->conv + w->state_at, a.stride = r->p.conv.state->stride;
     a.w = w->w, a.bias = w->bias;
     a.n = (int)w->n, a.kernel = w->kernel, a.silu = w->act == FA_ACT_SILU;
     const dim3 grid(cu_blocks(a.n, THREADS), (unsigned)b->n_cut);

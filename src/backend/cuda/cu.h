@@ -24,7 +24,7 @@ enum {
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
 typedef struct cu_batch {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride, n_adapt, n_cut;
-    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *kv_hi, *out_row, *tile_seq, *tile_row;
+    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *place, *kv_hi, *out_row, *tile_seq, *tile_row;
     const int32_t *kv_lo[FA_MAX_GROUP], *page[FA_MAX_GROUP];
     const float *adapt;
     const int32_t *state_in, *state_out, *keep, *cut, *seq_cut; /* n_cut > 0 */
@@ -50,9 +50,10 @@ typedef struct fa_cuda {
     /* [CU_COUNTERS] zeros between kernels: blocks that work on one thing count themselves, and the last one, which
      * finishes it, sets its counter back. */
     uint32_t *counter;
-    int32_t *last;     /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
-    fa_error err;      /* of the launches since it was last looked at; the first wins */
-    const fa_rec *rec; /* the record that is being launched, for messages and profiles; NULL: none */
+    int32_t *last;        /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
+    fa_error err;         /* of the launches since it was last looked at; the first wins */
+    const fa_rec *rec;    /* the record that is being launched, for messages and profiles; NULL: none */
+    const fa_rec *digits; /* the record (MOE) whose input rows the launch before has made digits of (digits.cuh) */
     char isa[16];
     struct cu_stage *stage;         /* backend.cu: how batches get to the device */
     uint8_t *fetch;                 /* pinned, for results */
@@ -84,6 +85,9 @@ extern const cu_op cu_op_ssm1, cu_op_ssd, cu_op_delta;                          
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */
 void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
+/* The first 2 or 3 of n records at once: a norm, a linear layer behind it, and the choice of experts if that was the
+ * router; of few rows. 0: they are something else, nothing is launched. */
+int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n);
 int64_t cu_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* many.cu: more */
 void cu_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b);
 

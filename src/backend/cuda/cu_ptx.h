@@ -58,6 +58,9 @@ CU_DEV float cu_exp2(float x) { /* approximate, 2 ulp; 0 for -inf */
     return r;
 }
 
+/* A value is computed before what follows, not where it is used. */
+CU_DEV void cu_here(const uint8_t *&p) { asm volatile("" : "+l"(p)); }
+
 /* ---- memory ---- */
 /* 16 bytes that are read once: past the first-level cache. p: global, 16-byte aligned. */
 CU_DEV uint4 cu_ld_stream(const void *p) {
@@ -94,6 +97,21 @@ CU_DEV void cu_mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
 }
 CU_DEV void cu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/* The nearest number with 10 bits of mantissa. */
+CU_DEV uint32_t cu_to_tf32(float f) {
+    uint32_t r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(f));
+    return r;
+}
+/* d [16, 8] f32 += a [16, 8] b [8, 8], of f32 whose low 13 bits are ignored: a[0] = (row g, k t), a[1] = (row g + 8, k
+ * t), a[2] = (row g, k t + 4), a[3] = (row g + 8, k t + 4); b[0] = (k t, column g), b[1] = (k t + 4, column g); d as
+ * above. */
+CU_DEV void cu_mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                  "{%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -1,5 +1,5 @@
-/* MOE: the experts of a layer. Few rows go through moe_few.cuh's kernels, more through moe_many.cu. The definition is
- * src/backend/cpu/ops_moe.c. */
+/* MOE: the experts of a layer. Few rows go through moe_few.cuh's kernels or moe_int.cu's, more through moe_many.cu. The
+ * definition is src/backend/cpu/ops_moe.c. */
 #include "backend/cuda/moe.h"
 #include "backend/cuda/moe_few.cuh"
 
@@ -60,6 +60,8 @@ typedef struct few {
     const cu_stream_fmt *fmt;
     cu_moe_few_args a;
     size_t smem;
+    unsigned grid, warps; /* blocks of a row, or of a choice */
+    bool as_int;          /* moe_int.cu */
 } few;
 
 /* parts: of the columns; copies: staged rows or parts of them, a warp's or the block's. */
@@ -76,6 +78,55 @@ static void lay_out(few *f, bool exact, int warps, int parts, int copies, int n_
     a->at_x = warps * ring * f->fmt->slot;
     a->at_red = a->at_x + copies * a->line;
     f->smem = (size_t)a->at_red + (size_t)n_red * CU_TILE * sizeof(float);
+    f->grid = cu_blocks(a->ld, CU_TILE), f->warps = (unsigned)warps;
+}
+
+/* Warps that share n steps: as many turns as with 8, and as few idle ones in the last. */
+static int warps_for(int n) {
+    const int turns = (n + 7) / 8;
+    return (n + turns - 1) / turns;
+}
+
+/* Do gate and up (or the only matrix) lie alike, in whole units and within reach of 32 bits? */
+static bool alike(const cu_moe_few_args *a, int per) {
+    const cu_moe_mat *x = &a->m[0], *y = &a->m[1];
+    return x->stride == y->stride && x->scale_stride == y->scale_stride && x->w.row_bytes == y->w.row_bytes &&
+           x->w.scale_row_bytes == y->w.scale_row_bytes && x->w.rows % per == 0 && x->stride < INT32_MAX &&
+           x->w.row_bytes * x->w.rows < INT32_MAX;
+}
+
+/* A launch of moe_int.cu for `rows` input rows; false: it is not for these, or does not fit. */
+static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
+    cu_moe_few_args *a = &f->a;
+    const int per = a->n_mat == 2 ? CU_TILE : 2 * CU_TILE, rows_in = down ? a->n_used : 1;
+    if (!a->vec || !alike(a, per)) return false;
+    a->n_step = (a->m[0].w.cols + f->fmt->cols - 1) / f->fmt->cols;
+    a->n_unit = a->m[0].w.rows / per;
+    a->unit_codes = per * (int)a->m[0].w.row_bytes, a->unit_scales = per * (int)a->m[0].w.scale_row_bytes;
+    a->step_codes = (int)a->m[0].stride, a->step_scales = (int)a->m[0].scale_stride;
+    a->line = cu_digits_line(a->n_step * f->fmt->cols);
+    for (int warps = warps_for(rows_in * a->n_step); warps > 0; warps /= 2) {
+        a->at_x = warps * f->fmt->ring * f->fmt->slot;
+        f->smem = (size_t)a->at_x + (size_t)rows_in * (size_t)a->line;
+        a->at_red = (int)f->smem;
+        f->smem += (size_t)(CU_MOE_INT_UNITS * warps * 2 * CU_TILE + 16) * sizeof(float);
+        f->warps = (unsigned)warps;
+        if (f->smem <= cu->smem_max) break;
+        if (warps == 1) return false;
+    }
+    a->turn_k = (int)f->warps / a->n_step, a->turn_s = (int)f->warps % a->n_step;
+    const int64_t units = (int64_t)a->n_unit * (down ? 1 : a->n_used), want = (2 * cu->n_sm + rows - 1) / rows;
+    const int64_t turns = (units + want - 1) / want;
+    f->grid = (unsigned)((units + turns - 1) / turns);
+    return true;
+}
+
+/* The same where the format has such kernels; where they do not fit, another one takes over and false is returned. */
+static bool as_integers(const fa_cuda *cu, few *f, const fa_weight *w, bool down, int64_t rows) {
+    f->as_int = !cu->be.exact && f->fmt->wide && lay_out_int(cu, f, down, rows);
+    if (f->as_int || cu->be.exact || !f->fmt->wide) return f->as_int;
+    f->fmt = cu_stream_find_any(w);
+    return false;
 }
 
 /* Elements of a row of h. */
@@ -110,6 +161,8 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
         run[n].a.m[0] = mat_of(gated && (i == 0 || gate == up) ? &m->gate : &m->up);
         run[n].a.m[1] = mat_of(&m->up);
         run[n].a.end = !gated ? CU_MOE_ACT : gate == up ? CU_MOE_GLU : i ? CU_MOE_WITH : CU_MOE_GATE;
+        if (run[n].a.n_mat == 1) run[n].a.m[1] = run[n].a.m[0];
+        if (as_integers(cu, &run[n], i ? &m->up.w[0] : &m->gate.w[0], false, r->in[0].dim[0])) continue;
         lay_out(&run[n], exact, CU_MOE_UP_WARPS, CU_MOE_UP_WARPS / run[n].a.n_mat, 1, CU_MOE_UP_WARPS);
     }
     const int parts = CU_MOE_DOWN_WARPS / a.n_used;
@@ -119,14 +172,35 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     run[n].a.n_mat = 1;
     run[n].a.x = r->work, run[n].a.x_type = a.out_type, run[n].a.ldx = a.ld, run[n].a.vec = 1;
     run[n].a.out = r->out.data, run[n].a.out_type = FA_F32, run[n].a.ld = (int)r->out.dim[1];
-    lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
-            a.n_used * (parts < 1 ? 1 : parts));
+    run[n].a.early = 1;
+    if (!as_integers(cu, &run[n], &m->down.w[0], true, r->in[0].dim[0]))
+        lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
+                a.n_used * (parts < 1 ? 1 : parts));
     *n_run = n + 1;
     for (int i = 0; i <= n; i++)
         if (run[i].smem > cu->smem_max)
             return fa_fail(err, FFAI_ENOTSUP, "%s: experts of %d columns do not fit the %zu bytes of shared memory",
                            m->up.w[0].name ? m->up.w[0].name : "experts", run[i].a.m[0].w.cols, cu->smem_max);
     return 0;
+}
+
+/* Bytes of the hidden rows, in front of the digits. */
+static int64_t hidden_bytes(const fa_rec *r) {
+    return r->in[0].dim[0] * r->p.moe.n_used * (int64_t)up_to((size_t)h_pitch(r->p.moe.moe) * 4, 16);
+}
+static int64_t digit_bytes(const fa_rec *r) {
+    const int64_t cols = (int64_t)up_to((size_t)r->in[0].dim[1], 256);
+    return cols < INT32_MAX / 4 ? r->in[0].dim[0] * cu_digits_line((int)cols) : 0;
+}
+
+cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r) {
+    cu_digits d = {NULL, 0, 0, 0};
+    few run[3];
+    int n;
+    if (r->in[0].dim[0] > FEW || plan_few(cu, r, run, &n, NULL) || n != 2 || !run[0].as_int) return d;
+    d.bits = run[0].a.m[0].w.bits, d.cols = run[0].a.n_step * run[0].fmt->cols, d.line = run[0].a.line;
+    d.to = (uint8_t *)r->work + hidden_bytes(r);
+    return d;
 }
 
 static void few_launch(fa_cuda *cu, const fa_rec *r) {
@@ -139,12 +213,14 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
     }
     const unsigned rows = (unsigned)r->in[0].dim[0];
     for (int i = 0; i < n; i++) {
-        const cu_moe_few_args *a = &run[i].a;
+        cu_moe_few_args *a = &run[i].a;
         const bool down = i == n - 1;
-        const dim3 grid(cu_blocks(a->ld, CU_TILE), down ? rows : rows * (unsigned)a->n_used);
+        const bool whole = down || run[i].as_int; /* blocks see a whole row's choices */
+        if (cu->digits == r && i == 0) a->digits = (const uint8_t *)r->work + hidden_bytes(r);
+        const dim3 grid(run[i].grid, whole ? rows : rows * (unsigned)a->n_used);
         const int kernel = (cu->be.exact ? CU_MOE_UP_EXACT : CU_MOE_UP) + down;
-        cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid,
-                     (down ? CU_MOE_DOWN_WARPS : CU_MOE_UP_WARPS) * CU_WARP, run[i].smem, *a);
+        cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid, (int)run[i].warps * CU_WARP,
+                     run[i].smem, *a);
     }
 }
 
@@ -162,7 +238,7 @@ static int64_t moe_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     int k;
     const int rc = plan_few(cu, r, run, &k, err);
     if (rc) return rc;
-    return n * r->p.moe.n_used * h_pitch(m) * 4;
+    return hidden_bytes(r) + digit_bytes(r);
 }
 
 static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -170,6 +246,7 @@ static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
         cu_moe_many_launch(cu, r);
     else
         few_launch(cu, r);
+    cu->digits = NULL;
 }
 
 extern const cu_op cu_op_moe = {moe_launch, moe_work};

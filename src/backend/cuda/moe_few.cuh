@@ -6,8 +6,9 @@
  * gate's rows, half the up projection's, each a part of the columns. A block of `down` is a tile of one input row: its
  * warps share the choices, and where there are few of these the columns, so the weighted sum needs no second pass over
  * memory and no atomics. A warp has its own ring of slots and waits for nobody but at the ends; blocks are short and
- * many fit a multiprocessor, so that loads of one hide the beginning and end of another. Nothing can be fetched before
- * the kernel before has ended: the choice decides what. Sums are added in a fixed order, so that a row's bits do not
+ * many fit a multiprocessor, so that loads of one hide the beginning and end of another. `up` can fetch nothing before
+ * the kernel before has ended: the choice decides what; it lets `down` start only then, and `down` fetches its first
+ * weights while `up` runs. Sums are added in a fixed order, so that a row's bits do not
  * depend on what else is in the batch. Rows that chose the same expert read it each for themselves.
  *
  * Arithmetic is the format's (fast, exact): all 8 rows of the tensor cores' operand are the same input row. */
@@ -19,8 +20,10 @@
 enum {
     CU_MOE_UP_WARPS = 4,
     CU_MOE_DOWN_WARPS = 8,
-    CU_MOE_RING = 5, /* slots of a warp at most */
-    CU_MOE_UP = 0,   /* kernels of a format */
+    CU_MOE_RING = 5,     /* slots of a warp at most */
+    CU_MOE_INT_RING = 3, /* of moe_int.cu's warps */
+    CU_MOE_INT_UNITS = 4,
+    CU_MOE_UP = 0, /* kernels of a format */
     CU_MOE_DOWN,
     CU_MOE_UP_EXACT,
     CU_MOE_DOWN_EXACT,
@@ -50,7 +53,12 @@ struct cu_moe_few_args {
     int n_step, parts;    /* steps of the columns; parts that they are cut into */
     int at_x, at_red;     /* places in shared memory, bytes */
     int line;             /* bytes of a staged row, or of a warp's part of one (down) */
-    void *out;            /* up: h; down: [rows, ld] f32 */
+    /* moe_int.cu: units of a choice (up), of a row (down); bytes from one unit, and from one expert, to the next, in
+     * either plane; what a warp's next step of all choices' is (down): so many choices and so many steps on */
+    int n_unit, unit_codes, unit_scales, step_codes, step_scales, turn_k, turn_s;
+    const uint8_t *digits; /* ... the input rows as digits, `line` bytes each, or NULL */
+    int early;             /* down: the kernel before lets this one start when the choice is there */
+    void *out;             /* up: h; down: [rows, ld] f32 */
     int out_type, ld;
     int end, act;
     float limit;
@@ -79,6 +87,16 @@ CU_DEV float cu_moe_glu(int act, float limit, float gate, float up) {
 CU_DEV float cu_moe_act(int act, float limit, float up) {
     if (limit > 0) up = fminf(fmaxf(up, -limit), limit) + 1.0f;
     return cu_act(act, up);
+}
+
+/* What `up` makes of results v [n_mat]; at: their place in the hidden rows. */
+CU_DEV float cu_moe_hidden(const cu_moe_few_args &a, const float v[2], int64_t at) {
+    switch (a.end) {
+    case CU_MOE_GLU: return cu_moe_glu(a.act, a.limit, v[0], v[1]);
+    case CU_MOE_ACT: return cu_moe_act(a.act, a.limit, v[0]);
+    case CU_MOE_WITH: return cu_moe_glu(a.act, a.limit, cu_get(a.out, a.out_type, at), v[0]);
+    default: return v[0];
+    }
 }
 
 /* ---- input ---- */
@@ -216,8 +234,8 @@ __global__ void __launch_bounds__(CU_MOE_UP_WARPS *CU_WARP, 4) cu_moe_up(const _
     uint8_t *ring = smem + warp * rows_of::RING * F::SLOT;
     T *xs = (T *)(smem + a.at_x);
     float *red = (float *)(smem + a.at_red);
-    cu_pdl_launch();
     cu_pdl_wait();
+    cu_pdl_launch(); /* not earlier: `down` looks at the choice at once */
     const int e = cu_moe_expert(a, m, (int)blockIdx.y % a.n_used), mat = warp / a.parts, part = warp % a.parts;
     const int from = a.n_step * part / a.parts, to = a.n_step * (part + 1) / a.parts;
     rows_of rows;
@@ -235,12 +253,7 @@ __global__ void __launch_bounds__(CU_MOE_UP_WARPS *CU_WARP, 4) cu_moe_up(const _
         for (int p = 0; p < a.parts; p++) v[j] += red[(j * a.parts + p) * CU_TILE + i];
         if (a.m[j].bias) v[j] += a.m[j].bias[(int64_t)e * n_row + row];
     }
-    if (a.end == CU_MOE_GLU)
-        v[0] = cu_moe_glu(a.act, a.limit, v[0], v[1]);
-    else if (a.end == CU_MOE_ACT)
-        v[0] = cu_moe_act(a.act, a.limit, v[0]);
-    else if (a.end == CU_MOE_WITH)
-        v[0] = cu_moe_glu(a.act, a.limit, cu_get(a.out, a.out_type, at), v[0]);
+    v[0] = cu_moe_hidden(a, v, at);
     cu_put(a.out, a.out_type, at, row < n_row ? v[0] : 0.0f); /* what pads a row is zeros */
 }
 
@@ -256,13 +269,16 @@ __global__ void __launch_bounds__(CU_MOE_DOWN_WARPS *CU_WARP, 2)
     T *xs = (T *)(smem + a.at_x + warp * a.line);
     float *red = (float *)(smem + a.at_red);
     cu_pdl_launch();
-    cu_pdl_wait();
+    bool waits = a.early != 0; /* for the hidden rows, behind the first loads of weights */
+    if (!waits || warp >= a.n_used * a.parts) cu_pdl_wait();
     for (int i = warp; i < a.n_used * a.parts; i += CU_MOE_DOWN_WARPS) {
         const int k = i / a.parts, part = i % a.parts;
         const int from = a.n_step * part / a.parts, to = a.n_step * (part + 1) / a.parts;
         const int64_t h = ((int64_t)m * a.n_used + k) * a.ldx * (a.x_type == FA_F32 ? 4 : 2);
         rows_of rows;
         rows.begin(cu_moe_mat_of(a.m[0], cu_moe_expert(a, m, k)), (int)blockIdx.x, from, to, ring, lane);
+        if (waits) cu_pdl_wait();
+        waits = false;
         cu_moe_stage<F::CODES>((const uint8_t *)a.x + h, a.x_type, a.vec, a.m[0].w.cols, from * F::COLS, to * F::COLS,
                                0, 1, xs);
         __syncwarp();

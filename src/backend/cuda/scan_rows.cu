@@ -1,12 +1,17 @@
-/* Scans of Mamba 2 and of the gated delta rule row by row, as they are defined: decode steps, and shapes that the
- * chunked form (scan_chunk.cu) does not take.
+/* SSD and DELTA: decides between the chunked form (scan_chunk.cu) and the scans row by row, as they are defined, which
+ * are here: for decode steps and few rows, and for shapes that the chunked form does not take.
  *
  * A block has 32 columns (p or v) of one head of one sequence: a lane has a column, warp w the states n = w + 8 j, in
  * registers. So a state is read and written once in rows of 128 bytes, all loads of a thread are under way together,
  * and they begin before the kernel in front has ended. Sums over states meet in shared memory: two barriers a row. */
-#include "backend/cuda/scan.h"
+#include "backend/cuda/scan_chunk.h"
 
-enum { COLS = 32, WARPS = 8, THREADS = WARPS * CU_WARP };
+enum { COLS = CU_WARP, WARPS = CU_SCAN_WARPS, THREADS = WARPS * CU_WARP, FEW = 8 /* rows of a sequence */ };
+
+/* Sequences done row by row: all, or those in front of the others that have one row each. */
+static int by_rows(const fa_cuda *cu, const cu_chunk *c, bool delta, const cu_batch *b) {
+    return b->max_q > FEW && cu_chunk_takes(cu, c, delta) ? b->n_dec : b->n_seq;
+}
 
 typedef struct ssd_args {
     cu_view x, dt, b, c;
@@ -18,34 +23,16 @@ typedef struct ssd_args {
     float dt_min, dt_max;
 } ssd_args;
 
-/* A column's part of a state: elements n = warp + 8 j of [n_row, ld] at column `col`. */
-template <int NJ> CU_DEV void get_state(float *h, const float *s, int n_row, int ld, int col) {
-    const int warp = (int)threadIdx.x / CU_WARP;
-#pragma unroll
-    for (int j = 0; j < NJ; j++) {
-        const int n = warp + WARPS * j;
-        h[j] = s && n < n_row && col < ld ? s[(int64_t)n * ld + col] : 0.0f;
-    }
-}
-template <int NJ> CU_DEV void put_state(const float *h, float *s, int n_row, int ld, int col) {
-    const int warp = (int)threadIdx.x / CU_WARP;
-#pragma unroll
-    for (int j = 0; j < NJ; j++) {
-        const int n = warp + WARPS * j;
-        if (n < n_row && col < ld) s[(int64_t)n * ld + col] = h[j];
-    }
-}
-
 template <int NJ> static __global__ void __launch_bounds__(THREADS) ssd_rows_kernel(ssd_args a, cu_batch b) {
     __shared__ float2 bc[WARPS * NJ]; /* of a row: delta B and C */
     __shared__ float part[WARPS][CU_WARP];
     const int tid = (int)threadIdx.x, lane = tid % CU_WARP, warp = tid / CU_WARP;
     const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, g = head / a.per_group;
     const int64_t size = (int64_t)a.P * a.N;
-    cu_part p = cu_part_of(b, (int)blockIdx.z, a.state, a.stride);
+    cu_scan_part p = cu_scan_part_of(b, (int)blockIdx.z, a.state, a.stride);
     float h[NJ];
     cu_pdl_launch();
-    get_state<NJ>(h, p.in ? p.in + head * size : NULL, a.N, a.P, col);
+    cu_scan_get<NJ>(h, p.in ? p.in + head * size : NULL, a.N, a.P, col);
     const float bias = a.dt_bias[head], rate = a.a[head], skip = a.d[head];
     cu_pdl_wait();
     for (int i = p.from; i < p.to; i++) {
@@ -72,9 +59,23 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) ssd_rows_ker
             for (int w = 0; w < WARPS; w++) y += part[w][lane];
             a.y[((int64_t)i * a.n_head + head) * a.P + col] = y;
         }
-        if (b.keep[i] >= 0) put_state<NJ>(h, a.state + b.keep[i] * a.stride + head * size, a.N, a.P, col);
+        if (b.keep[i] >= 0) cu_scan_put<NJ>(h, a.state + b.keep[i] * a.stride + head * size, a.N, a.P, col);
     }
-    put_state<NJ>(h, p.out + head * size, a.N, a.P, col);
+    cu_scan_put<NJ>(h, p.out + head * size, a.N, a.P, col);
+}
+
+static cu_chunk ssd_chunk(const fa_rec *r) {
+    const fa_ssd *w = r->p.ssd.w;
+    cu_chunk c = {};
+    c.c = cu_view_of(&r->p.ssd.c), c.b = cu_view_of(&r->p.ssd.b), c.x = cu_view_of(&r->p.ssd.x);
+    c.dt = cu_view_of(&r->p.ssd.dt);
+    c.y = fa_f32(r->out);
+    c.state = r->p.ssd.state->scan, c.stride = r->p.ssd.state->stride;
+    c.rate = w->a, c.bias = w->dt_bias, c.skip = w->d;
+    c.n_head = w->n_head, c.n_group = w->n_group, c.P = w->head_dim, c.N = w->n_state;
+    c.n_tok = (int)r->out.dim[0];
+    c.dt_min = w->dt_min, c.dt_max = w->dt_max;
+    return c;
 }
 
 static void ssd_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -87,20 +88,24 @@ static void ssd_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     a.a = w->a, a.d = w->d, a.dt_bias = w->dt_bias;
     a.n_head = w->n_head, a.P = w->head_dim, a.N = w->n_state, a.per_group = w->n_head / w->n_group;
     a.dt_min = w->dt_min, a.dt_max = w->dt_max;
-    const dim3 grid(cu_blocks(a.P, COLS), (unsigned)a.n_head, (unsigned)b->n_seq);
+    cu_chunk c = ssd_chunk(r);
+    c.first = by_rows(cu, &c, false, b);
+    const dim3 grid(cu_blocks(a.P, COLS), (unsigned)a.n_head, (unsigned)c.first);
     if (a.N <= 64)
         CU_LAUNCH(cu, ssd_rows_kernel<8>, grid, THREADS, 0, a, *b);
     else if (a.N <= 128)
         CU_LAUNCH(cu, ssd_rows_kernel<16>, grid, THREADS, 0, a, *b);
     else
         CU_LAUNCH(cu, ssd_rows_kernel<32>, grid, THREADS, 0, a, *b);
+    if (c.first < b->n_seq) cu_chunk_launch(cu, c, false, b);
 }
 
 enum { MOST = 256 /* states of a column */ };
 
 static int64_t ssd_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const fa_ssd *w = r->p.ssd.w;
-    if (w->n_state <= MOST) return 0;
+    const cu_chunk c = ssd_chunk(r);
+    if (w->n_state <= MOST) return cu_chunk_work(&c, false);
     return fa_fail(err, FFAI_ENOTSUP, "no kernel for %d states of a column, at most %d", w->n_state, MOST);
 }
 extern const cu_op cu_op_ssd = {ssd_launch, ssd_work};
@@ -113,7 +118,7 @@ typedef struct delta_args {
     float *state; /* of state 0 */
     int64_t stride;
     const float *decay, *dt_bias;
-    int n_head, per_key, K, V; /* value heads; of one key head */
+    int n_head, n_key, tiled, K, V; /* value heads, key heads */
     float beta_scale, eps;
 } delta_args;
 
@@ -124,12 +129,13 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_k
     __shared__ float3 sums[2][WARPS]; /* of k k, q q, k q */
     __shared__ float2 part[WARPS][CU_WARP];
     const int tid = (int)threadIdx.x, lane = tid % CU_WARP, warp = tid / CU_WARP;
-    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, kh = head / a.per_key;
+    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane,
+              kh = a.tiled ? head % a.n_key : head / (a.n_head / a.n_key);
     const int64_t size = (int64_t)a.K * a.V;
-    cu_part p = cu_part_of(b, (int)blockIdx.z, a.state, a.stride);
+    cu_scan_part p = cu_scan_part_of(b, (int)blockIdx.z, a.state, a.stride);
     float S[NJ];
     cu_pdl_launch();
-    get_state<NJ>(S, p.in ? p.in + head * size : NULL, a.K, a.V, col);
+    cu_scan_get<NJ>(S, p.in ? p.in + head * size : NULL, a.K, a.V, col);
     const float bias = a.dt_bias[head], rate = a.decay[head], by_dim = 1.0f / sqrtf((float)a.K);
     cu_pdl_wait();
     for (int i = p.from; i < p.to; i++) {
@@ -168,9 +174,23 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_k
             a.y[((int64_t)i * a.n_head + head) * a.V + col] = fmaf(both * by_k * by_q, u, g * by_q * sq);
 #pragma unroll
         for (int j = 0; j < NJ; j++) S[j] = fmaf(g, S[j], kq[turn][warp + WARPS * j].x * (by_k * u));
-        if (b.keep[i] >= 0) put_state<NJ>(S, a.state + b.keep[i] * a.stride + head * size, a.K, a.V, col);
+        if (b.keep[i] >= 0) cu_scan_put<NJ>(S, a.state + b.keep[i] * a.stride + head * size, a.K, a.V, col);
     }
-    put_state<NJ>(S, p.out + head * size, a.K, a.V, col);
+    cu_scan_put<NJ>(S, p.out + head * size, a.K, a.V, col);
+}
+
+static cu_chunk delta_chunk(const fa_rec *r) {
+    const fa_delta *w = r->p.delta.w;
+    cu_chunk c = {};
+    c.c = cu_view_of(&r->p.delta.q), c.b = cu_view_of(&r->p.delta.k), c.x = cu_view_of(&r->p.delta.v);
+    c.dt = cu_view_of(&r->p.delta.a), c.beta = cu_view_of(&r->p.delta.beta);
+    c.y = fa_f32(r->out);
+    c.state = r->p.delta.state->scan, c.stride = r->p.delta.state->stride;
+    c.rate = w->decay, c.bias = w->dt_bias;
+    c.n_head = w->n_v_head, c.n_group = w->n_k_head, c.tiled = w->tiled, c.P = w->v_dim, c.N = w->k_dim;
+    c.n_tok = (int)r->out.dim[0];
+    c.beta_scale = w->beta_scale, c.eps = w->eps;
+    return c;
 }
 
 static void delta_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -181,20 +201,24 @@ static void delta_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     a.y = fa_f32(r->out);
     a.state = r->p.delta.state->scan, a.stride = r->p.delta.state->stride;
     a.decay = w->decay, a.dt_bias = w->dt_bias;
-    a.n_head = w->n_v_head, a.per_key = w->n_v_head / w->n_k_head, a.K = w->k_dim, a.V = w->v_dim;
+    a.n_head = w->n_v_head, a.n_key = w->n_k_head, a.tiled = w->tiled, a.K = w->k_dim, a.V = w->v_dim;
     a.beta_scale = w->beta_scale, a.eps = w->eps;
-    const dim3 grid(cu_blocks(a.V, COLS), (unsigned)a.n_head, (unsigned)b->n_seq);
+    cu_chunk c = delta_chunk(r);
+    c.first = by_rows(cu, &c, true, b);
+    const dim3 grid(cu_blocks(a.V, COLS), (unsigned)a.n_head, (unsigned)c.first);
     if (a.K <= 64)
         CU_LAUNCH(cu, delta_rows_kernel<8>, grid, THREADS, 0, a, *b);
     else if (a.K <= 128)
         CU_LAUNCH(cu, delta_rows_kernel<16>, grid, THREADS, 0, a, *b);
     else
         CU_LAUNCH(cu, delta_rows_kernel<32>, grid, THREADS, 0, a, *b);
+    if (c.first < b->n_seq) cu_chunk_launch(cu, c, true, b);
 }
 
 static int64_t delta_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const fa_delta *w = r->p.delta.w;
-    if (w->k_dim <= MOST) return 0;
+    const cu_chunk c = delta_chunk(r);
+    if (w->k_dim <= MOST) return cu_chunk_work(&c, true);
     return fa_fail(err, FFAI_ENOTSUP, "no kernel for keys of %d, at most %d", w->k_dim, MOST);
 }
 extern const cu_op cu_op_delta = {delta_launch, delta_work};

@@ -47,7 +47,7 @@ template <int NS> static __global__ void __launch_bounds__(THREADS) ssm1_kernel(
     const int n_ch = channels_of(a.lanes), width = a.lanes * NS, c0 = (int)blockIdx.x * n_ch;
     const int mine = warp * per_warp + lane % per_warp, ch = c0 + mine, first = lane / per_warp * NS;
     float *xs = (float *)smem, *ds = xs + TILE * n_ch, *bs = ds + TILE * n_ch, *cs = bs + TILE * width;
-    const cu_part p = cu_part_of(b, (int)blockIdx.y, a.state, a.stride);
+    const cu_scan_part p = cu_scan_part_of(b, (int)blockIdx.y, a.state, a.stride);
     float h[NS], rate[NS]; /* rate: log2 of the decay per step size */
     cu_pdl_launch();
 #pragma unroll

@@ -414,3 +414,46 @@ void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
         cu_launch_as(cu, p.run[i].fmt->name, p.run[i].fmt->kernel[p.run[i].kind], dim3(p.run[i].grid),
                      p.run[i].warps * CU_WARP, p.run[i].smem, p.run[i].a);
 }
+
+/* ---- a norm and what stands behind it in one launch ---- */
+
+/* r: NORM and LINEAR of few rows in fast mode, the one of what the other makes? */
+static bool is_normed_linear(const fa_cuda *cu, const fa_rec *r) {
+    const fa_rec *norm = &r[0], *lin = &r[1];
+    if (cu->be.exact || norm->op != FA_OP_NORM || lin->op != FA_OP_LINEAR || norm->p.norm->center) return false;
+    return lin->in[0].dim[0] > 0 && lin->in[0].dim[0] <= CU_FEW && norm->in[0].dtype == FA_F32 &&
+           norm->out.dtype == FA_F32 && norm->out.data != norm->in[0].data && norm->out.data == lin->in[0].data &&
+           norm->in[0].dim[1] == lin->in[0].dim[1];
+}
+
+int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
+    const cu_stream_fmt *fmt;
+    const fa_linear *lin = r[1].p.linear;
+    const int zero = 0;
+    plan p;
+    p.n = 0;
+    if (n < 2 || !is_normed_linear(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return 0;
+    const bool route = n > 2 && r[2].op == FA_OP_ROUTE && r[2].in[0].data == r[1].out.data;
+    cu_stream_args a = common(cu, &r[1]);
+    a.x = r[0].in[0].data;
+    a.norm = cu_norm_of(r[0].p.norm);
+    a.vec = a.K % 8 == 0 && (uintptr_t)a.x % 16 == 0 && (uintptr_t)a.norm.w % 16 == 0;
+    a.normed = fa_f32(r[0].out);
+    size_t need = 0; /* shared memory of the choice */
+    add_launch(&p, fmt, &a, &lin, &zero, 1, false, route ? CU_END_ROUTE : CU_END_STORE);
+    if (geometry(cu, &p, 0, "a layer behind a norm", NULL)) return 0;
+    if (route) {
+        cu_route *o = &p.run[0].a.route;
+        *o = cu_route_of(&r[2]);
+        need = (size_t)p.run[0].warps * (size_t)cu_route_floats(o->n_expert, o->n_used, o->n_group) * sizeof(float);
+        need += CU_ROUTE_AT;
+        if (n > 3 && r[3].op == FA_OP_MOE && r[3].in[0].data == r[0].out.data && a.vec && a.K % CU_INT_GROUP == 0)
+            p.run[0].a.digits = cu_moe_digits(cu, &r[3]);
+    }
+    if (need > cu->smem_max) return 0;
+    if (p.run[0].smem < need) p.run[0].smem = need;
+    cu_launch_as(cu, route ? "norm router route" : fmt->name, fmt->kernel[p.run[0].kind], dim3(p.run[0].grid),
+                 p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
+    if (p.run[0].a.digits.to) cu->digits = &r[3];
+    return route ? 3 : 2;
+}

@@ -48,7 +48,8 @@
 #ifndef FA_CUDA_STREAM_CUH
 #define FA_CUDA_STREAM_CUH
 
-#include "backend/cuda/cu_rows.h"
+#include "backend/cuda/digits.cuh"
+#include "backend/cuda/route.cuh"
 
 enum {
     CU_TILE = 8,  /* weight rows of a tile */
@@ -61,6 +62,8 @@ enum {
     CU_STREAM_KINDS
 };
 
+enum { CU_ROUTE_AT = 16 /* bytes of shared memory in front of cu_stream_choose's */ };
+
 /* What becomes of a result v (with 1 / rms and bias) of input row m and weight row r. */
 enum {
     CU_END_STORE, /* out[m, r] = v */
@@ -70,6 +73,7 @@ enum {
     CU_END_WORK,  /* work[m, r] = v */
     CU_END_POST,  /* the same; the block that finishes last does out += norm(work) */
     CU_END_HEADS, /* the same; the block that completes a head finishes it */
+    CU_END_ROUTE, /* out[m, r] = v; the block that finishes last chooses experts by out */
     CU_END_ROTATE /* q, k, v without head norms: rotated and put where they belong at once; pairs lie within tiles */
 };
 
@@ -110,6 +114,9 @@ typedef struct cu_stream_args {
     uint32_t *counter;
     cu_norm post;
     cu_qkv_finish heads;
+    float *normed;    /* where norm(x) goes as well, [M, K], or NULL */
+    cu_digits digits; /* ... and as digits */
+    cu_route route;
 } cu_stream_args;
 
 typedef void cu_stream_fn(const cu_stream_args a);
@@ -123,7 +130,7 @@ typedef struct cu_stream_fmt {
     const char *name;
     int cols, slot, warps, ring;
     int line; /* elements that a step takes in a 16-bit input row */
-    int wide; /* fast kernels take two tiles at a time */
+    int wide; /* fast kernels take two tiles at a time; of experts: they are those of moe_int.cu */
     cu_stream_fn *kernel[CU_STREAM_KINDS];
     cu_moe_few_fn *moe[CU_MOE_KERNELS];
 } cu_stream_fmt;
@@ -133,8 +140,11 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w); /* stream_quant.c
 const cu_stream_fmt *cu_stream_find_int(const fa_weight *w);   /* stream_int.cu */
 /* The same for experts: a row whose `moe` is there. */
 const cu_stream_fmt *cu_stream_find_moe(const fa_weight *w);   /* stream.cu */
-const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* stream_quant.cu: what stream_int.cu has otherwise */
+const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w); /* moe_int.cu: of what stream_int.cu streams */
+const cu_stream_fmt *cu_stream_find_any(const fa_weight *w);   /* stream_quant.cu: affine of any group, slower */
 cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
+/* moe.cu: where the kernels of a MOE record look for its input as digits; to NULL: they do not. */
+cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r);
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
@@ -476,7 +486,8 @@ CU_DEV cu_ready cu_stream_ready(const cu_stream_args &a, const cu_part &p, cu_ti
         r.to = (uint8_t *)a.out + (at << (a.out_type == FA_F32 ? 2 : 1));
         if (a.end == CU_END_GATE) r.old = __ldcg(a.work + at);
     } else {
-        r.to = (a.end == CU_END_STORE || a.end == CU_END_ADD ? (float *)a.out : a.work) + at;
+        const bool out = a.end == CU_END_STORE || a.end == CU_END_ADD || a.end == CU_END_ROUTE;
+        r.to = (out ? (float *)a.out : a.work) + at;
         if (a.end == CU_END_ADD) r.old = __ldcg((const float *)r.to);
     }
     return r;
@@ -546,12 +557,13 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
         const int last = min(j.tile.row + CU_TILE, p.w.rows) - 1;
         for (int h = j.tile.row / dim; h <= last / dim; h++) { /* heads of this part */
             const int tiles = ((h + 1) * dim - 1) / CU_TILE - h * dim / CU_TILE + 1, all = p.col / dim + h;
+            __threadfence(); /* the block's results before its count: a fence by all threads takes longer */
             if (atomicAdd(a.counter + all, 1u) + 1 != (uint32_t)tiles) continue;
+            __threadfence(); /* what the other blocks wrote is read after their counts */
             a.counter[all] = 0;
             head[atomicAdd(n_list, 1)] = all;
         }
     }
-    __threadfence(); /* what the other blocks wrote is read after their counts */
     __syncthreads();
     const int n = *n_list;
     for (int i = warp; i < n * a.M; i += n_warp) {
@@ -560,15 +572,71 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
+/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last. */
+CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
+    const int who = (int)threadIdx.x - CU_WARP, thread = who < 0 ? who + (int)blockDim.x : who;
+    const float o = a.norm.offset;
+    if (!a.digits.to) {
+        const int64_t all = (int64_t)a.M * a.K;
+        for (int64_t i = (int64_t)blockIdx.x * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
+            const int m = (int)(i / a.K), k = (int)(i % a.K);
+            const float v = __ldcg((const float *)a.x + i) * rms[m];
+            a.normed[i] = a.norm.w ? v * (a.norm.w[k] + o) : v;
+        }
+        return;
+    }
+    const int per = a.digits.cols / 16, all = a.M * per;
+    for (int i0 = (int)(blockIdx.x * blockDim.x); i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
+        const int i = min(i0 + thread, all - 1), m = i / per, k = i % per * 16;
+        const bool there = i0 + thread < all;
+        float v[16] = {};
+        for (int j = 0; j < 16 && k < a.K; j += 4) {
+            const float4 x = __ldcg((const float4 *)((const float *)a.x + (int64_t)m * a.K + k + j));
+            float4 w = make_float4(1, 1, 1, 1);
+            if (a.norm.w) w = *(const float4 *)(a.norm.w + k + j), w = make_float4(w.x + o, w.y + o, w.z + o, w.w + o);
+            v[j] = x.x * rms[m] * w.x, v[j + 1] = x.y * rms[m] * w.y;
+            v[j + 2] = x.z * rms[m] * w.z, v[j + 3] = x.w * rms[m] * w.w;
+            if (there)
+                *(float4 *)(a.normed + (int64_t)m * a.K + k + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
+        }
+        cu_put_digits(a.digits, m, k, v, there);
+    }
+}
+/* CU_END_ROUTE, what the last block does. mem: cu_route_floats for each warp. */
+CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
+    const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
+    mem += warp * cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group);
+    for (int m = warp; m < a.M; m += n_warp) {
+        cu_warp_route(a.route, m, mem);
+        __syncwarp();
+    }
+}
+
 /* Is this the last block of the grid? What all blocks wrote before can be read then. flag: shared. */
 CU_DEV bool cu_stream_last(const cu_stream_args &a, int *flag) {
     if (threadIdx.x == 0) {
+        __threadfence(); /* the block's results before its count: a fence by all threads takes longer */
         *flag = atomicAdd(a.counter, 1u) + 1 == gridDim.x;
         if (*flag) *a.counter = 0;
         __threadfence();
     }
     __syncthreads();
     return *flag != 0;
+}
+
+/* What follows when all of a block's results are there; smem: its shared memory from the beginning. */
+CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, const float *rms) {
+    const bool counts = a.end == CU_END_POST || a.end == CU_END_HEADS || a.end == CU_END_ROUTE;
+    if (counts) __syncthreads(); /* this block's results before its counts */
+    if (a.end == CU_END_HEADS)
+        cu_stream_heads(a, (int *)smem);
+    else if (counts && cu_stream_last(a, (int *)smem)) {
+        if (a.end == CU_END_POST)
+            cu_stream_post(a, sum);
+        else
+            cu_stream_choose(a, (float *)(smem + CU_ROUTE_AT));
+    }
+    if (a.normed) cu_stream_put_norm(a, rms);
 }
 
 /* ---- the kernel ---- */
@@ -682,13 +750,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
             if (!a.paired || (j & 1)) first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
-    if (a.end != CU_END_POST && a.end != CU_END_HEADS) return;
-    __threadfence(); /* this block's results before its counts */
-    __syncthreads();
-    if (a.end == CU_END_HEADS)
-        cu_stream_heads(a, (int *)smem);
-    else if (cu_stream_last(a, (int *)smem))
-        cu_stream_post(a, sum);
+    cu_stream_after(a, smem, sum, rms);
 }
 
 #endif

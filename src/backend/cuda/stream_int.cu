@@ -1,31 +1,12 @@
 /* Linear records with few input rows and affine weights of 4 or 8 bits in groups of 64: a kernel of its own beside that
  * of stream.cuh (fast mode), whose beginning and end it shares. These formats have so few bytes that the number of
- * instructions decides, and integer products need the fewest: codes are operands as they lie (8 bits) or after one
- * logical operation for 4 of them (4 bits).
+ * instructions decides; stream_int.cuh has their arithmetic.
  *
- * Input. A group of 64 staged bf16 columns becomes integers of 16 bits times a power of two: 2^(e - 14), where 2^e <=
- * the largest magnitude < 2^(e + 1). That is exact for what is at least 2^(e - 7), and an error of 2^(e - 15) for what
- * is smaller, far below that of bf16 in the group's norm. An integer is two digits of 8 bits with sign, 256 high + low.
- * In shared memory every 16 columns are 16 bytes of high digits and 16 of low ones, where their 32 bytes of bf16 were;
- * for 4 bits each 8 columns in the order 0 2 4 6 1 3 5 7. Behind a row's columns stand, for each group, what its
- * integers are multiplied by and the sum of its columns, f32.
- *
- * Products. 16 weight rows are operand a: two tiles of stream.cuh, those of the gate and of the up projection or
- * neighbours. One input row is all 8 columns of b: column 2 u + d has the digits d (0 high, 1 low) of group u of a step
- * of 4 groups, and zeros where a lane's columns belong to another group, so lane (g, t) ends with both digits' sums of
- * group t for weight rows g and g + 8. Other input rows are further products with the same a. Integer sums are exact:
- * a row's result cannot depend on the rows beside it. Then total += bias * sum + (scale * power) * products; lanes and
- * warps are added up in a fixed order.
- *
- * A slot: [piece][lane] 16 bytes of codes as lanes load and use them, then 16 bytes per row: 4 scales, 4 biases. */
-#include "backend/cuda/stream_quant.cuh"
+ * 16 weight rows are two tiles of stream.cuh: those of the gate and of the up projection, or neighbours. Behind a
+ * staged row's columns stand, for each group, what its integers are multiplied by and the sum of its columns, f32. */
+#include "backend/cuda/stream_int.cuh"
 
-enum {
-    WIDE = 2 * CU_TILE,
-    GROUP = 64,
-    SLOTS = 3,                     /* of a warp's ring */
-    STEP_GROUPS = CU_QCOLS / GROUP /* one for each lane of a row */
-};
+enum { SLOTS = 3 /* of a warp's ring */ };
 
 CU_DEV int units_of(const cu_stream_args &a) { return a.paired ? a.n_tile : (a.n_tile + 1) / 2; }
 
@@ -47,17 +28,6 @@ CU_DEV float2 *groups_of(const cu_stream_args &a, uint16_t *x, int m) {
     return (float2 *)(x + m * a.ldx + a.chunk * CU_QCOLS);
 }
 
-/* The largest of both halves' magnitudes; as bf16 they are ordered like integers. */
-CU_DEV uint32_t larger(uint32_t most, uint32_t pair) { return max(most, max(pair & 0x7FFF, pair >> 16 & 0x7FFF)); }
-
-/* x / power + 3 2^22 as bits: the integer is the lower half of the word. 32640 would need a digit of 128. */
-CU_DEV uint32_t rounded(float x, float inv) { return __float_as_uint(fminf(x * inv, 32639.0f) + 12582912.0f); }
-
-CU_DEV uint32_t bytes_of(const uint32_t *q, int a, int b, int c, int d, uint32_t bias, uint32_t pick) {
-    return __byte_perm(__byte_perm(q[a] + bias, q[b] + bias, pick), __byte_perm(q[c] + bias, q[d] + bias, pick),
-                       0x5410);
-}
-
 /* Chunk c of the staged input as digits, in place; a thread takes 16 columns, 4 threads a group. */
 template <int BITS> CU_DEV void digits(const cu_stream_args &a, int c, uint16_t *xs) {
     const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * CU_QCOLS / 16, all = a.M * n;
@@ -69,59 +39,20 @@ template <int BITS> CU_DEV void digits(const cu_stream_args &a, int c, uint16_t 
         const uint4 none = make_uint4(0, 0, 0, 0); /* threads beyond the input only take part in the shuffles */
         const uint4 v0 = mine ? p[0] : none, v1 = mine ? p[1] : none;
         const uint32_t v[8] = {v0.x, v0.y, v0.z, v0.w, v1.x, v1.y, v1.z, v1.w};
-        uint32_t most = 0, q[16], sum = 0;
-#pragma unroll
-        for (int j = 0; j < 8; j++) most = larger(most, v[j]);
-        most = max(most, __shfl_xor_sync(0xffffffffu, most, 1));
-        most = max(most, __shfl_xor_sync(0xffffffffu, most, 2));
-        const uint32_t e = max(most >> 7, 16u);
-        const bool bad = e == 255; /* infinity or NaN: so are the results */
-        const float inv = bad ? 0.0f : __uint_as_float((268 - e) << 23);
-        const float power = __uint_as_float(bad ? 0x7FC00000u : (e - 14) << 23);
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            q[2 * j] = rounded(cu_bf16_lo(v[j]), inv), q[2 * j + 1] = rounded(cu_bf16_hi(v[j]), inv);
-            sum += q[2 * j] + q[2 * j + 1];
-        }
-        sum -= 16 * 0x4B400000u;
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
         uint32_t w[8];
-#pragma unroll
-        for (int d = 0; d < 2; d++) {
-            const uint32_t bias = d ? 0 : 128, pick = d ? 0x0040 : 0x0051;
-#pragma unroll
-            for (int h = 0; h < 16; h += 8) {
-                uint32_t *to = w + 4 * d + h / 4;
-                if (BITS == 4) {
-                    to[0] = bytes_of(q + h, 0, 2, 4, 6, bias, pick), to[1] = bytes_of(q + h, 1, 3, 5, 7, bias, pick);
-                } else {
-                    to[0] = bytes_of(q + h, 0, 1, 2, 3, bias, pick), to[1] = bytes_of(q + h, 4, 5, 6, 7, bias, pick);
-                }
-            }
-        }
+        const float2 group = cu_int_digits<BITS>(v, w);
         if (!mine) continue;
         p[0] = make_uint4(w[0], w[1], w[2], w[3]);
         p[1] = make_uint4(w[4], w[5], w[6], w[7]);
-        if (k % GROUP == 0) groups_of(a, xs, m)[k / GROUP] = make_float2(power, power * (float)(int)sum);
+        if (k % CU_INT_GROUP == 0) groups_of(a, xs, m)[k / CU_INT_GROUP] = group;
     }
 }
 
 /* ---- weights ---- */
 
-template <int BITS> struct shape {
-    enum {
-        ROW = CU_QCOLS / 8 * BITS, /* bytes of a row's codes in a step */
-        PIECES = ROW / 64,         /* of 16 bytes, that a lane loads of a row */
-        SCALES = WIDE * ROW,       /* where they begin in a slot */
-        SLOT = SCALES + WIDE * 16,
-        RING = SLOTS
-    };
-};
-
 /* Where a warp's loads are; see cu_feed. */
 template <int BITS> struct wide_feed {
-    typedef shape<BITS> S;
+    typedef cu_int_shape<BITS> S;
     const uint8_t *codes[2], *scales[2]; /* the lane's first bytes in rows g and g + 8, at the next step */
     int chunk, unit, step, end, n_unit;
 
@@ -165,7 +96,7 @@ template <int BITS> struct wide_feed {
     __device__ __forceinline__ void issue(const cu_stream_args &a, uint8_t *slot, int warp, int lane, int n_warp) {
         if (chunk < a.n_chunk) {
             const int t = lane % 4, left = (a.K - step * CU_QCOLS) / 8 * BITS - t * 16; /* of the row, from here */
-            const int left_s = (a.K - step * CU_QCOLS) / GROUP * 2 - t % 2 * 4;
+            const int left_s = (a.K - step * CU_QCOLS) / CU_INT_GROUP * 2 - t % 2 * 4;
 #pragma unroll
             for (int h = 0; h < 2; h++) {
 #pragma unroll
@@ -182,68 +113,6 @@ template <int BITS> struct wide_feed {
         cu_cp_commit();
     }
 };
-
-/* ---- a step ---- */
-
-template <int TYPE> CU_DEV float scale_of(const uint8_t *p) {
-    return TYPE == FA_F16 ? cu_f16(*(const uint16_t *)p) : cu_bf16(*(const uint16_t *)p);
-}
-
-/* The operands a of piece i of rows g and g + 8: 4 (4 bits) or 2 products. */
-template <int BITS> CU_DEV void operand(const uint8_t *slot, int lane, int i, uint32_t (*op)[4]) {
-    typedef shape<BITS> S;
-    const uint4 *piece = (const uint4 *)slot + lane;
-    const uint4 p = piece[i * CU_WARP], q = piece[(S::PIECES + i) * CU_WARP];
-    const uint32_t u[4] = {p.x, p.y, p.z, p.w}, v[4] = {q.x, q.y, q.z, q.w};
-    if constexpr (BITS == 4) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            op[j][0] = u[j] & 0x0F0F0F0Fu, op[j][2] = u[j] >> 4 & 0x0F0F0F0Fu;
-            op[j][1] = v[j] & 0x0F0F0F0Fu, op[j][3] = v[j] >> 4 & 0x0F0F0F0Fu;
-        }
-    } else {
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            op[j][0] = u[2 * j], op[j][2] = u[2 * j + 1];
-            op[j][1] = v[2 * j], op[j][3] = v[2 * j + 1];
-        }
-    }
-}
-
-/* The lane's place in a step's input: which pieces meet columns of the group that its column of b is for (-1: none),
- * and where these columns begin, bytes. */
-struct wide_lane {
-    int piece, at;
-};
-template <int BITS> CU_DEV wide_lane place_of(int lane) {
-    const int g = lane / 4, t = lane % 4, u = g / 2;
-    wide_lane l;
-    l.piece = BITS == 8 ? u : t / 2 == u % 2 ? u / 2 : -1;
-    l.at = (BITS == 8 ? u * 64 + t * 16 : u / 2 * 128 + t * 32) * 2 + g % 2 * 16;
-    return l;
-}
-
-/* Piece i times one input row's columns of a step. x: the step's digits; none: zeros. */
-template <int BITS>
-CU_DEV void piece_products(const uint32_t (*op)[4], int i, const uint8_t *x, wide_lane l, const uint8_t *none,
-                           int d[2][4]) {
-    const uint8_t *p = l.piece == i ? x + l.at : none;
-#pragma unroll
-    for (int h = 0; h < (BITS == 4 ? 2 : 1); h++) {
-        const uint4 v = *(const uint4 *)(p + 32 * h);
-        const uint32_t b0[2] = {v.x, v.y}, b1[2] = {v.z, v.w};
-        cu_mma_u8s8(d[0], op[2 * h], b0);
-        cu_mma_u8s8(d[1], op[2 * h + 1], b1);
-    }
-}
-/* acc [2] += rows g and g + 8 times the lane's group t. s [4]: scale and bias of g, of g + 8. */
-CU_DEV void scaled(const int d[2][4], float2 group, const float s[4], float *acc) {
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int n = (d[0][2 * h] + d[1][2 * h]) * 256 + (d[0][2 * h + 1] + d[1][2 * h + 1]);
-        acc[h] = fmaf(s[2 * h] * group.x, (float)n, fmaf(s[2 * h + 1], group.y, acc[h]));
-    }
-}
 
 /* ---- the kernel ---- */
 
@@ -263,13 +132,13 @@ CU_DEV cu_ready ready_of(const cu_stream_args &a, int unit, int m, int i, bool *
 /* Shared memory as in stream.cuh, with [rows * 16] results of a tile; behind at_sum's floats 64 bytes of zeros. */
 template <int BITS, int TYPE, int R>
 __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu_stream_args a) {
-    typedef shape<BITS> S;
-    enum { N_OUT = R * WIDE, OPS = 8 / S::PIECES };
+    typedef cu_int_shape<BITS> S;
+    enum { N_OUT = R * CU_WIDE };
     CU_DYN_SMEM(smem);
     cu_pdl_launch(); /* its blocks come when these go: nothing is gained by waiting */
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_unit = units_of(a);
-    uint8_t *ring = smem + warp * S::RING * S::SLOT;
+    uint8_t *ring = smem + warp * SLOTS * S::SLOT;
     uint16_t *xb = (uint16_t *)(smem + a.at_x);
     float *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum), *rms = sum + CU_WARP,
           *keep = (float *)(smem + a.at_keep);
@@ -278,14 +147,14 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
     wide_feed<BITS> feed;
     feed.begin(a, warp, lane);
 #pragma unroll 1
-    for (int i = 0; i < S::RING - 1; i++) feed.issue(a, ring + i * S::SLOT, warp, lane, n_warp);
+    for (int i = 0; i < SLOTS - 1; i++) feed.issue(a, ring + i * S::SLOT, warp, lane, n_warp);
     if (threadIdx.x < 16) sum[CU_WARP + 16 + threadIdx.x] = 0;
     if (a.norm.w)
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
             cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
 
-    const wide_lane place = place_of<BITS>(lane);
+    const cu_int_lane place = cu_int_place<BITS>(lane);
     int slot = 0, turn = 0;
 #pragma unroll 1
     for (int c = 0; c < a.n_chunk; c++) {
@@ -300,47 +169,48 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
 #pragma unroll 1
         for (int unit = (int)blockIdx.x; unit < n_unit; unit += (int)gridDim.x, j++) {
             const int who = (int)threadIdx.x - first * CU_WARP, o = who < 0 ? who + (int)blockDim.x : who;
-            const int out_m = o / WIDE;
+            const int out_m = o / CU_WIDE;
             bool query = false;
             cu_ready ready = {0, 0, 0, 1, 0, 0, NULL};
-            if (last && out_m < a.M) ready = ready_of(a, unit, out_m, o % WIDE, &query);
+            if (last && out_m < a.M) ready = ready_of(a, unit, out_m, o % CU_WIDE, &query);
             float acc[2 * R] = {};
 #pragma unroll 1
             for (int s = warp; s < n; s += n_warp) {
-                cu_cp_wait<S::RING - 2>();
+                cu_cp_wait<SLOTS - 2>();
                 __syncwarp();
-                feed.issue(a, ring + (slot ? slot - 1 : S::RING - 1) * S::SLOT, warp, lane, n_warp);
+                feed.issue(a, ring + (slot ? slot - 1 : SLOTS - 1) * S::SLOT, warp, lane, n_warp);
                 const uint8_t *at = ring + slot * S::SLOT, *sc = at + S::SCALES + lane / 4 * 16 + lane % 4 * 2;
                 auto end = [&](const int d[2][4], int m) {
-                    const float scale[4] = {scale_of<TYPE>(sc), scale_of<TYPE>(sc + 8),
-                                            scale_of<TYPE>(sc + CU_TILE * 16), scale_of<TYPE>(sc + CU_TILE * 16 + 8)};
-                    scaled(d, groups_of(a, xb, m)[s * STEP_GROUPS + lane % 4], scale, acc + 2 * m);
+                    const float scale[4] = {cu_int_scale<TYPE>(sc), cu_int_scale<TYPE>(sc + 8),
+                                            cu_int_scale<TYPE>(sc + CU_TILE * 16),
+                                            cu_int_scale<TYPE>(sc + CU_TILE * 16 + 8)};
+                    cu_int_scaled(d, groups_of(a, xb, m)[s * CU_STEP_GROUPS + lane % 4], scale, acc + 2 * m);
                 };
                 if constexpr (R == 1) { /* piece by piece, for the sake of registers */
                     int d[2][4] = {};
 #pragma unroll
                     for (int i = 0; i < S::PIECES; i++) {
-                        uint32_t op[OPS][4];
-                        operand<BITS>(at, lane, i, op);
-                        piece_products<BITS>(op, i, (const uint8_t *)(xb + s * CU_QCOLS), place, none, d);
+                        uint32_t op[S::OPS][4];
+                        cu_int_operand<BITS>(at, lane, i, op);
+                        cu_int_products<BITS>(op, i, (const uint8_t *)(xb + s * CU_QCOLS), place, none, d);
                     }
                     end(d, 0);
                 } else {
                     uint32_t op[8][4];
 #pragma unroll
-                    for (int i = 0; i < S::PIECES; i++) operand<BITS>(at, lane, i, op + i * OPS);
+                    for (int i = 0; i < S::PIECES; i++) cu_int_operand<BITS>(at, lane, i, op + i * S::OPS);
 #pragma unroll
                     for (int m = 0; m < R; m++) {
                         if (m >= a.M) break;
                         int d[2][4] = {};
 #pragma unroll
                         for (int i = 0; i < S::PIECES; i++)
-                            piece_products<BITS>(op + i * OPS, i, (const uint8_t *)(xb + m * a.ldx + s * CU_QCOLS),
-                                                 place, none, d);
+                            cu_int_products<BITS>(op + i * S::OPS, i, (const uint8_t *)(xb + m * a.ldx + s * CU_QCOLS),
+                                                  place, none, d);
                         end(d, m);
                     }
                 }
-                slot = slot + 1 == S::RING ? 0 : slot + 1;
+                slot = slot + 1 == SLOTS ? 0 : slot + 1;
             }
             float *mine = red + (turn * n_warp + warp) * N_OUT;
 #pragma unroll
@@ -351,7 +221,7 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
                     float v = acc[2 * m + h];
                     v += __shfl_xor_sync(0xffffffffu, v, 1);
                     v += __shfl_xor_sync(0xffffffffu, v, 2);
-                    if (lane % 4 == 0) mine[m * WIDE + h * CU_TILE + lane / 4] = v;
+                    if (lane % 4 == 0) mine[m * CU_WIDE + h * CU_TILE + lane / 4] = v;
                 }
             }
             __syncthreads();
@@ -382,21 +252,15 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
             first = first + 1 == n_warp ? 0 : first + 1;
         }
     }
-    if (a.end != CU_END_POST && a.end != CU_END_HEADS) return;
-    __threadfence(); /* this block's results before its counts */
-    __syncthreads();
-    if (a.end == CU_END_HEADS)
-        cu_stream_heads(a, (int *)smem);
-    else if (cu_stream_last(a, (int *)smem))
-        cu_stream_post(a, sum);
+    cu_stream_after(a, smem, sum, rms);
 }
 
 /* ---- the table ---- */
 
 #define WIDE_FMT(bits, name, type)                                                                                     \
     {                                                                                                                  \
-        "stream affine" #bits "g64" name, CU_QCOLS, shape<bits>::SLOT, 8, shape<bits>::RING,                           \
-            cu_stream_line(CU_QCOLS, 32), 1,                                                                           \
+        "stream affine" #bits "g64" name, CU_QCOLS, cu_int_shape<bits>::SLOT, 8, SLOTS, cu_stream_line(CU_QCOLS, 32),  \
+            1,                                                                                                         \
             {wide_kernel<bits, type, 1>, wide_kernel<bits, type, 8>, wide_kernel<bits, type, 16>,                      \
              cu_stream_kernel<cu_fmt_exact, CU_EXACT1>, cu_stream_kernel<cu_fmt_exact, CU_EXACT16>},                   \
         {                                                                                                              \

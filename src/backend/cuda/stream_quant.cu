@@ -201,14 +201,6 @@ template <int KIND> struct fmt_values {
 #define G64(bits) CU_STREAM_QFMT("stream affine" #bits "g64", fmt_affine<bits, true>)
 static const cu_stream_fmt any_fmts[] = {ANY(2), ANY(3), ANY(4), ANY(5), ANY(6), ANY(8)};
 static const cu_stream_fmt g64_fmts[] = {G64(2), G64(3), G64(5), G64(6)};
-/* of experts only: 4 and 8 bits in groups of 64 */
-#define G64_MOE(bits)                                                                                                  \
-    {                                                                                                                  \
-        "moe affine" #bits "g64", fmt_affine<bits, true>::COLS, fmt_affine<bits, true>::SLOT,                          \
-            fmt_affine<bits, true>::WARPS, fmt_affine<bits, true>::RING, 0, 0, {},                                     \
-            CU_MOE_KERNELS_OF(cu_fmt_exact, fmt_affine<bits, true>)                                                    \
-    }
-static const cu_stream_fmt moe_fmts[] = {G64_MOE(4), G64_MOE(8)};
 static const cu_stream_fmt nvfp4_fmt = CU_STREAM_QFMT("stream nvfp4", fmt_values<CU_K_NVFP4>);
 static const cu_stream_fmt fp8_fmt = CU_STREAM_QFMT("stream fp8", fmt_values<CU_K_F8>);
 static const cu_stream_fmt mxfp4_fmt = CU_STREAM_QFMT("stream mxfp4", fmt_mxfp4);
@@ -223,7 +215,7 @@ const cu_stream_fmt *cu_stream_find_quant(const fa_weight *w) {
     const bool common = w->group == 64 && w->scale_dtype != FA_F32;
     if (common && (w->bits == 4 || w->bits == 8)) return cu_stream_find_int(w);
     if (common) return &g64_fmts[w->bits < 4 ? w->bits - 2 : w->bits - 3];
-    return &any_fmts[w->bits == 8 ? 5 : w->bits - 2];
+    return cu_stream_find_any(w);
 }
 
-const cu_stream_fmt *cu_stream_find_codes(const fa_weight *w) { return &moe_fmts[w->bits == 8]; }
+const cu_stream_fmt *cu_stream_find_any(const fa_weight *w) { return &any_fmts[w->bits == 8 ? 5 : w->bits - 2]; }
