@@ -603,9 +603,10 @@ CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
 /* CU_END_ROUTE, what the last block does. mem: cu_route_floats for each warp. */
 CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
     const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    mem += warp * cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group);
+    const cu_route route = a.route; /* read once: behind a pointer it would be read again after every store */
+    mem += warp * cu_route_floats(route.n_expert, route.n_used, route.n_group);
     for (int m = warp; m < a.M; m += n_warp) {
-        cu_warp_route(a.route, m, mem);
+        cu_warp_route(route, m, mem);
         __syncwarp();
     }
 }
