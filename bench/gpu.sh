@@ -13,11 +13,8 @@ device=${FFAI_BENCH_DEVICE:-cuda:0}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$out"
-# cuBLASLt, where the module does not look for it: in Python's packages, say.
-if ! ldconfig -p | grep -q libcublasLt && ! ls /usr/local/cuda/lib*/libcublasLt.so* > /dev/null 2>&1; then
-    lib=$(find / -name 'libcublasLt.so.1[23]' -not -path '/proc/*' -print -quit 2> /dev/null)
-    [ -n "$lib" ] && export LD_LIBRARY_PATH="${lib%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-fi
+# shellcheck source=tools/find_cublaslt.sh
+. "$(dirname "$0")/../tools/find_cublaslt.sh"
 csv=$out/gpu.csv
 failed=()
 

@@ -13,10 +13,8 @@ device=${FFAI_BENCH_DEVICE:-cuda:0}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 mkdir -p "$out"
-if ! ldconfig -p | grep -q libcublasLt && ! ls /usr/local/cuda/lib*/libcublasLt.so* > /dev/null 2>&1; then
-    lib=$(find / -name 'libcublasLt.so.1[23]' -not -path '/proc/*' -print -quit 2> /dev/null)
-    [ -n "$lib" ] && export LD_LIBRARY_PATH="${lib%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-fi
+# shellcheck source=tools/find_cublaslt.sh
+. "$(dirname "$0")/../tools/find_cublaslt.sh"
 cat > "$dir/config.json" <<JSON
 {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "vocab_size": 151936, "hidden_size": 2048,
  "num_hidden_layers": 8, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144,

@@ -132,6 +132,7 @@ typedef struct ffai_model_info {
     const char
         *extra; /* tensors among the text model's that its family does not know: a sign of another variant, mostly
                    "" */
+    int block;  /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -311,6 +312,9 @@ typedef struct ffai_engine_stats {
     int64_t host_steps;
     double host_s;
     int64_t device_picks; /* tokens that the GPU picked by itself; others are sampled on the host */
+    /* ffai_diffusion: blocks that were filled or drafted and checked; passes that filled them (one for each draft);
+     * tokens that those passes proposed, and how many of them came into the text */
+    int64_t blocks, block_passes, block_proposed, block_accepted;
 } ffai_engine_stats;
 
 FFAI_API void ffai_engine_get_stats(const ffai_engine *e, ffai_engine_stats *stats);
@@ -426,6 +430,36 @@ FFAI_API const char *ffai_sampler_at(size_t i);
 
 typedef struct ffai_request ffai_request;
 
+/* How a model that can fill in masks (ffai_model_info.block) makes its tokens. Zero or NULL means the default of each
+ * field. docs/diffusion.md has the algorithms. */
+typedef enum ffai_diffusion_mode {
+    FFAI_DIFFUSION_OFF,      /* from left to right, one token a step, as any model */
+    FFAI_DIFFUSION_BLOCK,    /* blocks of masks, filled in where the model is sure; text comes block by block */
+    FFAI_DIFFUSION_SELF_SPEC /* drafts a block at once and keeps of it what going from left to right gives as well: the
+                                same tokens as FFAI_DIFFUSION_OFF, in fewer steps */
+} ffai_diffusion_mode;
+
+typedef struct ffai_diffusion {
+    ffai_diffusion_mode mode;
+    int block; /* tokens of a block, or of the longest draft: at most 64; default: the model's block, drafts at most 32
+                */
+    const ffai_adapter_use *draft; /* SELF_SPEC: adapters that drafts use besides the request's own */
+    size_t n_draft;
+    /* BLOCK */
+    int steps;            /* most passes over a block; default 32 */
+    const char *sampler;  /* which candidates a pass keeps: "native" (default), "fixed", "confidence_threshold_ref",
+                             "confidence_threshold_bound", "cumulative_error", "even" */
+    float confidence;     /* of candidates that are kept: a probability; default 0.9 */
+    float min_confidence; /* confidence_threshold_bound: below it a candidate is kept only if it is the best; default
+                             0.45 */
+    float factor;         /* of the bound that falls with the rank; default 1, 2 in confidence_threshold_bound */
+    int n_transfer;       /* fixed: tokens that a pass keeps; default 1 */
+    int max_transfer;     /* most tokens that a pass keeps; default: any number */
+} ffai_diffusion;
+
+/* Name i of ffai_diffusion.sampler; NULL past the last one. */
+FFAI_API const char *ffai_diffusion_sampler_at(size_t i);
+
 struct ffai_event;
 
 /* Clears bits of tokens that must not come next: bit id % 32 of bits[id / 32], all set before the call. ids [n]: the
@@ -452,6 +486,9 @@ typedef struct ffai_request_opts {
     bool fresh; /* feed the whole prompt, whatever the cache holds: the same tokens to the last bit of the logits */
     const ffai_adapter_use *adapters; /* [n_adapter]; NULL: those of ffai_engine_use_adapters */
     size_t n_adapter;                 /* 0 with adapters set: none */
+    const ffai_diffusion *diffusion;  /* NULL: from left to right. Refused when the model cannot; BLOCK also with a
+                                         grammar, a mask, and samplers that look at the last tokens (DRY, n-gram bans,
+                                         mirostat) */
 } ffai_request_opts;
 
 typedef enum ffai_finish {

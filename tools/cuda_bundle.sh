@@ -25,6 +25,7 @@ for b in ffai parity test_laws "${tests[@]}"; do
     strip "$out/bin/$b"
 done
 cp "$build/libffai_cuda.so" "$out/bin/"
+cp tools/find_cublaslt.sh "$out/"
 cp -r models/ffai-demo-6m "$out/models/"
 cp -r tests/data/families "$out/tests/data/"
 printf '%s\n' "${tests[@]}" >"$out/tests.txt"
@@ -46,12 +47,8 @@ mkdir -p "$logs"
 export FFAI_CUDA_MODULE=$here/bin/libffai_cuda.so FFAI_SOURCE_DIR=$here FFAI_TEST_CYCLES=${FFAI_TEST_CYCLES:-1000}
 LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 ldd bin/ffai 2>/dev/null | grep -q 'libstdc++.*not found' && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$here/lib_old
-# cuBLASLt of the toolkit, or of Python packages
-if ! ls /usr/local/cuda/lib64/libcublasLt.so* >/dev/null 2>&1 && ! ldconfig -p 2>/dev/null | grep -q libcublasLt; then
-    blas=$(find / -xdev -name 'libcublasLt.so.1[23]' -printf '%h\n' -quit 2>/dev/null)
-    [ -n "$blas" ] && LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$blas
-fi
 export LD_LIBRARY_PATH
+. ./find_cublaslt.sh
 bad=0
 # one NAME COMMAND...: runs it with a time limit, prints a line, the end of its log when it failed
 one() {

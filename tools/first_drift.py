@@ -34,7 +34,7 @@ def official(folder, ids):
         if i == 0:
             hooks.append(layer.register_forward_pre_hook(lambda _, a, k: keep("embed", a[0] if a else k["hidden_states"]), with_kwargs=True))
         for n, x in layer.named_modules():
-            if n.split(".")[-1] in ("o_proj", "wo") and isinstance(x, torch.nn.Linear):
+            if n.split(".")[-1] in ("o_proj", "wo", "out_proj") and isinstance(x, torch.nn.Linear):
                 hooks.append(x.register_forward_pre_hook(lambda _, a, i=i: keep(f"attn_out.{i}", a[0])))
         hooks.append(layer.register_forward_hook(lambda _, a, r, i=i: keep(f"layer_out.{i}", r)))
     norms = [x for n, x in parent.named_children() if n in ("norm", "final_layernorm", "embedding_norm")]

@@ -26,12 +26,19 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq) {
     b->slot = ints(b, n_seq);
     b->len = ints(b, n_seq);
     b->rope_len = ints(b, n_seq);
+    b->place = ints(b, rows);
     for (int g = 0; g < b->n_group; g++) b->kv_lo[g] = ints(b, rows);
     b->kv_hi = ints(b, rows);
     b->out_row = ints(b, rows);
     b->tile_seq = ints(b, rows);
     b->tile_row = ints(b, rows);
     b->adapt = (float *)(void *)ints(b, n_seq * FA_ADAPTERS);
+    b->state_in = ints(b, n_seq);
+    b->state_out = ints(b, n_seq);
+    b->keep = ints(b, rows);
+    b->cut = ints(b, rows + 1);
+    b->seq_cut = ints(b, n_seq + 1);
     int32_t *pages = ints(b, n_seq * b->page_stride);
+    b->page[0] = pages; /* where the integers end, if there are no groups */
     for (int g = 0; g < b->n_group; g++) b->page[g] = pages ? pages + g * (b->page_stride / b->n_group) : NULL;
 }

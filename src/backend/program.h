@@ -10,7 +10,8 @@
 enum {
     FA_PAGE = 64, /* tokens per KV page */
     FA_MAX_GROUP = 4 /* KV page groups of one model */,
-    FA_ADAPTERS = 64 /* that an engine can have loaded at a time */
+    FA_ADAPTERS = 64 /* that an engine can have loaded at a time */,
+    FA_SCAN = 64 /* most rows that a scan takes at a time: fa_batch.cut */
 };
 
 /* A vector normalisation: out = x * rsqrt(mean(x^2) + eps) * (w + offset) (RMSNorm), or with `center`
@@ -122,6 +123,78 @@ typedef struct fa_kv {
     fa_dtype dtype;
 } fa_kv;
 
+/* One layer's part of the recurrent states. A state is what the rows of a sequence up to some position have made of it;
+ * those of one sequence and position lie together for all layers, `stride` floats from one to the next. Layouts are
+ * those of the operations: sessions hold them as they are. */
+typedef struct fa_state {
+    float *conv; /* of state 0: [kernel - 1, channels], the inputs before the next row, oldest first; zeros before the
+                    sequence began */
+    float *scan; /* of state 0 */
+    int64_t stride;
+} fa_state;
+
+/* Columns of a tensor with a row for each of the step's: row i is at + i * stride. */
+typedef struct fa_view {
+    const float *at;
+    int64_t stride, n_col;
+} fa_view;
+
+/* A causal convolution of each channel by itself: y[i, c] = act(bias[c] + sum over j of w[c, j] x[i - kernel + 1 + j,
+ * c])
+ */
+typedef struct fa_conv {
+    int64_t n; /* channels */
+    int kernel;
+    const float *w;    /* [n, kernel] */
+    const float *bias; /* [n] or NULL */
+    fa_act_fn act;     /* LINEAR, SILU */
+    int64_t state_at;  /* where its state begins in fa_state.conv: layers with several have one behind the other */
+} fa_conv;
+
+/* Selective scan of Mamba 1 (Gu, Dao 2023), per channel d with n_state values h, from delta = softplus(dt):
+ *     h[n] = exp(delta a[n]) h[n] + delta B[n] x        y = sum over n of C[n] h[n], + d x
+ * State: [n_state, dim]. */
+typedef struct fa_ssm1 {
+    int64_t dim, n_state;
+    const float *a; /* [n_state, dim], negative */
+    const float *d; /* [dim] */
+} fa_ssm1;
+
+/* Scan of Mamba 2 (Dao, Gu 2024), per head with head_dim x n_state values h; B and C [n_group, n_state] are shared by
+ * n_head / n_group heads each; delta = clamp(softplus(dt + dt_bias), dt_min, dt_max):
+ *     h[n, p] = exp(delta a) h[n, p] + delta B[n] x[p]        y[p] = sum over n of C[n] h[n, p], + d x[p]
+ * State: [n_head, n_state, head_dim]. */
+typedef struct fa_ssd {
+    int n_head, head_dim, n_state, n_group;
+    const float *a;       /* [n_head], negative */
+    const float *d;       /* [n_head] */
+    const float *dt_bias; /* [n_head] */
+    float dt_min, dt_max;
+} fa_ssd;
+
+/* Gated delta rule (Yang, Kautz, Hatamizadeh 2024), per value head, of which n_v_head / n_k_head share a key head,
+ * those that follow each other, or `tiled` those that are n_k_head apart (value head j has key head j % n_k_head); q
+ * and k have length 1 (x * rsqrt(sum of x^2 + eps)), q then times k_dim^-0.5; b = beta_scale * sigmoid(beta), g =
+ * exp(decay * softplus(a + dt_bias)): S[k, v] *= g;   u[v] = b (v[v] - sum over k of S[k, v] k[k]);   S[k, v] += k[k]
+ * u[v];   y[v] = sum over k of S[k, v] q[k] State: [n_v_head, k_dim, v_dim]. */
+typedef struct fa_delta {
+    int n_k_head, n_v_head, k_dim, v_dim;
+    const float *decay;   /* [n_v_head], negative */
+    const float *dt_bias; /* [n_v_head] */
+    float beta_scale, eps;
+    bool tiled;
+} fa_delta;
+
+/* A gate and a norm of groups of columns: y = norm(y * act(z)), or with norm_first norm(y) * act(z), where norm divides
+ * each group by its root mean square (eps inside) and multiplies by w. group 0: y * act(z) alone. */
+typedef struct fa_gate {
+    int64_t group;  /* columns */
+    const float *w; /* one for each column, or `shared` by all groups: [group] */
+    bool shared, norm_first;
+    float eps;
+    fa_act_fn act;
+} fa_gate;
+
 /* The ragged batch of one step: sequences one after the other, each with its new rows in order. Integers only; buffers
  * have fixed addresses for the life of the engine, so that programs can point to them. */
 typedef struct fa_batch {
@@ -133,6 +206,7 @@ typedef struct fa_batch {
     int n_axes;  /* position axes: 1 (3 for multimodal RoPE) */
     int n_group; /* KV page groups */
     int n_adapt; /* columns of adapt */
+    int n_cut;   /* entries of cut; 0: the model has no recurrent layers */
     /* One block holds all arrays below, at addresses fixed for the life of the engine, of which [0, used) is live. Page
      * tables stand last. A device is sent the live part of every array before a step. */
     uint8_t *block;
@@ -145,6 +219,7 @@ typedef struct fa_batch {
     int32_t *len;       /* [n_seq] tokens in the cache after this step */
     int32_t *rope_len;  /* [n_seq] length that picks length-dependent frequencies: the whole sequence's while it is fed
                            in pieces */
+    int32_t *place;     /* [n_tok] position in the cache that a row's key and value go to; -1: nowhere */
     int32_t *kv_lo[FA_MAX_GROUP]; /* [n_tok] first visible position, per page group (windows) */
     int32_t *kv_hi;               /* [n_tok] one past the last visible position */
     int32_t *page[FA_MAX_GROUP];  /* [n_seq] rows, page_stride apart, of physical pages, -1 where none */
@@ -152,16 +227,19 @@ typedef struct fa_batch {
     int32_t *out_row;             /* [n_out] rows whose logits are wanted */
     int32_t *tile_seq, *tile_row; /* [n_tile] query tiles of attention: sequence and first row within the batch */
     float *adapt;                 /* [n_seq, n_adapt] each sequence's scales of adapters; 0: not used */
+    /* recurrent layers */
+    int32_t *state_in;  /* [n_seq] the state that a sequence goes on from; -1: its beginning, zeros */
+    int32_t *state_out; /* [n_seq] where its new state goes; may be the same */
+    int32_t *keep;      /* [n_tok] where a copy of the state after this row goes; -1: nowhere */
+    int32_t *cut; /* [n_cut + 1] first rows of the pieces that scans take at a time, then n_tok: at most FA_SCAN rows
+                     of one sequence, none behind a row with keep >= 0 */
+    int32_t *seq_cut; /* [n_seq + 1] first piece of each sequence */
     /* optional: rows that come from elsewhere (images, audio) instead of the embedding table; NULL: none */
     const float *embd;       /* [n, dim], in the backend's memory, outside of the block */
     const int32_t *embd_row; /* [n_tok] row of embd, -1: the token's own */
     /* optional: speculation trees. Bit j: the row sees new row j of its sequence (at most 64 new rows each), besides
      * everything before them; NULL: causal */
     const uint64_t *tree; /* [n_tok] */
-    /* optional: recurrent states to keep, honoured inside scans: the state after row save_row[i] goes to slot
-     * save_slot[i] */
-    int n_save;
-    const int32_t *save_row, *save_slot; /* [n_save] */
 } fa_batch;
 
 /* Points the arrays of a batch of at most `rows` rows and n_seq sequences into its block (n_axes, n_group and
@@ -191,6 +269,12 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(LORA, "lora")                                                                                                    \
     X(LORA_EMBED, "lora_embed")                                                                                        \
     X(MOE, "moe")                                                                                                      \
+    X(CONV, "conv")                                                                                                    \
+    X(SSM1, "ssm1")                                                                                                    \
+    X(SSD, "ssd")                                                                                                      \
+    X(DELTA, "delta")                                                                                                  \
+    X(GATE_NORM, "gate_norm")                                                                                          \
+    X(SCALE_COLS, "scale_cols")                                                                                        \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
     X(LINEAR_ADD, "linear_add")                                                                                        \
@@ -267,6 +351,31 @@ typedef struct fa_rec {
             bool add;    /* out += instead of = */
             int n_used;
         } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+        struct {
+            fa_view x;
+            const fa_conv *w;
+            const fa_state *state;
+        } conv; /* out [n_tok, n] */
+        struct {
+            fa_view x, dt, b, c;
+            const fa_ssm1 *w;
+            const fa_state *state;
+        } ssm1; /* out [n_tok, dim] */
+        struct {
+            fa_view x, dt, b, c;
+            const fa_ssd *w;
+            const fa_state *state;
+        } ssd; /* out [n_tok, n_head * head_dim] */
+        struct {
+            fa_view q, k, v, beta, a;
+            const fa_delta *w;
+            const fa_state *state;
+        } delta; /* out [n_tok, n_v_head * v_dim] */
+        struct {
+            fa_view z;
+            const fa_gate *w;
+        } gate_norm;             /* in place on out */
+        const float *scale_cols; /* in place: column j of out times [j] */
         struct {
             const fa_loras *list;
             bool out_rows; /* rows of x are those of fa_batch.out_row; else those of the batch */

@@ -33,10 +33,27 @@ void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_
     c->window = (int32_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, sizeof(int32_t));
     if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
     r->max_ctx = d->max_ctx;
-    *dims = (fa_lm_dims){
-        c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
-        c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
-        c->tied};
+    *dims = (fa_lm_dims){.n_layer = c->n_layer,
+                         .dim = c->dim,
+                         .n_head = c->n_head,
+                         .n_kv_head = c->n_kv_head,
+                         .head_dim = c->head_dim,
+                         .ff_dim = c->ff_dim,
+                         .vocab = c->vocab,
+                         .max_ctx = fa_cfg_int(r, "max_position_embeddings", d->max_ctx, 1, INT32_MAX),
+                         .tied = c->tied};
+}
+
+void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
+    c->dim = fa_cfg_int(r, "hidden_size", d->dim, 1, 1 << 20);
+    c->n_layer = fa_cfg_int(r, "num_hidden_layers", d->n_layer, 1, 4096);
+    c->vocab = fa_cfg_int(r, "vocab_size", d->vocab, 1, 1 << 26);
+    c->eps = fa_cfg_eps(r, "layer_norm_epsilon", d->eps);
+    c->tied = fa_cfg_tied(r, d->tied);
+    c->embed_scale = c->residual_scale = c->logit_scale = 1;
+    c->no_mlp = true;
+    *dims =
+        (fa_lm_dims){.n_layer = c->n_layer, .dim = c->dim, .vocab = c->vocab, .max_ctx = d->max_ctx, .tied = c->tied};
 }
 
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
@@ -64,6 +81,43 @@ void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first) {
     bool slides = fa_cfg_bool(r, "use_sliding_window", false);
     first = fa_cfg_int(r, "max_window_layers", first, 0, INT32_MAX);
     fa_dense_windows(r, c, slides ? fa_cfg_int(r, "sliding_window", 4096, 0, INT32_MAX) : 0, late_layer, &first);
+}
+
+void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c) {
+    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
+    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
+    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
+    double scaling = fa_cfg_num(r, "logits_scaling", 1);
+    if (scaling == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
+    c->logit_scale = (float)(1 / scaling);
+}
+
+void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c) {
+    const char *key = "num_local_experts";
+    if (fa_cfg_int(r, key, fa_cfg_has(r, key) ? 0 : 8, 0, 65536) == 0) return; /* num_experts_per_tok is 0 as well */
+    fa_moe_read(r, &c->moe, 8, 2);
+    c->moe.ff_dim = fa_cfg_int(r, "intermediate_size", c->ff_dim, 1, 1 << 24);
+    c->moe.act = c->act;
+    c->moe.route.score = FA_SCORE_TOP_SOFTMAX;
+    c->moe.router = "block_sparse_moe.router.layer";
+    c->moe.block = "block_sparse_moe";
+    c->moe.gate_up = "input_linear";
+    c->moe.fused_down = "output_linear";
+    c->moe.own_fused = true;
+    fa_dense_all_experts(r, c);
+}
+
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise) {
+    static const float still[1];
+    const fa_jnode *rope = fa_cfg_node(r, "rope_parameters");
+    if (!rope) rope = fa_cfg_node(r, "rope_scaling");
+    double beta = fa_jnum(fa_jget(rope, "llama_4_scaling_beta"), 0);
+    int64_t ctx = fa_jint(fa_jget(rope, "original_max_position_embeddings"), otherwise);
+    if (!(fabs(beta) < 1e6) || ctx < 1)
+        fa_cfg_fail(r, "\"rope_parameters\": queries cannot be scaled by %g every %lld positions", beta,
+                    (long long)ctx);
+    if (beta != 0)
+        c->q_growth = (fa_rope){.n_pair = 1, .inv_freq = still, .mscale = 1, .growth = (float)beta, .growth_ctx = ctx};
 }
 
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c) {
@@ -117,28 +171,35 @@ void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
     fa_bind_linear(b, &l->down, c->dim, c->ff_dim, bias, "model.layers.%d.mlp.down_proj", i);
 }
 
-static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+/* attends: the layer has queries and keys */
+static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, bool attends) {
     int64_t q_dim = c->n_head * c->head_dim, kv_dim = c->n_kv_head * c->head_dim;
-    if (!c->post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
-    if (c->qk_norm || c->wide_qk_norm) {
+    const bool post_only = c->post_only && attends;
+    if (!post_only) bind_norm(b, c, &l->attn_norm, c->dim, "model.layers.%d.input_layernorm", i);
+    if (attends && (c->qk_norm || c->wide_qk_norm)) {
         bind_norm(b, c, &l->q_norm, c->wide_qk_norm ? q_dim : c->head_dim, "model.layers.%d.self_attn.q_norm", i);
         bind_norm(b, c, &l->k_norm, c->wide_qk_norm ? kv_dim : c->head_dim, "model.layers.%d.self_attn.k_norm", i);
         l->qkv.q_norm = &l->q_norm;
         l->qkv.k_norm = &l->k_norm;
     }
-    if (c->sandwich || c->post_only) {
+    if (c->sandwich || post_only) {
         bind_norm(b, c, &l->post_attn_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
         bind_norm(b, c, &l->post_mlp_norm, c->dim, "model.layers.%d.post_feedforward_layernorm", i);
     }
     if (c->sandwich) bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.pre_feedforward_layernorm", i);
-    if (!c->sandwich && !c->post_only)
+    if (!c->sandwich && !post_only && !c->no_mlp)
         bind_norm(b, c, &l->mlp_norm, c->dim, "model.layers.%d.post_attention_layernorm", i);
 }
 
 static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
+    const bool mix = c->layer_mix && c->layer_mix[i];
+    if (mix)
+        c->bind_mix(b, c, l, i);
+    else
+        (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
     l->qkv.clip = c->clip_qkv;
-    bind_norms(b, c, l, i);
+    bind_norms(b, c, l, i, !mix);
+    if (c->no_mlp) return;
     if (!c->layer_moe || !c->layer_moe[i]) {
         (c->bind_mlp ? c->bind_mlp : fa_dense_bind_mlp)(b, c, l, i);
     } else if ((l->moe = (fa_moe_layer *)fa_bind_alloc(b, 1, sizeof *l->moe))) {
@@ -149,23 +210,34 @@ static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 void fa_dense_bind(fa_binder *b, const void *cfg, void *weights) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     fa_dense *w = (fa_dense *)weights;
-    fa_linear embed;
-    fa_bind_linear(b, &embed, c->vocab, c->dim, FA_NO_BIAS, "model.embed_tokens");
-    w->embed = embed.w;
+    fa_bind_embed(b, &w->embed, c->vocab, c->dim, "model.embed_tokens");
     w->layer = (fa_dense_layer *)fa_bind_alloc(b, (size_t)c->n_layer, sizeof *w->layer);
     for (int i = 0; w->layer && i < c->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
     bind_norm(b, c, &w->norm, c->dim, "model.norm", 0);
-    /* a head that is stored wins over tying, as in transformers */
-    if (c->tied && !fa_bind_has(b, "lm_head"))
-        w->head = embed;
-    else if (fa_bind_has(b, "lm_head") || !fa_bind_headless(b))
-        fa_bind_linear(b, &w->head, c->vocab, c->dim, FA_NO_BIAS, "lm_head");
+    fa_bind_head(b, &w->head, &w->embed, c->tied, "lm_head");
+}
+
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w) {
+    w->norm.offset = 0;
+    for (int64_t i = 0; w->layer && i < c->n_layer; i++) {
+        fa_dense_layer *l = &w->layer[i];
+        fa_norm *const norms[] = {&l->attn_norm,     &l->mlp_norm, &l->post_attn_norm,
+                                  &l->post_mlp_norm, &l->q_norm,   &l->k_norm};
+        for (size_t k = 0; k < sizeof norms / sizeof *norms; k++) norms[k]->offset = 0;
+    }
 }
 
 void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
-    for (int64_t i = 0; i < c->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head, c->head_dim, c->window[i], &c->rope[c->layer_rope[i]], 0};
+    for (int64_t i = 0; i < c->n_layer; i++) {
+        if (c->layer_mix && c->layer_mix[i])
+            c->mix_spec(c, &spec[i]);
+        else
+            spec[i] = (fa_kv_spec){.n_head = c->n_kv_head,
+                                   .head_dim = c->head_dim,
+                                   .window = c->window[i],
+                                   .rope = &c->rope[c->layer_rope[i]]};
+    }
 }
 
 fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
@@ -176,34 +248,47 @@ fa_tensor fa_dense_embed(fa_cx *cx, const fa_lm *m) {
     return h;
 }
 
+/* h += residual_scale * o_proj(attention(norm(h))); growth: what queries are multiplied by, or empty */
+static void attend(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_kv *kv, int rope,
+                   fa_tensor table, fa_tensor growth) {
+    fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, l->sink};
+    fa_tensor q =
+        fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table, c->rope[rope].interleaved, kv);
+    if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
+    fa_tensor a = fa_attend(cx, q, kv, &attn);
+    if (l->attn_gate.w.rows)
+        a = fa_glu(cx, fa_linear_op(cx, fa_norm_op(cx, h, &l->attn_norm), &l->attn_gate), a, FA_ACT_SIGMOID);
+    fa_tap(cx, "attn_out", a);
+    fa_linear_add(cx, h, a, &l->o, c->sandwich || c->post_only ? &l->post_attn_norm : NULL, c->residual_scale);
+}
+
+/* h += residual_scale * mlp(norm(h)), or the experts */
+static void mlp(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h) {
+    const bool post_only = c->post_only && !l->mix; /* where a mixer stands its norms come first */
+    const fa_norm *norm = post_only ? NULL : &l->mlp_norm;
+    if (l->moe) {
+        fa_moe_layer_add(cx, h, norm ? fa_norm_op(cx, h, norm) : h, l->moe, c->residual_scale);
+        return;
+    }
+    fa_tensor g = fa_norm_mlp_up(cx, h, norm, &l->gate, &l->up, c->act);
+    fa_linear_add(cx, h, g, &l->down, c->sandwich || post_only ? &l->post_mlp_norm : NULL, c->residual_scale);
+}
+
 void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)m->cfg;
     const fa_dense *w = (const fa_dense *)m->w;
-    fa_attn attn = {(int)c->n_head, (int)c->n_kv_head, (int)c->head_dim, c->attn_scale, c->attn_softcap, NULL};
     fa_tensor table[FA_DENSE_ROPES];
     for (int i = 0; i < FA_DENSE_ROPES; i++) table[i] = fa_rope_table(cx, &c->rope[i]);
     fa_tensor growth = fa_rope_table(cx, &c->q_growth);
     if (c->q_growth.n_pair) growth = fa_cols(cx, growth, 0, 1);
     for (int i = 0; i < c->n_layer; i++) {
         const fa_dense_layer *l = &w->layer[i];
-        const fa_rope *rope = &c->rope[c->layer_rope[i]];
-        const fa_kv *kv = &m->kv[i];
-        const bool post = c->sandwich || c->post_only;
         size_t mark = fa_layer_begin(cx, i);
-        fa_tensor q = fa_norm_qkv(cx, h, c->post_only ? NULL : &l->attn_norm, &l->qkv, table[c->layer_rope[i]],
-                                  rope->interleaved, kv);
-        if (c->q_growth.n_pair) fa_row_gate(cx, q, growth, FA_ACT_LINEAR);
-        attn.sink = l->sink;
-        fa_tensor a = fa_attend(cx, q, kv, &attn);
-        fa_tap(cx, "attn_out", a);
-        fa_linear_add(cx, h, a, &l->o, post ? &l->post_attn_norm : NULL, c->residual_scale);
-        const fa_norm *mlp_norm = c->post_only ? NULL : &l->mlp_norm;
-        if (l->moe) {
-            fa_moe_layer_add(cx, h, mlp_norm ? fa_norm_op(cx, h, mlp_norm) : h, l->moe, c->residual_scale);
-        } else {
-            fa_tensor g = fa_norm_mlp_up(cx, h, mlp_norm, &l->gate, &l->up, c->act);
-            fa_linear_add(cx, h, g, &l->down, post ? &l->post_mlp_norm : NULL, c->residual_scale);
-        }
+        if (l->mix)
+            c->mix(cx, c, l, h, &m->state[i]);
+        else
+            attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
+        if (!c->no_mlp) mlp(cx, c, l, h);
         fa_tap(cx, "layer_out", h);
         fa_layer_end(cx, mark);
     }

@@ -3,9 +3,9 @@
  *     h += s * [post_attn_norm](o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n))))
  *     h += s * [post_mlp_norm](down_proj(act(gate_proj(m)) * up_proj(m)))     or the experts (blocks/moe.h) of m
  *
- * Bracketed norms exist where the family has them. A family file reads its config into fa_dense_cfg and says which
- * tensors there are; where its checkpoints fuse or rename projections it binds them itself (bind_attn, bind_mlp) or
- * lists other names (fa_family.renames). */
+ * Bracketed norms exist where the family has them; in some layers a recurrent mixer stands in for attention (mix). A
+ * family file reads its config into fa_dense_cfg and says which tensors there are; where its checkpoints fuse or rename
+ * projections it binds them itself (bind_attn, bind_mlp) or lists other names (fa_family.renames). */
 #ifndef FA_BLOCKS_DENSE_H
 #define FA_BLOCKS_DENSE_H
 
@@ -30,30 +30,40 @@ struct fa_dense_cfg {
     bool qk_norm;              /* before rotation, per head */
     bool wide_qk_norm;         /* ... over the whole projection */
     bool sandwich;             /* norms before and after, Gemma style names */
-    bool post_only;            /* norms after only */
+    bool post_only;            /* norms after only, in layers that attend */
     bool plain_mlp;            /* down(act(up)), no gate; up is in `gate` */
+    bool no_mlp;               /* layers are attention or a mixer alone */
     bool tied;
     fa_moe_cfg moe;     /* what layers with experts have */
     uint8_t *layer_moe; /* [n_layer] 1: experts instead of the MLP; NULL: no layer */
     /* NULL: q_proj, k_proj, v_proj, o_proj; gate_proj, up_proj, down_proj */
     void (*bind_attn)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
     void (*bind_mlp)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    /* Layers with a recurrent mixer in place of attention (layer_mix[i] != 0; NULL: no layer): mix does
+     * h += residual_scale * mixer(attn_norm(h)), mix_spec tells the size of its state */
+    uint8_t *layer_mix;
+    const void *mix_cfg;
+    void (*mix_spec)(const fa_dense_cfg *c, fa_kv_spec *spec);
+    void (*bind_mix)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    void (*mix)(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st);
     fa_rope rope[FA_DENSE_ROPES];
     uint8_t *layer_rope; /* [n_layer] index into rope */
     fa_rope q_growth;    /* n_pair 1: queries are multiplied by its cosine, which grows with the position */
     int32_t *window;     /* [n_layer], 0: full attention */
-    const void *own;     /* the family's further config, for its hooks */
 };
 
 struct fa_dense_layer {
     fa_norm attn_norm, mlp_norm, post_attn_norm, post_mlp_norm; /* [dim] */
     fa_norm q_norm, k_norm;                                     /* [head_dim], or the projections' width */
     const float *sink;                                          /* [n_head] or NULL */
-    fa_qkv qkv;         /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
-    fa_linear o;        /* [dim, n_head * head_dim] */
-    fa_linear gate, up; /* [ff_dim, dim] */
-    fa_linear down;     /* [dim, ff_dim] */
-    fa_moe_layer *moe;  /* instead of gate, up, down; or NULL */
+    fa_qkv qkv;          /* [n_head * head_dim, dim], [n_kv_head * head_dim, dim] twice */
+    fa_linear o;         /* [dim, n_head * head_dim] */
+    fa_linear attn_gate; /* [n_head * head_dim, dim]: o's input is multiplied by sigmoid(attn_gate n); no rows: it is
+                            not. Bound by bind_attn */
+    fa_linear gate, up;  /* [ff_dim, dim] */
+    fa_linear down;      /* [dim, ff_dim] */
+    fa_moe_layer *moe;   /* instead of gate, up, down; or NULL */
+    void *mix;           /* instead of q, k, v, o: what bind_mix made; or NULL */
 };
 
 typedef struct fa_dense {
@@ -74,6 +84,8 @@ typedef struct fa_dense_defaults {
 } fa_dense_defaults;
 
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
+/* The same for models of layers that are a norm and a recurrent mixer, with the keys of Mamba: no heads, no MLP. */
+void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
 /* layer_types ("sliding_attention" / "full_attention") into window[]; absent: sliding(i) decides, or nothing slides
  * when NULL. */
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
@@ -82,12 +94,22 @@ void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding
 /* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers (default: first) on, or those of
  * layer_types. */
 void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);
+/* Granite's four multipliers: of embeddings, scores, what layers add, and (divided) logits.
+ * Each is 1 without its key. */
+void fa_dense_granite_scales(fa_cfg *r, fa_dense_cfg *c);
+/* The experts of Granite, of intermediate_size; 0 of them: none. */
+void fa_dense_granite_experts(fa_cfg *r, fa_dense_cfg *c);
+/* Ministral 3's queries: multiplied by 1 + llama_4_scaling_beta log(1 + floor(position / original context)); without
+ * the key they are not. otherwise: the original context when it is not told. */
+void fa_dense_q_growth(fa_cfg *r, fa_dense_cfg *c, int64_t otherwise);
 /* Experts in every layer. */
 void fa_dense_all_experts(fa_cfg *r, fa_dense_cfg *c);
 /* The experts of Qwen 2 and 3: num_experts (num_local_experts) of moe_intermediate_size, in the layers that
  * decoder_sparse_step and mlp_only_layers leave. */
 void fa_dense_qwen_experts(fa_cfg *r, fa_dense_cfg *c, int64_t n_expert, int64_t n_used, int64_t ff_dim);
 
+/* Norms that a family multiplies by 1 + w have weights w + 1 in this checkpoint. */
+void fa_dense_norms_applied(const fa_dense_cfg *c, fa_dense *w);
 /* What fa_dense_bind does for a layer's attention and MLP when there is no hook. */
 void fa_dense_bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
 void fa_dense_bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);

@@ -63,6 +63,20 @@ static void bind_experts(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t d
     }
 }
 
+static void bind_shared(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer,
+                        const char *shared) {
+    const int64_t ff = c->shared_ff;
+    bool fused = c->shared_gate_up && !fa_bind_has(b, "model.layers.%d.%s.gate_proj", layer, shared);
+    if (fused) {
+        fa_bind_halves(b, &l->s_gate, &l->s_up, ff, dim, "model.layers.%d.%s.%s", layer, shared, c->shared_gate_up);
+    } else {
+        fa_bind_linear(b, &l->s_gate, ff, dim, FA_NO_BIAS, "model.layers.%d.%s.gate_proj", layer, shared);
+        fa_bind_linear(b, &l->s_up, ff, dim, FA_NO_BIAS, "model.layers.%d.%s.up_proj", layer, shared);
+    }
+    fa_bind_linear(b, &l->s_down, dim, ff, FA_NO_BIAS, "model.layers.%d.%s.%s", layer, shared,
+                   fused ? c->shared_down : "down_proj");
+}
+
 void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer) {
     const char *router = either(c->router, "mlp.gate"), *block = either(c->block, "mlp"),
                *shared = either(c->shared, "mlp.shared_expert"),
@@ -72,13 +86,13 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
     l->act = c->act;
     fa_bind_linear(b, &l->router, c->route.n_expert, dim, c->router_bias ? FA_BIAS : FA_NO_BIAS, "model.layers.%d.%s",
                    layer, router);
+    if (c->score_bias)
+        l->route.bias = fa_bind_vector(b, c->route.n_expert, 0, "model.layers.%d.%s", layer, c->score_bias);
     snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     bind_experts(b, c, &l->experts, dim, name);
     fa_bind_mixture(b, &l->experts, c->route.n_used);
     if (!c->shared_ff) return;
-    fa_bind_linear(b, &l->s_gate, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.gate_proj", layer, shared);
-    fa_bind_linear(b, &l->s_up, c->shared_ff, dim, FA_NO_BIAS, "model.layers.%d.%s.up_proj", layer, shared);
-    fa_bind_linear(b, &l->s_down, dim, c->shared_ff, FA_NO_BIAS, "model.layers.%d.%s.down_proj", layer, shared);
+    bind_shared(b, c, l, dim, layer, shared);
     if (c->shared_gate) fa_bind_linear(b, &l->shared_gate, 1, dim, FA_NO_BIAS, "model.layers.%d.%s", layer, gate);
 }
 

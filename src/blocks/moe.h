@@ -19,6 +19,9 @@ typedef struct fa_moe_cfg {
     bool turned;      /* square stacks of floats without ".weight" are stored transposed */
     /* Names after "model.layers.N."; NULL: "mlp.gate", "mlp", "mlp.shared_expert", "mlp.shared_expert_gate". */
     const char *router, *block, *shared, *shared_gate_name;
+    const char *score_bias; /* what is added to scores for the choice [n_expert], likewise; NULL: nothing */
+    /* Below the shared expert: gate and up as one matrix, and down, where "gate_proj" is not there; or NULL. */
+    const char *shared_gate_up, *shared_down;
     /* Below the block ("": the layer itself): mlx's stacks switch_mlp.{gate,up,down}_proj; stacks
      * experts.{gate,up,down}_proj; the fused ones, whose names NULL are "experts.gate_up_proj" and "experts.down_proj"
      * (own_fused: they are what the family's checkpoints have); else experts.E.* with the names of an expert's

@@ -1,6 +1,6 @@
 /* Pages, page tables and window groups of the KV cache. */
 #define _DEFAULT_SOURCE
-#include "cache/kv.h"
+#include "cache/state.h"
 #include "base/alloc.h"
 
 #include <string.h>
@@ -44,7 +44,7 @@ static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int
         return fa_fail(err, FFAI_ELIMIT, "cache: %d sequences of %d tokens are more than the page tables hold",
                        o->n_slot, o->n_ctx);
     for (int i = 0; i < n_layer; i++) {
-        if (spec[i].shared) continue;
+        if (spec[i].shared || !spec[i].n_head) continue;
         int g = group_of(group, n_group, spec[i].window);
         if (g < 0)
             return fa_fail(err, FFAI_ENOTSUP, "cache: layer %d: more than %d different attention windows", i,
@@ -66,8 +66,10 @@ static int lay_out(fa_kv_group *group, int *n_group, const fa_kv_spec *spec, int
 int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token,
                fa_error *err) {
     fa_kv_group group[FA_MAX_GROUP] = {0};
-    int n_group, rc = lay_out(group, &n_group, spec, n_layer, o, err);
+    int64_t state;
     *bytes = *per_token = 0;
+    int n_group, rc = lay_out(group, &n_group, spec, n_layer, o, err);
+    if (!rc) rc = fa_states_size(spec, n_layer, o, &state, bytes, err);
     for (int g = 0; !rc && g < n_group; g++) {
         *bytes += group[g].page_bytes * all_pages(&group[g]);
         *per_token += group[g].page_bytes / FA_PAGE;
@@ -121,6 +123,7 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
     c->n_layer = n_layer;
     c->n_slot = o->n_slot;
     c->n_ctx = o->n_ctx;
+    c->dtype = o->dtype;
     c->page_stride = pages_for(o->n_ctx);
     c->layer = FA_NEWN(fa_kv, (size_t)n_layer);
     c->own = FA_NEWN(const fa_kv *, (size_t)n_layer);
@@ -131,6 +134,7 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
         c->bytes += (size_t)(c->group[g].page_bytes * all_pages(&c->group[g]));
     }
     rc = reserve(c, o, err);
+    if (!rc) rc = fa_states_create(&c->states, spec, n_layer, o, err);
     if (rc) {
         fa_kv_free(c);
         return rc;
@@ -141,6 +145,7 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
             c->layer[i] = c->layer[spec[i].shared - 1];
             continue;
         }
+        if (!spec[i].n_head) continue;
         int g = group_of(c->group, &c->n_group, spec[i].window);
         size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype), plane = page * (size_t)all_pages(&c->group[g]);
         c->layer[i] = (fa_kv){.k = at,
@@ -164,6 +169,7 @@ nomem:
 
 void fa_kv_free(fa_kv_cache *c) {
     if (!c) return;
+    fa_states_free(c->states);
     for (int g = 0; g < FA_MAX_GROUP; g++) {
         fa_free(c->group[g].free);
         fa_free(c->group[g].table);
@@ -218,8 +224,17 @@ static const fa_kv_group *lost_window(const fa_kv_cache *c, int slot, int32_t le
     return NULL;
 }
 
+static bool has_state(const fa_kv_cache *c, int slot, int32_t len) {
+    return !c->states || !len || fa_states_find(c->states, slot, len) >= 0;
+}
+
 bool fa_kv_can_truncate(const fa_kv_cache *c, int slot, int32_t len) {
-    return len <= c->len[slot] && !lost_window(c, slot, len);
+    return len <= c->len[slot] && has_state(c, slot, len) && !lost_window(c, slot, len);
+}
+
+int32_t fa_kv_resume(const fa_kv_cache *c, int slot, int32_t len) {
+    if (c->states) len = fa_states_at(c->states, slot, len);
+    return fa_kv_can_truncate(c, slot, len) ? len : 0; /* pages behind a window are gone for shorter lengths too */
 }
 
 int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
@@ -227,6 +242,10 @@ int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
     if (lost)
         return fa_fail(err, FFAI_ENOTSUP, "cache: cannot go back to position %d: its window of %d has been given back",
                        len, lost->window);
+    if (!has_state(c, slot, len))
+        return fa_fail(err, FFAI_ENOTSUP, "cache: cannot go back to position %d: no recurrent state of it was kept",
+                       len);
+    if (c->states) fa_states_cut(c->states, slot, len);
     for (int i = 0; i < c->n_group; i++) {
         int32_t *table = c->group[i].table + (int64_t)slot * c->page_stride;
         for (int32_t p = pages_for(len); p < c->page_stride; p++) give_back(&c->group[i], &table[p]);
@@ -236,6 +255,7 @@ int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err) {
 }
 
 void fa_kv_reset(fa_kv_cache *c, int slot) {
+    if (c->states) fa_states_cut(c->states, slot, 0);
     for (int i = 0; i < c->n_group; i++)
         for (int32_t p = 0; p < c->page_stride; p++)
             give_back(&c->group[i], &c->group[i].table[(int64_t)slot * c->page_stride + p]);

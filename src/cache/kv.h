@@ -13,6 +13,7 @@ typedef struct fa_kv_spec {
     const fa_rope *rope; /* how its keys are rotated; NULL: in no way that depends on the length of the sequence */
     int32_t shared;      /* 0: it has keys and values of its own; else 1 + the earlier layer, alike in all of the above,
                             whose keys and values it reads */
+    int64_t n_conv, n_scan; /* floats of recurrent state: fa_state. n_head 0: no keys and values, but these */
 } fa_kv_spec;
 
 typedef struct fa_kv_group {
@@ -24,13 +25,18 @@ typedef struct fa_kv_group {
     int64_t page_bytes; /* of all its layers, K and V */
 } fa_kv_group;
 
+typedef struct fa_states fa_states; /* cache/state.h */
+
 typedef struct fa_kv_cache {
+    fa_states *states; /* of recurrent layers; NULL: there are none. With them a slot's length is always a position that
+                          it has a state of */
     fa_kv *layer;      /* [n_layer] as layers see them: some may be another's */
     const fa_kv **own; /* [n_own] those with memory of their own */
     int n_layer, n_own, n_group, n_slot;
     int32_t n_ctx, page_stride;
     fa_kv_group group[FA_MAX_GROUP];
-    int32_t *len;   /* [n_slot] tokens whose pages exist */
+    int32_t *len; /* [n_slot] tokens whose pages exist */
+    fa_dtype dtype;
     fa_device *dev; /* whose memory it is; NULL: host memory, resident as pages are first written */
     uint8_t *mem;   /* one reservation */
     size_t bytes;
@@ -44,7 +50,7 @@ typedef struct fa_kv_opts {
     fa_device *dev; /* where; NULL: host memory */
 } fa_kv_opts;
 
-/* Bytes that a cache would reserve, and bytes per token of one sequence; no allocation. */
+/* Bytes that a cache would reserve, with recurrent states, and bytes per token of one sequence; no allocation. */
 int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t *bytes, int64_t *per_token,
                fa_error *err);
 /* Page groups, and pages of a slot in each page table. */
@@ -56,8 +62,10 @@ void fa_kv_free(fa_kv_cache *c);
 int fa_kv_extend(fa_kv_cache *c, int slot, int32_t from, int32_t to, fa_error *err);
 /* Can positions at and after len be forgotten, so that the sequence goes on from there? */
 bool fa_kv_can_truncate(const fa_kv_cache *c, int slot, int32_t len);
-/* Forgets positions at and after len. Fails when a window group has already given back pages that the shorter sequence
- * would see. */
+/* The largest length up to len that it can be cut to; 0: none but the beginning. */
+int32_t fa_kv_resume(const fa_kv_cache *c, int slot, int32_t len);
+/* Forgets positions at and after len. Fails when there is no recurrent state of it, or when a window group has already
+ * given back pages that the shorter sequence would see. */
 int fa_kv_truncate(fa_kv_cache *c, int slot, int32_t len, fa_error *err);
 /* Makes an unused or used slot hold positions [first[group], len) and nothing else, as far back as the group has pages
  * for one slot; contents are the caller's. Fails when rows at len would see further back. */

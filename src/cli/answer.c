@@ -50,6 +50,8 @@ int answer_env_init(answer_env *env, const cli_opts *o, ffai_model *m, ffai_engi
     env->request.sampling = env->sampling.s;
     if (!rc) rc = constraint_compile(o, m, &env->grammar);
     env->request.grammar = env->grammar;
+    if (!rc) rc = cli_diffusion(o, m, e, &env->diffusion);
+    env->request.diffusion = &env->diffusion.d;
     return rc;
 }
 
@@ -327,6 +329,12 @@ static void stats_json(const ffai_engine_stats *s, const ffai_engine_info *in, c
     out_json_str(&j, "sampler", s->device_picks ? "device" : "host");
     if (s->host_steps) out_json_num(&j, "host_s_per_step", s->host_s / (double)s->host_steps);
     out_json_str(&j, "isa", in->isa);
+    if (s->blocks) {
+        out_json_int(&j, "blocks", s->blocks);
+        out_json_int(&j, "block_passes", s->block_passes);
+        out_json_int(&j, "block_proposed", s->block_proposed);
+        out_json_int(&j, "block_accepted", s->block_accepted);
+    }
     out_json_int(&j, "threads", in->n_thread);
     out_json_str(&j, "precision", in->precision);
     out_json_str(&j, "kv_cache", in->kv_cache);
@@ -346,6 +354,10 @@ static void stats_text(const ffai_engine_stats *s, const ffai_engine_info *in, c
     fprintf(stderr, "prompt   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->prefill_s, t->n_prompt,
             s->prefill_s > 0 ? (double)s->prompt_tokens / s->prefill_s : 0);
     fprintf(stderr, "decode   %8.3f s  %6zu tokens  %9.1f tokens/s\n", s->decode_s, t->n_gen, decode_tok_s);
+    if (s->blocks)
+        fprintf(stderr, "blocks   %10lld    %6.2f passes each, %lld of %lld proposed tokens kept\n",
+                (long long)s->blocks, (double)s->block_passes / (double)s->blocks, (long long)s->block_accepted,
+                (long long)s->block_proposed);
     if (t->first > 0) fprintf(stderr, "start to first token %.3f s, ", t->first - t->start);
     fprintf(stderr, "peak memory %s, %s (%s), %s, %s\n", out_bytes(rss, (double)out_peak_rss()), in->device, in->isa,
             where, in->precision);

@@ -4,6 +4,7 @@
 #define FFAI_CLI_ANSWER_H
 
 #include "cli/dialog.h"
+#include "cli/diffusion.h"
 #include "cli/sampling.h"
 
 #include <ffai.h>
@@ -22,8 +23,9 @@ typedef struct answer_env {
     ffai_request_opts request; /* ids are filled in per answer */
     const char **stop;         /* --stop, and what ends an answer in the template */
     char *end;
-    ffai_grammar *grammar;   /* request.grammar, when there are flags for it */
-    sampling_flags sampling; /* owns what request.sampling points to */
+    ffai_grammar *grammar;     /* request.grammar, when there are flags for it */
+    sampling_flags sampling;   /* owns what request.sampling points to */
+    diffusion_flags diffusion; /* likewise, request.diffusion */
     bool show_reasoning, as_chat;
 } answer_env;
 

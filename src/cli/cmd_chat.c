@@ -2,6 +2,7 @@
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/constraint.h"
+#include "cli/diffusion.h"
 #include "cli/line.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
@@ -265,6 +266,7 @@ static int run_chat(const cli_opts *o) {
     if (!rc) rc = cli_sampling_check(o);
     if (!rc) rc = constraint_check(o);
     if (!rc) rc = answer_check(o);
+    if (!rc) rc = cli_diffusion_check(o);
     if (!rc) rc = dialog_args(o, OPT_TEMPLATE_ARG, &args);
     if (!rc) rc = session_model(o, false, &c.m);
     ffai_engine_opts eo = session_engine_opts(o);
@@ -289,6 +291,7 @@ static const opt_id chat_options[] = {OPT_MODEL,
                                       OPT_IGNORE_EOS,
                                       CLI_CONSTRAINT_OPTIONS,
                                       CLI_SAMPLING_OPTIONS,
+                                      CLI_DIFFUSION_OPTIONS,
                                       CLI_MACHINE_OPTIONS,
                                       OPT_STATS,
                                       CLI_REPORT_OPTIONS,

@@ -2,6 +2,7 @@
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/constraint.h"
+#include "cli/diffusion.h"
 #include "cli/out.h"
 #include "cli/sampling.h"
 #include "cli/session.h"
@@ -68,6 +69,7 @@ static int run_generate(const cli_opts *o) {
     if (!rc) rc = cli_sampling_check(o);
     if (!rc) rc = constraint_check(o);
     if (!rc) rc = answer_check(o);
+    if (!rc) rc = cli_diffusion_check(o);
     if (!rc) rc = cli_exclusive(o, modes);
     bool prompted = cli_has(o, OPT_PROMPT) || cli_has(o, OPT_PROMPT_FILE) || !cli_has(o, OPT_MESSAGES);
     if (!rc && prompted) rc = text_prompt(o, OPT_PROMPT_FILE, &text, &len);
@@ -98,6 +100,7 @@ static const opt_id generate_options[] = {OPT_MODEL,
                                           OPT_JSON,
                                           CLI_CONSTRAINT_OPTIONS,
                                           CLI_SAMPLING_OPTIONS,
+                                          CLI_DIFFUSION_OPTIONS,
                                           CLI_MACHINE_OPTIONS,
                                           OPT_STATS,
                                           OPT_PROFILE,

@@ -14,7 +14,8 @@ const opt_row cli_options[OPT_COUNT] = {
 #undef X
 };
 
-const char *const cli_group_names[GROUP_COUNT] = {"Model", "Input", "Output", "Sampling", "Machine", "Report"};
+const char *const cli_group_names[GROUP_COUNT] = {"Model",     "Input",   "Output", "Sampling",
+                                                  "Diffusion", "Machine", "Report"};
 
 /* ---- messages ---- */
 

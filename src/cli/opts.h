@@ -24,6 +24,7 @@ typedef enum opt_group {
     GROUP_INPUT,
     GROUP_OUTPUT,
     GROUP_SAMPLING,
+    GROUP_DIFFUSION,
     GROUP_MACHINE,
     GROUP_REPORT,
     GROUP_COUNT

@@ -51,7 +51,7 @@ ffai_engine_opts session_engine_opts(const cli_opts *o) {
 }
 
 /* FILE[:SCALE]: the scale, and the length of FILE. A file whose name ends so is a file. */
-static int lora_scale(const cli_opts *o, const char *s, float *scale, size_t *len) {
+static int lora_scale(const cli_opts *o, opt_id id, const char *s, float *scale, size_t *len) {
     const char *colon = strrchr(s, ':');
     char *end = NULL;
     struct stat st;
@@ -60,9 +60,28 @@ static int lora_scale(const cli_opts *o, const char *s, float *scale, size_t *le
     if (!colon || stat(s, &st) == 0) return 0;
     double v = strtod(colon + 1, &end);
     if (end == colon + 1 || *end) return 0;
-    if (!isfinite(v)) return cli_usage(o, "--lora: the scale \"%s\" is no finite number", colon + 1);
+    if (!isfinite(v))
+        return cli_usage(o, "--%s: the scale \"%s\" is no finite number", cli_options[id].name, colon + 1);
     *scale = (float)v;
     *len = (size_t)(colon - s);
+    return 0;
+}
+
+int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine *e, ffai_adapter_use *use) {
+    ffai_error err;
+    size_t len;
+    int rc = lora_scale(o, id, given, &use->scale, &len);
+    if (rc) return rc;
+    char *path = strndup(given, len);
+    if (!path) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
+    if (ffai_adapter_load(&use->adapter, e, path, &err)) rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    free(path);
+    if (rc) return rc;
+    ffai_adapter_info in;
+    char bytes[16];
+    ffai_adapter_get_info(use->adapter, &in);
+    term_detail("%s: %s adapter, %lld matrices, rank %lld, %s, scale %g", in.path, in.kind, (long long)in.n_matrix,
+                (long long)in.rank, out_bytes(bytes, (double)in.bytes), (double)use->scale);
     return 0;
 }
 
@@ -74,20 +93,7 @@ static int load_adapters(const cli_opts *o, ffai_engine *e) {
     if (!v->n) return 0;
     ffai_adapter_use *use = (ffai_adapter_use *)calloc(v->n, sizeof *use);
     if (!use) return cli_fail(o, "--lora: out of memory");
-    for (size_t i = 0; i < v->n && !rc; i++) {
-        size_t len;
-        rc = lora_scale(o, v->strs[i], &use[i].scale, &len);
-        char *path = rc ? NULL : strndup(v->strs[i], len);
-        if (!rc && !path) rc = cli_fail(o, "--lora: out of memory");
-        if (!rc && ffai_adapter_load(&use[i].adapter, e, path, &err)) rc = cli_fail(o, "--lora: %s", err.msg);
-        free(path);
-        if (rc) break;
-        ffai_adapter_info in;
-        char bytes[16];
-        ffai_adapter_get_info(use[i].adapter, &in);
-        term_detail("%s: %s adapter, %lld matrices, rank %lld, %s, scale %g", in.path, in.kind, (long long)in.n_matrix,
-                    (long long)in.rank, out_bytes(bytes, (double)in.bytes), (double)use[i].scale);
-    }
+    for (size_t i = 0; i < v->n && !rc; i++) rc = session_adapter(o, OPT_LORA, v->strs[i], e, &use[i]);
     if (!rc && ffai_engine_use_adapters(e, use, v->n, &err)) rc = cli_fail(o, "--lora: %s", err.msg);
     free(use);
     return rc;

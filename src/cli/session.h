@@ -13,6 +13,8 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m);
 /* The common flags as engine options; the caller changes what its command decides itself. */
 ffai_engine_opts session_engine_opts(const cli_opts *o);
 int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e);
+/* FILE[:SCALE] of the option `id`, loaded into the engine. 0, or 1/2 after a message. */
+int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine *e, ffai_adapter_use *use);
 /* --profile: the table of operations on stderr. */
 void session_profile(const cli_opts *o, const ffai_engine *e);
 

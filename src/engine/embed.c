@@ -57,7 +57,8 @@ static int plan(job *j) {
             if (pass) room -= rows;
             int n_out = !j->last_only ? rows : rows == left;
             j->who[n] = i;
-            j->rows[n++] = (fa_seq_rows){i, j->ids[l->seq] + l->n_fed, rows, n_out, (int32_t)j->n[l->seq], NULL};
+            j->rows[n++] =
+                (fa_seq_rows){i, j->ids[l->seq] + l->n_fed, rows, n_out, (int32_t)j->n[l->seq], NULL, {0}, false};
         }
     }
     return n;

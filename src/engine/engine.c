@@ -1,6 +1,7 @@
 /* Engines: their options, creating one on the CPU or on a GPU, and what can be asked of it. */
 #include "engine/engine.h"
 #include "base/alloc.h"
+#include "cache/state.h"
 #include "base/pool.h"
 #include "engine/sampler.h"
 
@@ -98,6 +99,8 @@ static void device_unreserve(void *user, void *base, size_t bytes, size_t commit
     d->unreserve(d, base, bytes, committed);
 }
 
+static const fa_state *states_of(const fa_kv_cache *c) { return c->states ? c->states->layer : NULL; }
+
 static int start_cpu(ffai_engine *e, const fa_settings *s, fa_error *err) {
     fa_kv_opts ko = fa_settings_kv(s);
     const void *w;
@@ -105,7 +108,7 @@ static int start_cpu(ffai_engine *e, const fa_settings *s, fa_error *err) {
     if (!rc) rc = fa_backend_cpu_create(&e->be, s->n_thread, s->cpu, s->exact, err);
     if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, NULL, err);
     if (!rc) rc = fa_kv_create(&e->kv, e->m->spec, (int)e->m->dims.n_layer, &ko, err);
-    if (!rc) e->lm = (fa_lm){e->m->cfg, w, e->kv->layer};
+    if (!rc) e->lm = (fa_lm){e->m->cfg, w, e->kv->layer, states_of(e->kv)};
     return rc;
 }
 
@@ -123,7 +126,7 @@ static int start_gpu(ffai_engine *e, const fa_settings *s, const fa_module *mod,
     ko.dev = e->dev;
     if (!rc) rc = fa_kv_create(&e->kv, e->m->spec, (int)e->m->dims.n_layer, &ko, err);
     if (rc) return rc;
-    e->lm = (fa_lm){e->m->cfg, w->w, e->kv->layer};
+    e->lm = (fa_lm){e->m->cfg, w->w, e->kv->layer, states_of(e->kv)};
     e->weight_bytes = (int64_t)w->bytes;
     return 0;
 }
@@ -245,7 +248,8 @@ int fa_engine_check_ids(const ffai_engine *e, const int32_t *ids, size_t n, fa_e
 /* ---- facts ---- */
 
 void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info) {
-    int64_t cache = (int64_t)e->kv->bytes, arena = (int64_t)(e->dev ? e->arena.committed : e->arena.peak);
+    int64_t cache = (int64_t)(e->kv->bytes + (e->kv->states ? e->kv->states->bytes : 0)),
+            arena = (int64_t)(e->dev ? e->arena.committed : e->arena.peak);
     *info = (ffai_engine_info){.device = e->dev ? e->dev->name : e->be->name,
                                .isa = e->be->isa,
                                .precision = e->precision,

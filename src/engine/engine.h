@@ -21,7 +21,7 @@ typedef struct fa_adapters {
 
 /* What a program's shape depends on. */
 typedef struct fa_program_key {
-    int n_tok, n_seq, n_out, n_dec, max_q, n_tile;
+    int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_cut;
     bool taps, hidden, adapted;
 } fa_program_key;
 
@@ -40,13 +40,17 @@ typedef struct fa_seq_rows {
     int n_out;         /* the last n_out rows give logits (or hidden states) */
     int32_t final_len; /* length that the sequence is known to reach, 0: unknown */
     const float *use;  /* [FA_ADAPTERS] scales of adapters; NULL: the engine's */
+    int32_t keep[2];   /* recurrent states after so many tokens are kept for other prompts; 0: none */
+    bool whole;        /* every row sees all of them, those behind it too */
 } fa_seq_rows;
 
 /* A step that was begun and is yet to be read: schedule.c. */
 typedef struct fa_flight {
-    int n;              /* rows of logits; 0: there is none */
-    ffai_request **who; /* [n_slot] whose each row is; NULL: it has ended */
+    int n;              /* requests with rows of logits; 0: there is none */
+    int n_row;          /* of all of them */
+    ffai_request **who; /* [n_slot] each one; NULL: it has ended */
     int *fed;           /* [n_slot] tokens that it was fed */
+    int *out;           /* [n_slot] its rows: 1 but for blocks */
     fa_tensor logits;
     bool picks; /* the device picks from all rows */
 } fa_flight;
@@ -142,8 +146,10 @@ void fa_slots_free(ffai_engine *e);
 void fa_slot_append(ffai_engine *e, int slot, const int32_t *ids, int n, int32_t len);
 /* The free slot for a prompt of n ids, cut to what the prompt can go on from: *reused of its tokens, at most n - 1. The
  * slot that shares most with it, if that is a good part of either; else the oldest. fresh: reuse nothing. -1: no slot
- * is free. use: scales of its adapters; what other ones made is no beginning of it. */
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused);
+ * is free. use: scales of its adapters; what other ones made is no beginning of it. *parted: tokens that it shares with
+ * some slot, but that are no place to begin at: a recurrent state of it is worth keeping for the next one. */
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused,
+                 int32_t *parted);
 /* Were the keys in the slot rotated with LongRoPE's other factors than a sequence of length len needs? Keys of
  * dynamically scaled rotation never are: transformers leaves them as they were made. */
 bool fa_slot_outgrown(const ffai_engine *e, int slot, int32_t len);

@@ -19,7 +19,7 @@ static int feed(ffai_engine *e, const ffai_eval_opts *o, fa_seq_rows *seq, int b
     fa_run_opts ro = {.tap = o->tap ? forward_tap : NULL, .tap_user = (void *)(uintptr_t)o};
     fa_tensor logits = {0};
     for (int i = 0; i < batch; i++)
-        seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids, NULL};
+        seq[i] = (fa_seq_rows){i, o->ids + from, n, i == 0 && o->logits ? n : 0, (int32_t)o->n_ids, NULL, {0}, false};
     float *rows = NULL;
     int rc = fa_engine_run(e, seq, batch, &ro, &logits, err);
     if (!rc) rc = o->logits ? fa_engine_rows(e, logits, n, &rows, err) : fa_engine_wait(e, err);
@@ -66,7 +66,7 @@ static int bench_step(ffai_engine *e, fa_seq_rows *seq, int batch, const int32_t
     for (int done = 0; !rc && done < n; done += chunk) {
         int m = n - done < chunk ? n - done : chunk;
         fa_tensor logits = {0};
-        for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, ids + done, m, done + m == n, 0, NULL};
+        for (int i = 0; i < batch; i++) seq[i] = (fa_seq_rows){i, ids + done, m, done + m == n, 0, NULL, {0}, false};
         rc = fa_engine_run(e, seq, batch, NULL, &logits, err);
     }
     return rc;

@@ -109,11 +109,11 @@ static int read_config(ffai_model *m, fa_error *err) {
         fa_to_f32(FA_F32, factors->data, factors->dim[0], f);
         r.rope_factors = f;
         r.n_rope_factors = factors->dim[0];
-        m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
+        m->used[factors - fa_ckpt_at(m->ckpt, 0)] = FA_USE_FLOATS;
     }
     static const char *const in_config[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
     for (size_t i = 0; i < 2; i++) /* GGUF: numbers of the config (io/gguf_hf.c) */
-        if ((factors = fa_ckpt_find(m->ckpt, in_config[i]))) m->used[factors - fa_ckpt_at(m->ckpt, 0)] = 1;
+        if ((factors = fa_ckpt_find(m->ckpt, in_config[i]))) m->used[factors - fa_ckpt_at(m->ckpt, 0)] = FA_USE_FLOATS;
     m->cfg = fa_mem_calloc(&m->mem, 1, m->family->cfg_size);
     m->w = fa_mem_calloc(&m->mem, 1, m->family->weights_size);
     if (!m->cfg || !m->w) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for the config", r.path);
@@ -146,7 +146,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     if (!rc) m->family->bind(&b, m->cfg, m->w);
     if (!rc) rc = fa_binder_finish(&b, err);
     if (!rc) {
-        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & 3;
+        for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & ~FA_USE_NAMED;
         m->extra = fa_binder_extra(&b, &m->mem);
         m->n_param = b.n_param;
         m->n_active = b.n_param - b.n_idle;
@@ -282,6 +282,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .n_expert_used = m->n_expert_used,
                               .expert_dim = m->expert_dim,
                               .tied = m->dims.tied,
+                              .block = m->dims.block,
                               .ignored = m->ignored ? m->ignored : "",
                               .extra = m->extra ? m->extra : ""};
 }
@@ -298,7 +299,8 @@ bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info)
                                .used = m->used[i] != 0,
                                .format = ""};
     memcpy(info->dim, t->dim, sizeof info->dim);
-    if (m->used[i]) info->format = t->fmt >= 0 ? fa_qfmts[t->fmt].name : m->used[i] == 2 ? "quantized" : "f32";
+    if (m->used[i])
+        info->format = t->fmt >= 0 ? fa_qfmts[t->fmt].name : m->used[i] == FA_USE_MATRIX ? "quantized" : "f32";
     return true;
 }
 

@@ -29,6 +29,7 @@ static int plan_shape(ffai_engine *e, int n_tok, int n_seq, int *n_record, doubl
     b->max_q = n_tok == n_seq ? 1 : n_tok;
     b->n_dec = n_tok == n_seq ? n_seq : 0;
     b->n_tile = n_tok == n_seq ? n_seq : (n_tok + e->be->attend_tile - 1) / e->be->attend_tile;
+    b->n_cut = n_tok == n_seq ? n_seq : (n_tok + FA_SCAN - 1) / FA_SCAN;
     int rc = fa_engine_record(e, &prog, false, false, false, err);
     *flops = *bytes = 0;
     for (int i = 0; !rc && i < prog.n; i++) {
@@ -47,17 +48,19 @@ static int plan_steps(ffai_engine *e, const fa_settings *s, size_t pitch, ffai_p
     fa_arena kept = e->arena;
     fa_weights shapes = {0};
     fa_kv *kv = FA_NEWN(fa_kv, (size_t)m->dims.n_layer);
+    fa_state *state = FA_NEWN(fa_state, (size_t)m->dims.n_layer);
     ko.dev = e->dev;
     memset(plan, 0, sizeof *plan);
-    int rc = kv ? fa_kv_size(m->spec, (int)m->dims.n_layer, &ko, &plan->cache_bytes, &plan->cache_bytes_per_token, err)
-                : fa_fail(err, FFAI_ENOMEM, "no memory for a plan");
+    int rc = kv && state
+                 ? fa_kv_size(m->spec, (int)m->dims.n_layer, &ko, &plan->cache_bytes, &plan->cache_bytes_per_token, err)
+                 : fa_fail(err, FFAI_ENOMEM, "no memory for a plan");
     for (int64_t i = 0; kv && i < m->dims.n_layer; i++)
         kv[i] = (fa_kv){.n_head = m->spec[i].n_head, .head_dim = m->spec[i].head_dim, .dtype = s->kv};
     if (!rc) rc = fa_model_shapes(m, pitch, &shapes, err);
     if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, NULL, err);
     if (!rc) {
         e->arena.dry = true;
-        e->lm = (fa_lm){m->cfg, shapes.w, kv};
+        e->lm = (fa_lm){m->cfg, shapes.w, kv, state};
         e->be->max_pages = (s->n_ctx + FA_PAGE - 1) / FA_PAGE * (e->batch.n_group ? e->batch.n_group : 1);
         rc = plan_shape(e, s->n_chunk, 1, &plan->n_record, &plan->prefill_flops, &plan->prefill_bytes, err);
         if (!rc)
@@ -73,6 +76,7 @@ static int plan_steps(ffai_engine *e, const fa_settings *s, size_t pitch, ffai_p
     plan->n_slot = s->n_slot;
     plan->n_chunk = s->n_chunk;
     fa_model_weights_free(&shapes);
+    fa_free(state);
     fa_free(kv);
     return rc;
 }

@@ -1,5 +1,5 @@
 /* Requests: making and freeing them, stop conditions and the text that comes out. Steps are in schedule.c. */
-#include "engine/request.h"
+#include "engine/diffuse.h"
 #include "base/alloc.h"
 
 #include <math.h>
@@ -83,6 +83,7 @@ static int fill_request(ffai_request *r, const ffai_request_opts *o, fa_error *e
     memcpy(r->ids, o->ids, o->n_ids * sizeof *r->ids);
     const fa_tok *tok = fa_model_tok(e->m, NULL);
     int rc = fill_sampling(r, o, err);
+    if (!rc) rc = fa_diffuse_new(r, o, err);
     if (!rc && tok) rc = fa_tok_stream_new(&r->stream, tok, !o->keep_special, err);
     if (rc) return rc;
     return copy_stops(r, o, err);
@@ -124,6 +125,7 @@ static void free_request(ffai_request *r) {
     fa_free(r->stop);
     fa_free(r->ids);
     fa_sampler_free(r->sampler);
+    fa_diffuse_free(r->diffuse);
     fa_free(r->allowed);
     fa_gram_run_free(r->grammar);
     fa_free(r->logprob);
@@ -244,17 +246,36 @@ bool fa_request_allowed(ffai_request *r, const uint32_t **bits) {
     return !rc;
 }
 
+/* Log-probabilities of the token `ahead` positions behind the next: the likeliest; then its own, from the row as it
+ * was, of which the sampler leaves a copy alone. */
+static double note_likeliest(ffai_request *r, int ahead, const float *row, void *work) {
+    int64_t vocab = r->e->m->dims.vocab;
+    double lse = 0;
+    if (!r->n_logprob) return lse;
+    ffai_logprob *lp = r->logprob + (r->n - r->n_prompt + ahead) * r->n_logprob;
+    fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
+    memcpy(fa_sampler_raw(work, vocab), row, (size_t)vocab * sizeof *row);
+    return lse;
+}
+
+static void note_own(ffai_request *r, int ahead, int32_t id, double lse, void *work) {
+    if (!r->n_logprob || id < 0) return;
+    float own = fa_sampler_raw(work, r->e->m->dims.vocab)[id];
+    r->logprob[(r->n - r->n_prompt + ahead) * r->n_logprob] = (ffai_logprob){id, (float)((double)own - lse)};
+}
+
 /* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
 int32_t fa_request_next(ffai_request *r, float *row, const uint32_t *allowed, void *work) {
-    int64_t vocab = r->e->m->dims.vocab, i = r->n - r->n_prompt;
-    if (!r->n_logprob) return fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
-    double lse;
-    float *raw = fa_sampler_raw(work, vocab);
-    ffai_logprob *lp = r->logprob + i * r->n_logprob;
-    fa_sampler_logprobs(r->sampler, row, r->n_logprob - 1, lp + 1, &lse, work);
-    memcpy(raw, row, (size_t)vocab * sizeof *raw); /* the sampler changes the row */
+    double lse = note_likeliest(r, 0, row, work);
     int32_t id = fa_sampler_pick(r->sampler, row, r->ids, (size_t)r->n, allowed, work);
-    if (id >= 0) lp[0] = (ffai_logprob){id, (float)((double)raw[id] - lse)};
+    note_own(r, 0, id, lse, work);
+    return id;
+}
+
+int32_t fa_request_candidate(ffai_request *r, int ahead, int turn, float *row, float *prob, void *work) {
+    double lse = note_likeliest(r, ahead, row, work);
+    int32_t id = fa_sampler_candidate(r->sampler, row, r->ids, (size_t)r->n, ahead, turn, prob, work);
+    note_own(r, ahead, id, lse, work);
     return id;
 }
 
@@ -295,7 +316,10 @@ void ffai_request_ids(const ffai_request *r, const int32_t **ids, size_t *n, siz
 
 int fa_requests_using(const ffai_engine *e, int adapter) {
     int n = 0;
-    for (int i = 0; i < e->n_req; i++) n += e->req[i]->finish == FFAI_RUNNING && e->req[i]->use[adapter] != 0;
+    for (int i = 0; i < e->n_req; i++) {
+        const ffai_request *r = e->req[i];
+        n += r->finish == FFAI_RUNNING && (r->use[adapter] != 0 || fa_diffuse_uses(r, adapter));
+    }
     return n;
 }
 

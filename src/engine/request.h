@@ -12,6 +12,7 @@ struct ffai_request {
     int64_t n, cap, n_prompt;
     int64_t n_fed;    /* tokens whose keys are in the cache */
     int64_t n_reused; /* of those, how many were there when the request began */
+    int32_t parted;   /* first tokens that it shares with what some slot holds, and cannot begin with */
     int64_t max_new;
     fa_sampler *sampler;
     char **stop;
@@ -34,8 +35,9 @@ struct ffai_request {
     int64_t ids_given;     /* generated tokens that a poll has handed out */
     ffai_mask_fn *mask;    /* who forbids tokens, and what they have left: [(vocab + 31) / 32], NULL without a source */
     uint32_t *allowed;
-    fa_gram_run *grammar; /* NULL: none */
-    int n_logprob;        /* entries per token of logprob: the token and the likeliest; 0: none */
+    fa_gram_run *grammar;       /* NULL: none */
+    struct fa_diffuse *diffuse; /* how it fills in blocks; NULL: it goes from left to right */
+    int n_logprob;              /* entries per token of logprob: the token and the likeliest; 0: none */
     ffai_logprob *logprob;
 };
 
@@ -48,6 +50,9 @@ void fa_request_accept(ffai_request *r, int32_t id);
 bool fa_request_allowed(ffai_request *r, const uint32_t **bits);
 /* From a row of logits to the next token, one of `allowed`, and its log-probabilities; < 0: FA_PICK_*. */
 int32_t fa_request_next(ffai_request *r, float *row, const uint32_t *allowed, void *work);
+/* The same for the token `ahead` positions behind the next, a candidate of step `turn` of a block: *prob is its
+ * probability in the distribution that it was drawn from. */
+int32_t fa_request_candidate(ffai_request *r, int ahead, int turn, float *row, float *prob, void *work);
 /* What was fed stays in the slot for a later request that begins with the same tokens; what a step that is under way
  * adds for it is dropped (schedule.c). */
 void fa_request_release(ffai_request *r);

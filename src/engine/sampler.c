@@ -152,13 +152,14 @@ static void ban_words(fa_sampler *s, float *x, const int32_t *ids, size_t n) {
     }
 }
 
-static void prepare(fa_sampler *s, float *x, const int32_t *ids, int64_t n, const uint32_t *mask) {
+/* at: the place of the token, n or behind it */
+static void prepare(fa_sampler *s, float *x, const int32_t *ids, int64_t n, int64_t at, const uint32_t *mask) {
     const ffai_sampling *o = &s->opts;
-    int64_t n_new = n - s->n_prompt;
+    int64_t n_new = at - s->n_prompt;
     for (size_t i = 0; i < o->n_bias; i++) x[o->bias[i].id] += o->bias[i].bias;
     if (mask) apply_mask(x, s->vocab, mask);
     for (size_t i = 0; n_new == 0 && i < o->n_begin_suppress; i++) x[o->begin_suppress[i]] = -INFINITY;
-    for (int i = 0; (n_new < o->min_new || n < o->min_length) && i < s->n_eos; i++)
+    for (int i = 0; (n_new < o->min_new || at < o->min_length) && i < s->n_eos; i++)
         if (s->eos[i] >= 0 && s->eos[i] < s->vocab) x[s->eos[i]] = -INFINITY;
     ban_words(s, x, ids, (size_t)n);
     if (o->no_repeat_ngram > 0) fa_ban_ngrams(x, s->vocab, ids, n, o->no_repeat_ngram, s->z);
@@ -242,7 +243,7 @@ int32_t fa_sampler_pick(fa_sampler *s, float *logits, const int32_t *ids, size_t
     int64_t n = (int64_t)n_ids;
     if (n > s->max_ids) ids += n - s->max_ids, n = s->max_ids;
     fa_pick_begin(p, &s->k, logits, s->vocab, work);
-    prepare(s, logits, ids, n, mask);
+    prepare(s, logits, ids, n, n, mask);
     if (run_chain(s, p, ids, n)) return FA_PICK_NOMEM;
     float prob, max = fa_pick_max(p);
     if (!(max > -INFINITY)) return FA_PICK_NONE;
@@ -250,6 +251,32 @@ int32_t fa_sampler_pick(fa_sampler *s, float *logits, const int32_t *ids, size_t
     double u = draw_at(s->opts.seed, 0, n);
     if (s->opts.mirostat_tau > 0 && s->opts.temp > 0) return fa_mirostat_draw(&s->mirostat, p, u);
     return fa_pick_draw(p, u, &prob);
+}
+
+int32_t fa_sampler_candidate(fa_sampler *s, float *logits, const int32_t *ids, size_t n_ids, int ahead, int turn,
+                             float *prob, void *work) {
+    fa_pick *p = &s->last;
+    int64_t n = (int64_t)n_ids;
+    fa_pick_begin(p, &s->k, logits, s->vocab, work);
+    prepare(s, logits, ids, n, n + ahead, NULL);
+    if (run_chain(s, p, ids, n)) return FA_PICK_NOMEM;
+    float max = fa_pick_max(p);
+    if (!(max > -INFINITY)) return FA_PICK_NONE;
+    if (!(s->opts.temp > 0) || max == INFINITY) {
+        *prob = max == INFINITY ? 1 : (float)exp((double)max - fa_pick_lse(p));
+        return fa_pick_argmax(p);
+    }
+    return fa_pick_draw(p, draw_at(s->opts.seed, 2 + (uint64_t)turn, n + ahead), prob);
+}
+
+const char *fa_sampler_order_bound(const fa_sampler *s) {
+    const ffai_sampling *o = &s->opts;
+    for (size_t i = 0; i < o->n_bad_word; i++)
+        if (o->bad_words[i].n > 1) return "bad words of several tokens";
+    return s->dry                   ? "DRY"
+           : o->no_repeat_ngram > 0 ? "a ban of repeated n-grams"
+           : o->mirostat_tau > 0    ? "mirostat"
+                                    : NULL;
 }
 
 void fa_sampler_reseed(fa_sampler *s, uint64_t seed) {

@@ -33,6 +33,13 @@ void fa_sampler_free(fa_sampler *s);
  * tokens, bit id % 32 of mask[id / 32]; NULL: all. work: vocab * FA_SAMPLER_WORK bytes, 64-byte aligned. */
 int32_t fa_sampler_pick(fa_sampler *s, float *logits, const int32_t *ids, size_t n, const uint32_t *mask, void *work);
 
+/* The same for a token `ahead` positions behind the next one, of which nothing between is known; other random numbers
+ * in every turn. *prob: its probability in the distribution that it was drawn from, greedy: in the whole one. */
+int32_t fa_sampler_candidate(fa_sampler *s, float *logits, const int32_t *ids, size_t n, int ahead, int turn,
+                             float *prob, void *work);
+/* An option that looks at the tokens right before the next one, which candidates have not; NULL: there is none. */
+const char *fa_sampler_order_bound(const fa_sampler *s);
+
 /* Natural logarithms of softmax(logits): the n_top likeliest to top [n_top], falling, equal ones by id (ids that do not
  * exist for want of usable logits are -1); *lse: what to subtract from a logit to have its logarithm. logits stay. */
 void fa_sampler_logprobs(fa_sampler *s, const float *logits, int n_top, ffai_logprob *top, double *lse, void *work);

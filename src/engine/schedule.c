@@ -7,7 +7,7 @@
  * way: the cache is cut back, and what is picked for it is not looked at. Everything a device does happens in the order
  * in which it was begun, so the slot may be used again at once. */
 #include "base/clock.h"
-#include "engine/request.h"
+#include "engine/diffuse.h"
 
 #include <string.h>
 
@@ -18,7 +18,8 @@ int fa_flights_create(ffai_engine *e, fa_error *err) {
         fa_flight *f = &e->flight[i];
         f->who = (ffai_request **)fa_mem_calloc(&e->mem, n, sizeof *f->who);
         f->fed = (int *)fa_mem_calloc(&e->mem, n, sizeof *f->fed);
-        ok = ok && f->who && f->fed;
+        f->out = (int *)fa_mem_calloc(&e->mem, n, sizeof *f->out);
+        ok = ok && f->who && f->fed && f->out;
     }
     e->pick = (fa_pick_opts *)fa_mem_calloc(&e->mem, n, sizeof *e->pick);
     e->picked = (int32_t *)fa_mem_calloc(&e->mem, n, sizeof *e->picked);
@@ -34,7 +35,8 @@ void fa_request_release(ffai_request *r) {
         for (int i = 0; i < e->flight[k].n; i++)
             if (e->flight[k].who[i] == r) e->flight[k].who[i] = NULL;
     /* a row of it may be under way */
-    if (e->kv->len[r->slot] > r->n_fed && fa_kv_truncate(e->kv, r->slot, (int32_t)r->n_fed, NULL))
+    if (e->kv->len[r->slot] > r->n_fed &&
+        fa_kv_truncate(e->kv, r->slot, fa_kv_resume(e->kv, r->slot, (int32_t)r->n_fed), NULL))
         fa_kv_reset(e->kv, r->slot);
     e->slot[r->slot] = NULL;
     r->slot = -1;
@@ -46,7 +48,7 @@ static void admit(ffai_engine *e) {
     for (int i = 0; i < e->n_req; i++) {
         ffai_request *r = e->req[i];
         if (r->finish != FFAI_RUNNING || r->slot >= 0) continue;
-        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused);
+        int s = fa_slot_take(e, r->ids, r->n_prompt, r->use, r->fresh, &r->n_reused, &r->parted);
         if (s < 0) return;
         e->slot[s] = r;
         r->slot = s;
@@ -62,23 +64,41 @@ static void begin_again(ffai_request *r) {
     r->n_fed = 0;
 }
 
-/* Decode rows first, then prompt chunks within the step's budget. */
+/* What a request feeds when its turn comes, at most `budget` rows of a prompt; blocks are fed whole or not at all. 0
+ * rows: not in this pass, or not in this step. */
+enum { DECODING, BLOCKS, PROMPTS, PASSES };
+
+static int plan_rows(ffai_request *r, int pass, int budget, fa_seq_rows *s) {
+    int64_t left = r->n - r->n_fed;
+    if (fa_diffuse_fed(r, s)) return pass == BLOCKS && s->n <= budget ? s->n : 0;
+    if (pass != (left == 1 ? DECODING : PROMPTS)) return 0;
+    int rows = (int)(left < budget || left == 1 ? left : budget);
+    *s = (fa_seq_rows){.slot = r->slot,
+                       .ids = r->ids + r->n_fed,
+                       .n = rows,
+                       .n_out = r->n_fed + rows == r->n,
+                       .final_len = (int32_t)r->n,
+                       .use = r->use,
+                       .keep = {r->parted, (int32_t)r->n_prompt - 1}};
+    return rows;
+}
+
+/* Decode rows first, then blocks and prompt chunks within the step's budget. */
 static int plan_step(ffai_engine *e, fa_seq_rows *seq, ffai_request **who, int *n_prompt_rows) {
     int n = 0, budget = e->n_chunk;
     *n_prompt_rows = 0;
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < PASSES; pass++) {
         for (int s = 0; s < e->n_slot; s++) {
             ffai_request *r = e->slot[s];
             if (!r || r->finish != FFAI_RUNNING) continue;
             if (fa_slot_outgrown(e, s, (int32_t)r->n)) begin_again(r);
-            int64_t left = r->n - r->n_fed;
-            bool decode = left == 1;
-            if (decode != (pass == 0) || (pass == 1 && budget == 0)) continue;
-            int rows = pass == 0 ? 1 : (int)(left < budget ? left : budget);
-            if (pass == 1) budget -= rows;
-            if (r->n == r->n_prompt) *n_prompt_rows += rows;
-            who[n] = r;
-            seq[n++] = (fa_seq_rows){s, r->ids + r->n_fed, rows, r->n_fed + rows == r->n, (int32_t)r->n, r->use};
+            fa_seq_rows next;
+            int rows = plan_rows(r, pass, budget, &next);
+            if (!rows) continue;
+            seq[n] = next;
+            if (pass != DECODING) budget -= rows;
+            if (r->n == r->n_prompt && pass != BLOCKS) *n_prompt_rows += rows;
+            who[n++] = r;
         }
     }
     return n;
@@ -98,7 +118,7 @@ static int plan_ahead(ffai_engine *e, const fa_flight *f, fa_seq_rows *seq, ffai
         if (fa_slot_outgrown(e, r->slot, (int32_t)r->n + 1)) return 0;
         e->ahead_tok[n] = -1 - r->slot;
         who[n] = r;
-        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use};
+        seq[n] = (fa_seq_rows){r->slot, &e->ahead_tok[n], 1, 1, (int32_t)r->n + 1, r->use, {0}, false};
         n++;
     }
     return running ? 0 : n;
@@ -120,6 +140,7 @@ static int send_history(ffai_request *r, const fa_pick_opts *o, fa_error *err) {
 static int begin_picks(ffai_engine *e, fa_flight *f, int unread, fa_error *err) {
     int rc = 0;
     f->picks = false;
+    if (f->n_row != f->n) return 0; /* blocks: the host samples all */
     for (int i = 0; i < f->n && e->be->pick; i++) f->picks = f->picks || f->who[i]->device_picks;
     if (!f->picks) return 0;
     for (int i = 0; i < f->n && !rc; i++) {
@@ -144,7 +165,7 @@ static void fail_all(ffai_request **who, int n, const fa_error *err) {
 /* Runs a step and makes it flight f. After an error f is empty, and the step's requests are to fail. */
 static int begin(ffai_engine *e, const fa_seq_rows *seq, ffai_request **who, int n, int unread, fa_flight *f,
                  fa_error *err) {
-    f->n = 0;
+    f->n = f->n_row = 0;
     int rc = fa_engine_run(e, seq, n, NULL, &f->logits, err);
     if (rc) return rc;
     for (int i = 0; i < n; i++) {
@@ -153,7 +174,9 @@ static int begin(ffai_engine *e, const fa_seq_rows *seq, ffai_request **who, int
             continue;
         }
         f->who[f->n] = who[i];
+        f->out[f->n] = seq[i].n_out;
         f->fed[f->n++] = seq[i].n;
+        f->n_row += seq[i].n_out;
     }
     rc = begin_picks(e, f, unread, err);
     if (rc) f->n = 0;
@@ -162,23 +185,34 @@ static int begin(ffai_engine *e, const fa_seq_rows *seq, ffai_request **who, int
 
 /* ---- reading ---- */
 
-/* Gives one token to each request of f. */
+/* One token from a row of logits. */
+static void read_row(ffai_request *r, float *row) {
+    const uint32_t *allowed;
+    r->history_known = false; /* the device has not seen this one */
+    if (!fa_request_allowed(r, &allowed)) return;
+    fa_request_accept(r, fa_request_next(r, row, allowed, r->e->sample_work));
+}
+
+/* Gives their tokens to the requests of f. */
 static int read_flight(ffai_engine *e, fa_flight *f, fa_error *err) {
     float *row = NULL;
     bool host = false;
     int rc = 0, n = f->n;
     for (int i = 0; i < n; i++) host = host || (f->who[i] && !(f->picks && f->who[i]->device_picks));
-    if (host) rc = fa_engine_rows(e, f->logits, n, &row, err);
+    if (host) rc = fa_engine_rows(e, f->logits, f->n_row, &row, err);
     if (f->picks) { /* also after an error: it is no longer under way then */
         fa_error why;
         int rc2 = e->be->picked(e->be, e->picked, n, &why);
         if (rc2 && !rc && err) *err = why;
         rc = rc ? rc : rc2;
     }
-    for (int i = 0; i < n && !rc; i++) {
+    for (int i = 0, at = 0; i < n && !rc; at += f->out[i++]) {
         ffai_request *r = f->who[i];
-        const uint32_t *allowed;
         if (!r) continue;
+        if (r->diffuse) {
+            fa_diffuse_read(r, row + at * e->m->dims.vocab, f->fed[i]);
+            continue;
+        }
         r->n_fed += f->fed[i];
         if (f->picks && r->device_picks) {
             int s = r->slot;
@@ -187,8 +221,8 @@ static int read_flight(ffai_engine *e, fa_flight *f, fa_error *err) {
             /* the row that is under way for it was fed a token without a name */
             if (r->finish == FFAI_RUNNING && e->kv->len[s] > r->n_fed)
                 e->kept[(int64_t)s * e->n_ctx + r->n_fed] = e->picked[i];
-        } else if (fa_request_allowed(r, &allowed)) {
-            fa_request_accept(r, fa_request_next(r, row + i * e->m->dims.vocab, allowed, e->sample_work));
+        } else {
+            read_row(r, row + at * e->m->dims.vocab);
         }
     }
     if (!rc) f->n = 0;

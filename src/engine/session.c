@@ -1,13 +1,15 @@
 /* Sessions: the tokens and the cache of a sequence in a file.
  *
  * A header of HEAD_BYTES (read_head names its fields), then the payload: the adapters that made it, the tokens, the
- * rotation lengths where the model's rotation depends on them, and layer by layer the keys and the values as [head,
- * position, head_dim] for the positions that the layer's page group holds. No page numbers: what page a position lies
- * on is the loader's affair. Little-endian, as every machine that ffai runs on. */
+ * rotation lengths where the model's rotation depends on them, layer by layer the keys and the values as [head,
+ * position, head_dim] for the positions that the layer's page group holds, and the recurrent state where the model has
+ * one. No page numbers: what page a position lies on is the loader's affair. Little-endian, as every machine that ffai
+ * runs on. */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include "base/map.h"
 #include "base/smap.h"
+#include "cache/state.h"
 #include "engine/engine.h"
 
 #include <errno.h>
@@ -73,6 +75,9 @@ static int model_hash(const ffai_model *m, uint64_t *out) {
         h[2] = (uint64_t)m->spec[i].head_dim;
         h[3] = (uint64_t)m->spec[i].window | (uint64_t)m->spec[i].shared << 32;
         h[0] = fa_hash(h, sizeof h);
+        h[1] = (uint64_t)m->spec[i].n_conv;
+        h[2] = (uint64_t)m->spec[i].n_scan;
+        if (h[1] | h[2]) h[0] = fa_hash(h, sizeof h);
     }
     for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) {
         const fa_ckpt_tensor *t = fa_ckpt_at(m->ckpt, i);
@@ -217,6 +222,21 @@ static void move_cache(stream *s, const fa_kv_cache *c, int slot, const head *h)
     }
 }
 
+/* The recurrent state after h->n_kept tokens; at: where it lies. */
+static void move_state(stream *s, const fa_states *st, float *at) {
+    size_t bytes = (size_t)st->stride * sizeof *at;
+    if (!st->dev) {
+        move(s, at, bytes);
+        return;
+    }
+    float *stage = FA_NEWN(float, (size_t)st->stride);
+    if (!stage) s->error = ENOMEM;
+    if (!s->error && s->writes && st->dev->read(st->dev, stage, at, bytes, &s->why)) s->error = DEVICE_FAILED;
+    move(s, stage, bytes);
+    if (!s->error && !s->writes && st->dev->write(st->dev, at, stage, bytes, &s->why)) s->error = DEVICE_FAILED;
+    fa_free(stage);
+}
+
 /* An adapter in a file. */
 typedef struct used_adapter {
     uint64_t hash;
@@ -235,6 +255,7 @@ static int64_t payload_bytes(const ffai_engine *e, const head *h) {
             __builtin_add_overflow(sum, bytes, &sum))
             return -1;
     }
+    if (c->states) sum += c->states->stride * (int64_t)sizeof(float);
     return sum;
 }
 
@@ -253,7 +274,7 @@ static void write_adapters(stream *s, const ffai_engine *e, int slot) {
 }
 
 static int describe(ffai_engine *e, int slot, int64_t n_tok, head *h, const char *path, fa_error *err) {
-    *h = (head){.dtype = (uint32_t)e->kv->layer[0].dtype,
+    *h = (head){.dtype = (uint32_t)e->kv->dtype,
                 .n_layer = (uint32_t)e->kv->n_layer,
                 .n_group = (uint32_t)e->kv->n_group,
                 .n_tok = n_tok,
@@ -278,6 +299,8 @@ static int write_file(int fd, ffai_engine *e, int slot, const int32_t *ids, head
     move(&s, (void *)(uintptr_t)ids, (size_t)h->n_tok * sizeof *ids);
     if (h->lens) move(&s, e->kept_len + (int64_t)slot * e->n_ctx, (size_t)h->n_kept * sizeof *ids);
     move_cache(&s, e->kv, slot, h);
+    const fa_states *st = e->kv->states;
+    if (st) move_state(&s, st, st->mem + fa_states_find(st, slot, (int32_t)h->n_kept) * st->stride);
     flush(&s);
     h->payload_hash = s.hash;
     write_head(h, head_bytes);
@@ -373,7 +396,7 @@ static int read_head(ffai_engine *e, const uint8_t *p, int64_t size, head *h, co
     if (h->model != model || h->n_layer != (uint32_t)e->kv->n_layer || h->n_group != (uint32_t)e->kv->n_group ||
         h->lens != (e->kept_len != NULL))
         return fa_fail(err, FFAI_EINVAL, "%s: the session of another model than %s", path, fa_ckpt_path(e->m->ckpt));
-    fa_dtype t = e->kv->layer[0].dtype;
+    fa_dtype t = e->kv->dtype;
     if (h->dtype != (uint32_t)t)
         return fa_fail(err, FFAI_EINVAL, "%s: the session's cache is %s, the engine's is %s", path,
                        h->dtype < FA_DTYPE_COUNT ? fa_dtype_name((fa_dtype)h->dtype) : "of an unknown type",
@@ -462,6 +485,7 @@ static int fill_slot(ffai_engine *e, int fd, const head *h, uint8_t *buf, const 
     if (h->lens) move(&s, e->kept_len + at, (size_t)h->n_kept * sizeof *ids);
     memcpy(e->kept + at, ids, (size_t)h->n_kept * sizeof *ids);
     move_cache(&s, e->kv, slot, h);
+    if (e->kv->states) move_state(&s, e->kv->states, fa_states_restore(e->kv->states, slot, (int32_t)h->n_kept));
     e->slot_used[slot] = ++e->n_step;
     if (!s.error && s.hash == h->payload_hash) return 0;
     fa_kv_reset(e->kv, slot); /* the file changed between the passes */

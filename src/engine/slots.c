@@ -80,8 +80,7 @@ static int32_t usable(const ffai_engine *e, int slot, const int32_t *ids, int64_
     int32_t k = common(e, slot, ids, n - 1);
     for (int32_t i = 0; len && i < k; i++)
         if ((i == 0 || len[i] != len[i - 1]) && !same_rotation(e, len[i], (int32_t)n)) k = i;
-    /* pages behind a window are gone for every shorter prefix too */
-    return fa_kv_can_truncate(e->kv, slot, k) ? k : 0;
+    return fa_kv_resume(e->kv, slot, k);
 }
 
 int fa_slot_oldest(const ffai_engine *e) {
@@ -96,7 +95,20 @@ int fa_slot_oldest(const ffai_engine *e) {
     return best;
 }
 
-int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused) {
+enum { PARTED = 16 /* fewer tokens than that are evaluated again, and no state of them is kept */ };
+
+static int32_t parted_at(const ffai_engine *e, const int32_t *ids, int64_t n, const float *use) {
+    int32_t most = 0;
+    for (int s = 0; e->kv->states && s < e->n_slot; s++) {
+        int32_t k = same_use(e, s, use) ? common(e, s, ids, n - 1) : 0;
+        if (k > most) most = k;
+    }
+    return most < PARTED ? 0 : most;
+}
+
+int fa_slot_take(ffai_engine *e, const int32_t *ids, int64_t n, const float *use, bool fresh, int64_t *reused,
+                 int32_t *parted) {
+    *parted = parted_at(e, ids, n, use);
     int best = fa_slot_oldest(e);
     int32_t best_k = best < 0 || fresh ? 0 : usable(e, best, ids, n, use);
     for (int s = 0; best >= 0 && !fresh && s < e->n_slot; s++) {

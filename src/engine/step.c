@@ -4,6 +4,7 @@
  * backend makes of them, serve all. The added sequences see one token of a page that belongs to nobody. */
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "cache/state.h"
 #include "engine/engine.h"
 
 #include <string.h>
@@ -34,7 +35,8 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
         b->tok[row + j] = s->ids[j];
         b->pos[row + j] = pos;
         b->row_seq[row + j] = i;
-        b->kv_hi[row + j] = pos + 1;
+        b->place[row + j] = pos;
+        b->kv_hi[row + j] = s->whole ? from + s->n : pos + 1;
         for (int g = 0; g < b->n_group; g++) {
             int32_t w = e->kv->group[g].window;
             b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
@@ -55,6 +57,27 @@ static void fill_rows(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from)
                (size_t)e->kv->page_stride * sizeof(int32_t));
 }
 
+/* Recurrent states of a sequence that goes from position `from` on, and the pieces that scans take of it. */
+static int fill_states(ffai_engine *e, const fa_seq_rows *s, int i, int32_t from, fa_error *err) {
+    fa_batch *b = &e->batch;
+    fa_states *st = e->kv->states;
+    int row = b->row_start[i];
+    b->seq_cut[i] = b->n_cut;
+    if (!st) return 0;
+    int rc = fa_states_step(st, s->slot, from, from + s->n, &b->state_in[i], &b->state_out[i], err);
+    for (int j = 0; j < s->n; j++) b->keep[row + j] = -1;
+    for (size_t k = 0; !rc && k < sizeof s->keep / sizeof *s->keep; k++)
+        if (s->keep[k] > from && s->keep[k] < from + s->n)
+            b->keep[row + s->keep[k] - from - 1] =
+                fa_states_keep(st, s->slot, s->keep[k], b->state_in[i], b->state_out[i]);
+    for (int j = 0, last = 0; j < s->n; j++) {
+        if (j && j - last < FA_SCAN && b->keep[row + j - 1] < 0) continue;
+        b->cut[b->n_cut++] = row + j;
+        last = j;
+    }
+    return rc;
+}
+
 /* Adds sequences of one token until there are as many as a program is made for. Their logits, where all sequences have
  * some, come last. */
 static void pad_batch(ffai_engine *e) {
@@ -64,10 +87,16 @@ static void pad_batch(ffai_engine *e) {
     for (bool out = b->n_out == b->n_seq; b->n_seq < want; b->n_seq++) {
         int i = b->n_seq, row = b->n_tok++;
         b->row_start[i] = b->row_seq[row] = row;
-        b->slot[i] = b->tok[row] = b->pos[row] = 0;
+        b->slot[i] = b->tok[row] = b->pos[row] = b->place[row] = 0;
         b->len[i] = b->rope_len[i] = b->kv_hi[row] = 1;
         b->n_dec++;
         if (out) b->out_row[b->n_out++] = row;
+        b->seq_cut[i] = b->n_cut;
+        if (e->kv->states) {
+            b->state_in[i] = b->keep[row] = -1;
+            b->state_out[i] = e->kv->states->spare;
+            b->cut[b->n_cut++] = row;
+        }
         for (int k = 0; k < b->n_adapt; k++) b->adapt[i * b->n_adapt + k] = 0;
         b->tile_seq[b->n_tile] = i;
         b->tile_row[b->n_tile++] = row;
@@ -82,7 +111,7 @@ static void pad_batch(ffai_engine *e) {
 
 static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_error *err) {
     fa_batch *b = &e->batch;
-    b->n_tok = b->n_out = b->n_dec = b->max_q = b->n_tile = 0;
+    b->n_tok = b->n_out = b->n_dec = b->max_q = b->n_tile = b->n_cut = 0;
     b->n_seq = n_seq;
     b->n_adapt = e->adapters.n;
     e->batch_adapted = false;
@@ -99,10 +128,14 @@ static int fill_batch(ffai_engine *e, const fa_seq_rows *seq, int n_seq, fa_erro
         if (s->n == 1 && b->n_dec == i) b->n_dec++;
         if (s->n > b->max_q) b->max_q = s->n;
         fill_rows(e, s, i, from);
+        rc = fill_states(e, s, i, from, err);
+        if (rc) return rc;
         b->n_tok += s->n;
     }
     pad_batch(e);
     b->row_start[b->n_seq] = b->n_tok;
+    b->seq_cut[b->n_seq] = b->n_cut;
+    b->cut[b->n_cut] = b->n_tok;
     b->used = (size_t)((uint8_t *)(b->page[0] + (int64_t)b->n_seq * b->page_stride) - b->block);
     return 0;
 }
@@ -136,14 +169,16 @@ int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, b
 
 static int find_program(ffai_engine *e, bool taps, bool hidden, fa_program_slot **out, fa_error *err) {
     const fa_batch *b = &e->batch;
-    fa_program_key key = {b->n_tok, b->n_seq, b->n_out, b->n_dec, b->max_q, b->n_tile, taps, hidden, e->batch_adapted};
+    fa_program_key key = {b->n_tok,  b->n_seq, b->n_out, b->n_dec, b->max_q,
+                          b->n_tile, b->n_cut, taps,     hidden,   e->batch_adapted};
     fa_program_slot *oldest = &e->prog[0];
     e->n_step++;
     for (int i = 0; i < FA_PROGRAMS; i++) {
         fa_program_slot *s = &e->prog[i];
         if (s->used && s->key.n_tok == key.n_tok && s->key.n_seq == key.n_seq && s->key.n_out == key.n_out &&
             s->key.n_dec == key.n_dec && s->key.max_q == key.max_q && s->key.n_tile == key.n_tile &&
-            s->key.taps == key.taps && s->key.hidden == key.hidden && s->key.adapted == key.adapted) {
+            s->key.n_cut == key.n_cut && s->key.taps == key.taps && s->key.hidden == key.hidden &&
+            s->key.adapted == key.adapted) {
             s->used = e->n_step;
             *out = s;
             return 0;

@@ -1,350 +1,27 @@
-/* Binding: names to views. Matrices stay where the file has them; vectors (norms, biases) become f32 in model memory.
- */
-#define _DEFAULT_SOURCE
+/* What families call: matrices, parts and rows of them, stacks of experts, and vectors, by name. Matrices stay as the
+ * file has them; vectors (norms, biases) become f32. */
 #include "families/bind.h"
-#include "base/alloc.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Checkpoints of the same family differ in what they put in front: text-only, multimodal wrappers of transformers 4 and
- * mlx, of transformers 5, and base models saved without their head. The embedding table tells which. */
-static const struct {
-    const char *body, *head;
-} prefixes[] = {{"model.", ""},
-                {"language_model.model.", "language_model."},
-                {"model.language_model.", ""},
-                {"model.text_model.", ""},
-                {"language_model.", "language_model."},
-                {"text_model.", ""},
-                {"", ""},
-                {"model.language_model.model.", "model.language_model."}};
-
-enum { IGNORED = 4 /* in fa_binder.used */ };
-
-/* ---- names ---- */
-
-/* A family name, or one of its other names where `ours` occurs in it: try 0 is the name itself. NULL: no more. */
-static const char *other_name(const fa_binder *b, const char *name, int try, char out[FA_NAME_MAX]) {
-    if (try == 0) return name;
-    for (const fa_rename *r = b->renames; r && r->ours; r++) {
-        const char *at = strstr(name, r->ours);
-        if (!at || --try > 0) continue;
-        snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->theirs, at + strlen(r->ours));
-        return out;
-    }
-    return NULL;
-}
-
-/* The reverse: what the family calls a tensor that has one of the other names, try 1 on. NULL: no more. */
-static const char *reverse_name(const fa_binder *b, const char *name, int try, char out[FA_NAME_MAX]) {
-    for (const fa_rename *r = b->renames; r && r->ours; r++) {
-        const char *at = strstr(name, r->theirs);
-        if (!at || --try > 0) continue;
-        snprintf(out, FA_NAME_MAX, "%.*s%s%s", (int)(at - name), name, r->ours, at + strlen(r->theirs));
-        return out;
-    }
-    return NULL;
-}
-
-static void prefixed(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix) {
-    bool body = strncmp(name, "model.", 6) == 0;
-    snprintf(out, FA_REAL_MAX, "%s%.*s%s", body ? b->body : b->head, FA_NAME_MAX, body ? name + 6 : name, suffix);
-}
-
-const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *suffix) {
-    char real[FA_REAL_MAX], other[FA_NAME_MAX];
-    const char *n;
-    for (int i = 0; (n = other_name(b, name, i, other)); i++) {
-        prefixed(b, real, n, suffix);
-        const fa_ckpt_tensor *t = fa_ckpt_find(b->ckpt, real);
-        if (t) return t;
-    }
-    return NULL;
-}
-
-/* The name under which the checkpoint has the tensor; without one, the family's own. */
-void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix) {
-    static const char *const kinds[] = {".weight", ".bias", "", "_blocks", ".qweight", ".weight_packed"};
-    char other[FA_NAME_MAX], probe[FA_REAL_MAX];
-    const char *n;
-    for (int i = 0; !b->synth && (n = other_name(b, name, i, other)); i++)
-        for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
-            prefixed(b, probe, n, kinds[k]);
-            if (!fa_ckpt_find(b->ckpt, probe)) continue;
-            prefixed(b, out, n, suffix);
-            return;
-        }
-    prefixed(b, out, name, suffix);
-}
-
-/* Gathers names that differ in their layer number only, and in it by one. A name that was the last of its kind is there
- * already: the parts of a fused tensor miss it one after the other. */
-void fa_name_list_add(fa_names *l, const char *name) {
-    size_t digits = strcspn(name, "0123456789");
-    int used = 0;
-    long long number = -1;
-    if (sscanf(name + digits, "%9lld%n", &number, &used) != 1) number = -1;
-    for (size_t i = 0; i < l->n; i++) {
-        const char *first = l->item[i].name;
-        const int64_t last = l->item[i].last;
-        if ((last != number && last + 1 != number) || strncmp(first, name, digits)) continue;
-        const char *rest = first + digits + strspn(first + digits, "0123456789");
-        if (strcmp(rest, name + digits + used)) continue;
-        if (last == number) return;
-        l->item[i].last = number;
-        l->item[i].n++;
-        l->total++;
-        return;
-    }
-    l->total++;
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 64;
-        fa_name *grown = (fa_name *)fa_realloc(l->item, cap, sizeof *l->item);
-        if (!grown) return;
-        l->item = grown;
-        l->cap = cap;
-    }
-    l->item[l->n].name = fa_strdup(name);
-    l->item[l->n].n = 1;
-    l->item[l->n].last = number;
-    if (l->item[l->n].name) l->n++;
-}
-
-/* The number of an expert in its tensor's name; NULL: none. */
-static const char *expert_number(const char *name) {
-    const char *at = strstr(name, ".experts.");
-    return at && at[9] >= '0' && at[9] <= '9' ? at + 9 : NULL;
-}
-
-/* Is b's name a's, of the next expert? */
-static bool next_expert(const fa_name *a, const fa_name *b) {
-    const char *x = expert_number(a->name), *y = expert_number(b->name);
-    if (!x || !y || a->n != b->n || a->last != b->last || x - a->name != y - b->name) return false;
-    char *x_end, *y_end;
-    return !strncmp(a->name, b->name, (size_t)(x - a->name)) && strtoll(x, &x_end, 10) + 1 == strtoll(y, &y_end, 10) &&
-           !strcmp(x_end, y_end);
-}
-
-/* "{from-to}" in place of the digits at *from, after what stands before them; *from goes behind. */
-static void print_range(fa_buf *out, const char **from, const char *number, long long to) {
-    int digits = (int)strspn(number, "0123456789");
-    fa_buf_printf(out, "%.*s{%.*s-%lld}", (int)(number - *from), *from, digits, number, to);
-    *from = number + digits;
-}
-
-void fa_name_list_print(const fa_names *l, fa_buf *out) {
-    for (size_t i = 0, next; i < l->n; i = next) {
-        const char *name = l->item[i].name, *expert = expert_number(name);
-        for (next = i + 1; next < l->n && next_expert(&l->item[next - 1], &l->item[next]);) next++;
-        if (i) fa_buf_puts(out, ", ");
-        if (l->item[i].n > 1) print_range(out, &name, name + strcspn(name, "0123456789"), l->item[i].last);
-        if (next - i > 1) print_range(out, &name, expert, strtoll(expert_number(l->item[next - 1].name), NULL, 10));
-        fa_buf_puts(out, name);
-    }
-}
-
-void fa_name_list_free(fa_names *l) {
-    for (size_t i = 0; i < l->n; i++) fa_free(l->item[i].name);
-    fa_free(l->item);
-    *l = (fa_names){0};
-}
-
-/* ---- life ---- */
-
-int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err) {
-    memset(b, 0, sizeof *b);
-    b->ckpt = ckpt;
-    b->mem = mem;
-    b->renames = renames;
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
-        b->body = prefixes[i].body;
-        b->head = prefixes[i].head;
-        if (fa_bind_find(b, "model.embed_tokens", ".weight")) break;
-        b->body = prefixes[0].body;
-        b->head = prefixes[0].head;
-    }
-    const fa_jnode *cfg = fa_ckpt_config(ckpt);
-    b->quant = fa_jget(cfg, "quantization");
-    if (!b->quant) b->quant = fa_jget(cfg, "quantization_config");
-    if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization");
-    if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization_config");
-    b->used = FA_NEWN(uint8_t, fa_ckpt_count(ckpt) + 1);
-    return b->used
-               ? 0
-               : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_ckpt_path(ckpt), fa_ckpt_count(ckpt));
-}
-
-void fa_binder_close(fa_binder *b) {
-    fa_free(b->used);
-    fa_name_list_free(&b->missing);
-    fa_name_list_free(&b->extra);
-    fa_buf_free(&b->wrong);
-    b->used = NULL;
-}
-
-/* Buffers of old implementations, and statistics of quantizers, that no family needs. */
-static bool harmless(const char *name) {
-    static const char *const ends[] = {"rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".k_scale", ".v_scale",
-                                       ".input_scale",        "_scale_2"};
-    size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        size_t m = strlen(ends[i]);
-        if (n >= m && strcmp(name + n - m, ends[i]) == 0) return true;
-    }
-    return false;
-}
-
-/* What lies where the text model's tensors do. */
-static void find_extra(fa_binder *b) {
-    char layers[FA_REAL_MAX];
-    prefixed(b, layers, "model.layers.", "");
-    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
-        const char *name = fa_ckpt_at(b->ckpt, i)->name;
-        bool of_text = strncmp(name, layers, strlen(layers)) == 0 || strncmp(name, "blk.", 4) == 0;
-        if (!b->used[i] && of_text && !harmless(name)) fa_name_list_add(&b->extra, name);
-    }
-}
-
-const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
-    if (!b->extra.total) return NULL;
-    fa_buf list = {0};
-    fa_name_list_print(&b->extra, &list);
-    const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
-    fa_buf_free(&list);
-    return text;
-}
-
-int fa_binder_finish(fa_binder *b, fa_error *err) {
-    if (b->err.code && (b->err.code == FFAI_ENOMEM || !b->n_wrong)) {
-        if (err) *err = b->err;
-        return b->err.code;
-    }
-    const char *path = fa_ckpt_path(b->ckpt), *wrong = b->wrong.data ? b->wrong.data : "";
-    find_extra(b);
-    if (!b->missing.total && !b->n_wrong) return 0;
-    if (!b->missing.total) return fa_fail(err, FFAI_EFORMAT, "%s", wrong);
-    fa_buf list = {0}, extra = {0};
-    fa_name_list_print(&b->missing, &list);
-    fa_name_list_print(&b->extra, &extra);
-    int n = b->missing.total;
-    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s%s%s", path, n, n > 1 ? "s are" : " is",
-                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong, b->extra.n ? "; not known: " : "",
-                     extra.data ? extra.data : "");
-    fa_buf_free(&list);
-    fa_buf_free(&extra);
-    return rc;
-}
-
-void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...) {
-    if (b->err.code) return;
-    char text[300];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (t)
-        fa_fail(&b->err, code, "%s: tensor %s: %s", t->file, t->name, text);
-    else
-        fa_fail(&b->err, code, "%s: %s", fa_ckpt_path(b->ckpt), text);
-}
-
-/* Does the list say this of the tensor already? Another part of it did. */
-static bool said(const char *list, const char *name, const char *text) {
-    const size_t n = strlen(name), len = strlen(text);
-    for (const char *p = list; p && (p = strstr(p, name)); p += n)
-        if (!strncmp(p + n, ": ", 2) && !strncmp(p + n + 2, text, len)) return true;
-    return false;
-}
-
-void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) {
-    char text[300];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (said(b->wrong.data, t->name, text)) return;
-    uint8_t *used = &b->used[t - fa_ckpt_at(b->ckpt, 0)];
-    if (!*used) *used = IGNORED; /* it is named here */
-    if (b->n_wrong++)
-        fa_buf_printf(&b->wrong, "; tensor %s: %s", t->name, text);
-    else
-        fa_buf_printf(&b->wrong, "%s: tensor %s: %s", t->file, t->name, text);
-}
-
-void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how) {
-    size_t i = (size_t)(t - fa_ckpt_at(b->ckpt, 0));
-    if (b->used[i] & ~IGNORED) return;
-    b->used[i] = how;
-    b->bytes += (int64_t)t->bytes;
-}
-
-static void missing(fa_binder *b, const char *name, const char *suffix) {
-    char real[FA_REAL_MAX];
-    prefixed(b, real, name, suffix);
-    fa_name_list_add(&b->missing, real);
-}
-
-/* ---- what adapters find ---- */
-
-static void add_target(fa_binder *b, const fa_target *t, const char *name) {
-    fa_targets *l = b->targets;
-    if (!l) return;
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 256;
-        fa_target *grown = (fa_target *)fa_mem_calloc(b->mem, cap, sizeof *grown);
-        if (grown && l->n) memcpy(grown, l->at, l->n * sizeof *grown);
-        l->cap = grown ? cap : 0;
-        l->at = grown;
-    }
-    const char *kept = l->at ? fa_mem_printf(b->mem, "%s", name) : NULL;
-    if (!kept) {
-        l->n = 0;
-        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
-        return;
-    }
-    l->at[l->n] = *t;
-    l->at[l->n++].name = kept;
-}
-
-/* A linear layer or a table gets its id. row: gathered, or NULL. */
-static void linear_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
-    if (b->experts) return; /* which adapters cannot change */
-    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
-    l->w.id = t.id;
-    if (row && b->targets) {
-        int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
-        if (!kept) return;
-        memcpy(kept, row, (size_t)t.rows * sizeof *kept);
-        t.row = kept;
-    }
-    add_target(b, &t, name);
-}
-
-const char *fa_bind_module(const fa_rename *renames, const char *module, int turn, char out[FA_NAME_MAX]) {
-    const size_t n = sizeof prefixes / sizeof *prefixes;
-    fa_binder b = {.renames = renames};
-    char name[FA_NAME_MAX];
-    /* what the text model is called in wrappers: "model." + rest; for the head the rest alone */
-    int at = turn;
-    for (size_t i = 0; i < 2 * n; i++) {
-        const char *p = i % 2 ? prefixes[i / 2].head : prefixes[i / 2].body;
-        if (strncmp(module, p, strlen(p)) || (i % 2 && !*p && i > 1)) continue;
-        snprintf(name, sizeof name, "%s%s", i % 2 ? "" : "model.", module + strlen(p));
-        for (int k = 0;; k++) {
-            const char *real = k ? reverse_name(&b, name, k, out) : name;
-            if (!real) break;
-            if (at-- > 0) continue;
-            if (real != out) snprintf(out, FA_NAME_MAX, "%s", real);
-            return out;
-        }
-    }
-    return NULL;
-}
-
 /* ---- matrices ---- */
+
+/* What is stored under a name, in host memory, checked and accounted for. False: absent (src->t NULL), or wrong and
+ * reported. */
+static bool stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_t rows, int64_t cols,
+                   const char *name) {
+    if (!fa_bind_stored(b, w, src, n, rows, cols, name)) return false;
+    if (fa_weight_check(w, &b->err)) {
+        fa_fail_prefix(&b->err, b->err.code, "%s", src->t->file);
+        return false;
+    }
+    size_t bytes = src->t->bytes + (src->scales ? 2 * src->scales->bytes : 0);
+    if (!b->used[src->t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
+    fa_bind_used(b, src->t, FA_USE_MATRIX);
+    if (src->scales) fa_bind_used(b, src->scales, FA_USE_FLOATS);
+    if (src->biases) fa_bind_used(b, src->biases, FA_USE_FLOATS);
+    return true;
+}
 
 /* The whole of what is stored under a name, where it is to lie: n matrices [rows, cols] (n 0: one). False: absent, or
  * wrong and reported; *there tells which. */
@@ -359,19 +36,10 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
         *w = (fa_weight){.rows = (n ? n : 1) * rows, .cols = cols};
         fa_bind_synth(b, w, n, name);
     } else {
-        if (!fa_bind_stored(b, w, &src, n, rows, cols, name)) {
+        if (!stored(b, w, &src, n, rows, cols, name)) {
             *there = src.t != NULL;
             return false;
         }
-        if (fa_weight_check(w, &b->err)) {
-            fa_fail_prefix(&b->err, b->err.code, "%s", src.t->file);
-            return false;
-        }
-        size_t bytes = src.t->bytes + (src.scales ? 2 * src.scales->bytes : 0);
-        if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
-        fa_bind_used(b, src.t, 2);
-        if (src.scales) fa_bind_used(b, src.scales, 1);
-        if (src.biases) fa_bind_used(b, src.biases, 1);
         fa_bind_relocate(b, w, &src);
     }
     if (b->err.code) return false;
@@ -394,6 +62,12 @@ static fa_weight rows_of(const fa_weight *w, int64_t from, int64_t step, int64_t
 
 /* ---- vectors ---- */
 
+bool fa_bind_is_floats(fa_binder *b, const fa_ckpt_tensor *t) {
+    if (t->dtype == FA_F32 || t->dtype == FA_F16 || t->dtype == FA_BF16 || t->dtype == FA_F64) return true;
+    fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
+    return false;
+}
+
 static bool check_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64_t len) {
     bool ok = n ? t->n_dim == 2 && t->dim[0] == n && t->dim[1] == len : t->n_dim == 1 && t->dim[0] == len;
     if (!ok) {
@@ -401,9 +75,13 @@ static bool check_vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n, int64
                       (long long)(n ? n : len));
         return false;
     }
-    if (t->dtype == FA_F32 || t->dtype == FA_F16 || t->dtype == FA_BF16 || t->dtype == FA_F64) return true;
-    fa_bind_fail(b, FFAI_ENOTSUP, t, "type %s cannot be read as floats", t->type_name);
-    return false;
+    return fa_bind_is_floats(b, t);
+}
+
+/* n numbers are bound, which count once however often they are. */
+void fa_bind_took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
+    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += n;
+    fa_bind_used(b, t, FA_USE_FLOATS);
 }
 
 /* Values from, from + step, ... of each of n vectors of `total` (n 0: of one): [n, len]. */
@@ -418,8 +96,7 @@ static const float *vector_part(fa_binder *b, const fa_ckpt_tensor *t, int64_t n
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && !all && i < count * len; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)(i / len * total + from + i % len * step) * size, 1, host + i);
-    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += count * total;
-    fa_bind_used(b, t, 1);
+    fa_bind_took_floats(b, t, count * total);
     return p;
 }
 
@@ -429,19 +106,12 @@ static const float *vector(fa_binder *b, const fa_ckpt_tensor *t, int64_t n) {
 
 /* ---- what families call ---- */
 
-#define FORMAT_NAME(name, fmt)                                                                                         \
-    char name[FA_NAME_MAX];                                                                                            \
-    va_list ap;                                                                                                        \
-    va_start(ap, fmt);                                                                                                 \
-    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
-    va_end(ap)
-
 /* bias of rows from, from + step, ... out of `total`; NULL: none. */
 static const float *bias_of(fa_binder *b, fa_bias bias, const fa_part *p, int64_t rows, const char *name) {
     if (b->synth) return bias == FA_BIAS ? fa_bind_synth_vector(b, rows, 0, 0, name, ".bias") : NULL;
     const fa_ckpt_tensor *t = bias == FA_NO_BIAS ? NULL : fa_bind_find(b, name, ".bias");
     if (t) return b->err.code ? NULL : vector_part(b, t, 0, p->total, p->from, p->step, rows);
-    if (bias == FA_BIAS) missing(b, name, ".bias");
+    if (bias == FA_BIAS) fa_bind_missing(b, name, ".bias");
     return NULL;
 }
 
@@ -456,20 +126,44 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
     if (whole(b, &w, 0, p->total, cols, name, &there))
         out->w = rows_of(&w, p->from, p->step, rows);
     else if (!there)
-        missing(b, name, ".weight");
-    linear_target(b, out, p, NULL, name);
+        fa_bind_missing(b, name, ".weight");
+    fa_bind_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
 }
 
 void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     bind_part(b, out, rows, cols, bias, &(fa_part){.step = 1, .total = rows}, name);
 }
 
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     bind_part(b, out, rows, cols, bias, &part, name);
+}
+
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt,
+                    ...) {
+    FA_BIND_NAME(name, fmt);
+    fa_part part = {.step = 1, .total = 2 * rows};
+    bind_part(b, first, rows, cols, FA_NO_BIAS, &part, name);
+    part.from = rows;
+    bind_part(b, second, rows, cols, FA_NO_BIAS, &part, name);
+}
+
+void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
+    fa_linear table;
+    fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
+    *embed = table.w;
+}
+
+void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool tied, const char *name) {
+    bool there = fa_bind_has(b, "%s", name);
+    *head = (fa_linear){0};
+    if (tied && !there)
+        head->w = *embed;
+    else if (there || !fa_bind_headless(b))
+        fa_bind_linear(b, head, embed->rows, embed->cols, FA_NO_BIAS, "%s", name);
 }
 
 /* Values row[0], row[1], ... of a bias of `total`. */
@@ -477,7 +171,7 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
     float *host;
     if (!t) {
-        missing(b, name, ".bias");
+        fa_bind_missing(b, name, ".bias");
         return NULL;
     }
     if (b->err.code || !check_vector(b, t, 0, total)) return NULL;
@@ -485,14 +179,13 @@ static const float *gathered_bias(fa_binder *b, int64_t rows, int64_t total, con
     size_t size = fa_dtype_size((fa_dtype)t->dtype);
     for (int64_t i = 0; host && i < rows; i++)
         fa_to_f32((fa_dtype)t->dtype, t->data + (size_t)row[i] * size, 1, host + i);
-    if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param += total;
-    fa_bind_used(b, t, 1);
+    fa_bind_took_floats(b, t, total);
     return p;
 }
 
 void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
                     const int64_t *row, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_source src;
     fa_weight w;
     memset(out, 0, sizeof *out);
@@ -506,15 +199,10 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     }
     if (bias == FA_BIAS || (bias == FA_OPTIONAL_BIAS && fa_bind_find(b, name, ".bias")))
         out->bias = gathered_bias(b, rows, total, row, name);
-    if (!fa_bind_stored(b, &w, &src, 0, total, cols, name)) {
-        if (!src.t) missing(b, name, ".weight");
+    if (!stored(b, &w, &src, 0, total, cols, name)) {
+        if (!src.t) fa_bind_missing(b, name, ".weight");
         return;
     }
-    if (fa_weight_check(&w, &b->err)) return;
-    if (!b->used[src.t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, &w, (int64_t)src.t->bytes);
-    fa_bind_used(b, src.t, 2);
-    if (src.scales) fa_bind_used(b, src.scales, 1);
-    if (src.biases) fa_bind_used(b, src.biases, 1);
     fa_weight g = w;
     g.rows = rows;
     const uint8_t *from[3] = {w.codes, w.scales, w.biases};
@@ -529,7 +217,33 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     src.made = src.made_scales = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
-    linear_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
+    fa_bind_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
+}
+
+/* Can a matrix that is stored under this name have so many rows? Lists of rows are made for no more than that. */
+static bool may_have_rows(fa_binder *b, const char *name, int64_t total) {
+    static const char *const suffix[] = {".weight", ".qweight", ".weight_packed", "_blocks"};
+    for (size_t i = 0; i < sizeof suffix / sizeof suffix[0]; i++) {
+        const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
+        if (t) return t->bytes >= (size_t)total;
+    }
+    return b->synth != NULL;
+}
+
+void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, fa_bias bias, int n, const fa_stripe *s,
+                     const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    int64_t rows = 0, at = 0;
+    for (int i = 0; i < n; i++) rows += total / s[i].each * s[i].per;
+    if (!may_have_rows(b, name, total)) {
+        fa_bind_linear(b, out, total, cols, bias, "%s", name); /* which tells why */
+        return;
+    }
+    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
+    for (int i = 0; row && i < n; i++)
+        for (int64_t k = 0; k < total / s[i].each * s[i].per; k++)
+            row[at++] = k / s[i].per * s[i].each + s[i].first + k % s[i].per;
+    if (row) fa_bind_gather(b, out, rows, cols, total, bias, row, "%s", name);
 }
 
 /* ---- experts ---- */
@@ -542,7 +256,7 @@ static void experts_alloc(fa_binder *b, fa_experts *out, int64_t n, int64_t rows
 
 void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, bool bias, fa_part part,
                      const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_weight w;
     bool there;
     experts_alloc(b, out, n, rows, cols);
@@ -551,7 +265,7 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
     if (whole(b, &w, n, part.total, cols, name, &there)) {
         for (int64_t e = 0; e < n; e++) out->w[e] = rows_of(&w, e * part.total + part.from, part.step, rows);
     } else if (!there) {
-        missing(b, name, "");
+        fa_bind_missing(b, name, "");
     }
     b->turned = false;
     if (!bias) return;
@@ -564,7 +278,7 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
     if (t && !b->err.code)
         out->bias = vector_part(b, t, n, part.total, part.from, part.step, rows);
     else if (!t)
-        missing(b, name, "_bias");
+        fa_bind_missing(b, name, "_bias");
 }
 
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
@@ -590,7 +304,7 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
 /* ---- the rest ---- */
 
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     *out = (fa_norm){.dim = dim, .eps = (float)eps, .offset = (float)offset};
     if (b->err.code) return;
     if (b->synth) {
@@ -601,28 +315,42 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
     if (t)
         out->w = vector(b, t, dim);
     else
-        missing(b, name, ".weight");
+        fa_bind_missing(b, name, ".weight");
+}
+
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    float *host = NULL;
+    const fa_ckpt_tensor *t = b->err.code || b->synth || times == 1 ? NULL : fa_bind_find(b, name, ".weight");
+    if (!t || !check_vector(b, t, 0, dim)) {
+        fa_bind_norm(b, out, dim, eps, 0, "%s", name); /* random, as it is, or missing */
+        return;
+    }
+    *out = (fa_norm){.w = fa_bind_place_vector(b, NULL, dim, &host), .dim = dim, .eps = (float)eps};
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, dim, host);
+    for (int64_t i = 0; host && i < dim; i++) host[i] *= times;
+    fa_bind_took_floats(b, t, dim);
 }
 
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);
     out->center = true;
     if (bias && !b->err.code) out->b = bias_of(b, FA_BIAS, &(fa_part){.step = 1, .total = dim}, dim, name);
 }
 
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     if (b->err.code) return NULL;
     if (b->synth) return fa_bind_synth_vector(b, n, 0, mean, name, "");
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
     if (t) return vector(b, t, n);
-    missing(b, name, "");
+    fa_bind_missing(b, name, "");
     return NULL;
 }
 
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     float v = mean;
     if (b->err.code) return v;
     if (b->synth) {
@@ -632,27 +360,38 @@ float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) {
     }
     const fa_ckpt_tensor *t = fa_bind_find(b, name, "");
     if (!t) {
-        missing(b, name, "");
+        fa_bind_missing(b, name, "");
     } else if (check_vector(b, t, 0, 1)) {
         fa_to_f32((fa_dtype)t->dtype, t->data, 1, &v);
-        if (!b->used[t - fa_ckpt_at(b->ckpt, 0)]) b->n_param++;
-        fa_bind_used(b, t, 1);
+        fa_bind_took_floats(b, t, 1);
     }
     return v;
 }
 
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) {
-    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases"};
-    FORMAT_NAME(name, fmt);
+    static const char *const suffix[] = {".weight", ".bias", ".scales", ".biases", ""};
+    FA_BIND_NAME(name, fmt);
     for (size_t i = 0; !b->synth && i < sizeof suffix / sizeof suffix[0]; i++) {
         const fa_ckpt_tensor *t = fa_bind_find(b, name, suffix[i]);
         uint8_t *used = t ? &b->used[t - fa_ckpt_at(b->ckpt, 0)] : NULL;
-        if (used && !*used) *used = IGNORED;
+        if (used && !*used) *used = FA_USE_NAMED;
+    }
+}
+
+void fa_bind_unused_layer(fa_binder *b, int64_t layer) {
+    char own[FA_NAME_MAX], real[FA_REAL_MAX], gguf[FA_NAME_MAX];
+    snprintf(own, sizeof own, "model.layers.%lld.", (long long)layer);
+    snprintf(gguf, sizeof gguf, "blk.%lld.", (long long)layer); /* names that GGUF's translation leaves as they are */
+    fa_bind_prefixed(b, real, own, "");
+    for (size_t i = 0; !b->synth && i < fa_ckpt_count(b->ckpt); i++) {
+        const char *name = fa_ckpt_at(b->ckpt, i)->name;
+        bool its = strncmp(name, real, strlen(real)) == 0 || strncmp(name, gguf, strlen(gguf)) == 0;
+        if (its && !b->used[i]) b->used[i] = FA_USE_NAMED;
     }
 }
 
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) {
-    FORMAT_NAME(name, fmt);
+    FA_BIND_NAME(name, fmt);
     return fa_bind_find(b, name, ".weight") || fa_bind_find(b, name, "") || fa_bind_find(b, name, "_blocks") ||
            fa_bind_find(b, name, ".qweight") || fa_bind_find(b, name, ".weight_packed");
 }

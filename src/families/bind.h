@@ -1,7 +1,8 @@
 /* The binder: finds a family's tensors in a checkpoint, checks them and turns them into views that kernels read. Used
  * by the loader. Three steps per matrix: what is stored (bind_stored.c, bind_import.c: formats and layouts of
  * checkpoints, as a view of host memory), where it is to lie (bind_place.c: the mapping, a private copy, a device), and
- * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). */
+ * which part of it is wanted (bind.c: rows of fused projections, experts of a stack). Names are bind_names.c's; what is
+ * missing, wrong, used or open to adapters is recorded by bind_record.c. */
 #ifndef FA_FAMILIES_BIND_H
 #define FA_FAMILIES_BIND_H
 
@@ -10,6 +11,9 @@
 #include "families/synth.h"
 #include "io/ckpt.h"
 #include "io/st_write.h"
+
+#include <stdarg.h>
+#include <stdio.h>
 
 /* Random contents that a device is to make. */
 typedef struct fa_synth_job {
@@ -74,13 +78,20 @@ typedef struct fa_source {
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
 
+/* What became of a checkpoint's tensor; 0: nothing yet. */
+typedef enum fa_use {
+    FA_USE_FLOATS = 1, /* bound as numbers, or as scales or biases of a matrix */
+    FA_USE_MATRIX = 2, /* bound as a matrix, in the format that it has */
+    FA_USE_NAMED = 4   /* not bound, and nothing more is to be said of it */
+} fa_use;
+
 struct fa_binder {
     const fa_ckpt *ckpt;
     fa_mem *mem;
     const fa_rename *renames; /* of the family, or NULL */
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
-    uint8_t *used;            /* [tensors of the checkpoint] 1: bound; 2: bound as a matrix in a computed format */
+    uint8_t *used;            /* [tensors of the checkpoint] fa_use */
     fa_names missing, extra;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
@@ -123,16 +134,34 @@ const char *fa_bind_module(const fa_rename *renames, const char *module, int tur
 const float *fa_bind_floats(fa_binder *b, int64_t n, const char *name);
 
 /* ---- between the parts of the binder ---- */
+/* name: what the printf arguments behind fmt make. */
+#define FA_BIND_NAME(name, fmt)                                                                                        \
+    char name[FA_NAME_MAX];                                                                                            \
+    va_list ap;                                                                                                        \
+    va_start(ap, fmt);                                                                                                 \
+    vsnprintf(name, sizeof name, fmt, ap);                                                                             \
+    va_end(ap)
+/* Can t be read as floats? Else an error. */
+bool fa_bind_is_floats(fa_binder *b, const fa_ckpt_tensor *t);
+/* n values of t are bound as floats. */
+void fa_bind_took_floats(fa_binder *b, const fa_ckpt_tensor *t, int64_t n);
 /* The first failure that is not about names and shapes; t NULL: of the checkpoint as a whole. */
 void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* A tensor of another shape than expected: remembered. */
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
+/* A linear layer or a table gets its id. row: gathered, or NULL. */
+void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
+/* Finds out what stands in front of the checkpoint's names. */
+void fa_bind_choose_prefix(fa_binder *b);
+/* A family name with that in front, plus suffix. */
+void fa_bind_prefixed(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* The checkpoint's spelling of a family name plus suffix. */
 void fa_bind_real_name(const fa_binder *b, char out[FA_REAL_MAX], const char *name, const char *suffix);
 /* By family name and suffix, under the family's other names too; NULL: there is none. */
 const fa_ckpt_tensor *fa_bind_find(fa_binder *b, const char *name, const char *suffix);
-void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, uint8_t how);
+void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, fa_use how);
 /* Host memory for planes that are made from others: it lives until they are where they belong. NULL in a dry run, when
  * sizes are all that is wanted, and when there is no memory (an error then). */
 uint8_t *fa_bind_host(fa_binder *b, size_t bytes);

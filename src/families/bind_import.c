@@ -260,7 +260,7 @@ static bool import_packed(fa_binder *b, fa_weight *w, fa_source *s, const char *
         return no_form(b, w, s);
     a.constant = 1 << (a.bits - 1);
     s->biases = a.zeros;
-    if (shape) fa_bind_used(b, shape, 1);
+    if (shape) fa_bind_used(b, shape, FA_USE_FLOATS);
     w->codes = t->data;
     w->row_bytes = (size_t)(w->cols * a.bits / 8);
     return affine_planes(b, w, s, &a);
@@ -400,7 +400,7 @@ static bool import_gptq(fa_binder *b, fa_weight *w, fa_source *s, const char *na
         fa_bind_fail(b, FFAI_EFORMAT, order, "a group that is not within 0 .. %lld", (long long)a.groups - 1);
         return false;
     }
-    if (order) fa_bind_used(b, order, 1);
+    if (order) fa_bind_used(b, order, FA_USE_FLOATS);
     if (!plain || !our_group(a.group)) return import_floats(b, w, s, &a, order);
     w->row_bytes = (size_t)(w->cols * a.bits / 8);
     s->made = true;

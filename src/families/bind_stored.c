@@ -125,7 +125,7 @@ static bool global_scale(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, in
                       (long long)(n ? n : 1));
         return false;
     }
-    fa_bind_used(b, t, 1);
+    fa_bind_used(b, t, FA_USE_FLOATS);
     w->scale_dtype = FA_F32;
     w->scale_row_bytes = (size_t)groups * 4;
     s->made_scales = true;

@@ -52,7 +52,7 @@ void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t 
 
 /* ---- weights ---- */
 
-typedef struct fa_binder fa_binder; /* families/bind.c */
+typedef struct fa_binder fa_binder; /* families/bind.h */
 
 typedef enum fa_bias { FA_NO_BIAS, FA_BIAS, FA_OPTIONAL_BIAS } fa_bias;
 
@@ -75,12 +75,29 @@ void fa_bind_linear(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa
     __attribute__((format(printf, 6, 7)));
 void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double offset, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* The same with weights `times` as large. */
+void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
+/* A fused projection [2 * rows, cols], its first half and its second, without biases. */
+void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t rows, int64_t cols, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* The ends of a language model, under names as they are. The embedding, before the layers: [vocab, dim]. */
+void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name);
+/* The head, after the final norm: [vocab, dim] like the embedding. One that is stored wins over tying, as in
+ * transformers; a base model without one has none (no rows). */
+void fa_bind_head(fa_binder *b, fa_linear *head, const fa_weight *embed, bool tied, const char *name);
 /* Rows row[0], row[1], ... of `total`, and of its bias, copied together. */
 void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, int64_t total, fa_bias bias,
                     const int64_t *row, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
+/* The same for rows that repeat: of every `each` rows `per` from row `first` on, for each of n stripes in turn. */
+typedef struct fa_stripe {
+    int64_t each, first, per;
+} fa_stripe;
+void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, fa_bias bias, int n, const fa_stripe *s,
+                     const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 /* LayerNorm with weight, and bias. */
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
@@ -93,6 +110,23 @@ void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows,
                          const char *after);
 /* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
+/* ---- recurrent layers (bind_state.c) ---- */
+/* Weights of a causal convolution of n channels [n, 1, kernel] or, as mlx stores it, [n, kernel, 1] (GGUF: [n,
+ * kernel]); *mlx (or NULL): it is stored so, which tells that mlx's conversion has been at work on other tensors as
+ * well. */
+void fa_bind_conv(fa_binder *b, fa_conv *out, int64_t n, int64_t kernel, fa_bias bias, bool *mlx, const char *fmt, ...)
+    __attribute__((format(printf, 7, 8)));
+/* Convolutions of n[0], n[1], ... channels that stand one after the other in the tensors of these names, which
+ * transformers 5 cuts into equal parts instead. Without biases. */
+void fa_bind_conv_parts(fa_binder *b, fa_conv *out, int n_name, const char *const *name, const int64_t *n,
+                        int64_t kernel, bool *mlx);
+/* -exp(v) of a vector [n], or of a matrix [n, cols] turned to [cols, n] (cols 0: a vector); as_is: it is stored so
+ * already (GGUF's ssm_a). */
+const float *fa_bind_decay(fa_binder *b, int64_t n, int64_t cols, bool as_is, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Numbers of the family's own, where the weights lie. */
+const float *fa_bind_constants(fa_binder *b, const float *values, int64_t n);
+
 /* Floats under a full name (no ".weight" is added). mean: of random ones. */
 const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
@@ -100,6 +134,8 @@ const float *fa_bind_vector(fa_binder *b, int64_t n, float mean, const char *fmt
 float fa_bind_scalar(fa_binder *b, float mean, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Tensors of a module that checkpoints may hold and the family does not need: no word about them. */
 void fa_bind_unused(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same of all tensors of a layer behind those that the family has. */
+void fa_bind_unused_layer(fa_binder *b, int64_t layer);
 /* Is there such a matrix, stack or vector? Never, when weights are random: then the family's first layout is made. */
 bool fa_bind_has(fa_binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Are weights made up, in want of a checkpoint? */
@@ -116,12 +152,15 @@ void *fa_bind_alloc(fa_binder *b, size_t n,
 typedef struct fa_lm_dims {
     int64_t n_layer, dim, n_head, n_kv_head, head_dim, ff_dim, vocab, max_ctx;
     bool tied;
+    int32_t block; /* tokens that it can make at a time, by filling in masks; 0: it only goes from left to right */
+    int32_t mask_token;
 } fa_lm_dims;
 
 /* A bound model as forward sees it. */
 typedef struct fa_lm {
     const void *cfg, *w;
-    const fa_kv *kv; /* [n_layer], of the engine that runs */
+    const fa_kv *kv;       /* [n_layer], of the engine that runs */
+    const fa_state *state; /* [n_layer], likewise; NULL: the model has no recurrent layers */
 } fa_lm;
 
 typedef struct fa_family {

@@ -17,7 +17,7 @@ static int load_json(fa_json **j, const fa_ckpt *c, const char *name, bool optio
     char *path = fa_path_join(c->path, name);
     int rc = FFAI_OK;
     if (!path) return no_memory(c, err);
-    if (!optional || fa_path_exists(path)) rc = fa_json_load(j, path, err);
+    if (!optional || fa_path_exists(path)) rc = fa_json_load_python(j, path, err);
     if (!rc && *j && fa_jtype_of(fa_json_root(*j)) != FA_JOBJ)
         rc = fa_fail(err, FFAI_EFORMAT, "%s: not a JSON object", path);
     fa_free(path);

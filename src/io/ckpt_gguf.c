@@ -120,6 +120,10 @@ static int index_tensors(fa_ckpt *c, const char *arch, fa_error *err) {
             const fa_gguf_tensor *g = fa_gguf_tensor_at(c->gguf[i], k);
             fa_ckpt_tensor t = {.name = g->name, .file = c->gguf_path[i]};
             describe(&t, g);
+            if (t.n_dim == 2 && fa_gguf_ssm_vector(g->name)) {
+                t.n_dim = 1;
+                t.dim[0] *= t.dim[1];
+            }
             if (fa_gguf_hf_name(arch, g->name, hf, sizeof hf)) {
                 if (!(c->owned[c->n_owned] = fa_strdup(hf))) return no_memory(c->path, err);
                 t.name = c->owned[c->n_owned++];

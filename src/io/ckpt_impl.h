@@ -44,6 +44,23 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
 bool fa_gguf_gemma4_name(const char *name, const char *prefix, char *buf, size_t size);
 /* Adds the keys of a Gemma 4 model to an object. */
 int fa_gguf_gemma4_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
+/* Mamba mixers (gguf_ssm.c), alone in all layers or not: names behind "blk.N.", names of vectors that have two dimensions, and keys. */
+bool fa_gguf_is_ssm(const char *arch);
+bool fa_gguf_ssm_alone(const char *arch);
+bool fa_gguf_ssm_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size);
+bool fa_gguf_ssm_vector(const char *name);
+int fa_gguf_ssm_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, fa_error *err);
+/* Gated delta nets (gguf_gdn.c): names behind "blk.N.", layers that are counted but not used, and further keys. */
+bool fa_gguf_is_gdn(const char *arch);
+bool fa_gguf_gdn_name(const char *name, const char *prefix, char *buf, size_t size);
+int fa_gguf_gdn_next_layers(const fa_ckpt *c, const char *file, const char *arch, int64_t *n, fa_error *err);
+int fa_gguf_gdn_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, int64_t n_layer,
+                       fa_error *err);
+/* LFM2 and Nemotron H (gguf_hybrid.c): names behind "blk.N.", or whole ones with prefix "", and keys: of Nemotron H all
+ * but the vocabulary's size. */
+bool fa_gguf_is_hybrid(const char *arch);
+bool fa_gguf_hybrid_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size);
+int fa_gguf_hybrid_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, fa_error *err);
 /* The synthesised config.json as text. file names the GGUF in messages. */
 int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
 

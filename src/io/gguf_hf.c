@@ -38,6 +38,18 @@ static const arch_row archs[] = {
     {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
     {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
     {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
+    {"mamba", "mamba", "MambaForCausalLM", 0, false, false, false},
+    {"jamba", "jamba", "JambaForCausalLM", 0, false, false, false},
+    {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
+    {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
+    {"lfm2", "lfm2", "Lfm2ForCausalLM", 1000000, false, false, false},
+    {"lfm2moe", "lfm2_moe", "Lfm2MoeForCausalLM", 1000000, false, false, false},
+    {"nemotron_h", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
+    {"nemotron_h_moe", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
+    {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false, false},
+    {"qwen35", "qwen3_5_text", "Qwen3_5ForCausalLM", 10000, false, false, false},
+    {"qwen35moe", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", 10000, false, false, false},
+    {"qwen3next", "qwen3_next", "Qwen3NextForCausalLM", 10000, false, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
@@ -88,6 +100,12 @@ static const struct {
     {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
     {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
     {"gpt-oss", "mlp.router", "mlp.experts"},
+    {"jamba", "feed_forward.router", "feed_forward.switch_mlp"},
+    {"lfm2moe", "feed_forward.gate", "feed_forward.switch_mlp"},
+    {"nemotron_h_moe", "mixer.gate", "mixer.switch_mlp"},
+    {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
+    {"qwen35moe", "mlp.gate", "mlp.experts"},
+    {"qwen3next", "mlp.gate", "mlp.experts"},
 };
 
 static const rename_row in_layer_shared_expert[] = {
@@ -151,12 +169,17 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
     char prefix[32];
     bool gemma4 = strcmp(arch, "gemma4") == 0;
     if (strncmp(name, "blk.", 4) != 0)
-        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) || apply(ROWS(whole), name, "", buf, size);
+        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) ||
+               (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, "", buf, size)) ||
+               apply(ROWS(whole), name, "", buf, size);
     size_t digits = strspn(name + 4, "0123456789");
     if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
     snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
     name += 4 + digits + 1;
     if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
+    if (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, prefix, buf, size)) return true;
+    if (fa_gguf_is_ssm(arch) && fa_gguf_ssm_name(arch, name, prefix, buf, size)) return true;
+    if (fa_gguf_is_gdn(arch) && fa_gguf_gdn_name(name, prefix, buf, size)) return true;
     if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
     if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
     return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
@@ -218,6 +241,25 @@ static int dimension(const maker *m, const char *key, int64_t otherwise, int64_t
     return FFAI_OK;
 }
 
+/* Key heads, of which layers without attention have none: the first number that is not 0. */
+static int key_heads(const maker *m, int64_t n_head, int64_t *n_kv) {
+    const fa_gguf_value *v = meta(m, "attention.head_count_kv");
+    bool list = v && v->type == FA_GGUF_ARR && v->elem != FA_GGUF_STR && v->elem != FA_GGUF_ARR;
+    if (!list || !(fa_gguf_is_ssm(m->arch) || fa_gguf_is_hybrid(m->arch)))
+        return dimension(m, "attention.head_count_kv", n_head, n_kv);
+    double d = 0;
+    for (uint64_t i = 0; i < v->n; i++) {
+        double at = fa_gguf_num_at(v, i);
+        if (at == 0) continue;
+        if (!(at >= 1 && at <= INT32_MAX) || at != floor(at) || (d != 0 && at != d))
+            return fa_fail(m->err, FFAI_ENOTSUP, "%s: key %s.attention.head_count_kv: %g key heads", m->file, m->arch,
+                           at);
+        d = at;
+    }
+    *n_kv = d != 0 ? (int64_t)d : n_head;
+    return FFAI_OK;
+}
+
 static void put_int(const maker *m, const char *key, int64_t v) {
     fa_buf_printf(m->json, ",\"%s\":%lld", key, (long long)v);
 }
@@ -260,6 +302,8 @@ static int copy_numbers(const maker *m) {
     static const struct {
         const char *from, *to;
     } keys[] = {{"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+                {"attention.layer_norm_rms_epsilon", "layer_norm_epsilon"},
+                {"attention.layer_norm_rms_epsilon", "norm_eps"},
                 {"attention.layer_norm_epsilon", "norm_epsilon"},
                 {"attention.clamp_kqv", "clip_qkv"},
                 {"attention.scale", "attention_multiplier"},
@@ -349,7 +393,8 @@ static int put_rope(const maker *m, int64_t head_dim) {
     if (rc) return rc;
     if (!found) theta = m->row->rope_theta;
     put_num(m, "rope_theta", theta);
-    if (rope_dim != head_dim) put_num(m, "partial_rotary_factor", (double)rope_dim / (double)head_dim);
+    if (rope_dim != head_dim || fa_gguf_is_gdn(m->arch)) /* whose families rotate a part when nothing is said */
+        put_num(m, "partial_rotary_factor", (double)rope_dim / (double)head_dim);
     return put_rope_scaling(m);
 }
 
@@ -427,10 +472,21 @@ static int put_vocab(const maker *m) {
     return rc;
 }
 
+/* The tensor of a layer; NULL: there is none. */
+static const fa_ckpt_tensor *in_layer_tensor(const maker *m, int64_t layer, const char *name) {
+    char full[128];
+    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
+    return fa_ckpt_find(m->c, full);
+}
+
 /* Everything that can be read off the list of tensors. */
-static void put_from_tensors(const maker *m) {
+static void put_from_tensors(const maker *m, int64_t n_layer) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
-    bool bias = fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias") != NULL;
+    int64_t i = 0; /* the first layer that attends */
+    while (i < n_layer && !in_layer_tensor(m, i, "self_attn.q_proj") && fa_gguf_is_gdn(m->arch)) i++;
+    char name[64];
+    snprintf(name, sizeof name, "model.layers.%lld.self_attn.q_proj.bias", (long long)i);
+    bool bias = fa_ckpt_find(m->c, name) != NULL;
     put_bool(m, "attention_bias", bias);
     put_bool(m, "use_bias", bias); /* Starcoder 2's key */
     if (strcmp(m->arch, "internlm2") == 0) put_bool(m, "bias", bias);
@@ -444,13 +500,6 @@ static const char EXPERT_FF[] = "expert_feed_forward_length";
 static bool has_experts(const maker *m) {
     const fa_gguf_value *n = meta(m, "expert_count");
     return n && is_number(n->type) && n->i > 0;
-}
-
-/* The tensor of a layer; NULL: there is none. */
-static const fa_ckpt_tensor *in_layer_tensor(const maker *m, int64_t layer, const char *name) {
-    char full[128];
-    snprintf(full, sizeof full, "model.layers.%lld.%s.weight", (long long)layer, name);
-    return fa_ckpt_find(m->c, full);
 }
 
 /* Layers of Qwen that have no router have an MLP; widths that old files do not say are those of the tensors. */
@@ -469,7 +518,7 @@ static int put_qwen_experts(const maker *m, int64_t n_layer) {
     }
     fa_buf_puts(m->json, "]");
     const fa_gguf_value *norm = meta(m, "expert_weights_norm");
-    put_bool(m, "norm_topk_prob", norm && norm->type == FA_GGUF_BOOL ? norm->i != 0 : strcmp(m->arch, "qwen3moe") == 0);
+    put_bool(m, "norm_topk_prob", norm && norm->type == FA_GGUF_BOOL ? norm->i != 0 : strcmp(m->arch, "qwen2moe") != 0);
     put_bool(m, "qkv_bias",
              in_layer_tensor(m, 0, "self_attn.q_proj") && fa_ckpt_find(m->c, "model.layers.0.self_attn.q_proj.bias"));
     int rc = dimension(m, EXPERT_FF, width, &width);
@@ -508,6 +557,11 @@ static void put_model_type(const maker *m) {
         type = "olmo3";
         class_name = "Olmo3ForCausalLM";
     }
+    const fa_gguf_value *norms = strcmp(m->arch, "mamba") == 0 ? meta(m, "ssm.dt_b_c_rms") : NULL;
+    if (norms && norms->type == FA_GGUF_BOOL && norms->i) {
+        type = "falcon_mamba";
+        class_name = "FalconMambaForCausalLM";
+    }
     /* an architecture that is not understood must not be taken for the HuggingFace type of the same name */
     bool known = m->row && !moe;
     fa_buf_printf(m->json, "{\"model_type\":\"%s%s%s\"", known ? "" : "gguf:", type, moe ? "-moe" : "");
@@ -517,12 +571,18 @@ static void put_model_type(const maker *m) {
 
 /* The keys of an architecture that is understood. */
 static int put_known(const maker *m) {
-    int64_t hidden, n_layer, n_head, n_kv, ffn, head_dim, value_dim, ctx;
+    int64_t hidden, n_layer, n_next = 0, n_head, n_kv, ffn, head_dim, value_dim, ctx;
     int rc = dimension(m, "embedding_length", 0, &hidden);
     if (!rc) rc = dimension(m, "block_count", 0, &n_layer);
+    if (!rc && fa_gguf_is_gdn(m->arch)) rc = fa_gguf_gdn_next_layers(m->c, m->file, m->arch, &n_next, m->err);
+    if (!rc && ((n_layer -= n_next) < 1 || n_layer > 65536))
+        rc = fa_fail(m->err, FFAI_EFORMAT, "%s: key %s.block_count leaves %lld layers", m->file, m->arch,
+                     (long long)n_layer);
     if (!rc) rc = dimension(m, "attention.head_count", 0, &n_head);
-    if (!rc) rc = dimension(m, "attention.head_count_kv", n_head, &n_kv);
-    bool own_mlp = !has_experts(m) || strncmp(m->arch, "qwen", 4) == 0; /* others have experts in all layers */
+    if (!rc) rc = key_heads(m, n_head, &n_kv);
+    /* those that are not here have experts in all layers */
+    bool own_mlp = !has_experts(m) || strcmp(m->arch, "lfm2moe") == 0 ||
+                   (strncmp(m->arch, "qwen", 4) == 0 && strcmp(m->arch, "qwen35moe") != 0);
     if (!rc) rc = dimension(m, own_mlp || meta(m, "feed_forward_length") ? "feed_forward_length" : EXPERT_FF, 0, &ffn);
     if (!rc && !own_mlp) rc = dimension(m, EXPERT_FF, ffn, &ffn);
     if (!rc) rc = dimension(m, "context_length", 2048, &ctx);
@@ -549,8 +609,9 @@ static int put_known(const maker *m) {
         rc = copy_number(m, "attention.sliding_window", "sliding_window");
     if (!rc && strcmp(m->arch, "olmo2") == 0 && meta(m, "attention.sliding_window")) put_window_pattern(m, n_layer, 4);
     if (!rc && has_experts(m)) rc = put_experts(m, n_layer);
+    if (!rc && fa_gguf_is_gdn(m->arch)) rc = fa_gguf_gdn_config(m->json, m->c, m->file, m->arch, n_layer, m->err);
     if (rc) return rc;
-    put_from_tensors(m);
+    put_from_tensors(m, n_layer);
     return FFAI_OK;
 }
 
@@ -561,8 +622,13 @@ int fa_gguf_hf_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error
     maker m = {json, c, c->gguf[0], file, arch, find_arch(arch), err};
     put_model_type(&m);
     if (m.row) {
-        int rc = strcmp(arch, "gemma4") == 0 ? put_vocab(&m) : put_known(&m);
-        if (!rc && strcmp(arch, "gemma4") == 0) rc = fa_gguf_gemma4_config(json, c, file, err);
+        bool gemma4 = strcmp(arch, "gemma4") == 0, alone = fa_gguf_ssm_alone(arch);
+        bool vocab_only = gemma4 || alone || strncmp(arch, "nemotron_h", 10) == 0;
+        int rc = vocab_only ? put_vocab(&m) : put_known(&m);
+        if (!rc && gemma4) rc = fa_gguf_gemma4_config(json, c, file, err);
+        if (!rc && alone) rc = copy_numbers(&m);
+        if (!rc && fa_gguf_is_hybrid(arch)) rc = fa_gguf_hybrid_config(json, c, file, arch, err);
+        if (!rc && fa_gguf_is_ssm(arch)) rc = fa_gguf_ssm_config(json, c, file, arch, err);
         if (rc) return rc;
     }
     put_token_ids(&m);

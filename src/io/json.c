@@ -109,16 +109,32 @@ int fa_json_parse(fa_json **out, const char *text, size_t len, const char *what,
     return rc;
 }
 
-int fa_json_load(fa_json **out, const char *path, fa_error *err) {
+/* The word Infinity, outside of strings, becomes a number as long as it. */
+static void name_infinity(char *text, size_t len) {
+    static const char word[] = "Infinity", number[] = "1e308   ";
+    bool inside = false;
+    for (size_t i = 0; i < len; i++) {
+        if (text[i] == '"') inside = !inside;
+        if (inside && text[i] == '\\') i++;
+        if (!inside && len - i >= 8 && memcmp(text + i, word, 8) == 0) memcpy(text + i, number, 8);
+    }
+}
+
+static int load(fa_json **out, const char *path, bool python, fa_error *err) {
     char *text;
     size_t len;
     *out = NULL;
     int rc = fa_read_file(&text, &len, path, FA_JSON_MAX_BYTES, err);
     if (rc) return rc;
+    if (python) name_infinity(text, len);
     rc = parse_padded(out, text, len, path, err); /* fa_read_file pads */
     fa_free(text);
     return rc;
 }
+
+int fa_json_load(fa_json **out, const char *path, fa_error *err) { return load(out, path, false, err); }
+
+int fa_json_load_python(fa_json **out, const char *path, fa_error *err) { return load(out, path, true, err); }
 
 void fa_json_free(fa_json *j) {
     if (!j) return;

@@ -19,6 +19,8 @@ enum { FA_JSON_MAX_DEPTH = 256 };
  * refused. Trailing non-space text is an error. */
 int fa_json_parse(fa_json **out, const char *text, size_t len, const char *what, fa_error *err);
 int fa_json_load(fa_json **out, const char *path, fa_error *err);
+/* A file that Python may have written: Infinity stands for a number and reads as 1e308. */
+int fa_json_load_python(fa_json **out, const char *path, fa_error *err);
 void fa_json_free(fa_json *j);
 const fa_jnode *fa_json_root(const fa_json *j);
 

@@ -76,6 +76,23 @@ fa_tensor fa_moe_op(fa_cx *cx, fa_tensor x, fa_tensor choice, const fa_moe *moe)
 /* h += scale * that */
 void fa_moe_add(fa_cx *cx, fa_tensor h, fa_tensor x, fa_tensor choice, const fa_moe *moe, float scale);
 
+/* ---- recurrent layers: what each computes is told in backend/program.h; st: the layer's state ---- */
+/* Columns of t from `col` on; t has a row for each of the step's. */
+fa_view fa_from(fa_cx *cx, fa_tensor t, int64_t col);
+/* [n_tok, w->n] */
+fa_tensor fa_conv_op(fa_cx *cx, fa_view x, const fa_conv *w, const fa_state *st);
+/* x, dt [n_tok, dim], b, c [n_tok, n_state]: [n_tok, dim] */
+fa_tensor fa_ssm1_op(fa_cx *cx, fa_view x, fa_view dt, fa_view b, fa_view c, const fa_ssm1 *w, const fa_state *st);
+/* x [n_tok, n_head * head_dim], dt [n_tok, n_head], b, c [n_tok, n_group * n_state]: [n_tok, n_head * head_dim] */
+fa_tensor fa_ssd_op(fa_cx *cx, fa_view x, fa_view dt, fa_view b, fa_view c, const fa_ssd *w, const fa_state *st);
+/* q, k [n_tok, n_k_head * k_dim], v [n_tok, n_v_head * v_dim], beta, a [n_tok, n_v_head]: [n_tok, n_v_head * v_dim] */
+fa_tensor fa_delta_op(fa_cx *cx, fa_view q, fa_view k, fa_view v, fa_view beta, fa_view a, const fa_delta *w,
+                      const fa_state *st);
+/* In place on y, with z as wide. */
+void fa_gate_norm(fa_cx *cx, fa_tensor y, fa_view z, const fa_gate *w);
+/* In place: column j of x times s[j]; nothing when s is NULL. */
+void fa_scale_cols(fa_cx *cx, fa_tensor x, const float *s);
+
 /* ---- attention ---- */
 typedef struct fa_attn {
     int n_head, n_kv_head, head_dim;

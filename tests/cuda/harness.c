@@ -30,6 +30,14 @@ typedef struct kv_state {
     uint8_t *image, *dev; /* contents at the start of a run; device memory */
 } kv_state;
 
+typedef struct layer_states {
+    hn_states st;
+    int n;             /* states */
+    uint8_t *written;  /* [n] */
+    float *image, *at; /* contents at the start of a run; the CPU's */
+    float *dev;
+} layer_states;
+
 typedef struct side_state {
     fa_backend *be;
     fa_arena arena;
@@ -55,6 +63,7 @@ struct harness {
     kv_state *kv[MAX_KV];
     hn_kv *ex_kv[MAX_KV];
     int n_kv, n_ex_kv;
+    layer_states *states; /* of the case; NULL: none */
 };
 
 /* ---- module ---- */
@@ -217,6 +226,8 @@ static void drop_case(harness *h) {
     for (int i = 0; i < h->n_device; i++) h->dev->release(h->dev, h->device[i]);
     for (int i = 0; i < h->n_host; i++) free(h->host[i]);
     h->n_device = h->n_host = h->n_kv = h->n_ex_kv = 0;
+    h->states = NULL;
+    for (int i = 0; i < 2; i++) h->s[i].batch.n_cut = 0;
 }
 
 void hn_case(harness *h, const char *fmt, ...) {
@@ -361,6 +372,7 @@ static void fill_rows(harness *h, side_state *s, int i, const hn_seq *q) {
         b->pos[row + j] = pos;
         b->row_seq[row + j] = i;
         b->kv_hi[row + j] = pos + 1;
+        b->place[row + j] = pos;
         for (int g = 0; g < b->n_group; g++) {
             const int32_t w = h->o.window[g];
             b->kv_lo[g][row + j] = w && pos + 1 > w ? pos + 1 - w : 0;
@@ -408,7 +420,7 @@ void hn_seqs(harness *h, const hn_seq *seq, int n_seq) {
         fa_batch *b = &h->s[k].batch;
         b->n_tok = b->n_out = b->n_dec = b->max_q = b->n_tile = 0;
         b->n_seq = n_seq;
-        b->embd = NULL, b->embd_row = NULL, b->tree = NULL, b->n_save = 0;
+        b->embd = NULL, b->embd_row = NULL, b->tree = NULL;
         for (int i = 0; i < n_seq; i++) {
             const hn_seq *q = &seq[i];
             assert_true(b->n_tok + q->n <= h->o.max_rows);
@@ -463,6 +475,77 @@ hn_kv *hn_make_kv(harness *h, int n_head, int head_dim, fa_dtype type, int group
     k->kv.at[HN_DEV].k = k->dev;
     k->kv.at[HN_DEV].v = k->dev + k->bytes;
     return &k->kv;
+}
+
+/* ---- recurrent states ---- */
+
+static void cut_pieces(fa_batch *b, const hn_recur *r) {
+    b->n_cut = 0;
+    for (int i = 0; i < b->n_seq; i++) {
+        const int row = b->row_start[i], n = b->row_start[i + 1] - row;
+        b->state_in[i] = r[i].in, b->state_out[i] = r[i].out, b->seq_cut[i] = b->n_cut;
+        for (int j = 0; j < n; j++) b->keep[row + j] = -1;
+        for (int k = 0; k < 2; k++)
+            if (r[i].keep[k]) b->keep[row + r[i].keep[k] - 1] = r[b->n_seq].out + 2 * i + k;
+        for (int j = 0, last = 0; j < n; j++) {
+            if (j && j - last < FA_SCAN && b->keep[row + j - 1] < 0) continue;
+            b->cut[b->n_cut++] = row + j;
+            last = j;
+        }
+    }
+    b->seq_cut[b->n_seq] = b->n_cut;
+    b->cut[b->n_cut] = b->n_tok;
+}
+
+hn_states *hn_make_states(harness *h, int64_t n_conv, int64_t n_scan, const hn_recur *recur) {
+    const int n_seq = h->s[HN_CPU].batch.n_seq;
+    const int64_t conv = (n_conv + 63) / 64 * 64, stride = conv + (n_scan + 63) / 64 * 64;
+    layer_states *s = h->states = hn_host(h, sizeof *s);
+    hn_recur *r = hn_host(h, ((size_t)n_seq + 1) * sizeof *r); /* the last one: first state for kept ones */
+    memcpy(r, recur, (size_t)n_seq * sizeof *r);
+    for (int i = 0; i < n_seq; i++) {
+        const int most = r[i].in > r[i].out ? r[i].in : r[i].out;
+        if (most >= r[n_seq].out) r[n_seq].out = most + 1;
+    }
+    s->n = r[n_seq].out + 2 * n_seq + 1;
+    s->written = hn_host(h, (size_t)s->n);
+    s->image = hn_floats(h, s->n * stride, 1);
+    for (int k = 0; k < 2; k++) cut_pieces(&h->s[k].batch, r);
+    const fa_batch *b = &h->s[HN_CPU].batch;
+    for (int i = 0; i < n_seq; i++) s->written[b->state_out[i]] = 1;
+    for (int i = 0; i < b->n_tok; i++)
+        if (b->keep[i] >= 0) s->written[b->keep[i]] = 1;
+    for (int i = 0; i < s->n; i++) {
+        bool read = false;
+        for (int k = 0; k < n_seq; k++) read = read || r[k].in == i;
+        if (s->written[i] && !read) memset(s->image + i * stride, 0xFF, (size_t)stride * sizeof(float));
+    }
+    const size_t bytes = (size_t)(s->n * stride) * sizeof(float);
+    s->at = hn_host(h, bytes);
+    s->dev = hn_upload(h, s->image, bytes);
+    s->st.at[HN_CPU] = (fa_state){s->at, s->at + conv, stride};
+    s->st.at[HN_DEV] = (fa_state){s->dev, s->dev + conv, stride};
+    s->st.n_conv = n_conv, s->st.n_scan = n_scan;
+    return &s->st;
+}
+
+/* Written ones like the CPU's, the others as they were. */
+static void compare_states(harness *h) {
+    fa_error err = {0};
+    const layer_states *s = h->states;
+    const int64_t stride = s->st.at[HN_CPU].stride, conv = s->st.at[HN_CPU].scan - s->st.at[HN_CPU].conv;
+    float *got = hn_host(h, (size_t)(s->n * stride) * sizeof *got);
+    ok(h, h->dev->read(h->dev, got, s->dev, (size_t)(s->n * stride) * sizeof *got, &err), &err);
+    for (int i = 0; i < s->n; i++) {
+        const float *want = s->at + i * stride, *is = got + i * stride;
+        if (s->written[i]) {
+            if (s->st.n_conv)
+                hn_compare(h, "state of the convolution", want + s->st.conv_at, is + s->st.conv_at, s->st.n_conv);
+            if (s->st.n_scan) hn_compare(h, "state of the scan", want + conv, is + conv, s->st.n_scan);
+        } else if (memcmp(is, s->image + i * stride, (size_t)stride * sizeof *is)) {
+            fail_msg("%s: state %d was not to be written", h->what, i);
+        }
+    }
 }
 
 /* ---- running ---- */
@@ -522,6 +605,10 @@ static void restore(harness *h, int side) {
     }
     for (int i = 0; i < h->n_kv; i++)
         write_side(h, side, h->kv[i]->kv.at[side].k, h->kv[i]->image, 2 * h->kv[i]->bytes);
+    const layer_states *st = h->states;
+    if (st)
+        write_side(h, side, st->st.at[side].conv, st->image,
+                   (size_t)(st->n * st->st.at[side].stride) * sizeof *st->image);
 }
 
 static int record(harness *h, int side, hn_body *body, void *arg, fa_error *err) {
@@ -636,6 +723,7 @@ static void compare(harness *h) {
         ok(h, h->dev->read(h->dev, dev, k->dev, 2 * k->bytes, &err), &err);
         compare_kv(h, k, dev);
     }
+    if (h->states) compare_states(h);
 }
 
 void hn_run(harness *h, hn_body *body, void *arg) {

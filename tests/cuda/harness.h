@@ -108,6 +108,20 @@ typedef struct hn_kv {
 } hn_kv;
 hn_kv *hn_make_kv(harness *h, int n_head, int head_dim, fa_dtype type, int group);
 
+/* Recurrent states, after hn_seqs. Where each sequence's state comes from and goes to, and after which of its rows a
+ * copy is kept; pieces for scans are cut as an engine does. */
+typedef struct hn_recur {
+    int in, out; /* in -1: zeros */
+    int keep[2]; /* rows of the sequence, counted from 1; 0: none */
+} hn_recur;
+/* A layer's states: random where sequences begin and where nobody writes, NaN in the others. After a run those that
+ * were written are compared, and the others must be unchanged. r: as many as sequences. */
+typedef struct hn_states {
+    fa_state at[2];
+    int64_t n_conv, n_scan, conv_at; /* floats of each state that are compared; where the first of them is */
+} hn_states;
+hn_states *hn_make_states(harness *h, int64_t n_conv, int64_t n_scan, const hn_recur *r);
+
 /* ---- recording, running, comparing ---- */
 /* Inside a body: an input tensor [d0, d1] of F32 or BF16 with values x, written before every run. */
 fa_tensor hn_input(harness *h, fa_cx *cx, int side, const float *x, int64_t d0, int64_t d1, fa_dtype type);

@@ -209,6 +209,31 @@ static void test_blind_rows(void **state) {
     }
 }
 
+/* Rows of a block see all of it, those of other sequences beside them nothing behind themselves. */
+static void test_blocks(void **state) {
+    (void)state;
+    static const hn_seq blocks[][3] = {{{.past = 700, .n = 8}, {.past = 0, .n = 3}, {.past = 65, .n = 16}},
+                                       {{.past = 90, .n = 33}, {.past = 400, .n = 64}, {.past = 0, .n = 70}}};
+    for (int k = 0; k < 4; k++) {
+        const bool exact = k / 2;
+        harness *h = open_mode(exact);
+        const shape s = {2, 2, 64, FA_F16, exact ? FA_F32 : FA_BF16, 0, false, false, 0};
+        att_case c = {.h = h, .s = &s};
+        hn_case(h, "blocks, case %d", k);
+        hn_seqs(h, blocks[k % 2], 3);
+        for (int side = 0; side < 2; side++) {
+            fa_batch *b = hn_batch(h, side);
+            for (int i = 0; i < b->n_tok; i++)
+                if (b->row_seq[i] != 1) b->kv_hi[i] = b->len[b->row_seq[i]];
+        }
+        c.n_tok = hn_batch(h, HN_CPU)->n_tok;
+        c.kv = full_kv(h, &s);
+        c.q = hn_floats(h, (int64_t)c.n_tok * 4 * 64, 2);
+        hn_run(h, body, &c);
+        hn_close(h);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     harness *h = open_mode(false);
@@ -230,6 +255,6 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_lengths), cmocka_unit_test(test_heads),
                                        cmocka_unit_test(test_many),    cmocka_unit_test(test_masks),
                                        cmocka_unit_test(test_exact),   cmocka_unit_test(test_blind_rows),
-                                       cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_blocks),  cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("cuda.attend", tests, NULL, NULL);
 }

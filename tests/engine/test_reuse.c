@@ -20,10 +20,11 @@
 enum { MAX_IDS = 2048, GEN = 30 };
 
 /* Attention of every kind: full, windows of 64 in five of six layers, windows everywhere, rotation that depends on the
- * length, layers that share caches. */
-static const char *const kinds[] = {"llama_default",           "gemma3_swa_long",     "mistral_swa_long",
-                                    "llama_rope_dynamic_long", "llama_rope_longrope", "gemma4_share_long"};
-enum { N_KIND = sizeof kinds / sizeof kinds[0] };
+ * length, layers that share caches; and every kind of recurrent layer, alone and beside attention. */
+static const char *const kinds[] = {
+    "llama_default",     "gemma3_swa_long", "mistral_swa_long", "llama_rope_dynamic_long", "llama_rope_longrope",
+    "gemma4_share_long", "mamba2_long",     "mamba_plain",      "falconh1_plain",          "qwen35_plain"};
+enum { N_KIND = sizeof kinds / sizeof kinds[0], FIRST_RECURRENT = 6 };
 
 static ffai_model *open_model(const char *name) {
     ffai_error err = {0};
@@ -110,7 +111,7 @@ static void test_turns(void **state) {
     (void)state;
     for (int k = 0; k < N_KIND; k++) {
         ffai_model *m = open_model(kinds[k]);
-        turns(m, kinds[k], k < 3 || k == 5);
+        turns(m, kinds[k], k != 3 && k != 4);
         ffai_model_free(m);
     }
 }
@@ -141,6 +142,34 @@ static void test_again(void **state) {
         ask(e, ids, 100, 5, out, &reused);
         same_as_fresh(m, out, 100, 5, kinds[k]);
         assert_int_equal(reused, k == 1 || k == 2 || k == 5 ? 0 : 99);
+        ffai_engine_free(e);
+        ffai_model_free(m);
+    }
+}
+
+/* Recurrent states are kept where prompts were seen to part: the third of them begins there. Without attention the
+ * cache is the same for every length of the context. */
+static void test_parting(void **state) {
+    (void)state;
+    for (int k = FIRST_RECURRENT; k < N_KIND; k++) {
+        ffai_model *m = open_model(kinds[k]);
+        ffai_engine *e = engine(m, (ffai_engine_opts){.n_chunk = 48}),
+                    *longer = engine(m, (ffai_engine_opts){.n_ctx = 4000});
+        ffai_engine_info a, b;
+        ffai_engine_get_info(e, &a);
+        ffai_engine_get_info(longer, &b);
+        if (strncmp(kinds[k], "mamba", 5) == 0) assert_true(a.cache_bytes == b.cache_bytes && a.cache_bytes > 0);
+        ffai_engine_free(longer);
+        int32_t ids[MAX_IDS], out[MAX_IDS];
+        any_ids(ids, 130, 4);
+        for (int i = 0; i < 4; i++) {
+            int reused, n = 100 + 7 * i;
+            any_ids(ids + 90, n - 90, (uint32_t)(20 + i));
+            ids[90] = i; /* 90 tokens are the same */
+            ask(e, ids, n, 8, out, &reused);
+            same_as_fresh(m, out, n, 8, kinds[k]);
+            assert_int_equal(reused, i < 2 ? 0 : 90);
+        }
         ffai_engine_free(e);
         ffai_model_free(m);
     }
@@ -625,10 +654,11 @@ static void test_chain(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_turns),    cmocka_unit_test(test_again),   cmocka_unit_test(test_rotation),
-        cmocka_unit_test(test_slots),    cmocka_unit_test(test_crowd),   cmocka_unit_test(test_interrupted),
-        cmocka_unit_test(test_continue), cmocka_unit_test(test_damaged), cmocka_unit_test(test_mismatch),
-        cmocka_unit_test(test_hostile),  cmocka_unit_test(test_events),  cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_turns),       cmocka_unit_test(test_again),    cmocka_unit_test(test_parting),
+        cmocka_unit_test(test_rotation),    cmocka_unit_test(test_slots),    cmocka_unit_test(test_crowd),
+        cmocka_unit_test(test_interrupted), cmocka_unit_test(test_continue), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_mismatch),    cmocka_unit_test(test_hostile),  cmocka_unit_test(test_events),
+        cmocka_unit_test(test_chain),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -99,6 +99,8 @@ static void make_folder(const family *f, const char *dir) {
     assert_true(read_config(f->fixture, text));
     const long heads = number_of(text, "\"num_attention_heads\""), one = heads > 0 ? heads : 1;
     set_number(text, "\"hidden_size\"", number_of(text, "\"head_dim\"") ? 256 : 256 * one / gcd(256, one));
+    const long expand = number_of(text, "\"expand\""), mixer = number_of(text, "\"num_heads\"");
+    if (expand && mixer) set_number(text, "\"head_dim\"", expand * 256 / mixer); /* Mamba 2 */
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) set_number(text, widths[i], 256);
     snprintf(path, sizeof path, "%s/config.json", dir);
     FILE *out = fopen(path, "wb");

@@ -317,6 +317,14 @@ static void files(void **state) {
     assert_ok(fa_json_load(&j, path, &err), &err);
     assert_int_equal(fa_jint(fa_jget(fa_json_root(j), "x"), 0), 3);
     fa_json_free(j);
+    static const char wide[] = "{\"a\\\\\": [0, Infinity, -Infinity], \"Infinity\": \"\\\"Infinity\"}";
+    put_file(dir, "a.json", wide, sizeof wide - 1);
+    assert_failed(fa_json_load(&j, path, &err), &err, FFAI_EFORMAT, "a.json");
+    assert_ok(fa_json_load_python(&j, path, &err), &err);
+    const fa_jnode *n = fa_jnext(fa_jfirst(fa_jfirst(fa_json_root(j))));
+    assert_true(fa_jnum(n, 0) == 1e308 && fa_jnum(fa_jnext(n), 0) == -1e308);
+    assert_string_equal(fa_jstr(fa_jget(fa_json_root(j), "Infinity"), NULL), "\"Infinity");
+    fa_json_free(j);
     put_file(dir, "a.json", "", 0);
     assert_failed(fa_json_load(&j, path, &err), &err, FFAI_EFORMAT, "a.json|empty");
     drop_file(dir, "a.json");

@@ -178,7 +178,7 @@ static void test_tree(void **state) {
     (void)state;
     static tree_case c;
     fa_error err;
-    const fa_kv_spec spec = {KV_HEADS, HEAD, 0, NULL, 0};
+    const fa_kv_spec spec = {.n_head = KV_HEADS, .head_dim = HEAD};
     const fa_kv_opts o = {.n_slot = 1, .n_ctx = 128, .n_chunk = 128, .dtype = FA_F32};
     for (size_t i = 0; i < sizeof c.q / sizeof *c.q; i++) c.q[i] = (float)(fa_rng_at(1, i) >> 40) * 0x1p-23f - 1;
     for (size_t i = 0; i < sizeof c.k / sizeof *c.k; i++) c.k[i] = (float)(fa_rng_at(2, i) >> 40) * 0x1p-23f - 1;
@@ -227,13 +227,16 @@ static void test_empty_program(void **state) {
 
 /* ---- cache ---- */
 
+#define HEADS_OF(n, dim, win, of)                                                                                      \
+    { .n_head = n, .head_dim = dim, .window = win, .shared = of }
+
 static int pages_in_use(const fa_kv_group *g) { return g->n_page - g->n_free; }
 
 static void test_pages(void **state) {
     (void)state;
     fa_error err;
     fa_kv_cache *c;
-    const fa_kv_spec spec[3] = {{2, 32, 0, NULL, 0}, {2, 32, 100, NULL, 0}, {1, 64, 100, NULL, 0}};
+    const fa_kv_spec spec[3] = {HEADS_OF(2, 32, 0, 0), HEADS_OF(2, 32, 100, 0), HEADS_OF(1, 64, 100, 0)};
     const fa_kv_opts o = {.n_slot = 2, .n_ctx = 1000, .n_chunk = 50, .dtype = FA_F16};
     int64_t bytes, per_token;
     assert_int_equal(fa_kv_size(spec, 3, &o, &bytes, &per_token, &err), 0);
@@ -266,8 +269,8 @@ static void test_pages(void **state) {
     for (int g = 0; g < 2; g++) assert_int_equal(pages_in_use(&c->group[g]), 0);
     fa_kv_free(c);
     /* layers that read another one's cache have no memory */
-    const fa_kv_spec shared[5] = {
-        {2, 32, 0, NULL, 0}, {2, 32, 100, NULL, 0}, {1, 64, 100, NULL, 0}, {1, 64, 100, NULL, 3}, {2, 32, 0, NULL, 1}};
+    const fa_kv_spec shared[5] = {HEADS_OF(2, 32, 0, 0), HEADS_OF(2, 32, 100, 0), HEADS_OF(1, 64, 100, 0),
+                                  HEADS_OF(1, 64, 100, 3), HEADS_OF(2, 32, 0, 1)};
     int64_t more, more_per_token;
     assert_int_equal(fa_kv_size(shared, 5, &o, &more, &more_per_token, &err), 0);
     assert_true(more == bytes && more_per_token == per_token);

@@ -42,6 +42,34 @@ typedef struct fa_attend_args {
                        = -inf and l = 0 when nothing was visited; sink is then ignored */
 } fa_attend_args;
 
+/* Rows of n channels of a causal convolution (fa_conv). */
+typedef struct fa_conv_args {
+    const float *x; /* row i at x + i * ldx */
+    int64_t ldx;
+    const float *tail; /* inputs before row 0, [kernel - 1] rows ld_tail apart, oldest first; NULL: zeros */
+    int64_t ld_tail;
+    const float *w;    /* [kernel, n] */
+    const float *bias; /* [n] or NULL */
+    int64_t n, rows;
+    int kernel;
+    bool silu;
+    float *y; /* row i at y + i * ldy */
+    int64_t ldy;
+} fa_conv_args;
+
+/* Rows of n channels of Mamba 1's scan (fa_ssm1). delta: softplus was taken. */
+typedef struct fa_ssm1_args {
+    const float *x, *delta, *b, *c; /* row i of each at + i * ld */
+    int64_t ldx, ld_delta, ldb, ldc;
+    const float *a; /* [n_state] rows lda apart, n of each */
+    int64_t lda;
+    const float *d; /* [n] */
+    float *h;       /* [n_state] rows ldh apart, n of each */
+    int64_t ldh, n, n_state, rows;
+    float *y;
+    int64_t ldy;
+} fa_ssm1_args;
+
 typedef struct fa_kernels fa_kernels;
 struct fa_kernels {
     const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", ...: the highest that was applied */
@@ -84,6 +112,23 @@ struct fa_kernels {
     double (*exp_sum)(const float *x, int64_t n, float base, float scale, float *out);
     /* out[b] = the greatest of x[64 b, 64 b + 64), -inf when all are absent. [(n + 63) / 64] */
     void (*block_max)(const float *x, int64_t n, float *out);
+
+    /* Recurrent layers. */
+    void (*conv)(const fa_conv_args *a);
+    void (*ssm1)(const fa_ssm1_args *a);
+    void (*softplus)(const float *x, int64_t n, float *out); /* log(1 + e^x) */
+    /* y[i, j] = (or, with add, +=) sum over k of a[i * a_row + k * a_col] b[k * ldb + j]: [m, n] of K terms */
+    void (*product)(const float *a, int64_t a_row, int64_t a_col, int64_t m, int64_t K, const float *b, int64_t ldb,
+                    int64_t n, float *y, int64_t ldy, bool add);
+    /* y[i, j] = sum over k of a[i * lda + k] b[j * ldb + k] for j <= i (the rest is not written): [m, m] of K terms */
+    void (*gram)(const float *a, int64_t lda, const float *b, int64_t ldb, int64_t m, int64_t K, float *y, int64_t ldy);
+    /* One row of fa_ssd's scan of one head: h [n_state, n] = decay h + (delta b[s]) x; y [n] = sum over s of c[s] h[s]
+     * + d x */
+    void (*ssd_row)(float *h, int64_t n_state, int64_t n, float decay, float delta, const float *b, const float *c,
+                    const float *x, float d, float *y);
+    /* One row of fa_delta's scan of one head, q and k normalised: s [k_dim, n]; u [n] is scratch */
+    void (*delta_row)(float *s, int64_t k_dim, int64_t n, float decay, float beta, const float *q, const float *k,
+                      const float *v, float *u, float *y);
 
     void (*attend)(const fa_attend_args *a, void *scratch);
     size_t (*attend_scratch)(int n_q, int n_group, int head_dim);

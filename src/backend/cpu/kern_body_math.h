@@ -3,6 +3,16 @@
 #ifndef FA_CPU_KERN_BODY_MATH_H
 #define FA_CPU_KERN_BODY_MATH_H
 
+/* The next vector of a row of which `left` > 0 values remain. */
+V_INLINE vf row_load(const float *p, int64_t left) { return left >= VL ? v_load(p) : v_loadn(p, (int)left); }
+V_INLINE void row_store(float *p, vf x, int64_t left) {
+    if (left >= VL) {
+        v_store(p, x);
+    } else {
+        v_storen(p, x, (int)left);
+    }
+}
+
 /* e^x, error below 1.5 ulp; -inf gives 0, +inf gives inf, NaN stays. x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 is split
  * in two so that n ln 2 is subtracted exactly. The clamp keeps n in range: e^-104 rounds to 0 and e^89 to infinity. */
 V_INLINE vf v_exp(vf x) {
@@ -20,6 +30,20 @@ V_INLINE vf v_exp(vf x) {
 
 /* 1 / (1 + e^-x) */
 V_INLINE vf v_sigmoid(vf x) { return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_set1(0.0f), x)))); }
+
+/* log(1 + e^x) as max(x, 0) + log1p(t), t = e^-|x|; log1p(t) = 2 atanh(s), s = t / (2 + t) <= 1 / 3, by its series up
+ * to s^15 (the rest is below 1e-9). */
+V_INLINE vf v_softplus(vf x) {
+    vf t = v_exp(v_sub(v_set1(0.0f), v_abs(x))), s = v_div(t, v_add(v_set1(2.0f), t)), z = v_mul(s, s);
+    vf p = v_fma(v_set1(1.0f / 15), z, v_set1(1.0f / 13));
+    p = v_fma(p, z, v_set1(1.0f / 11));
+    p = v_fma(p, z, v_set1(1.0f / 9));
+    p = v_fma(p, z, v_set1(1.0f / 7));
+    p = v_fma(p, z, v_set1(1.0f / 5));
+    p = v_fma(p, z, v_set1(1.0f / 3));
+    p = v_fma(v_mul(p, z), s, s);
+    return v_add(v_max(v_set1(0.0f), x), v_add(p, p));
+}
 
 /* tanh: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would lose bits. */
 V_INLINE vf v_tanh(vf x) {

@@ -9,16 +9,6 @@
 
 #include <math.h>
 
-/* The next vector of a row of which `left` > 0 values remain. */
-V_INLINE vf row_load(const float *p, int64_t left) { return left >= VL ? v_load(p) : v_loadn(p, (int)left); }
-V_INLINE void row_store(float *p, vf x, int64_t left) {
-    if (left >= VL) {
-        v_store(p, x);
-    } else {
-        v_storen(p, x, (int)left);
-    }
-}
-
 static float inverse_rms_wide(const float *x, float eps, int64_t n) {
     double s = 0;
     for (int64_t i = 0; i < n; i++) s += (double)x[i] * x[i];

@@ -1,5 +1,6 @@
 /* Plain C of the row operations: the definition that every vector version is tested against. */
 #include "backend/cpu/kern_attend.h"
+#include "backend/cpu/kern_scan.h"
 
 #include <math.h>
 
@@ -95,4 +96,5 @@ void fa_kern_vec_init_c(fa_kernels *k) {
     k->exp_sum = exp_sum;
     k->block_max = block_max;
     fa_attend_init_c(k);
+    fa_scan_init_c(k);
 }

@@ -221,9 +221,8 @@ static void append_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
     FOR_ROWS(i, item, t->r->in[0].dim[0]) {
         const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, i) * b->page_stride;
-        int32_t pos = b->kv_hi[i] - 1; /* a new row's own slot is the last position that it sees */
-        cpu_append_row(t->k, kv, kv->k, pages, pos, row_in(t->r, 0, i));
-        cpu_append_row(t->k, kv, kv->v, pages, pos, row_in(t->r, 1, i));
+        cpu_append_row(t->k, kv, kv->k, pages, b->place[i], row_in(t->r, 0, i));
+        cpu_append_row(t->k, kv, kv->v, pages, b->place[i], row_in(t->r, 1, i));
     }
 }
 const cpu_op cpu_append = {1, in_items, append_run, NULL};

@@ -169,7 +169,7 @@ static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
     for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
         const float *table = p->rope_table ? p->rope_table + m * 2 * p->n_pair : NULL;
         const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, m) * b->page_stride;
-        int32_t pos = b->kv_hi[m] - 1;
+        int32_t pos = b->place[m];
         cpu_heads_row(t->k, fa_f32(t->r->out) + m * nq, nq / hd, hd, p->q_norm, table, p->n_pair, p->interleaved);
         if (!p->k) continue;
         cpu_heads_row(t->k, k + m * nk, kv->n_head, hd, p->k_norm, table, p->n_pair, p->interleaved);

@@ -2,7 +2,7 @@
  *
  * A step is: the batch's live integers in one copy out of a ring of pinned buffers (the host may be steps ahead of the
  * device), then the records (graph.cu replays those of decode steps). Nothing of it waits. */
-#include "backend/cuda/cu.h"
+#include "backend/cuda/scan.h"
 
 extern "C" {
 #include "base/alloc.h"
@@ -89,6 +89,12 @@ static const cu_op *op_of(int op) {
     case FA_OP_NORM_QKV: return &cu_op_norm_qkv;
     case FA_OP_LINEAR_ADD: return &cu_op_linear_add;
     case FA_OP_NORM_MLP_UP: return &cu_op_norm_mlp_up;
+    case FA_OP_CONV: return &cu_op_conv;
+    case FA_OP_SSM1: return &cu_op_ssm1;
+    case FA_OP_SSD: return &cu_op_ssd;
+    case FA_OP_DELTA: return &cu_op_delta;
+    case FA_OP_GATE_NORM: return &cu_op_gate_norm;
+    case FA_OP_SCALE_COLS: return &cu_op_scale_cols;
     case FA_OP_NOP:
     case FA_OP_TAP:
     case FA_OP_COUNT: break;
@@ -115,7 +121,7 @@ static int cuda_needs(const fa_backend *be, const fa_rec *rec, size_t *work, siz
  * engine's arrays are. Where an array lies on the device follows from the batch's host fields, so the same shape has
  * the same addresses. */
 
-enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 15 + FA_MAX_GROUP };
+enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 20 + FA_MAX_GROUP };
 
 struct cu_stage {
     size_t bytes;         /* of each buffer */
@@ -144,10 +150,18 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(rope_len, seq);
     for (int g = 0; g < FA_MAX_GROUP; g++) FA_A(kv_lo[g], tok);
     FA_A(kv_hi, tok);
+    FA_A(place, tok);
     FA_A(out_row, (size_t)h->n_out * 4);
     FA_A(tile_seq, (size_t)h->n_tile * 4);
     FA_A(tile_row, (size_t)h->n_tile * 4);
     FA_A(adapt, seq * (size_t)h->n_adapt);
+    if (h->n_cut) { /* recurrent layers */
+        FA_A(state_in, seq);
+        FA_A(state_out, seq);
+        FA_A(keep, tok);
+        FA_A(cut, (size_t)h->n_cut * 4 + 4);
+        FA_A(seq_cut, seq + 4);
+    }
     FA_A(embd_row, tok);
     FA_A(tree, tok * 2);
     FA_A(page[0], seq * (size_t)h->page_stride); /* all groups: they stand side by side */
@@ -221,7 +235,8 @@ static int send_batch(fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err
     array a[MAX_ARRAY];
     memset(b, 0, sizeof *b); /* graphs compare it bytewise */
     b->n_tok = h->n_tok, b->n_seq = h->n_seq, b->n_out = h->n_out, b->n_dec = h->n_dec, b->max_q = h->max_q;
-    b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride, b->n_adapt = h->n_adapt;
+    b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride, b->n_adapt = h->n_adapt,
+    b->n_cut = h->n_cut;
     b->embd = h->embd;
     b->last = cu->last;
     int n = list_arrays(h, b, a);

@@ -23,11 +23,12 @@ enum {
 
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
 typedef struct cu_batch {
-    int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride, n_adapt;
-    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *kv_hi, *out_row, *tile_seq, *tile_row;
+    int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride, n_adapt, n_cut;
+    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *place, *kv_hi, *out_row, *tile_seq, *tile_row;
     const int32_t *kv_lo[FA_MAX_GROUP], *page[FA_MAX_GROUP];
     const float *adapt;
-    const float *embd; /* NULL: none */
+    const int32_t *state_in, *state_out, *keep, *cut, *seq_cut; /* n_cut > 0 */
+    const float *embd;                                          /* NULL: none */
     const int32_t *embd_row;
     const uint64_t *tree;
     int32_t *last; /* [n_slot] the token picked last for each slot */
@@ -78,6 +79,8 @@ extern const cu_op cu_op_linear, cu_op_linear_add, cu_op_norm_qkv, cu_op_norm_ml
 extern const cu_op cu_op_attend;                                                      /* attend.cu */
 extern const cu_op cu_op_lora, cu_op_lora_embed;                                      /* lora.cu */
 extern const cu_op cu_op_route, cu_op_moe;                                            /* route.cu, moe.cu */
+extern const cu_op cu_op_conv, cu_op_gate_norm, cu_op_scale_cols;                     /* conv.cu */
+extern const cu_op cu_op_ssm1, cu_op_ssd, cu_op_delta;                                /* ssm1.cu, scan_rows.cu */
 
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */

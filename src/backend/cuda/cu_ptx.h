@@ -101,6 +101,21 @@ CU_DEV void cu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* The nearest number with 10 bits of mantissa. */
+CU_DEV uint32_t cu_to_tf32(float f) {
+    uint32_t r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(f));
+    return r;
+}
+/* d [16, 8] f32 += a [16, 8] b [8, 8], of f32 whose low 13 bits are ignored: a[0] = (row g, k t), a[1] = (row g + 8, k
+ * t), a[2] = (row g, k t + 4), a[3] = (row g + 8, k t + 4); b[0] = (k t, column g), b[1] = (k t + 4, column g); d as
+ * above. */
+CU_DEV void cu_mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 /* d [16, 8] s32 += a [16, 32] of u8 times b [32, 8] of s8; four neighbours along k in a word: a[0] = (row g, k 4t),
  * a[1] = (row g + 8, k 4t), a[2] = (row g, k 4t + 16), a[3] = (row g + 8, k 4t + 16); b[0] = (k 4t, column g), b[1] =
  * (k 4t + 16, column g); d as above. */

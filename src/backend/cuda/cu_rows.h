@@ -202,7 +202,7 @@ typedef struct cu_cache {
     uint8_t *k, *v;
     int64_t page_bytes, head_bytes;
     int n_head, dim, type, page_stride;
-    const int32_t *page, *kv_hi, *row_seq; /* of the batch; page: of the cache's group */
+    const int32_t *page, *place, *row_seq; /* of the batch; page: of the cache's group */
 } cu_cache;
 
 static inline cu_cache cu_cache_of(const fa_kv *kv, const cu_batch *b) {
@@ -211,14 +211,14 @@ static inline cu_cache cu_cache_of(const fa_kv *kv, const cu_batch *b) {
     c.page_bytes = (int64_t)kv->page_bytes, c.head_bytes = (int64_t)kv->head_bytes;
     c.n_head = (int)kv->n_head, c.dim = (int)kv->head_dim, c.type = (int)kv->dtype;
     c.page_stride = b->page_stride;
-    c.page = b->page[kv->group], c.kv_hi = b->kv_hi, c.row_seq = b->row_seq;
+    c.page = b->page[kv->group], c.place = b->place, c.row_seq = b->row_seq;
     return c;
 }
 
-/* Where head `head` of row `row` goes, in c.k or c.v: a new row's own place is the last position that it sees. NULL:
- * the sequence has no page there (rows that only fill up a step). */
+/* Where head `head` of row `row` goes, in c.k or c.v. NULL: the sequence has no page there (rows that only fill up a
+ * step). */
 CU_DEV void *cu_cache_at(const cu_cache &c, uint8_t *plane, int row, int head) {
-    int pos = c.kv_hi[row] - 1;
+    int pos = c.place[row];
     if (pos < 0) return NULL;
     int page = c.page[(int64_t)c.row_seq[row] * c.page_stride + pos / FA_PAGE];
     if (page < 0) return NULL;

@@ -44,7 +44,7 @@ static cu_batch batch_rows(const cu_batch *b, int64_t row, int64_t n) {
     cu_batch part = *b;
     part.n_tok = (int)n;
     part.row_seq += row;
-    part.kv_hi += row;
+    part.place += row;
     return part;
 }
 

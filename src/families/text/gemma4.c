@@ -292,30 +292,28 @@ static void bind(fa_binder *b, const void *cfg, void *out) {
     const config *c = (const config *)cfg;
     const fa_dense_cfg *d = &c->dense;
     weights *w = (weights *)out;
-    fa_linear embed, ple;
-    fa_bind_linear(b, &embed, d->vocab, d->dim, FA_NO_BIAS, "model.embed_tokens");
-    w->dense.embed = embed.w;
+    fa_bind_embed(b, &w->dense.embed, d->vocab, d->dim, "model.embed_tokens");
     if (c->ple_dim) {
         int64_t all = d->n_layer * c->ple_dim;
-        fa_bind_linear(b, &ple, c->ple_vocab, all, FA_NO_BIAS, "model.embed_tokens_per_layer");
-        w->ple_embed = ple.w;
+        fa_bind_embed(b, &w->ple_embed, c->ple_vocab, all, "model.embed_tokens_per_layer");
         fa_bind_linear(b, &w->ple_project, all, d->dim, FA_NO_BIAS, "model.per_layer_model_projection");
         fa_bind_norm(b, &w->ple_norm, c->ple_dim, d->eps, 0, "model.per_layer_projection_norm");
     }
     w->layer = (layer *)fa_bind_alloc(b, (size_t)d->n_layer, sizeof *w->layer);
     for (int i = 0; w->layer && i < d->n_layer; i++) bind_layer(b, c, &w->layer[i], i);
     fa_bind_norm(b, &w->dense.norm, d->dim, d->eps, 0, "model.norm");
-    if (d->tied && !fa_bind_has(b, "lm_head"))
-        w->dense.head = embed;
-    else if (fa_bind_has(b, "lm_head") || !fa_bind_headless(b))
-        fa_bind_linear(b, &w->dense.head, d->vocab, d->dim, FA_NO_BIAS, "lm_head");
+    fa_bind_head(b, &w->dense.head, &w->dense.embed, d->tied, "lm_head");
 }
 
 static void caches(const void *cfg, fa_kv_spec *spec) {
     const config *c = (const config *)cfg;
     const fa_dense_cfg *d = &c->dense;
     for (int64_t i = 0; i < d->n_layer; i++)
-        spec[i] = (fa_kv_spec){c->n_kv_head[i], c->head_dim[i], d->window[i], &d->rope[d->layer_rope[i]], c->shared[i]};
+        spec[i] = (fa_kv_spec){.n_head = c->n_kv_head[i],
+                               .head_dim = c->head_dim[i],
+                               .window = d->window[i],
+                               .rope = &d->rope[d->layer_rope[i]],
+                               .shared = c->shared[i]};
 }
 
 /* ---- forward ---- */

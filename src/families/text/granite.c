@@ -20,12 +20,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->mlp_bias = fa_cfg_bool(r, "mlp_bias", false);
-    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
-    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
-    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
-    double scaling = fa_cfg_num(r, "logits_scaling", 1);
-    if (scaling == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
-    c->logit_scale = (float)(1 / scaling);
+    fa_dense_granite_scales(r, c);
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 

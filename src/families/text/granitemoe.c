@@ -18,22 +18,8 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .act = "silu"};
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
-    c->embed_scale = (float)fa_cfg_num(r, "embedding_multiplier", 1);
-    c->residual_scale = (float)fa_cfg_num(r, "residual_multiplier", 1);
-    c->attn_scale = (float)fa_cfg_num(r, "attention_multiplier", 1);
-    double by = fa_cfg_num(r, "logits_scaling", 1);
-    if (by == 0) fa_cfg_fail(r, "\"logits_scaling\" is 0");
-    c->logit_scale = (float)(1 / by);
-    fa_moe_read(r, &c->moe, 8, 2);
-    c->moe.ff_dim = c->ff_dim;
-    c->moe.act = c->act;
-    c->moe.route.score = FA_SCORE_TOP_SOFTMAX;
-    c->moe.router = "block_sparse_moe.router.layer";
-    c->moe.block = "block_sparse_moe";
-    c->moe.gate_up = "input_linear";
-    c->moe.fused_down = "output_linear";
-    c->moe.own_fused = true;
-    fa_dense_all_experts(r, c);
+    fa_dense_granite_scales(r, c);
+    fa_dense_granite_experts(r, c);
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 

@@ -7,19 +7,12 @@
  * permute q and k rows for interleaved rotation. */
 #include "blocks/dense.h"
 
-#include <stdlib.h>
-
-/* Where the rows of one kind are in wqkv: `per` heads of each group, from its head `first` on. */
+/* The rows of one kind in wqkv: `per` heads of each group, from its head `first` on. */
 static void bind_heads(fa_binder *b, const fa_dense_cfg *c, fa_linear *out, int64_t per, int64_t first, int i) {
-    int64_t share = c->n_head / c->n_kv_head, rows = c->n_kv_head * per * c->head_dim;
-    int64_t *row = (int64_t *)fa_bind_alloc(b, (size_t)rows, sizeof *row);
-    for (int64_t k = 0; row && k < rows; k++) {
-        int64_t head = k / c->head_dim;
-        row[k] = (head / per * (share + 2) + first + head % per) * c->head_dim + k % c->head_dim;
-    }
-    if (row)
-        fa_bind_gather(b, out, rows, c->dim, (c->n_head + 2 * c->n_kv_head) * c->head_dim,
-                       c->qkv_bias ? FA_BIAS : FA_NO_BIAS, row, "model.layers.%d.attention.wqkv", i);
+    const int64_t hd = c->head_dim, total = (c->n_head + 2 * c->n_kv_head) * hd;
+    const fa_stripe heads = {total / c->n_kv_head, first * hd, per * hd};
+    fa_bind_stripes(b, out, c->dim, total, c->qkv_bias ? FA_BIAS : FA_NO_BIAS, 1, &heads,
+                    "model.layers.%d.attention.wqkv", i);
 }
 
 static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {

@@ -6,7 +6,6 @@
  * files are of architecture llama. */
 #include "blocks/dense.h"
 
-#include <math.h>
 #include <string.h>
 
 static bool every_layer(const void *user, int64_t layer) {
@@ -38,7 +37,6 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
 /* Ministral 3: queries are multiplied by 1 + beta log(1 + floor(position / original context)). */
 static void config_ministral3(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const float still[1];
     static const fa_dense_defaults defaults = {.vocab = 131072,
                                                .dim = 4096,
                                                .ff_dim = 14336,
@@ -53,16 +51,9 @@ static void config_ministral3(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_read(r, c, dims, &defaults);
     int64_t window = fa_cfg_int(r, "sliding_window", 0, 0, INT32_MAX);
     for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->window[i] = (int32_t)window;
-    const fa_jnode *rope = fa_cfg_node(r, "rope_parameters");
-    if (!rope) rope = fa_cfg_node(r, "rope_scaling");
-    double beta = fa_jnum(fa_jget(rope, "llama_4_scaling_beta"), 0);
-    int64_t ctx = fa_jint(fa_jget(rope, "original_max_position_embeddings"), dims->max_ctx);
-    if (!rope) fa_cfg_fail(r, "\"rope_parameters\" is missing");
-    if (!(fabs(beta) < 1e6) || ctx < 1)
-        fa_cfg_fail(r, "\"rope_parameters\": queries cannot be scaled by %g every %lld positions", beta,
-                    (long long)ctx);
-    if (beta != 0)
-        c->q_growth = (fa_rope){.n_pair = 1, .inv_freq = still, .mscale = 1, .growth = (float)beta, .growth_ctx = ctx};
+    if (!fa_cfg_node(r, "rope_parameters") && !fa_cfg_node(r, "rope_scaling"))
+        fa_cfg_fail(r, "\"rope_parameters\" is missing");
+    fa_dense_q_growth(r, c, dims->max_ctx);
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 1e6), true);
 }
 

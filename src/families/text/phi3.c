@@ -19,10 +19,7 @@ static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, in
 }
 
 static void bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    fa_part part = {.step = 1, .total = 2 * c->ff_dim};
-    fa_bind_rows(b, &l->gate, c->ff_dim, c->dim, FA_NO_BIAS, part, "model.layers.%d.mlp.gate_up_proj", i);
-    part.from = c->ff_dim;
-    fa_bind_rows(b, &l->up, c->ff_dim, c->dim, FA_NO_BIAS, part, "model.layers.%d.mlp.gate_up_proj", i);
+    fa_bind_halves(b, &l->gate, &l->up, c->ff_dim, c->dim, "model.layers.%d.mlp.gate_up_proj", i);
     fa_bind_linear(b, &l->down, c->dim, c->ff_dim, FA_NO_BIAS, "model.layers.%d.mlp.down_proj", i);
 }
 

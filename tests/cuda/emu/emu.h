@@ -441,6 +441,19 @@ CU_DEV void cu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
     const float fb[4] = {cu_f16_lo(b[0]), cu_f16_hi(b[0]), cu_f16_lo(b[1]), cu_f16_hi(b[1])};
     emu_mma(d, fa, fb, "mma f16");
 }
+CU_DEV uint32_t cu_to_tf32(float f) { /* ties go away from zero */
+    const uint32_t u = __float_as_uint(f);
+    if ((u & 0x7F800000u) == 0x7F800000u) return u & 0x7FFFFFu ? 0x7FFFE000u : u;
+    return (u + 0x1000u) & 0xFFFFE000u;
+}
+/* The wider product with zeros at the odd places. */
+CU_DEV void cu_mma_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    const uint32_t m = 0xFFFFE000u;
+    const float fa[8] = {__uint_as_float(a[0] & m), 0, __uint_as_float(a[1] & m), 0,
+                         __uint_as_float(a[2] & m), 0, __uint_as_float(a[3] & m), 0};
+    const float fb[4] = {__uint_as_float(b[0] & m), 0, __uint_as_float(b[1] & m), 0};
+    emu_mma(d, fa, fb, "mma tf32");
+}
 /* As two products of half of the columns; exact while sums stay below 2^24. */
 CU_DEV void cu_mma_u8s8(int d[4], const uint32_t a[4], const uint32_t b[2]) {
     float fd[4] = {(float)d[0], (float)d[1], (float)d[2], (float)d[3]};
