@@ -74,9 +74,9 @@ typedef enum fa_score {
 } fa_score;
 
 /* How rows choose experts: s = score(logits); the n_used largest of s + bias, among the n_group_used groups of experts
- * with the largest sums of their two best s + bias (experts of other groups count as 0); weights s of those, divided by
- * (their sum + norm_eps) when `normalise`, times scale, times expert_scale of each. Equal scores: the lower expert; NaN
- * comes last. The experts of a row are different ones. */
+ * with the largest sums of their two best s + bias (experts of other groups come after all others); weights s of those,
+ * divided by (their sum + norm_eps) when `normalise`, times scale, times expert_scale of each. Equal scores: the lower
+ * expert; NaN comes last. The experts of a row are different ones. */
 typedef struct fa_route {
     int n_expert, n_used, n_group, n_group_used; /* n_group 1: no groups */
     fa_score score;

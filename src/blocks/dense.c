@@ -285,7 +285,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
         const fa_dense_layer *l = &w->layer[i];
         size_t mark = fa_layer_begin(cx, i);
         if (l->mix)
-            c->mix(cx, c, l, h, &m->state[i]);
+            c->mix(cx, c, l, h, m->state ? &m->state[i] : NULL);
         else
             attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
         if (!c->no_mlp) mlp(cx, c, l, h);

@@ -63,9 +63,44 @@ static void bind_experts(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t d
     }
 }
 
+/* up and down alone */
+static void bind_plain(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t dim, const char *block) {
+    static const char *const mlx[2] = {"switch_mlp.fc1", "switch_mlp.fc2"}, *const names[2] = {"up_proj", "down_proj"};
+    const int64_t n = c->route.n_expert;
+    fa_experts *const to[2] = {&m->up, &m->down};
+    char switched[NAME], stack[NAME], before[NAME], after[NAME];
+    m->act = c->act;
+    for (int i = 0; i < 2; i++) {
+        int64_t rows = i ? dim : c->ff_dim, cols = i ? c->ff_dim : dim;
+        const fa_part whole = {.step = 1, .total = rows, .turned = c->turned};
+        snprintf(switched, sizeof switched, "%s.%s", block, mlx[i]);
+        snprintf(stack, sizeof stack, "%s.experts.%s", block, names[i]);
+        snprintf(before, sizeof before, "%s.experts.", block);
+        snprintf(after, sizeof after, ".%s", names[i]);
+        if (fa_bind_random(b) || fa_bind_has(b, "%s", switched))
+            fa_bind_experts(b, to[i], n, rows, cols, c->expert_bias, whole, "%s", switched);
+        else if (fa_bind_has(b, "%s", stack))
+            fa_bind_experts(b, to[i], n, rows, cols, c->expert_bias, whole, "%s", stack);
+        else
+            fa_bind_each_expert(b, to[i], n, rows, cols, before, after);
+    }
+}
+
+static void bind_latent(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, const char *block) {
+    fa_bias bias = c->shared_bias ? FA_BIAS : FA_NO_BIAS;
+    fa_bind_linear(b, &l->fc1, c->latent, dim, bias, "%s.fc1_latent_proj", block);
+    fa_bind_linear(b, &l->fc2, dim, c->latent, bias, "%s.fc2_latent_proj", block);
+}
+
 static void bind_shared(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, int layer,
                         const char *shared) {
     const int64_t ff = c->shared_ff;
+    if (c->plain) {
+        fa_bias bias = c->shared_bias ? FA_BIAS : FA_NO_BIAS;
+        fa_bind_linear(b, &l->s_gate, ff, dim, bias, "model.layers.%d.%s.up_proj", layer, shared);
+        fa_bind_linear(b, &l->s_down, dim, ff, bias, "model.layers.%d.%s.down_proj", layer, shared);
+        return;
+    }
     bool fused = c->shared_gate_up && !fa_bind_has(b, "model.layers.%d.%s.gate_proj", layer, shared);
     if (fused) {
         fa_bind_halves(b, &l->s_gate, &l->s_up, ff, dim, "model.layers.%d.%s.%s", layer, shared, c->shared_gate_up);
@@ -89,7 +124,8 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
     if (c->score_bias)
         l->route.bias = fa_bind_vector(b, c->route.n_expert, 0, "model.layers.%d.%s", layer, c->score_bias);
     snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
-    bind_experts(b, c, &l->experts, dim, name);
+    (c->plain ? bind_plain : bind_experts)(b, c, &l->experts, c->latent ? c->latent : dim, name);
+    if (c->latent) bind_latent(b, c, l, dim, name);
     fa_bind_mixture(b, &l->experts, c->route.n_used);
     if (!c->shared_ff) return;
     bind_shared(b, c, l, dim, layer, shared);
@@ -100,7 +136,10 @@ void fa_moe_layer_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_moe_layer *l
     fa_tensor logits = fa_linear_op(cx, x, &l->router);
     fa_tap(cx, "router", logits);
     fa_tensor choice = fa_route_op(cx, logits, &l->route);
-    fa_moe_add(cx, h, x, choice, &l->experts, scale);
+    if (l->fc1.w.rows)
+        fa_linear_add(cx, h, fa_moe_op(cx, fa_linear_op(cx, x, &l->fc1), choice, &l->experts), &l->fc2, NULL, scale);
+    else
+        fa_moe_add(cx, h, x, choice, &l->experts, scale);
     if (!l->s_gate.w.rows) return;
     fa_tensor g = fa_norm_mlp_up(cx, x, NULL, &l->s_gate, &l->s_up, l->act);
     if (!l->shared_gate.w.rows) {

@@ -1,7 +1,8 @@
 /* The mixture-of-experts MLP: a router, its experts, and where the family has one an expert that every row goes to.
  *
  *     y = sum over chosen e of weight_e * down_e(act(gate_e x) * (up_e x))  [+ gate(shared_gate x) * shared(x)]
- */
+ *
+ * Plain ones have no gates: down_e(act(up_e x)). With a latent width the sum is fc2 of experts that take fc1 x. */
 #ifndef FA_BLOCKS_MOE_H
 #define FA_BLOCKS_MOE_H
 
@@ -14,6 +15,10 @@ typedef struct fa_moe_cfg {
     fa_act_fn act;
     float limit;      /* see fa_moe */
     bool shared_gate; /* the shared expert is multiplied by sigmoid(shared_gate x) */
+    bool plain; /* experts and the shared one have no gates; stacks are switch_mlp.fc1 and fc2, or experts.up_proj and
+                   down_proj */
+    int64_t latent;   /* > 0: columns that experts take and give, between fc1_latent_proj and fc2_latent_proj */
+    bool shared_bias; /* of the plain shared expert and the latent projections */
     bool router_bias, expert_bias;
     bool interleaved; /* fused gate_up rows alternate: gate, up, gate, up, ... */
     bool turned;      /* square stacks of floats without ".weight" are stored transposed */
@@ -35,7 +40,8 @@ typedef struct fa_moe_layer {
     fa_route route;
     fa_moe experts;
     fa_linear shared_gate;          /* [1, dim]; no rows: none */
-    fa_linear s_gate, s_up, s_down; /* no rows: no shared expert */
+    fa_linear s_gate, s_up, s_down; /* no rows: no shared expert; a plain one's up is in s_gate */
+    fa_linear fc1, fc2;             /* [latent, dim], [dim, latent]; no rows: experts are as wide as the model */
     fa_act_fn act;
 } fa_moe_layer;
 

@@ -390,7 +390,7 @@ static void choose(const fa_route *o, const float *logits, want *w) {
     for (int g = 0; o->n_group > 1 && g < o->n_group; g++) {
         int rank = 0;
         for (int k = 0; k < o->n_group; k++) rank += group[k] > group[g] || (group[k] == group[g] && k < g);
-        for (int i = g * per; rank >= o->n_group_used && i < (g + 1) * per; i++) c[i] = 0;
+        for (int i = g * per; rank >= o->n_group_used && i < (g + 1) * per; i++) c[i] = -INFINITY;
     }
     for (int i = 0; i < n; i++) {
         int rank = 0;

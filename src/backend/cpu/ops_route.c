@@ -26,7 +26,7 @@ static void scores(const fa_kernels *k, const fa_route *o, const float *logits, 
     for (int i = 0; o->bias && i < n; i++) c[i] += o->bias[i];
 }
 
-/* Experts outside of the best groups count as 0. */
+/* Experts outside of the best groups are not chosen. */
 static void limit_groups(const fa_route *o, float *c) {
     int per = o->n_expert / o->n_group;
     uint64_t taken[16] = {0}; /* 1,024 groups */
@@ -49,7 +49,7 @@ static void limit_groups(const fa_route *o, float *c) {
         taken[best / 64 % 16] |= (uint64_t)1 << best % 64;
     }
     for (int g = 0; g < o->n_group; g++)
-        if (!(taken[g / 64 % 16] >> g % 64 & 1)) memset(c + g * per, 0, (size_t)per * sizeof *c);
+        for (int i = g * per; !(taken[g / 64 % 16] >> g % 64 & 1) && i < (g + 1) * per; i++) c[i] = -INFINITY;
 }
 
 /* NaN comes after everything else, but is chosen when nothing else is left: a row's experts are always different. */
