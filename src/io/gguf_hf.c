@@ -483,7 +483,7 @@ static const fa_ckpt_tensor *in_layer_tensor(const maker *m, int64_t layer, cons
 static void put_from_tensors(const maker *m, int64_t n_layer) {
     put_bool(m, "tie_word_embeddings", !fa_ckpt_find(m->c, "lm_head.weight"));
     int64_t i = 0; /* the first layer that attends */
-    while (i < n_layer && !in_layer_tensor(m, i, "self_attn.q_proj") && fa_gguf_is_gdn(m->arch)) i++;
+    while (i < n_layer && !in_layer_tensor(m, i, "self_attn.q_proj")) i++;
     char name[64];
     snprintf(name, sizeof name, "model.layers.%lld.self_attn.q_proj.bias", (long long)i);
     bool bias = fa_ckpt_find(m->c, name) != NULL;
