@@ -207,10 +207,15 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
     read_mamba(r, c);
     if (any(c, EXPERTS)) read_experts(r, c);
-    *dims =
-        (fa_lm_dims){c->n_layer,  c->dim,    c->n_head, c->n_kv_head,
-                     c->head_dim, c->ff_dim, c->vocab,  fa_cfg_int(r, "max_position_embeddings", 4096, 1, INT32_MAX),
-                     c->tied};
+    *dims = (fa_lm_dims){.n_layer = c->n_layer,
+                         .dim = c->dim,
+                         .n_head = c->n_head,
+                         .n_kv_head = c->n_kv_head,
+                         .head_dim = c->head_dim,
+                         .ff_dim = c->ff_dim,
+                         .vocab = c->vocab,
+                         .max_ctx = fa_cfg_int(r, "max_position_embeddings", 4096, 1, INT32_MAX),
+                         .tied = c->tied};
 }
 
 static const fa_rename renames[] = {{"embed_tokens", "embeddings"},
