@@ -146,6 +146,8 @@ void fa_gdn_spec(const fa_gdn_cfg *c, fa_kv_spec *spec) {
 
 fa_tensor fa_gdn_op(fa_cx *cx, const fa_gdn *w, fa_tensor x, const fa_state *st) {
     const fa_gdn_cfg *c = w->cfg;
+    /* first, so that convolution, rule and gate follow each other: devices do them at once */
+    fa_tensor z = fa_linear_op(cx, x, &w->z), b = fa_linear_op(cx, x, &w->b), a = fa_linear_op(cx, x, &w->a);
     fa_view part[3];
     if (c->kind == FA_GDN_EACH) {
         const fa_linear *const from[] = {&w->q, &w->k, &w->v};
@@ -155,7 +157,6 @@ fa_tensor fa_gdn_op(fa_cx *cx, const fa_gdn *w, fa_tensor x, const fa_state *st)
         fa_tensor qkv = fa_conv_op(cx, fa_from(cx, fa_linear_op(cx, x, &w->qkv), 0), &w->conv[0], st);
         for (int i = 0; i < 3; i++) part[i] = fa_from(cx, qkv, i * keys_of(c));
     }
-    fa_tensor z = fa_linear_op(cx, x, &w->z), b = fa_linear_op(cx, x, &w->b), a = fa_linear_op(cx, x, &w->a);
     fa_tensor y = fa_delta_op(cx, part[0], part[1], part[2], fa_from(cx, b, 0), fa_from(cx, a, 0), &w->delta, st);
     fa_tap(cx, "scan_out", y);
     fa_gate_norm(cx, y, fa_from(cx, z, 0), &w->gate);

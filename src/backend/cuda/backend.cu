@@ -329,8 +329,11 @@ int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const f
         if (cu->profile) cu_profile_record(cu);
         if (r->op == FA_OP_TAP && tap) rc = run_tap(cu, r, tap, err);
         if (is_empty_op(r->op)) continue;
-        const int done = r->op == FA_OP_NORM ? cu_stream_normed(cu, r, prog->n - i) : 0;
+        const int done = r->op == FA_OP_NORM   ? cu_stream_normed(cu, r, prog->n - i)
+                         : r->op == FA_OP_CONV ? cu_scan_step(cu, r, prog->n - i, b)
+                                               : 0;
         if (done) {
+            for (int k = 1; k < done && cu->profile; k++) cu_profile_record(cu); /* of records that took no time */
             i += done - 1;
             continue;
         }

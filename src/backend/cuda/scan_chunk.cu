@@ -65,6 +65,7 @@ CU_DEV void product_decayed(float (*acc)[4], const float *m, const float *x, con
     const int lane = (int)threadIdx.x % CU_WARP, g = lane / 4, t = lane % 4, i0 = 16 * mt + g;
     const float s0 = coef[i0], s1 = coef[i0 + 8];
     float fa[4], fb[2];
+#pragma unroll 2
     for (int s = 0; s < steps; s++) {
         sc_left(fa, m + 16 * mt * SC_SQUARE, SC_SQUARE, 8 * s);
 #pragma unroll
@@ -95,6 +96,7 @@ CU_DEV void next_state(const cu_chunk &a, const where &w, float *h, const float 
     for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int e = 0; e < 4; e++) acc[i][e] = decay * h[(e / 2 * 8) * SC_PITCH + 8 * i + e % 2];
+#pragma unroll 2
     for (int s = 0; 8 * s < n; s++) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {

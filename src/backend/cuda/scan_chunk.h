@@ -81,6 +81,7 @@ CU_DEV void sc_right(float *f, const float *b, int pitch, int k) {
 template <bool EXACT, int NT>
 CU_DEV void sc_product(float (*acc)[4], const float *a, int pa, const float *b, int pb, int steps) {
     float fa[4], fb[2];
+#pragma unroll 4
     for (int s = 0; s < steps; s++) {
         sc_left(fa, a, pa, 8 * s);
 #pragma unroll
@@ -95,6 +96,7 @@ template <bool EXACT, int NT>
 CU_DEV void sc_product_turned(float (*acc)[4], const float *a, int pa, const float *b, int pb, int steps) {
     const int lane = (int)threadIdx.x % CU_WARP;
     float fa[4], fb[2];
+#pragma unroll 4
     for (int s = 0; s < steps; s++) {
         sc_left(fa, a, pa, 8 * s);
 #pragma unroll

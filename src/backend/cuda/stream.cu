@@ -275,6 +275,8 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
         line = line_of(a->chunk, step, elem);
     }
     a->ldx = (int)line;
+    a->n_seg = warps / a->M ? warps / a->M : 1;
+    a->seg = (a->chunk * f->cols / 8 + a->n_seg - 1) / a->n_seg * 8;
     a->at_x = (int)ring;
     a->at_red = (int)(ring + up16((size_t)a->M * line * elem));
     a->at_sum = a->at_red + (int)red;

@@ -101,6 +101,7 @@ typedef struct cu_stream_args {
     int n_tile, M, K;                  /* K columns; M input rows */
     int n_step, n_chunk;               /* steps of K; chunks of the input, */
     int chunk;                         /* in steps of a chunk */
+    int n_seg, seg;                    /* see cu_stream_stage */
     int ldx;                           /* elements from one input row to the next in shared memory */
     int at_x, at_red, at_sum, at_keep; /* places in shared memory, bytes: see stage, reduce */
     const void *x;                     /* [M, K] f32 or bf16 */
@@ -287,12 +288,9 @@ CU_DEV void cu_stream_put4(uint16_t *to, float4 v) {
 }
 CU_DEV void cu_stream_put4(float *to, float4 v) { *(float4 *)to = v; }
 
-/* Rows are shared out among the warps: a warp takes whole rows, or where there are fewer rows than warps a segment of
- * one. Item i of M * n_seg is segment i % n_seg of row i / n_seg. */
-CU_DEV int cu_stream_segs(const cu_stream_args &a) {
-    const int n = (int)blockDim.x / CU_WARP / a.M;
-    return n ? n : 1;
-}
+/* Rows are shared out among the warps: a warp takes whole rows, or where there are fewer rows than warps one of n_seg
+ * segments of `seg` columns (of a chunk; the last one may be shorter). Item i of M * n_seg is segment i % n_seg of row
+ * i / n_seg. One row is the common case, and divisions are what a step of few instructions would wait for. */
 
 /* A warp puts columns [from, to) of row m in shared memory, zeros from K on; returns the lane's sum of squares. All
  * loads of a turn start before the first is used: the time until they arrive is most of what this takes. */
@@ -375,11 +373,11 @@ template <class T> CU_DEV float cu_stream_row_any(const cu_stream_args &a, int m
 /* Chunk c of the input to xs [M, ldx]; sum [M * n_seg] gathers the squares. */
 template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols, int c, T *xs, float *sum) {
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols, n_seg = cu_stream_segs(a);
-    const int per = ((k1 - k0) / 8 + n_seg - 1) / n_seg * 8;
+    const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols;
 #pragma unroll 1
-    for (int i = warp; i < a.M * n_seg; i += n_warp) {
-        const int m = i / n_seg, at = i % n_seg * per, from = k0 + at, to = min(from + per, k1);
+    for (int i = warp; i < a.M * a.n_seg; i += n_warp) {
+        const int m = a.M == 1 ? 0 : i / a.n_seg, at = (i - m * a.n_seg) * a.seg;
+        const int from = min(k0 + at, k1), to = min(from + a.seg, k1);
         T *to_x = xs + m * a.ldx + at;
         float s = 0;
         if (!a.vec)
@@ -406,7 +404,7 @@ template <int SUM> CU_DEV void cu_stream_codes(const cu_stream_args &a, int cols
     const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * cols / 16, all = a.M * n;
 #pragma unroll 1
     for (int i0 = 0; i0 < all; i0 += (int)blockDim.x) {
-        const int i = i0 + (int)threadIdx.x, m = i / n, k = i % n * 16;
+        const int i = i0 + (int)threadIdx.x, m = a.M == 1 ? 0 : i / n, k = (i - m * n) * 16;
         float s = 0;
         if (i < all) {
             uint4 *p = (uint4 *)(xs + m * a.ldx + k);
@@ -431,7 +429,7 @@ CU_COLD float cu_stream_rms_again(const float *x, int n, float eps) { return cu_
 /* rms [m] = 1 / rms of row m, from the sums of all chunks. */
 CU_DEV void cu_stream_rms(const cu_stream_args &a, const float *sum, float *rms) {
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    const int n_seg = cu_stream_segs(a);
+    const int n_seg = a.n_seg;
     for (int m = warp; m < a.M; m += n_warp) {
         const float s = cu_warp_sum(lane < n_seg ? sum[m * n_seg + lane] : 0.0f);
         bool wide;
@@ -512,7 +510,7 @@ CU_DEV void cu_stream_end(const cu_stream_args &a, const cu_ready &r, int part, 
 /* out += norm(work), by one block after all others are done. sum [M * n_seg]. */
 CU_DEV void cu_stream_post(const cu_stream_args &a, float *sum) {
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    const int n_seg = cu_stream_segs(a), per = (a.ld + n_seg - 1) / n_seg;
+    const int n_seg = a.n_seg, per = (a.ld + n_seg - 1) / n_seg;
     for (int i = warp; i < a.M * n_seg; i += n_warp) {
         const float *y = a.work + (int64_t)(i / n_seg) * a.ld;
         const int from = i % n_seg * per, to = min(from + per, a.ld);
@@ -605,9 +603,10 @@ CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
 /* CU_END_ROUTE, what the last block does. mem: cu_route_floats for each warp. */
 CU_COLD void cu_stream_choose(const cu_stream_args &a, float *mem) {
     const int warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
-    mem += warp * cu_route_floats(a.route.n_expert, a.route.n_used, a.route.n_group);
+    const cu_route route = a.route; /* read once: behind a pointer it would be read again after every store */
+    mem += warp * cu_route_floats(route.n_expert, route.n_used, route.n_group);
     for (int m = warp; m < a.M; m += n_warp) {
-        cu_warp_route(a.route, m, mem);
+        cu_warp_route(route, m, mem);
         __syncwarp();
     }
 }

@@ -33,7 +33,7 @@ template <int BITS> CU_DEV void digits(const cu_stream_args &a, int c, uint16_t 
     const int n = (min((c + 1) * a.chunk, a.n_step) - c * a.chunk) * CU_QCOLS / 16, all = a.M * n;
 #pragma unroll 1
     for (int i0 = 0; i0 < all; i0 += (int)blockDim.x) {
-        const int i = min(i0 + (int)threadIdx.x, all - 1), m = i / n, k = i % n * 16;
+        const int i = min(i0 + (int)threadIdx.x, all - 1), m = a.M == 1 ? 0 : i / n, k = (i - m * n) * 16;
         const bool mine = i0 + (int)threadIdx.x < all;
         uint4 *p = (uint4 *)(xs + m * a.ldx + k);
         const uint4 none = make_uint4(0, 0, 0, 0); /* threads beyond the input only take part in the shuffles */

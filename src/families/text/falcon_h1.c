@@ -20,9 +20,9 @@
 /* What is left to multiply with when the model runs. */
 typedef struct scales {
     float embed, logits;
-    float ssm_in, ssm_out;          /* of the mixer's rows (the rest of ssm_in is in in_scale), of what it adds */
-    float attn_in, value, attn_out; /* of attention's rows, of what it makes of the values, of what it adds */
-    float rows, gate, down;         /* of the MLP: in mlp_norm's weights, or else of gates; of what it adds */
+    float ssm_in, ssm_out;   /* of the mixer's rows (the rest of ssm_in is in in_scale), of what it adds */
+    float attn_in, attn_out; /* of attention's rows, of what it adds */
+    float rows, gate, down;  /* of the MLP: in mlp_norm's weights, or else of gates; of what it adds */
 } scales;
 
 typedef struct falcon_cfg {
@@ -68,7 +68,6 @@ static void read_multipliers(fa_cfg *r, falcon_cfg *c) {
                     .ssm_in = multiplier(r, "ssm_in_multiplier"),
                     .ssm_out = multiplier(r, "ssm_out_multiplier"),
                     .attn_in = multiplier(r, "attention_in_multiplier"),
-                    .value = 1,
                     .attn_out = multiplier(r, "attention_out_multiplier"),
                     .rows = 1,
                     .gate = mlp[0],
@@ -152,8 +151,7 @@ static scales after_mlx(fa_binder *b, const falcon_cfg *c) {
                     .ssm_in = 1,
                     .ssm_out = 1,
                     .attn_in = 1,
-                    .value = s->attn_in,
-                    .attn_out = 1,
+                    .attn_out = s->attn_in, /* of the values */
                     .rows = 1,
                     .gate = 1,
                     .down = 1};
@@ -217,7 +215,6 @@ static void mix(fa_cx *cx, const falcon_cfg *c, const falcon_layer *l, const sca
     fa_tensor q = fa_norm_qkv(cx, n, NULL, &l->d.qkv, table, c->d.rope[0].interleaved, kv);
     fa_tensor a = fa_attend(cx, q, kv, &attn);
     fa_tap(cx, "attn_out", a);
-    fa_scale(cx, a, s->value);
     fa_linear_add(cx, h, y, &l->mix.out, NULL, s->ssm_out);
     fa_linear_add(cx, h, a, &l->d.o, NULL, s->attn_out);
 }
