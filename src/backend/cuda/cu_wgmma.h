@@ -13,9 +13,9 @@
 #endif
 
 /* Descriptor of a matrix in shared memory whose columns lie along k, 64 elements of 2 bytes a row: rows of 128 bytes,
- * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r lies
- * at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address / 16
- * (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
+ * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r
+ * lies at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address /
+ * 16 (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
  * bit 62). */
 CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
     return (uint64_t)(addr >> 4 & 0x3FFF) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
@@ -60,6 +60,9 @@ CU_DEV uint32_t cu_transpose8(uint32_t v) {
     return r;
 }
 
+/* The value is computed here, not later: before the fence of the product that takes it. */
+CU_DEV void cu_pin(uint32_t &v) { asm volatile("" : "+r"(v)::"memory"); }
+
 #if CU_HAS_WGMMA
 
 /* Registers of a thread from here on; for all warps of a warpgroup. N is a multiple of 8. */
@@ -84,52 +87,61 @@ template <int N> CU_DEV void cu_wgmma_wait() { asm volatile("wgmma.wait_group.sy
 #define CU_WG_R7 "%56,%57,%58,%59,%60,%61,%62,%63"
 #define CU_WG_R8 "%64,%65,%66,%67,%68,%69,%70,%71"
 #define CU_WG_R9 "%72,%73,%74,%75,%76,%77,%78,%79"
+#define CU_WG_S1 CU_WG_R0
+#define CU_WG_S2 CU_WG_S1 "," CU_WG_R1
+#define CU_WG_S3 CU_WG_S2 "," CU_WG_R2
+#define CU_WG_S4 CU_WG_S3 "," CU_WG_R3
+#define CU_WG_S5 CU_WG_S4 "," CU_WG_R4
+#define CU_WG_S6 CU_WG_S5 "," CU_WG_R5
+#define CU_WG_S7 CU_WG_S6 "," CU_WG_R6
+#define CU_WG_S8 CU_WG_S7 "," CU_WG_R7
+#define CU_WG_S9 CU_WG_S8 "," CU_WG_R8
+#define CU_WG_S10 CU_WG_S9 "," CU_WG_R9
 #define CU_WG_D(i)                                                                                                     \
     "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]),                    \
         "+f"(d[8 * i + 5]), "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
-#define CU_WG(n, regs, a0, a1, a2, a3, desc, use, ...)                                                                 \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" use ", 0;\n"                                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" regs "}, {%" a0 ",%" a1 ",%" a2 ",%" a3   \
-                 "}, %" desc ", p, 1, 1, 0;\n}"                                                                        \
+
+#define CU_WG_E1 CU_WG_D(0)
+#define CU_WG_E2 CU_WG_E1, CU_WG_D(1)
+#define CU_WG_E3 CU_WG_E2, CU_WG_D(2)
+#define CU_WG_E4 CU_WG_E3, CU_WG_D(3)
+#define CU_WG_E5 CU_WG_E4, CU_WG_D(4)
+#define CU_WG_E6 CU_WG_E5, CU_WG_D(5)
+#define CU_WG_E7 CU_WG_E6, CU_WG_D(6)
+#define CU_WG_E8 CU_WG_E7, CU_WG_D(7)
+#define CU_WG_E9 CU_WG_E8, CU_WG_D(8)
+#define CU_WG_E10 CU_WG_E9, CU_WG_D(9)
+#define CU_WG(n, regs, a, ...)                                                                                         \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" regs "}, {" a ", 1, 1, 1, 0;"             \
                  : __VA_ARGS__                                                                                         \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep))
+                 : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "l"(b))
 /* clang-format on */
 
-/* d [64, N] f32 = (keep: d +) a [64, 16] b [16, N], bf16; N a multiple of 16 up to 160. Warp w of the group has rows
+/* d [64, N] f32 += a [64, 16] b [16, N], bf16; N a multiple of 16 up to 160. Warp w of the group has rows
  * 16 w and on of a and d, in which a lane holds what it holds in cu_mma_bf16, d's columns in steps of 8: d[4 j + i] is
  * cu_mma_bf16's d[i] of columns 8 j and on. b: a descriptor. */
-template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int keep) {
+template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&f)[4], uint64_t b) {
     /* clang-format off */
     if constexpr (N == 16)
-        CU_WG("16", CU_WG_R0, "8", "9", "10", "11", "12", "13",
-              CU_WG_D(0));
+        CU_WG("16", CU_WG_S1, "%8,%9,%10,%11}, %12", CU_WG_E1);
     else if constexpr (N == 32)
-        CU_WG("32", CU_WG_R0 "," CU_WG_R1, "16", "17", "18", "19", "20", "21",
-              CU_WG_D(0), CU_WG_D(1));
+        CU_WG("32", CU_WG_S2, "%16,%17,%18,%19}, %20", CU_WG_E2);
     else if constexpr (N == 48)
-        CU_WG("48", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2, "24", "25", "26", "27", "28", "29",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2));
+        CU_WG("48", CU_WG_S3, "%24,%25,%26,%27}, %28", CU_WG_E3);
     else if constexpr (N == 64)
-        CU_WG("64", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3, "32", "33", "34", "35", "36", "37",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3));
+        CU_WG("64", CU_WG_S4, "%32,%33,%34,%35}, %36", CU_WG_E4);
     else if constexpr (N == 80)
-        CU_WG("80", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4, "40", "41", "42", "43", "44", "45",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4));
+        CU_WG("80", CU_WG_S5, "%40,%41,%42,%43}, %44", CU_WG_E5);
     else if constexpr (N == 96)
-        CU_WG("96", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4 "," CU_WG_R5, "48", "49", "50", "51", "52", "53",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4), CU_WG_D(5));
+        CU_WG("96", CU_WG_S6, "%48,%49,%50,%51}, %52", CU_WG_E6);
     else if constexpr (N == 112)
-        CU_WG("112", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4 "," CU_WG_R5 "," CU_WG_R6, "56", "57", "58", "59", "60", "61",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4), CU_WG_D(5), CU_WG_D(6));
+        CU_WG("112", CU_WG_S7, "%56,%57,%58,%59}, %60", CU_WG_E7);
     else if constexpr (N == 128)
-        CU_WG("128", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4 "," CU_WG_R5 "," CU_WG_R6 "," CU_WG_R7, "64", "65", "66", "67", "68", "69",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4), CU_WG_D(5), CU_WG_D(6), CU_WG_D(7));
+        CU_WG("128", CU_WG_S8, "%64,%65,%66,%67}, %68", CU_WG_E8);
     else if constexpr (N == 144)
-        CU_WG("144", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4 "," CU_WG_R5 "," CU_WG_R6 "," CU_WG_R7 "," CU_WG_R8, "72", "73", "74", "75", "76", "77",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4), CU_WG_D(5), CU_WG_D(6), CU_WG_D(7), CU_WG_D(8));
+        CU_WG("144", CU_WG_S9, "%72,%73,%74,%75}, %76", CU_WG_E9);
     else if constexpr (N == 160)
-        CU_WG("160", CU_WG_R0 "," CU_WG_R1 "," CU_WG_R2 "," CU_WG_R3 "," CU_WG_R4 "," CU_WG_R5 "," CU_WG_R6 "," CU_WG_R7 "," CU_WG_R8 "," CU_WG_R9, "80", "81", "82", "83", "84", "85",
-              CU_WG_D(0), CU_WG_D(1), CU_WG_D(2), CU_WG_D(3), CU_WG_D(4), CU_WG_D(5), CU_WG_D(6), CU_WG_D(7), CU_WG_D(8), CU_WG_D(9));
+        CU_WG("160", CU_WG_S10, "%80,%81,%82,%83}, %84", CU_WG_E10);
     /* clang-format on */
     else
         static_assert(N == 16, "width of a product");

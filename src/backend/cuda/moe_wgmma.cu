@@ -309,48 +309,75 @@ template <int KIND, bool PAIRED> struct consumer {
         if (chunk >= 0) cu_mbar_arrive(&bar->chunk_empty[chunk]);
     }
 
-    template <int N> __device__ __forceinline__ void multiply(float (&acc)[2][N / 2]) {
+    /* This lane's weights of a stage, as they are stored, with their scales. */
+    struct raw {
+        uint32_t u[4][fmt<KIND>::words];
+        scaled v[4];
+    };
+
+    __device__ __forceinline__ void load(int k, raw *w) const {
         typedef fmt<KIND> F;
         const int t = (int)threadIdx.x % 4;
-        const uint8_t *chunks = stages + F::stages * F::stage;
-        int old = -1, old_chunk = -1;
+        const uint8_t *at = stages + st.slot * F::stage, *chunk = stages + F::stages * F::stage + ch.slot * CHUNK_BYTES;
+        cu_mbar_wait(&bar->full[st.slot], st.phase);
+        cu_proxy_fence();
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+            load_row<KIND>(at + X_BYTES, row0 + 8 * r, t, w->u[r]);
+            w->v[r] = load_scale<KIND>(chunk + (row0 + 8 * r) * 32, F::planes ? scale_byte(a, k + 16 * t) & 15 : 0,
+                                       a.w[0].scale_dtype);
+        }
+    }
+
+    /* The operands of two steps, two products each. */
+    __device__ __forceinline__ static void unpack(const raw &w, int half, uint32_t (&f)[2][2][4]) {
+#pragma unroll
+        for (int s = 0; s < 2; s++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    f[s][i][e] = element<KIND>(w.u[2 * i + e % 2], w.v[2 * i + e % 2], 2 * half + s, e / 2);
+                    cu_pin(f[s][i][e]);
+                }
+    }
+
+    template <int N>
+    __device__ __forceinline__ static void begin(float (&acc)[2][N / 2], const uint32_t (&f)[2][2][4], uint64_t b) {
+        cu_wgmma_fence();
+#pragma unroll
+        for (int s = 0; s < 2; s++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) cu_wgmma_bf16<N>(acc[i], f[s][i], b + 2 * (unsigned)s);
+        cu_wgmma_commit();
+    }
+
+    template <int N> __device__ __forceinline__ void multiply(float (&acc)[2][N / 2]) {
+        typedef fmt<KIND> F;
+        raw w;
+        uint32_t f[2][2][2][4];
+        load(0, &w);
+        unpack(w, 0, f[0]);
         for (int k = 0; k < a.K; k += BK) {
-            const uint8_t *at = stages + st.slot * F::stage;
-            const uint64_t b = cu_wgmma_desc(cu_smem_addr(at));
-            uint32_t u[4][F::words];
-            scaled v[4];
-            cu_mbar_wait(&bar->full[st.slot], st.phase);
-            cu_proxy_fence();
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                load_row<KIND>(at + X_BYTES, row0 + 8 * r, t, u[r]);
-                v[r] = load_scale<KIND>(chunks + ch.slot * CHUNK_BYTES + (row0 + 8 * r) * 32,
-                                        F::planes ? scale_byte(a, k + 16 * t) & 15 : 0, a.w[0].scale_dtype);
-            }
-            uint32_t f[2][2][4];
-#pragma unroll
-            for (int s = 0; s < 4; s++) {
-#pragma unroll
-                for (int i = 0; i < 2; i++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        f[s % 2][i][e] = element<KIND>(u[2 * i + e % 2], v[2 * i + e % 2], s, e / 2);
-                cu_wgmma_fence();
-#pragma unroll
-                for (int i = 0; i < 2; i++) cu_wgmma_bf16<N>(acc[i], f[s % 2][i], b + 2 * (unsigned)s, k + s > 0);
-                cu_wgmma_commit();
-                cu_wgmma_wait<1>();
-                if (s == 0 && old >= 0) release(old, old_chunk);
-            }
-            old = st.slot, old_chunk = -1;
+            const uint64_t b = cu_wgmma_desc(cu_smem_addr(stages + st.slot * F::stage));
+            const int old = st.slot;
+            int old_chunk = -1;
+            begin<N>(acc, f[0], b);
+            unpack(w, 1, f[1]);
+            cu_wgmma_wait<0>();
+            begin<N>(acc, f[1], b + 4);
             st.step();
             if (F::planes && ((k + BK) % span == 0 || k + BK >= a.K)) {
                 old_chunk = ch.slot;
                 ch.step();
             }
+            if (k + BK < a.K) {
+                load(k + BK, &w);
+                unpack(w, 0, f[0]);
+            }
+            cu_wgmma_wait<0>();
+            release(old, old_chunk);
         }
-        cu_wgmma_wait<0>();
-        release(old, old_chunk);
     }
 
     /* h: a lane has of each 8 places two of gate and up, and after the exchange two columns of one place of each i. */
@@ -400,7 +427,7 @@ template <int KIND, bool PAIRED> struct consumer {
     }
 
     template <int N> __device__ __forceinline__ void run() {
-        float acc[2][N / 2];
+        float acc[2][N / 2] = {};
         multiply<N>(acc);
         if constexpr (PAIRED)
             finish_pair<N>(acc);
@@ -447,7 +474,7 @@ static __global__ void __launch_bounds__(THREADS, 1) moe_wgmma(const __grid_cons
     cu_pdl_wait();
     __syncthreads();
     if (threadIdx.x < COPIERS) {
-        cu_fewer_registers<40>();
+        cu_fewer_registers<48>();
         copy_all<KIND, PAIRED>(a, &bar, stages);
     } else {
         cu_more_registers<232>();
@@ -492,7 +519,11 @@ void cu_moe_wgmma_rows(fa_cuda *cu, const void *x, int x_type, int64_t M, int64_
 
 /* ---- choosing ---- */
 
+#ifdef TRY
+#define FORMATS(X) X(A4)
+#else
 #define FORMATS(X) X(BF16) X(F16) X(A2) X(A4) X(A6) X(A8) X(MXFP4)
+#endif
 
 static bool stack_fits(const fa_experts *e) {
     const cu_wmat w = cu_wmat_of(&e->w[0]);

@@ -34,7 +34,7 @@ struct copy16 {
 /* A wgmma as one lane sees it: rows g and g + 8 of its warp's part of a and d. */
 struct group_product {
     float *d;
-    int n, keep;
+    int n;
     float a[2][16];
     uint64_t b;
 };
@@ -509,12 +509,12 @@ static void group_multiply(const group_product &p) {
                 lo += p.a[0][k] * b, hi += p.a[1][k] * b;
             }
             float *d = p.d + 4 * j + c;
-            d[0] = (p.keep ? d[0] : 0) + lo, d[2] = (p.keep ? d[2] : 0) + hi;
+            d[0] += lo, d[2] += hi;
         }
 }
 
 /* The lanes of a row bring its 16 elements at once; the rest happens at the wait, as late as it may. */
-void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b, int keep) {
+void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b) {
     fiber *f = self();
     struct {
         uint32_t a[4];
@@ -524,7 +524,7 @@ void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b, int keep) 
     if (f->unseen) emu_die("wgmma reads what came by copies, without fence.proxy.async since the wait for them");
     if (b >> 62 != 1 || (b >> 49 & 7)) emu_die("wgmma with descriptor %016llx: not emulated", (unsigned long long)b);
     const uint8_t *all = emu_meet("wgmma", 0xFFFFFFFFu, &mine, sizeof mine);
-    group_product p = {d, n, keep, {}, b};
+    group_product p = {d, n, {}, b};
     const int g = f->lane / 4;
     for (int i = 0; i < 4; i++) {
         const uint8_t *lane = all + (4 * g + i) * EMU_LANE_BYTES;

@@ -466,7 +466,7 @@ uint32_t emu_transpose8(uint32_t v);
 void emu_wgmma_fence();
 void emu_wgmma_commit();
 void emu_wgmma_wait(int pending);
-void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b, int keep);
+void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b);
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return emu_smem_addr(smem); }
 CU_DEV void cu_mbar_init(uint64_t *bar, int n) { emu_mbar_init(bar, n); }
 CU_DEV void cu_mbar_arrive(uint64_t *bar) { emu_mbar_arrive(bar, false); }
@@ -474,14 +474,15 @@ CU_DEV void cu_mbar_arrive_cp(uint64_t *bar) { emu_mbar_arrive(bar, true); }
 CU_DEV void cu_mbar_wait(uint64_t *bar, int parity) { emu_mbar_wait(bar, parity); }
 CU_DEV void cu_proxy_fence() { emu_proxy_fence(); }
 CU_DEV uint32_t cu_transpose8(uint32_t v) { return emu_transpose8(v); }
+CU_DEV void cu_pin(uint32_t &) {}
 template <int N> CU_DEV void cu_more_registers() {}
 template <int N> CU_DEV void cu_fewer_registers() {}
 CU_DEV void cu_wgmma_fence() { emu_wgmma_fence(); }
 CU_DEV void cu_wgmma_commit() { emu_wgmma_commit(); }
 template <int N> CU_DEV void cu_wgmma_wait() { emu_wgmma_wait(N); }
-template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int keep) {
+template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
     static_assert(N % 16 == 0 && N <= 256, "width of a product");
-    emu_wgmma_bf16(d, N, a, b, keep);
+    emu_wgmma_bf16(d, N, a, b);
 }
 CU_DEV void cu_pdl_wait() { emu_pdl(1); }
 CU_DEV void cu_pdl_launch() { emu_pdl(0); }
