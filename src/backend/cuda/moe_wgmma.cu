@@ -474,10 +474,10 @@ static __global__ void __launch_bounds__(THREADS, 1) moe_wgmma(const __grid_cons
     cu_pdl_wait();
     __syncthreads();
     if (threadIdx.x < COPIERS) {
-        cu_fewer_registers<48>();
+        cu_fewer_registers<56>();
         copy_all<KIND, PAIRED>(a, &bar, stages);
     } else {
-        cu_more_registers<232>();
+        cu_more_registers<224>();
         multiply_all<KIND, PAIRED>(a, &bar, stages);
     }
 #else
@@ -520,7 +520,7 @@ void cu_moe_wgmma_rows(fa_cuda *cu, const void *x, int x_type, int64_t M, int64_
 /* ---- choosing ---- */
 
 #ifdef TRY
-#define FORMATS(X) X(A4)
+#define FORMATS(X) X(A4) X(BF16)
 #else
 #define FORMATS(X) X(BF16) X(F16) X(A2) X(A4) X(A6) X(A8) X(MXFP4)
 #endif
