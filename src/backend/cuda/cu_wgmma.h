@@ -13,9 +13,9 @@
 #endif
 
 /* Descriptor of a matrix in shared memory whose columns lie along k, 64 elements of 2 bytes a row: rows of 128 bytes,
- * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r
- * lies at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address /
- * 16 (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
+ * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r lies
+ * at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address / 16
+ * (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
  * bit 62). */
 CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
     return (uint64_t)(addr >> 4 & 0x3FFF) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
@@ -26,27 +26,26 @@ CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return (uint32_t)__cvta_generic_to_shared(smem); }
 
 /* ---- barriers ----
- * A barrier counts n arrivals and then begins anew; phases alternate between parity 0 (the first) and 1. A wait for a
+ * bar: cu_smem_addr of 8 bytes. A barrier counts n arrivals and then begins anew; phases alternate between parity 0 (the first) and 1. A wait for a
  * parity returns when the phase of that parity has ended: on a new barrier waiting for parity 1 returns at once. */
-CU_DEV void cu_mbar_init(uint64_t *bar, int n) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(cu_smem_addr(bar)), "r"(n) : "memory");
+CU_DEV void cu_mbar_init(uint32_t bar, int n) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n) : "memory");
 }
-CU_DEV void cu_mbar_arrive(uint64_t *bar) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(cu_smem_addr(bar)) : "memory");
+CU_DEV void cu_mbar_arrive(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
 /* An arrival when all copies (cu_cp_async) that this thread began have come. */
-CU_DEV void cu_mbar_arrive_cp(uint64_t *bar) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(cu_smem_addr(bar)) : "memory");
+CU_DEV void cu_mbar_arrive_cp(uint32_t bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
 }
-CU_DEV void cu_mbar_wait(uint64_t *bar, int parity) {
-    const uint32_t at = cu_smem_addr(bar);
+CU_DEV void cu_mbar_wait(uint32_t bar, int parity) {
     uint32_t done;
     do {
         asm volatile("{\n.reg .pred p;\n"
                      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
                      "selp.u32 %0, 1, 0, p;\n}"
                      : "=r"(done)
-                     : "r"(at), "r"(parity)
+                     : "r"(bar), "r"(parity)
                      : "memory");
     } while (!done);
 }

@@ -1,8 +1,8 @@
 /* Experts of many rows (prefill, large batches). The choices (row, k) are sorted by expert, an expert's choices are cut
  * into tiles of rows, and each tile is multiplied with the expert's matrices:
  *
- *     sort     count: choices per expert, where each expert's begin, the list of tiles; place: the choices in order of
- *              (expert, choice), which is the same in every run
+ *     sort     count: choices per expert in pieces of 1024; place: where each expert's begin, the list of tiles, the choices
+ *              in order of (expert, choice), which is the same in every run
  *     rows     fast mode: x [M, K] as bf16
  *     up       h [choices in order, ff] = act(gate x) * (up x); gate and up are multiplied by the same block
  *     down     y [choices in order, dim] = down h + bias
@@ -23,7 +23,7 @@
 
 enum {
     THREADS = 256,
-    COUNT_THREADS = 1024,
+    PART = 1024, /* choices that a block sorts */
     BM = 128, /* tile of fast products: rows, */
     BN = 128, /* columns, */
     BK = 64,  /* columns of k at a time */
@@ -38,13 +38,14 @@ enum {
 /* ---- sorting ---- */
 
 typedef struct sort_args {
-    const float *choice;                                /* [M, 2 n_used] */
+    const float *choice; /* [M, 2 n_used] */
     int n_pair, n_used, n_expert, tile_rows, tile_step; /* tile_step: 0, or see cu_moe_wgmma */
-    int32_t *start;                                     /* [n_expert] first place of an expert's choices */
-    int32_t *n_tile;                                    /* [1] */
-    int4 *tile;                                         /* expert, first place, rows */
-    int32_t *list;                                      /* [n_pair] the choice at a place: row * n_used + k */
-    int32_t *place;                                     /* [n_pair] the place of a choice */
+    int n_part;
+    int32_t *part;   /* [n_part, n_expert] choices of a piece of PART of them, per expert */
+    int32_t *n_tile; /* [1] */
+    int4 *tile;      /* expert, first place, rows */
+    int32_t *list;   /* [n_pair] the choice at a place: row * n_used + k */
+    int32_t *place;  /* [n_pair] the place of a choice */
 } sort_args;
 
 CU_DEV int expert_at(const sort_args &a, int pair) {
@@ -63,62 +64,73 @@ CU_DEV int scan(int x) {
     return x;
 }
 
-/* One block. */
-static __global__ void __launch_bounds__(COUNT_THREADS) count_kernel(sort_args a) {
+/* A block: the counts of one piece. */
+static __global__ void __launch_bounds__(PART) count_kernel(sort_args a) {
     CU_DYN_SMEM(smem);
     int *count = (int *)smem;
+    const int p = (int)blockIdx.x * PART + (int)threadIdx.x;
     cu_pdl_launch();
     cu_pdl_wait();
-    for (int e = (int)threadIdx.x; e < a.n_expert; e += COUNT_THREADS) count[e] = 0;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) count[e] = 0;
     __syncthreads();
-    for (int p = (int)threadIdx.x; p < a.n_pair; p += COUNT_THREADS) atomicAdd(count + expert_at(a, p), 1);
+    if (p < a.n_pair) atomicAdd(count + expert_at(a, p), 1);
     __syncthreads();
-    if (threadIdx.x >= CU_WARP) return;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART)
+        a.part[(int64_t)blockIdx.x * a.n_expert + e] = count[e];
+}
+
+/* One warp: from the counts of all (total) the first place of each expert (to first) and, `list`, the tiles. */
+CU_DEV void lay_out(const sort_args &a, const int *total, int *first, bool list) {
     int at = 0, tiles = 0;
     for (int e0 = 0; e0 < a.n_expert; e0 += CU_WARP) {
-        const int e = e0 + (int)threadIdx.x, n = e < a.n_expert ? count[e] : 0;
+        const int e = e0 + (int)threadIdx.x, n = e < a.n_expert ? total[e] : 0;
         int rows = a.tile_rows, n_tile = (n + rows - 1) / rows;
         if (a.tile_step && n_tile > 1) { /* tiles of about the same size */
             rows = ((n + n_tile - 1) / n_tile + a.tile_step - 1) / a.tile_step * a.tile_step;
             n_tile = (n + rows - 1) / rows;
         }
         const int to = at + scan(n), to_tile = tiles + scan(n_tile);
-        if (e < a.n_expert) a.start[e] = to - n;
-        for (int i = 0; i < n_tile; i++)
+        if (e < a.n_expert) first[e] = to - n;
+        for (int i = 0; list && i < n_tile; i++)
             a.tile[to_tile - n_tile + i] = make_int4(e, to - n + i * rows, min(rows, n - i * rows), 0);
         at = __shfl_sync(0xffffffffu, to, CU_WARP - 1);
         tiles = __shfl_sync(0xffffffffu, to_tile, CU_WARP - 1);
     }
-    if (threadIdx.x == 0) *a.n_tile = tiles;
+    if (list && threadIdx.x == 0) *a.n_tile = tiles;
 }
 
-/* A block: one expert. Its warps look through a part of the choices each, twice: to count and to place. */
-static __global__ void __launch_bounds__(THREADS) place_kernel(sort_args a) {
-    __shared__ int counts[THREADS / CU_WARP];
-    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, e = (int)blockIdx.x;
-    const int per = ((a.n_pair + THREADS - 1) / THREADS) * CU_WARP, from = warp * per, to = min(from + per, a.n_pair);
+/* A block: the places of one piece. A place is the expert's first, and how many choices of the expert are in pieces
+ * before this one, in warps before this one, in lanes before this one. Shared memory: per expert the first, the ones in
+ * pieces before, and 16 bits a warp. */
+static __global__ void __launch_bounds__(PART) place_kernel(sort_args a) {
+    CU_DYN_SMEM(smem);
+    int *first = (int *)smem, *before = first + a.n_expert;
+    uint16_t *warps = (uint16_t *)(before + a.n_expert); /* [PART / CU_WARP, n_expert] */
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP;
+    const int p = (int)blockIdx.x * PART + (int)threadIdx.x;
     cu_pdl_launch();
     cu_pdl_wait();
-    int n = 0;
-    for (int p0 = from; p0 < to; p0 += CU_WARP) {
-        const int p = p0 + lane;
-        n += __popc(__ballot_sync(0xffffffffu, p < to && expert_at(a, p) == e));
-    }
-    if (lane == 0) counts[warp] = n;
-    __syncthreads();
-    int at = a.start[e];
-    for (int w = 0; w < warp; w++) at += counts[w];
-    for (int p0 = from; p0 < to; p0 += CU_WARP) {
-        const int p = p0 + lane;
-        const bool mine = p < to && expert_at(a, p) == e;
-        const uint32_t all = __ballot_sync(0xffffffffu, mine);
-        if (mine) {
-            const int to_place = at + __popc(all & ((1u << lane) - 1));
-            a.list[to_place] = p;
-            a.place[p] = to_place;
+    for (int i = (int)threadIdx.x; i < PART / CU_WARP * a.n_expert; i += PART) warps[i] = 0;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) {
+        int all = 0, mine = 0;
+        for (int b = 0; b < a.n_part; b++) {
+            const int n = a.part[(int64_t)b * a.n_expert + e];
+            all += n;
+            if (b < (int)blockIdx.x) mine += n;
         }
-        at += __popc(all);
+        first[e] = all, before[e] = mine;
     }
+    __syncthreads();
+    if (warp == 0) lay_out(a, first, first, blockIdx.x == 0);
+    const int e = p < a.n_pair ? expert_at(a, p) : -1;
+    const uint32_t same = __match_any_sync(0xffffffffu, e), under = same & ((1u << lane) - 1);
+    if (e >= 0 && !under) warps[warp * a.n_expert + e] = (uint16_t)__popc(same);
+    __syncthreads();
+    if (e < 0) return;
+    int at = first[e] + before[e] + __popc(under);
+    for (int i = 0; i < warp; i++) at += warps[i * a.n_expert + e];
+    a.list[at] = p;
+    a.place[p] = at;
 }
 
 /* ---- rows ---- */
@@ -488,13 +500,16 @@ static __global__ void __launch_bounds__(THREADS) combine_kernel(combine_args a)
 /* ---- a record ---- */
 
 typedef struct plan {
-    int64_t M, P, dim, ff, ldx, ldh, ldy, n_tile; /* n_tile: most tiles that there can be */
+    int64_t M, P, dim, ff, ldx, ldh, ldy, n_tile, n_part; /* n_tile: most tiles that there can be */
     int tile_rows;
     bool x_work, wgmma;
-    size_t start_at, tile_at, list_at, place_at, x_at, h_at, y_at, bytes;
+    size_t part_at, tile_at, list_at, place_at, x_at, h_at, y_at, bytes;
 } plan;
 
 static int64_t up_to(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Shared memory of place_kernel. */
+static size_t sort_bytes(int64_t n_expert) { return (size_t)n_expert * (8 + 2 * PART / CU_WARP); }
 
 static size_t take(plan *p, int64_t bytes) {
     const size_t at = p->bytes;
@@ -515,7 +530,8 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     p.x_work = r->in[0].dtype != (exact ? FA_F32 : FA_BF16) || (!exact && p.dim % 8) || p.wgmma;
     p.ldx = exact ? p.dim : up_to(p.dim, p.wgmma ? 64 : 8);
     p.ldh = up_to(p.ff, p.wgmma ? 64 : 8), p.ldy = up_to(p.dim, 8);
-    p.start_at = take(&p, (n_expert + 1) * 4); /* with the number of tiles */
+    p.n_part = (p.P + PART - 1) / PART;
+    p.part_at = take(&p, (p.n_part * n_expert + 1) * 4); /* with the number of tiles */
     p.tile_at = take(&p, p.n_tile * 16);
     p.list_at = take(&p, p.P * 4);
     p.place_at = take(&p, p.P * 4);
@@ -527,7 +543,7 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
 
 int64_t cu_moe_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const plan p = plan_of(cu, r);
-    if (p.P > INT32_MAX / 2 || p.n_tile > 65535 || (size_t)r->p.moe.moe->up.n * 4 > cu->smem_max ||
+    if (p.P > INT32_MAX / 2 || p.n_tile > 65535 || sort_bytes(r->p.moe.moe->up.n) > cu->smem_max ||
         (!cu->be.exact && (size_t)2 * STAGE > cu->smem_max))
         return fa_fail(err, FFAI_ENOTSUP, "no kernel for %lld rows with %d of %lld experts", (long long)p.M,
                        r->p.moe.n_used, (long long)r->p.moe.moe->up.n);
@@ -569,12 +585,14 @@ static void sort(fa_cuda *cu, const plan *p, const fa_rec *r, uint8_t *work) {
     s.choice = (const float *)r->in[1].data;
     s.n_pair = (int)p->P, s.n_used = r->p.moe.n_used, s.n_expert = (int)r->p.moe.moe->up.n;
     s.tile_rows = p->tile_rows, s.tile_step = p->wgmma ? CU_MOE_WGMMA_STEP : 0;
-    s.start = (int32_t *)(work + p->start_at);
-    s.n_tile = s.start + s.n_expert;
+    s.n_part = (int)p->n_part;
+    s.part = (int32_t *)(work + p->part_at);
+    s.n_tile = s.part + p->n_part * s.n_expert;
     s.tile = (int4 *)(work + p->tile_at);
     s.list = (int32_t *)(work + p->list_at), s.place = (int32_t *)(work + p->place_at);
-    CU_LAUNCH(cu, count_kernel, dim3(1), COUNT_THREADS, (size_t)s.n_expert * 4, s);
-    CU_LAUNCH(cu, place_kernel, dim3((unsigned)s.n_expert), THREADS, 0, s);
+    const dim3 grid((unsigned)s.n_part);
+    CU_LAUNCH(cu, count_kernel, grid, PART, (size_t)s.n_expert * 4, s);
+    CU_LAUNCH(cu, place_kernel, grid, PART, sort_bytes(s.n_expert), s);
 }
 
 void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
@@ -596,7 +614,7 @@ void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
     cu_moe_product a = {};
     a.n_used = r->p.moe.n_used;
     a.tile = (const int4 *)(work + p.tile_at);
-    a.n_tile = (const int32_t *)(work + p.start_at) + m->up.n;
+    a.n_tile = (const int32_t *)(work + p.part_at) + p.n_part * m->up.n;
     a.act = m->act, a.limit = m->limit, a.activate = 1;
     a.paired = m->gate.n > 0;
     if (a.paired) add_stack(&a, 0, &m->gate);

@@ -39,7 +39,7 @@ CU_DEV cu_wrow cu_moe_row(const cu_moe_product &a, int mat, int e, int n) {
 }
 
 /* moe_wgmma.cu: Hopper's products. Rows of x and h are in an order of their own: cu_moe_wgmma_rows makes it. */
-enum { CU_MOE_WGMMA_ROWS = 160, CU_MOE_WGMMA_STEP = 16 }; /* most rows of a tile; tiles but the last have a multiple */
+enum { CU_MOE_WGMMA_ROWS = 128, CU_MOE_WGMMA_STEP = 16 }; /* most rows of a tile; tiles but the last have a multiple */
 bool cu_moe_wgmma_fits(const fa_cuda *cu, const fa_moe *m);
 void cu_moe_wgmma_rows(fa_cuda *cu, const void *x, int x_type, int64_t M, int64_t K, void *out, int64_t ld);
 void cu_moe_wgmma(fa_cuda *cu, const cu_moe_product *a);

@@ -20,15 +20,18 @@
 
 enum {
     COPIERS = 128,
-    THREADS = COPIERS + 256,
-    ROWS = 256,               /* of weights of a block */
+    GROUPS = 4, /* warpgroups that multiply */
+    THREADS = COPIERS + 128 * GROUPS,
+    ROWS = 64 * GROUPS,       /* of weights of a block */
     TN = CU_MOE_WGMMA_ROWS,   /* places of a tile */
     BK = 64,                  /* columns of a stage */
     X_BYTES = TN * BK * 2,    /* of a stage */
     CHUNKS = 3,               /* slots of scales, each of 16 bytes of scales of each row */
     CHUNK_BYTES = ROWS * 32,  /* scales and biases */
     SMEM = (227 << 10) - 512, /* static: barriers */
-    MAX_STAGES = 8
+    MAX_STAGES = 8,
+    FEW_REGS = 32, /* of the 96 that all begin with: 96 * THREADS are there */
+    MANY_REGS = 112
 };
 
 /* ---- formats ---- */
@@ -38,6 +41,7 @@ template <int KIND> struct fmt {
     static constexpr int bits = is_float ? 16 : KIND == CU_K_MXFP4 ? 4 : cu_kind_info<KIND>::bits;
     static constexpr int row = bits * BK / 8; /* bytes of a weight row in a stage */
     static constexpr int words = bits / 2;    /* of a lane's 16 columns */
+    static constexpr int held = is_float ? 4 : words;
     static constexpr int planes = is_float ? 0 : KIND == CU_K_MXFP4 ? 1 : 2;
     static constexpr int stage = X_BYTES + ROWS * row;
     static constexpr int at_chunks = 1024; /* room to begin at a multiple of 1024 */
@@ -74,22 +78,15 @@ template <int KIND> CU_DEV uint32_t element(const uint32_t *u, const scaled &v, 
     } else if constexpr (KIND == CU_K_MXFP4) {
         return cu_bf16x2_fma(cu_e2m1_pair(u[h] << (12 - 4 * p)), v.two, 0x80008000u);
     } else {
-        const uint32_t two = __byte_perm(u[4 * h + p / 2], u[4 * h + p / 2 + 2], p % 2 ? 0x7632 : 0x5410);
+        const uint32_t two = __byte_perm(u[p / 2], u[p / 2 + 2], p % 2 ? 0x7632 : 0x5410);
         return KIND == CU_K_BF16 ? two : cu_to_bf16x2(cu_f16_lo(two), cu_f16_hi(two));
     }
 }
 
-/* Lane t's 16 columns of row r of a stage. Rows of 128 bytes have their pieces of 16 swapped in odd rows, so that loads
- * of 16 bytes meet no bank twice. */
+/* Lane t's 16 columns of row r of a stage. */
 template <int KIND> CU_DEV void load_row(const uint8_t *w, int r, int t, uint32_t *u) {
     const uint8_t *p = w + r * fmt<KIND>::row + t * fmt<KIND>::words * 4;
-    if constexpr (fmt<KIND>::is_float) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const uint4 v = *(const uint4 *)(w + r * fmt<KIND>::row + 16 * ((2 * t + i) ^ (r & 1)));
-            u[4 * i] = v.x, u[4 * i + 1] = v.y, u[4 * i + 2] = v.z, u[4 * i + 3] = v.w;
-        }
-    } else if constexpr (fmt<KIND>::words == 4) {
+    if constexpr (fmt<KIND>::words == 4) {
         const uint4 v = *(const uint4 *)p;
         u[0] = v.x, u[1] = v.y, u[2] = v.z, u[3] = v.w;
     } else if constexpr (fmt<KIND>::words == 2) {
@@ -101,6 +98,21 @@ template <int KIND> CU_DEV void load_row(const uint8_t *w, int r, int t, uint32_
     }
 }
 
+/* 8 of the 16 columns of a row of 2-byte floats, 128 bytes a row. Rows have their pieces of 16 bytes swapped in odd
+ * rows, so that loads meet no bank twice. */
+CU_DEV void load_half(const uint8_t *w, int r, int t, int half, uint32_t *u) {
+    const uint4 v = *(const uint4 *)(w + r * 128 + 16 * ((2 * t + half) ^ (r & 1)));
+    u[0] = v.x, u[1] = v.y, u[2] = v.z, u[3] = v.w;
+}
+
+/* The number of `type` at a byte of 16, without branches. */
+CU_DEV float number_at(const uint8_t *p, int at, int type) {
+    const uint32_t word = *(const uint32_t *)(p + (at & ~3)), half = word >> 8 * (at & 2) & 0xFFFFu;
+    const float f16 = cu_f16((uint16_t)half);
+    const uint32_t two = type == FA_F16 ? __float_as_uint(f16) : half << 16;
+    return __uint_as_float(type == FA_F32 ? word : two);
+}
+
 /* chunk: of the row, scales and behind them biases; at: byte in each. */
 template <int KIND> CU_DEV scaled load_scale(const uint8_t *chunk, int at, int type) {
     scaled v = {};
@@ -108,8 +120,8 @@ template <int KIND> CU_DEV scaled load_scale(const uint8_t *chunk, int at, int t
         const uint32_t e = chunk[at], s = __float_as_uint(2.0f * cu_half_e8m0(e)) >> 16;
         v.two = s | s << 16;
     } else if constexpr (fmt<KIND>::planes == 2) {
-        v.s = cu_scale_at(chunk + at, 0, type);
-        const float b = cu_scale_at(chunk + 16 + at, 0, type);
+        v.s = number_at(chunk, at, type);
+        const float b = number_at(chunk + 16, at, type);
         if constexpr (KIND == CU_K_A8) {
             v.lo = b;
         } else { /* numbers are 128 + code; the upper half of a pair is taken with the lower: 0x43xx / 2^16 more */
@@ -125,9 +137,9 @@ template <int KIND> CU_DEV scaled load_scale(const uint8_t *chunk, int at, int t
 /* Column of the output (of gate or up: half does not matter) that is a block's weight row r, from the block's first. A
  * sum of what each bit of r gives. */
 CU_DEV constexpr int column_of(int r, bool paired) {
-    const int e = r & 7, half = r >> 3 & 1, i = r >> 4 & 1, q = r >> 5;
-    if (!paired) return 32 * q + 8 * (e >> 1) + 4 * i + 2 * half + (e & 1);
-    return 64 * (q >> 2) + 16 * (2 * (e >> 1 & 1) + i) + 8 * (q >> 1 & 1) + 2 * (q & 1) + (e >> 2) + 4 * (e & 1);
+    const int e = r & 7, half = r >> 3 & 1, q = r >> 4;
+    if (!paired) return 16 * q + 4 * (e >> 1) + 2 * half + (e & 1);
+    return 64 * (q >> 3) + 8 * (q >> 2 & 1) + 2 * (q >> 1 & 1) + (q & 1) + 16 * (e >> 1) + 4 * (e & 1);
 }
 /* Where column c of 64 stands in the order of x and h. */
 CU_DEV int place_of(int c) {
@@ -135,9 +147,11 @@ CU_DEV int place_of(int c) {
     return 16 * (2 * h + (p >> 1)) + 8 * (p & 1) + 2 * t + b;
 }
 
-typedef struct barriers {
-    uint64_t full[MAX_STAGES], empty[MAX_STAGES], chunk_empty[CHUNKS];
-} barriers;
+/* Barriers: full and empty of each stage, then empty of each slot of scales. A place is an address in shared memory. */
+enum { N_BARRIER = 2 * MAX_STAGES + CHUNKS };
+CU_DEV uint32_t full_of(uint32_t bars, int stage) { return bars + 8 * (unsigned)stage; }
+CU_DEV uint32_t empty_of(uint32_t bars, int stage) { return bars + 8 * (unsigned)(MAX_STAGES + stage); }
+CU_DEV uint32_t chunk_of(uint32_t bars, int slot) { return bars + 8 * (unsigned)(2 * MAX_STAGES + slot); }
 
 /* Places in rings: slot and the parity of its phase. */
 template <int N> struct ring {
@@ -183,13 +197,14 @@ template <bool PAIRED> struct walk {
 
 /* ---- copying ---- */
 
+/* A thread copies 16 bytes at a time: of rows of x two pieces of TN / 32 rows, of weights the same piece of every
+ * per-th row. Places that a tile does not have get its last row: their sums are never looked at. */
 template <int KIND, bool PAIRED> struct copier {
     const cu_moe_product &a;
-    const uint8_t *codes; /* of this thread's first row */
-    const uint8_t *x;
-    int n_x, source[TN / 16]; /* rows of x, -1: none */
-    int col;                  /* of the thread's first row of weights */
-    int mat, room;            /* room: bytes of a row of codes from this thread's piece on */
+    const uint8_t *codes, *x[TN / 32]; /* go along with k */
+    uint32_t there;                    /* bit j: the j-th row of weights */
+    int room;                          /* bytes of a row of codes that are left from this thread's piece on */
+    int pitch;                         /* of rows of codes */
     walk<PAIRED> w;
 
     static constexpr int pieces = fmt<KIND>::row / 16; /* of a row of a stage */
@@ -202,63 +217,62 @@ template <int KIND, bool PAIRED> struct copier {
     __device__ __forceinline__ explicit copier(const cu_moe_product &args) : a(args), w(args) {}
 
     __device__ __forceinline__ void begin() {
-        n_x = (w.tile.z + 15) / 16;
-        x = (const uint8_t *)a.x + (int)threadIdx.x % 8 * 16;
 #pragma unroll
-        for (int i = 0; i < TN / 16; i++) {
-            const int m = (int)threadIdx.x / 8 + 16 * i;
-            source[i] = m < w.tile.z ? cu_moe_source(a, w.tile.y + m) : -1;
+        for (int j = 0; j < TN / 32; j++) {
+            const int m = min((int)threadIdx.x / 4 + 32 * j, w.tile.z - 1);
+            x[j] = (const uint8_t *)a.x + cu_moe_source(a, w.tile.y + m) * a.ldx * 2 + (int)threadIdx.x % 4 * 16;
         }
-        mat = PAIRED ? first() >> 3 & 1 : 0;
-        col = w.col0 + column_of(first(), PAIRED);
-        codes = a.w[mat].codes + w.tile.x * a.stride[mat] + col * a.w[mat].row_bytes + 16 * piece();
-        room = (int)a.w[mat].row_bytes - 16 * piece();
+        const int mat = PAIRED ? first() >> 3 & 1 : 0, col = w.col0 + column_of(first(), PAIRED);
+        pitch = (int)a.w[mat].row_bytes;
+        codes = a.w[mat].codes + w.tile.x * a.stride[mat] + (int64_t)col * pitch + 16 * piece();
+        room = pitch - 16 * piece();
+        there = 0;
+#pragma unroll
+        for (int j = 0; j < ROWS / per; j++) there |= (uint32_t)(col + column_of(j * per, PAIRED) < a.N) << j;
     }
 
-    __device__ __forceinline__ void rows(int k0, uint8_t *xs) const {
-        const int r = (int)threadIdx.x / 8, c = (int)threadIdx.x % 8;
-        uint8_t *to = xs + r * 128 + (c ^ (r & 7)) * 16;
+    __device__ __forceinline__ void rows(uint8_t *xs) {
+        const int r = (int)threadIdx.x / 4, c = (int)threadIdx.x % 4;
+        uint8_t *to = xs + r * 128;
 #pragma unroll
-        for (int i = 0; i < TN / 16; i++) {
-            if (i >= n_x) break;
-            const uint8_t *from = x + (source[i] * a.ldx + k0) * 2;
-            cu_cp_async(to + i * 16 * 128, source[i] < 0 ? a.x : (const void *)from, source[i] < 0 ? 0 : 16);
+        for (int j = 0; j < TN / 32; j++) {
+            if (32 * j >= w.tile.z) break;
+            cu_cp_async(to + 32 * 128 * j + (c ^ (r & 7)) * 16, x[j]);
+            cu_cp_async(to + 32 * 128 * j + ((c + 4) ^ (r & 7)) * 16, x[j] + 64);
         }
-    }
-    __device__ __forceinline__ void piece_to(uint8_t *ws, int j, int more, int byte) const {
-        const int r = first() + j * per, at = column_of(j * per, PAIRED), left = room - byte;
-        const int c = fmt<KIND>::is_float ? (piece() + more) ^ (r & 1) : piece() + more;
-        const int n = col + at < a.N && left > 0 ? min(left, 16) : 0;
-        cu_cp_async(ws + r * fmt<KIND>::row + 16 * c, n ? codes + at * a.w[mat].row_bytes + byte : a.w[mat].codes, n);
-    }
-    __device__ __forceinline__ void weights(int k0, uint8_t *ws) const {
-        const int byte = k0 / 8 * fmt<KIND>::bits;
 #pragma unroll
-        for (int j = 0; j < ROWS / per; j++) {
-            piece_to(ws, j, 0, byte);
-            if constexpr (pieces == 3) {
-                piece_to(ws, j, 1, byte + 16);
-                piece_to(ws, j, 2, byte + 32);
-            }
+        for (int j = 0; j < TN / 32; j++) x[j] += 128;
+    }
+    __device__ __forceinline__ void weights(uint8_t *ws) {
+#pragma unroll
+        for (int i = 0; i < (pieces == 3 ? 3 : 1); i++) {
+            const int left = room - 16 * i, n = left < 0 ? 0 : left < 16 ? left : 16;
+            const int c = fmt<KIND>::is_float ? piece() ^ (first() & 1) : piece() + i;
+            uint8_t *to = ws + first() * fmt<KIND>::row + 16 * c;
+#pragma unroll
+            for (int j = 0; j < ROWS / per; j++)
+                cu_cp_async(to + j * per * fmt<KIND>::row, codes + (int64_t)column_of(j * per, PAIRED) * pitch + 16 * i,
+                            there >> j & 1 ? n : 0);
         }
+        codes += fmt<KIND>::row;
+        room -= fmt<KIND>::row;
     }
     /* 16 bytes of scales of two rows. */
     __device__ __forceinline__ void scales(int k0, uint8_t *chunk) const {
         const int at = scale_byte(a, k0);
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const int r = (int)threadIdx.x + 128 * j, m = PAIRED ? r >> 3 & 1 : 0;
+        for (int j = 0; j < ROWS / COPIERS; j++) {
+            const int r = (int)threadIdx.x + COPIERS * j, m = PAIRED ? r >> 3 & 1 : 0;
             const int n0 = w.col0 + column_of(r, PAIRED), left = (int)a.w[m].scale_row_bytes - at;
             const int n = n0 < a.N && left > 0 ? min(left, 16) : 0;
             const int64_t from = w.tile.x * a.scale_stride[m] + n0 * a.w[m].scale_row_bytes + at;
-            cu_cp_async(chunk + r * 32, n ? a.w[m].scales + from : a.w[m].codes, n);
-            if constexpr (fmt<KIND>::planes == 2)
-                cu_cp_async(chunk + r * 32 + 16, n ? a.w[m].biases + from : a.w[m].codes, n);
+            cu_cp_async(chunk + r * 32, a.w[m].scales + from, n);
+            if constexpr (fmt<KIND>::planes == 2) cu_cp_async(chunk + r * 32 + 16, a.w[m].biases + from, n);
         }
     }
 };
 
-template <int KIND, bool PAIRED> CU_DEV void copy_all(const cu_moe_product &a, barriers *bar, uint8_t *stages) {
+template <int KIND, bool PAIRED> CU_DEV void copy_all(const cu_moe_product &a, uint32_t bars, uint8_t *stages) {
     typedef fmt<KIND> F;
     copier<KIND, PAIRED> c(a);
     uint8_t *chunks = stages + F::stages * F::stage;
@@ -269,15 +283,15 @@ template <int KIND, bool PAIRED> CU_DEV void copy_all(const cu_moe_product &a, b
         c.begin();
         for (int k = 0; k < a.K; k += BK) {
             uint8_t *at = stages + st.slot * F::stage;
-            cu_mbar_wait(&bar->empty[st.slot], st.phase);
-            if (F::planes && k % span == 0) {
-                cu_mbar_wait(&bar->chunk_empty[ch.slot], ch.phase);
+            cu_mbar_wait(empty_of(bars, st.slot), st.phase);
+            if (F::planes && (k & (span - 1)) == 0) {
+                cu_mbar_wait(chunk_of(bars, ch.slot), ch.phase);
                 c.scales(k, chunks + ch.slot * CHUNK_BYTES);
                 ch.step();
             }
-            c.rows(k, at);
-            c.weights(k, at + X_BYTES);
-            cu_mbar_arrive_cp(&bar->full[st.slot]);
+            c.rows(at);
+            c.weights(at + X_BYTES);
+            cu_mbar_arrive_cp(full_of(bars, st.slot));
             st.step();
         }
     }
@@ -287,75 +301,80 @@ template <int KIND, bool PAIRED> CU_DEV void copy_all(const cu_moe_product &a, b
 
 template <int KIND, bool PAIRED> struct consumer {
     const cu_moe_product &a;
-    barriers *bar;
+    uint32_t bars;
     uint8_t *stages;
     ring<fmt<KIND>::stages> st;
     ring<CHUNKS> ch;
     int span, row0; /* row0: first row of this lane in a stage */
     walk<PAIRED> w;
 
-    __device__ __forceinline__ consumer(const cu_moe_product &args, barriers *b, uint8_t *s)
-        : a(args), bar(b), stages(s), w(args) {
+    __device__ __forceinline__ consumer(const cu_moe_product &args, uint32_t b, uint8_t *s)
+        : a(args), bars(b), stages(s), w(args) {
         const int lane = (int)threadIdx.x % CU_WARP, q = ((int)threadIdx.x - COPIERS) / CU_WARP;
         st = {0, 0}, ch = {0, 0};
         span = fmt<KIND>::planes ? chunk_columns(a) : 1;
-        row0 = 32 * q + lane / 4;
+        row0 = 16 * q + lane / 4;
     }
 
     __device__ __forceinline__ void release(int slot, int chunk) const { /* chunk -1: not yet */
         __syncwarp();
         if (threadIdx.x % CU_WARP) return;
-        cu_mbar_arrive(&bar->empty[slot]);
-        if (chunk >= 0) cu_mbar_arrive(&bar->chunk_empty[chunk]);
+        cu_mbar_arrive(empty_of(bars, slot));
+        if (chunk >= 0) cu_mbar_arrive(chunk_of(bars, chunk));
     }
 
-    /* This lane's weights of a stage, as they are stored, with their scales. */
+    /* This lane's weights of a stage, as they are stored, with their scales; floats are fetched by halves. */
     struct raw {
-        uint32_t u[4][fmt<KIND>::words];
-        scaled v[4];
+        uint32_t u[2][fmt<KIND>::held];
+        scaled v[2];
     };
+
+    __device__ __forceinline__ const uint8_t *weights() const { return stages + st.slot * fmt<KIND>::stage + X_BYTES; }
 
     __device__ __forceinline__ void load(int k, raw *w) const {
         typedef fmt<KIND> F;
         const int t = (int)threadIdx.x % 4;
-        const uint8_t *at = stages + st.slot * F::stage, *chunk = stages + F::stages * F::stage + ch.slot * CHUNK_BYTES;
-        cu_mbar_wait(&bar->full[st.slot], st.phase);
+        const uint8_t *chunk = stages + F::stages * F::stage + ch.slot * CHUNK_BYTES;
+        cu_mbar_wait(full_of(bars, st.slot), st.phase);
+#ifndef NOFENCE
         cu_proxy_fence();
+#endif
 #pragma unroll
-        for (int r = 0; r < 4; r++) {
-            load_row<KIND>(at + X_BYTES, row0 + 8 * r, t, w->u[r]);
+        for (int r = 0; r < 2; r++) {
+            if constexpr (!F::is_float) load_row<KIND>(weights(), row0 + 8 * r, t, w->u[r]);
             w->v[r] = load_scale<KIND>(chunk + (row0 + 8 * r) * 32, F::planes ? scale_byte(a, k + 16 * t) & 15 : 0,
                                        a.w[0].scale_dtype);
         }
     }
 
-    /* The operands of two steps, two products each. */
-    __device__ __forceinline__ static void unpack(const raw &w, int half, uint32_t (&f)[2][2][4]) {
+    /* The operands of two steps. */
+    __device__ __forceinline__ void unpack(raw &w, int half, uint32_t (&f)[2][4]) const {
+        if constexpr (fmt<KIND>::is_float) {
+            const int t = (int)threadIdx.x % 4;
+#pragma unroll
+            for (int r = 0; r < 2; r++) load_half(weights(), row0 + 8 * r, t, half, w.u[r]);
+        }
 #pragma unroll
         for (int s = 0; s < 2; s++)
 #pragma unroll
-            for (int i = 0; i < 2; i++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    f[s][i][e] = element<KIND>(w.u[2 * i + e % 2], w.v[2 * i + e % 2], 2 * half + s, e / 2);
-                    cu_pin(f[s][i][e]);
-                }
+            for (int e = 0; e < 4; e++) {
+                f[s][e] = element<KIND>(w.u[e % 2], w.v[e % 2], 2 * half + s, e / 2);
+                cu_pin(f[s][e]);
+            }
     }
 
     template <int N>
-    __device__ __forceinline__ static void begin(float (&acc)[2][N / 2], const uint32_t (&f)[2][2][4], uint64_t b) {
+    __device__ __forceinline__ static void begin(float (&acc)[N / 2], const uint32_t (&f)[2][4], uint64_t b) {
         cu_wgmma_fence();
 #pragma unroll
-        for (int s = 0; s < 2; s++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) cu_wgmma_bf16<N>(acc[i], f[s][i], b + 2 * (unsigned)s);
+        for (int s = 0; s < 2; s++) cu_wgmma_bf16<N>(acc, f[s], b + 2 * (unsigned)s);
         cu_wgmma_commit();
     }
 
-    template <int N> __device__ __forceinline__ void multiply(float (&acc)[2][N / 2]) {
+    template <int N> __device__ __forceinline__ void multiply(float (&acc)[N / 2]) {
         typedef fmt<KIND> F;
         raw w;
-        uint32_t f[2][2][2][4];
+        uint32_t f[2][2][4];
         load(0, &w);
         unpack(w, 0, f[0]);
         for (int k = 0; k < a.K; k += BK) {
@@ -367,7 +386,7 @@ template <int KIND, bool PAIRED> struct consumer {
             cu_wgmma_wait<0>();
             begin<N>(acc, f[1], b + 4);
             st.step();
-            if (F::planes && ((k + BK) % span == 0 || k + BK >= a.K)) {
+            if (F::planes && (((k + BK) & (span - 1)) == 0 || k + BK >= a.K)) {
                 old_chunk = ch.slot;
                 ch.step();
             }
@@ -380,54 +399,41 @@ template <int KIND, bool PAIRED> struct consumer {
         }
     }
 
-    /* h: a lane has of each 8 places two of gate and up, and after the exchange two columns of one place of each i. */
-    template <int N> __device__ __forceinline__ void finish_pair(const float (&acc)[2][N / 2]) const {
-        const int g = (int)threadIdx.x % CU_WARP / 4, t = (int)threadIdx.x % 4, q = row0 / 32;
-        const int to = w.col0 + 16 * q + 4 * t;
+    /* h: a lane has of each 8 places two of gate and up, and after the exchange two columns of one place. */
+    template <int N> __device__ __forceinline__ void finish_pair(const float (&acc)[N / 2]) const {
+        const int g = (int)threadIdx.x % CU_WARP / 4, t = (int)threadIdx.x % 4;
+        const int to = w.col0 + row0 / 16 * 8 + 2 * t, n = w.col0 + column_of(row0, true);
         uint16_t *out = (uint16_t *)a.out + ((int64_t)w.tile.y + g) * a.ld + to;
-        float bias[2][2];
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
-            for (int mat = 0; mat < 2; mat++)
-                bias[i][mat] = cu_moe_bias(a, mat, w.tile.x, w.col0 + column_of(32 * q + 16 * i + g, true));
+        const float b0 = cu_moe_bias(a, 0, w.tile.x, n), b1 = cu_moe_bias(a, 1, w.tile.x, n);
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
-            uint32_t v[2];
+            float h[2];
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float h[2];
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const float gate = acc[i][4 * j + c] + bias[i][0];
-                    h[c] = __fdividef(gate, 1.0f + __expf(-gate)) * (acc[i][4 * j + 2 + c] + bias[i][1]);
-                }
-                v[i] = cu_transpose8(cu_to_bf16x2(h[0], h[1]));
+            for (int c = 0; c < 2; c++) {
+                const float gate = acc[4 * j + c] + b0;
+                h[c] = __fdividef(gate, 1.0f + __expf(-gate)) * (acc[4 * j + 2 + c] + b1);
             }
-            if (8 * j + g < w.tile.z && to < a.ld) *(uint2 *)(out + 8 * j * a.ld) = make_uint2(v[0], v[1]);
+            const uint32_t v = cu_transpose8(cu_to_bf16x2(h[0], h[1]));
+            if (8 * j + g < w.tile.z && to < a.ld) *(uint32_t *)(out + 8 * j * a.ld) = v;
         }
     }
-    template <int N> __device__ __forceinline__ void finish(const float (&acc)[2][N / 2]) const {
-        const int g = (int)threadIdx.x % CU_WARP / 4, t = (int)threadIdx.x % 4, q = row0 / 32;
-        const int to = w.col0 + 32 * q + 8 * t;
+    template <int N> __device__ __forceinline__ void finish(const float (&acc)[N / 2]) const {
+        const int g = (int)threadIdx.x % CU_WARP / 4, t = (int)threadIdx.x % 4;
+        const int to = w.col0 + row0 / 16 * 16 + 4 * t;
         uint16_t *out = (uint16_t *)a.out + ((int64_t)w.tile.y + g) * a.ld + to;
-        float bias[4];
-#pragma unroll
-        for (int r = 0; r < 4; r++) bias[r] = cu_moe_bias(a, 0, w.tile.x, w.col0 + column_of(row0 + 8 * r, false));
+        const float b0 = cu_moe_bias(a, 0, w.tile.x, w.col0 + column_of(row0, false)),
+                    b1 = cu_moe_bias(a, 0, w.tile.x, w.col0 + column_of(row0 + 8, false));
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
-            uint32_t v[4];
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                const float *p = acc[r / 2] + 4 * j + 2 * (r % 2);
-                v[r] = cu_transpose8(cu_to_bf16x2(p[0] + bias[r], p[1] + bias[r]));
-            }
-            if (8 * j + g < w.tile.z && to < a.ld) *(uint4 *)(out + 8 * j * a.ld) = make_uint4(v[0], v[1], v[2], v[3]);
+            const float *p = acc + 4 * j;
+            const uint2 v = make_uint2(cu_transpose8(cu_to_bf16x2(p[0] + b0, p[1] + b0)),
+                                       cu_transpose8(cu_to_bf16x2(p[2] + b1, p[3] + b1)));
+            if (8 * j + g < w.tile.z && to < a.ld) *(uint2 *)(out + 8 * j * a.ld) = v;
         }
     }
 
     template <int N> __device__ __forceinline__ void run() {
-        float acc[2][N / 2] = {};
+        float acc[N / 2] = {};
         multiply<N>(acc);
         if constexpr (PAIRED)
             finish_pair<N>(acc);
@@ -436,8 +442,8 @@ template <int KIND, bool PAIRED> struct consumer {
     }
 };
 
-template <int KIND, bool PAIRED> CU_DEV void multiply_all(const cu_moe_product &a, barriers *bar, uint8_t *stages) {
-    consumer<KIND, PAIRED> c(a, bar, stages);
+template <int KIND, bool PAIRED> CU_DEV void multiply_all(const cu_moe_product &a, uint32_t bars, uint8_t *stages) {
+    consumer<KIND, PAIRED> c(a, bars, stages);
     while (c.w.step(a)) {
         switch ((c.w.tile.z + 15) / 16) {
         case 1: c.template run<16>(); break;
@@ -447,9 +453,7 @@ template <int KIND, bool PAIRED> CU_DEV void multiply_all(const cu_moe_product &
         case 5: c.template run<80>(); break;
         case 6: c.template run<96>(); break;
         case 7: c.template run<112>(); break;
-        case 8: c.template run<128>(); break;
-        case 9: c.template run<144>(); break;
-        default: c.template run<160>(); break;
+        default: c.template run<128>(); break;
         }
     }
 }
@@ -460,25 +464,27 @@ template <int KIND, bool PAIRED> CU_DEV void multiply_all(const cu_moe_product &
 template <int KIND, bool PAIRED>
 static __global__ void __launch_bounds__(THREADS, 1) moe_wgmma(const __grid_constant__ cu_moe_product a) {
 #if CU_HAS_WGMMA
-    __shared__ barriers bar;
+    __shared__ __align__(8) uint64_t bar[N_BARRIER];
     CU_DYN_SMEM(smem);
     uint8_t *stages = smem + ((1024 - (cu_smem_addr(smem) & 1023)) & 1023);
+    uint32_t bars = cu_smem_addr(bar);
+    cu_pin(bars); /* not to be found anew each time */
     if (threadIdx.x == 0) {
         for (int i = 0; i < fmt<KIND>::stages; i++) {
-            cu_mbar_init(&bar.full[i], COPIERS);
-            cu_mbar_init(&bar.empty[i], 256 / CU_WARP);
+            cu_mbar_init(full_of(bars, i), COPIERS);
+            cu_mbar_init(empty_of(bars, i), 4 * GROUPS);
         }
-        for (int i = 0; i < CHUNKS; i++) cu_mbar_init(&bar.chunk_empty[i], 256 / CU_WARP);
+        for (int i = 0; i < CHUNKS; i++) cu_mbar_init(chunk_of(bars, i), 4 * GROUPS);
     }
     cu_pdl_launch();
     cu_pdl_wait();
     __syncthreads();
     if (threadIdx.x < COPIERS) {
-        cu_fewer_registers<56>();
-        copy_all<KIND, PAIRED>(a, &bar, stages);
+        cu_fewer_registers<FEW_REGS>();
+        copy_all<KIND, PAIRED>(a, bars, stages);
     } else {
-        cu_more_registers<224>();
-        multiply_all<KIND, PAIRED>(a, &bar, stages);
+        cu_more_registers<MANY_REGS>();
+        multiply_all<KIND, PAIRED>(a, bars, stages);
     }
 #else
     (void)a;

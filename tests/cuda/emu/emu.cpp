@@ -435,17 +435,18 @@ uint32_t emu_smem_addr(const void *p) {
                                           : (uint32_t)(b - tls) + (EMU_SMEM_MAX + 0x400);
 }
 
-static mbar *bar_of(uint64_t *bar) {
-    if ((uintptr_t)bar & 7 || !in_shared(bar, 8)) emu_die("barrier at %p", (void *)bar);
-    return (mbar *)bar;
+static mbar *bar_of(uint32_t bar) {
+    uint8_t *p = bar < EMU_SMEM_MAX + 0x400 ? smem_base + bar - 0x400 : tls + bar - (EMU_SMEM_MAX + 0x400);
+    if (bar & 7 || bar < 0x400 || !in_shared(p, 8)) emu_die("barrier at %u", bar);
+    return (mbar *)(void *)p;
 }
 
-void emu_mbar_init(uint64_t *bar, int n) {
+void emu_mbar_init(uint32_t bar, int n) {
     if (n < 1 || n > 0xFFFF) emu_die("barrier of %d arrivals", n);
     *bar_of(bar) = {(uint16_t)n, (uint16_t)n, 0};
 }
 
-void emu_mbar_arrive(uint64_t *bar, bool copies) {
+void emu_mbar_arrive(uint32_t bar, bool copies) {
     mbar *b = bar_of(bar);
     fiber *f = self();
     if (b->want == 0xFFFF) emu_die("arrival at a barrier that was not made");
@@ -462,7 +463,7 @@ void emu_mbar_arrive(uint64_t *bar, bool copies) {
     bar_copies[b].clear();
 }
 
-void emu_mbar_wait(uint64_t *bar, int parity) {
+void emu_mbar_wait(uint32_t bar, int parity) {
     mbar *b = bar_of(bar);
     fiber *f = self();
     if (b->want == 0xFFFF) emu_die("wait at a barrier that was not made");

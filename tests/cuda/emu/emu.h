@@ -458,9 +458,9 @@ CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) { emu_ldma
 
 /* ---- cu_wgmma.h ---- */
 uint32_t emu_smem_addr(const void *p);
-void emu_mbar_init(uint64_t *bar, int n);
-void emu_mbar_arrive(uint64_t *bar, bool copies);
-void emu_mbar_wait(uint64_t *bar, int parity);
+void emu_mbar_init(uint32_t bar, int n);
+void emu_mbar_arrive(uint32_t bar, bool copies);
+void emu_mbar_wait(uint32_t bar, int parity);
 void emu_proxy_fence();
 uint32_t emu_transpose8(uint32_t v);
 void emu_wgmma_fence();
@@ -468,10 +468,10 @@ void emu_wgmma_commit();
 void emu_wgmma_wait(int pending);
 void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b);
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return emu_smem_addr(smem); }
-CU_DEV void cu_mbar_init(uint64_t *bar, int n) { emu_mbar_init(bar, n); }
-CU_DEV void cu_mbar_arrive(uint64_t *bar) { emu_mbar_arrive(bar, false); }
-CU_DEV void cu_mbar_arrive_cp(uint64_t *bar) { emu_mbar_arrive(bar, true); }
-CU_DEV void cu_mbar_wait(uint64_t *bar, int parity) { emu_mbar_wait(bar, parity); }
+CU_DEV void cu_mbar_init(uint32_t bar, int n) { emu_mbar_init(bar, n); }
+CU_DEV void cu_mbar_arrive(uint32_t bar) { emu_mbar_arrive(bar, false); }
+CU_DEV void cu_mbar_arrive_cp(uint32_t bar) { emu_mbar_arrive(bar, true); }
+CU_DEV void cu_mbar_wait(uint32_t bar, int parity) { emu_mbar_wait(bar, parity); }
 CU_DEV void cu_proxy_fence() { emu_proxy_fence(); }
 CU_DEV uint32_t cu_transpose8(uint32_t v) { return emu_transpose8(v); }
 CU_DEV void cu_pin(uint32_t &) {}
