@@ -1,12 +1,11 @@
-/* Experts of many rows (prefill, large batches). The choices (row, k) are sorted by expert, an expert's choices are cut
- * into tiles of rows, and each tile is multiplied with the expert's matrices:
+/* Experts of many rows (prefill, large batches). On Hopper moe_wgmma.cu has the products of most formats. The choices
+ * (row, k) are sorted by expert, an expert's choices are cut into tiles of rows, and each tile is multiplied with the
+ * expert's matrices:
  *
- *     sort     count: choices per expert in pieces of 1024; place: where each expert's begin, the list of tiles, the choices
- *              in order of (expert, choice), which is the same in every run
- *     rows     fast mode: x [M, K] as bf16
- *     up       h [choices in order, ff] = act(gate x) * (up x); gate and up are multiplied by the same block
- *     down     y [choices in order, dim] = down h + bias
- *     combine  out [M, dim] = sum over k of weight * y of the choice, in the order of k
+ *     sort     count: choices per expert in pieces of 1024; place: where each expert's begin, the list of tiles, the
+ * choices in order of (expert, choice), which is the same in every run rows     fast mode: x [M, K] as bf16 up       h
+ * [choices in order, ff] = act(gate x) * (up x); gate and up are multiplied by the same block down     y [choices in
+ * order, dim] = down h + bias combine  out [M, dim] = sum over k of weight * y of the choice, in the order of k
  *
  * Everything is on the device: grids are as large as any choice can make them, blocks without a tile leave.
  *
@@ -24,9 +23,9 @@
 enum {
     THREADS = 256,
     PART = 1024, /* choices that a block sorts */
-    BM = 128, /* tile of fast products: rows, */
-    BN = 128, /* columns, */
-    BK = 64,  /* columns of k at a time */
+    BM = 128,    /* tile of fast products: rows, */
+    BN = 128,    /* columns, */
+    BK = 64,     /* columns of k at a time */
     PITCH = BK + 8,
     STAGE = (BM + BN) * PITCH * 2, /* bytes */
     XM = 64,                       /* the same of exact products */
@@ -38,7 +37,7 @@ enum {
 /* ---- sorting ---- */
 
 typedef struct sort_args {
-    const float *choice; /* [M, 2 n_used] */
+    const float *choice;                                /* [M, 2 n_used] */
     int n_pair, n_used, n_expert, tile_rows, tile_step; /* tile_step: 0, or see cu_moe_wgmma */
     int n_part;
     int32_t *part;   /* [n_part, n_expert] choices of a piece of PART of them, per expert */
@@ -75,8 +74,7 @@ static __global__ void __launch_bounds__(PART) count_kernel(sort_args a) {
     __syncthreads();
     if (p < a.n_pair) atomicAdd(count + expert_at(a, p), 1);
     __syncthreads();
-    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART)
-        a.part[(int64_t)blockIdx.x * a.n_expert + e] = count[e];
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) a.part[(int64_t)blockIdx.x * a.n_expert + e] = count[e];
 }
 
 /* One warp: from the counts of all (total) the first place of each expert (to first) and, `list`, the tiles. */

@@ -2,10 +2,11 @@
  *
  * A warpgroup computes d [64 weight rows, N places] = W [64, k] x [N, k]^T, sums in registers. The weights are the
  * operand from registers: a lane unpacks what it needs of them, and nothing unpacked passes through shared memory. The
- * rows of x are the operand from shared memory. A block is one of each multiprocessor's own and goes through the tiles:
- * its first warpgroup copies (cp.async: rows of x are gathered by the sorted list, weights come as stored) into a ring
- * of stages of 64 columns of k, the other two have 128 weight rows each, as two products, and run behind. N is 16 to
- * 160, as many as the tile has places, so that empty places are not multiplied; a weight is unpacked once per tile.
+ * rows of x are the operand from shared memory. Each multiprocessor has one block, which goes through the tiles: its
+ * first warpgroup copies (cp.async: rows of x are gathered by the sorted list, weights come as stored) into a ring of
+ * stages of 64 columns of k, the other four have 64 weight rows each and run behind: while one unpacks or finishes, the
+ * others multiply. N is 16 to 128, as many as the tile has places, so that empty places are not multiplied; a weight is
+ * unpacked once per tile.
  *
  * Order of columns. Of 64 columns lane t of a quad reads 16 neighbours of a weight row, columns 16 t and on: 8 bytes of
  * 4-bit codes, one load. The operand wants in step s (16 columns) the elements 2 t + b + 8 c. Element s, c, b of a lane
@@ -13,8 +14,8 @@
  * its columns in this order (place_of), by the kernel that makes bf16 of it; h by the first product, which gives the
  * rows of its weights to lanes such that they write 8 neighbours in it.
  *
- * Rows of weights. Row 32 q + 16 i + 8 half + e of a block is row 8 half + e of product i of warp q % 4 of warpgroup q
- * / 4: lane g = e has it with half 0 and 1. With gates half 0 is the gate and half 1 up, so that a lane has both. */
+ * Rows of weights. Row 16 q + 8 half + e of a block is row 8 half + e of warp q of those that multiply: lane g = e has
+ * it with half 0 and 1. With gates half 0 is the gate and half 1 up, so that a lane has both. */
 #include "backend/cuda/cu_wgmma.h"
 #include "backend/cuda/moe_many.cuh"
 
@@ -336,9 +337,7 @@ template <int KIND, bool PAIRED> struct consumer {
         const int t = (int)threadIdx.x % 4;
         const uint8_t *chunk = stages + F::stages * F::stage + ch.slot * CHUNK_BYTES;
         cu_mbar_wait(full_of(bars, st.slot), st.phase);
-#ifndef NOFENCE
         cu_proxy_fence();
-#endif
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             if constexpr (!F::is_float) load_row<KIND>(weights(), row0 + 8 * r, t, w->u[r]);
@@ -525,11 +524,7 @@ void cu_moe_wgmma_rows(fa_cuda *cu, const void *x, int x_type, int64_t M, int64_
 
 /* ---- choosing ---- */
 
-#ifdef TRY
-#define FORMATS(X) X(A4) X(BF16)
-#else
 #define FORMATS(X) X(BF16) X(F16) X(A2) X(A4) X(A6) X(A8) X(MXFP4)
-#endif
 
 static bool stack_fits(const fa_experts *e) {
     const cu_wmat w = cu_wmat_of(&e->w[0]);
