@@ -51,6 +51,8 @@ template <int KIND> struct fmt {
     static constexpr int smem = at_chunks + stages * stage + (planes ? CHUNKS * CHUNK_BYTES : 0);
 };
 
+#if CU_HAS_WGMMA
+
 /* The operand's elements of step s, half c: columns 8 (s / 2) + p and p + 4 of a lane's 16, p = 2 (s % 2) + c. */
 typedef struct scaled {
     float s, lo, hi; /* value = number * s + lo (hi: of the upper half of a pair) */
@@ -142,12 +144,6 @@ CU_DEV constexpr int column_of(int r, bool paired) {
     if (!paired) return 16 * q + 4 * (e >> 1) + 2 * half + (e & 1);
     return 64 * (q >> 3) + 8 * (q >> 2 & 1) + 2 * (q >> 1 & 1) + (q & 1) + 16 * (e >> 1) + 4 * (e & 1);
 }
-/* Where column c of 64 stands in the order of x and h. */
-CU_DEV int place_of(int c) {
-    const int t = c >> 4, h = c >> 3 & 1, b = c >> 2 & 1, p = c & 3;
-    return 16 * (2 * h + (p >> 1)) + 8 * (p & 1) + 2 * t + b;
-}
-
 /* Barriers: full and empty of each stage, then empty of each slot of scales. A place is an address in shared memory. */
 enum { N_BARRIER = 2 * MAX_STAGES + CHUNKS };
 CU_DEV uint32_t full_of(uint32_t bars, int stage) { return bars + 8 * (unsigned)stage; }
@@ -193,8 +189,6 @@ template <bool PAIRED> struct walk {
         return true;
     }
 };
-
-#if CU_HAS_WGMMA
 
 /* ---- copying ---- */
 
@@ -491,6 +485,12 @@ static __global__ void __launch_bounds__(THREADS, 1) moe_wgmma(const __grid_cons
 }
 
 /* ---- rows ---- */
+
+/* Where column c of 64 stands in the order of x and h. */
+CU_DEV int place_of(int c) {
+    const int t = c >> 4, h = c >> 3 & 1, b = c >> 2 & 1, p = c & 3;
+    return 16 * (2 * h + (p >> 1)) + 8 * (p & 1) + 2 * t + b;
+}
 
 /* out [M, ld] bf16 = x [M, K] in the order of products, zeros from K on. Grid (M, pieces of 8 * 256): a thread makes 8
  * columns. ld is a multiple of 64. */
