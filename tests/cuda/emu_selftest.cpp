@@ -1,5 +1,5 @@
 /* The emulator itself: barriers, shuffles, matrix instructions against plain loops, streams, graphs, faults. */
-#include "emu.h"
+#include "backend/cuda/cu_wgmma.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,6 +37,40 @@ static __global__ void sum(const float *x, int n, float *part, uint32_t *counter
     float s = 0;
     for (unsigned b = 0; b < gridDim.x; b++) s += part[b];
     *out = s;
+}
+
+/* d [64, 16] = a [64, 64] b [16, 64]^T by a warpgroup, a from registers; b comes by copies that a barrier counts. */
+static __global__ void group_product(const uint16_t *a, const uint16_t *b, float *d) {
+    __shared__ uint64_t bar;
+    uint8_t *sm = (uint8_t *)emu_dyn_smem();
+    sm += (1024 - (cu_smem_addr(sm) & 1023)) & 1023;
+    cu_pdl_wait();
+    const int i = (int)threadIdx.x, row = i / 32 * 16 + i % 32 / 4, t = i % 4;
+    if (i == 0) cu_mbar_init(cu_smem_addr(&bar), 128);
+    __syncthreads();
+    cu_cp_async(sm + i / 8 * 128 + ((i ^ i / 8) & 7) * 16, b + 8 * i);
+    cu_mbar_arrive_cp(cu_smem_addr(&bar));
+    cu_mbar_wait(cu_smem_addr(&bar), 0);
+    cu_proxy_fence();
+    float acc[8] = {};
+    for (int k = 0; k < 4; k++) {
+        uint32_t f[4];
+        for (int e = 0; e < 4; e++) {
+            const uint16_t *p = a + (row + e % 2 * 8) * 64 + 16 * k + e / 2 * 8 + 2 * t;
+            f[e] = (uint32_t)p[1] << 16 | p[0];
+        }
+        /* rows of 128 bytes, 128-byte swizzle, eight rows after 1024 bytes */
+        const uint64_t desc = (cu_smem_addr(sm) >> 4) + 2 * (unsigned)k + (1ull << 62) + (64ull << 32);
+        cu_wgmma_fence();
+        cu_wgmma_bf16<16>(acc, f, desc);
+        cu_wgmma_commit();
+    }
+    CHECK(acc[0] == 0); /* until the wait */
+    cu_wgmma_wait<0>();
+    for (int j = 0; j < 8; j++) d[(row + j % 4 / 2 * 8) * 16 + j / 4 * 8 + 2 * t + j % 2] = acc[j];
+    /* element (r, c) is 8 r + c; lane (g, t) gets (2t, g) and (2t + 1, g) */
+    const unsigned g = (unsigned)i % 32 / 4, two = 8 * g + 2 * (unsigned)t, back = 16 * (unsigned)t + g;
+    CHECK(cu_transpose8((two + 1) << 16 | two) == ((back + 8) << 16 | back));
 }
 
 /* d [16, 8] = a [16, 16] b [16, 8], bf16: b [k][n] through ldmatrix.trans, a through ldmatrix. */
@@ -141,6 +175,16 @@ int main() {
     launch(s, product, dim3(1), dim3(32), 768, a, b, d);
     cudaStreamSynchronize(s);
     CHECK(!memcmp(d, want, sizeof want));
+    uint16_t *ga, *gb;
+    float *gd, gwant[64 * 16] = {};
+    cudaMalloc(&ga, 64 * 64 * 2), cudaMalloc(&gb, 16 * 64 * 2), cudaMalloc(&gd, sizeof gwant);
+    for (int i = 0; i < 64 * 64; i++) ga[i] = cu_to_bf16((float)(i % 11) - 5);
+    for (int i = 0; i < 16 * 64; i++) gb[i] = cu_to_bf16((float)(i % 17) - 8);
+    for (int i = 0; i < 64 * 16; i++)
+        for (int k = 0; k < 64; k++) gwant[i] += cu_bf16(ga[i / 16 * 64 + k]) * cu_bf16(gb[i % 16 * 64 + k]);
+    launch(s, group_product, dim3(1), dim3(128), 3072, ga, gb, gd);
+    cudaStreamSynchronize(s);
+    CHECK(!memcmp(gd, gwant, sizeof gwant));
     CHECK(cu_to_f16(65519.0f) == 0x7BFF && cu_to_f16(65520.0f) == 0x7C00 && cu_f16(0x0001) == 0x1p-24f);
     CHECK(cu_bf16_lo(cu_bf16x2_fma(0x3F803F80, 0x3F803F80, 0x40004000)) == 3.0f);
     CHECK(__byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);

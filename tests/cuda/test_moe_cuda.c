@@ -209,7 +209,19 @@ static void few(harness *h) {
     shapes(h, 1);
     shapes(h, 3);
 }
+/* More choices than one block sorts, several tiles of an expert. */
+static void tall(harness *h) {
+    static const fa_weight kinds[] = {{.fmt = FA_FMT_BF16},
+                                      {.fmt = FA_FMT_F16},
+                                      {.fmt = FA_FMT_AFFINE, .bits = 4, .group = 32, .scale_dtype = FA_F16}};
+    for (int i = 0; i < 3; i++) {
+        shape s = {5, 4, 270, 160, 96, true, true, true, 0, 0.5f, FA_ACT_SILU, {0}, 1};
+        hn_case(h, "tall %d", i);
+        run_moe(h, kinds[i], s);
+    }
+}
 static void many(harness *h) {
+    tall(h);
     formats(h, 37, 1, 2);
     shapes(h, 17);
     shapes(h, 150);

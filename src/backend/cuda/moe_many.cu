@@ -1,12 +1,11 @@
-/* Experts of many rows (prefill, large batches). The choices (row, k) are sorted by expert, an expert's choices are cut
- * into tiles of rows, and each tile is multiplied with the expert's matrices:
+/* Experts of many rows (prefill, large batches). On Hopper moe_wgmma.cu has the products of most formats. The choices
+ * (row, k) are sorted by expert, an expert's choices are cut into tiles of rows, and each tile is multiplied with the
+ * expert's matrices:
  *
- *     sort     count: choices per expert, where each expert's begin, the list of tiles; place: the choices in order of
- *              (expert, choice), which is the same in every run
- *     rows     fast mode: x [M, K] as bf16
- *     up       h [choices in order, ff] = act(gate x) * (up x); gate and up are multiplied by the same block
- *     down     y [choices in order, dim] = down h + bias
- *     combine  out [M, dim] = sum over k of weight * y of the choice, in the order of k
+ *     sort     count: choices per expert in pieces of 1024; place: where each expert's begin, the list of tiles, the
+ * choices in order of (expert, choice), which is the same in every run rows     fast mode: x [M, K] as bf16 up       h
+ * [choices in order, ff] = act(gate x) * (up x); gate and up are multiplied by the same block down     y [choices in
+ * order, dim] = down h + bias combine  out [M, dim] = sum over k of weight * y of the choice, in the order of k
  *
  * Everything is on the device: grids are as large as any choice can make them, blocks without a tile leave.
  *
@@ -19,16 +18,14 @@
  * columns, so a thread has both.
  *
  * Exact mode: 64 x 64 tiles of f32 products and sums, as in gemm.cu. */
-#include "backend/cuda/cu_rows.h"
-#include "backend/cuda/dequant.cuh"
-#include "backend/cuda/moe.h"
+#include "backend/cuda/moe_many.cuh"
 
 enum {
     THREADS = 256,
-    COUNT_THREADS = 1024,
-    BM = 128, /* tile of fast products: rows, */
-    BN = 128, /* columns, */
-    BK = 64,  /* columns of k at a time */
+    PART = 1024, /* choices that a block sorts */
+    BM = 128,    /* tile of fast products: rows, */
+    BN = 128,    /* columns, */
+    BK = 64,     /* columns of k at a time */
     PITCH = BK + 8,
     STAGE = (BM + BN) * PITCH * 2, /* bytes */
     XM = 64,                       /* the same of exact products */
@@ -40,9 +37,10 @@ enum {
 /* ---- sorting ---- */
 
 typedef struct sort_args {
-    const float *choice; /* [M, 2 n_used] */
-    int n_pair, n_used, n_expert, tile_rows;
-    int32_t *start;  /* [n_expert] first place of an expert's choices */
+    const float *choice;                                /* [M, 2 n_used] */
+    int n_pair, n_used, n_expert, tile_rows, tile_step; /* tile_step: 0, or see cu_moe_wgmma */
+    int n_part;
+    int32_t *part;   /* [n_part, n_expert] choices of a piece of PART of them, per expert */
     int32_t *n_tile; /* [1] */
     int4 *tile;      /* expert, first place, rows */
     int32_t *list;   /* [n_pair] the choice at a place: row * n_used + k */
@@ -65,58 +63,72 @@ CU_DEV int scan(int x) {
     return x;
 }
 
-/* One block. */
-static __global__ void __launch_bounds__(COUNT_THREADS) count_kernel(sort_args a) {
+/* A block: the counts of one piece. */
+static __global__ void __launch_bounds__(PART) count_kernel(sort_args a) {
     CU_DYN_SMEM(smem);
     int *count = (int *)smem;
+    const int p = (int)blockIdx.x * PART + (int)threadIdx.x;
     cu_pdl_launch();
     cu_pdl_wait();
-    for (int e = (int)threadIdx.x; e < a.n_expert; e += COUNT_THREADS) count[e] = 0;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) count[e] = 0;
     __syncthreads();
-    for (int p = (int)threadIdx.x; p < a.n_pair; p += COUNT_THREADS) atomicAdd(count + expert_at(a, p), 1);
+    if (p < a.n_pair) atomicAdd(count + expert_at(a, p), 1);
     __syncthreads();
-    if (threadIdx.x >= CU_WARP) return;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) a.part[(int64_t)blockIdx.x * a.n_expert + e] = count[e];
+}
+
+/* One warp: from the counts of all (total) the first place of each expert (to first) and, `list`, the tiles. */
+CU_DEV void lay_out(const sort_args &a, const int *total, int *first, bool list) {
     int at = 0, tiles = 0;
     for (int e0 = 0; e0 < a.n_expert; e0 += CU_WARP) {
-        const int e = e0 + (int)threadIdx.x, n = e < a.n_expert ? count[e] : 0;
-        const int n_tile = (n + a.tile_rows - 1) / a.tile_rows, to = at + scan(n), to_tile = tiles + scan(n_tile);
-        if (e < a.n_expert) a.start[e] = to - n;
-        for (int i = 0; i < n_tile; i++)
-            a.tile[to_tile - n_tile + i] =
-                make_int4(e, to - n + i * a.tile_rows, min(a.tile_rows, n - i * a.tile_rows), 0);
+        const int e = e0 + (int)threadIdx.x, n = e < a.n_expert ? total[e] : 0;
+        int rows = a.tile_rows, n_tile = (n + rows - 1) / rows;
+        if (a.tile_step && n_tile > 1) { /* tiles of about the same size */
+            rows = ((n + n_tile - 1) / n_tile + a.tile_step - 1) / a.tile_step * a.tile_step;
+            n_tile = (n + rows - 1) / rows;
+        }
+        const int to = at + scan(n), to_tile = tiles + scan(n_tile);
+        if (e < a.n_expert) first[e] = to - n;
+        for (int i = 0; list && i < n_tile; i++)
+            a.tile[to_tile - n_tile + i] = make_int4(e, to - n + i * rows, min(rows, n - i * rows), 0);
         at = __shfl_sync(0xffffffffu, to, CU_WARP - 1);
         tiles = __shfl_sync(0xffffffffu, to_tile, CU_WARP - 1);
     }
-    if (threadIdx.x == 0) *a.n_tile = tiles;
+    if (list && threadIdx.x == 0) *a.n_tile = tiles;
 }
 
-/* A block: one expert. Its warps look through a part of the choices each, twice: to count and to place. */
-static __global__ void __launch_bounds__(THREADS) place_kernel(sort_args a) {
-    __shared__ int counts[THREADS / CU_WARP];
-    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, e = (int)blockIdx.x;
-    const int per = ((a.n_pair + THREADS - 1) / THREADS) * CU_WARP, from = warp * per, to = min(from + per, a.n_pair);
+/* A block: the places of one piece. A place is the expert's first, and how many choices of the expert are in pieces
+ * before this one, in warps before this one, in lanes before this one. Shared memory: per expert the first, the ones in
+ * pieces before, and 16 bits a warp. */
+static __global__ void __launch_bounds__(PART) place_kernel(sort_args a) {
+    CU_DYN_SMEM(smem);
+    int *first = (int *)smem, *before = first + a.n_expert;
+    uint16_t *warps = (uint16_t *)(before + a.n_expert); /* [PART / CU_WARP, n_expert] */
+    const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP;
+    const int p = (int)blockIdx.x * PART + (int)threadIdx.x;
     cu_pdl_launch();
     cu_pdl_wait();
-    int n = 0;
-    for (int p0 = from; p0 < to; p0 += CU_WARP) {
-        const int p = p0 + lane;
-        n += __popc(__ballot_sync(0xffffffffu, p < to && expert_at(a, p) == e));
-    }
-    if (lane == 0) counts[warp] = n;
-    __syncthreads();
-    int at = a.start[e];
-    for (int w = 0; w < warp; w++) at += counts[w];
-    for (int p0 = from; p0 < to; p0 += CU_WARP) {
-        const int p = p0 + lane;
-        const bool mine = p < to && expert_at(a, p) == e;
-        const uint32_t all = __ballot_sync(0xffffffffu, mine);
-        if (mine) {
-            const int to_place = at + __popc(all & ((1u << lane) - 1));
-            a.list[to_place] = p;
-            a.place[p] = to_place;
+    for (int i = (int)threadIdx.x; i < PART / CU_WARP * a.n_expert; i += PART) warps[i] = 0;
+    for (int e = (int)threadIdx.x; e < a.n_expert; e += PART) {
+        int all = 0, mine = 0;
+        for (int b = 0; b < a.n_part; b++) {
+            const int n = a.part[(int64_t)b * a.n_expert + e];
+            all += n;
+            if (b < (int)blockIdx.x) mine += n;
         }
-        at += __popc(all);
+        first[e] = all, before[e] = mine;
     }
+    __syncthreads();
+    if (warp == 0) lay_out(a, first, first, blockIdx.x == 0);
+    const int e = p < a.n_pair ? expert_at(a, p) : -1;
+    const uint32_t same = __match_any_sync(0xffffffffu, e), under = same & ((1u << lane) - 1);
+    if (e >= 0 && !under) warps[warp * a.n_expert + e] = (uint16_t)__popc(same);
+    __syncthreads();
+    if (e < 0) return;
+    int at = first[e] + before[e] + __popc(under);
+    for (int i = 0; i < warp; i++) at += warps[i * a.n_expert + e];
+    a.list[at] = p;
+    a.place[p] = at;
 }
 
 /* ---- rows ---- */
@@ -142,47 +154,15 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* ---- products ---- */
 
-typedef struct product_args {
-    cu_wmat w[2]; /* with gates: gate and up */
-    int64_t stride[2], scale_stride[2];
-    const float *bias[2];
-    int paired, activate; /* activate: act and limit are for this product */
-    int N, K;             /* of the weights */
-    const void *x;        /* rows of ldx elements, bf16 or (exact) f32 */
-    int64_t ldx;
-    const int32_t *list; /* row of x at a place: list / n_used; NULL: the place */
-    int n_used;
-    const int4 *tile;
-    const int32_t *n_tile;
-    void *out; /* [places, ld] bf16 or (exact) f32 */
-    int64_t ld;
-    int act;
-    float limit;
-} product_args;
-
-CU_DEV float glu_of(const product_args &a, float gate, float up) {
+CU_DEV float glu_of(const cu_moe_product &a, float gate, float up) {
     if (a.limit > 0) gate = fminf(gate, a.limit), up = fminf(fmaxf(up, -a.limit), a.limit) + 1.0f;
     return cu_act(a.act, gate) * up;
 }
-CU_DEV float act_of(const product_args &a, float up) {
+CU_DEV float act_of(const cu_moe_product &a, float up) {
     if (!a.activate) return up;
     if (a.limit > 0) up = fminf(fmaxf(up, -a.limit), a.limit) + 1.0f;
     return cu_act(a.act, up);
 }
-CU_DEV float bias_of(const product_args &a, int mat, int e, int n) {
-    return a.bias[mat] && n < a.N ? a.bias[mat][(int64_t)e * a.N + n] : 0.0f;
-}
-/* Row of x at place `at`. */
-CU_DEV int64_t source_of(const product_args &a, int at) { return a.list ? a.list[at] / a.n_used : at; }
-
-CU_DEV cu_wrow weight_row(const product_args &a, int mat, int e, int n) {
-    cu_wrow r = cu_row_of(a.w[mat], n);
-    r.codes += e * a.stride[mat];
-    r.scales += e * a.scale_stride[mat];
-    r.biases += e * a.scale_stride[mat];
-    return r;
-}
-
 /* -- 32 columns of a weight row: as stored, then as bf16 -- */
 
 typedef struct raw32 {
@@ -287,21 +267,22 @@ template <int KIND> struct loader {
     int mat;
     bool there; /* the weight row */
 
-    __device__ __forceinline__ void begin(const product_args &a, const int4 tile) {
+    __device__ __forceinline__ void begin(const cu_moe_product &a, const int4 tile) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int m = (int)threadIdx.x / 8 + 32 * i;
             x[i] = NULL;
-            if (m < tile.z) x[i] = (const uint16_t *)a.x + source_of(a, tile.y + m) * a.ldx + (int)threadIdx.x % 8 * 8;
+            if (m < tile.z)
+                x[i] = (const uint16_t *)a.x + (int64_t)cu_moe_source(a, tile.y + m) * a.ldx + (int)threadIdx.x % 8 * 8;
         }
         const int n = (int)threadIdx.x / 2;
         int at = (int)blockIdx.x * BN + n;
         mat = 0;
         if (a.paired) at = (int)blockIdx.x * (BN / 2) + n / 32 * 16 + n % 16, mat = n / 16 % 2;
         there = at < a.N;
-        row = weight_row(a, mat, tile.x, there ? at : 0);
+        row = cu_moe_row(a, mat, tile.x, there ? at : 0);
     }
-    __device__ __forceinline__ void rows(const product_args &a, int k0, uint16_t *xs) const {
+    __device__ __forceinline__ void rows(const cu_moe_product &a, int k0, uint16_t *xs) const {
         const int k = k0 + (int)threadIdx.x % 8 * 8;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -314,7 +295,7 @@ template <int KIND> struct loader {
         return ws + (int)threadIdx.x / 2 * PITCH + (int)threadIdx.x % 2 * 32;
     }
     /* Starts the weight's loads: to registers, bf16 to shared memory. */
-    __device__ __forceinline__ void weights(const product_args &a, int k0, raw32 *raw, uint16_t *ws) const {
+    __device__ __forceinline__ void weights(const cu_moe_product &a, int k0, raw32 *raw, uint16_t *ws) const {
         const int k = k0 + (int)threadIdx.x % 2 * 32;
         if constexpr (KIND == CU_K_BF16) {
 #pragma unroll
@@ -326,7 +307,7 @@ template <int KIND> struct loader {
             if (there && k < a.K) raw_load<KIND>(a.w[mat], row, k, raw);
         }
     }
-    __device__ __forceinline__ void store(const product_args &a, int k0, const raw32 &raw, uint16_t *ws) const {
+    __device__ __forceinline__ void store(const cu_moe_product &a, int k0, const raw32 &raw, uint16_t *ws) const {
         const int k = k0 + (int)threadIdx.x % 2 * 32;
         if constexpr (KIND != CU_K_BF16) {
             if (there && k < a.K) {
@@ -361,12 +342,12 @@ CU_DEV void multiply(const uint16_t *xs, const uint16_t *ws, int rows, float acc
 }
 
 /* Results of rows and columns (n, n + 1) of the tile's place, from n = N on zeros as far as rows reach. */
-CU_DEV void put_pair(const product_args &a, int64_t at, int n, float v0, float v1) {
+CU_DEV void put_pair(const cu_moe_product &a, int64_t at, int n, float v0, float v1) {
     if (n >= a.ld) return;
     cu_put2(a.out, FA_BF16, at * a.ld + n, n < a.N ? v0 : 0.0f, n + 1 < a.N ? v1 : 0.0f);
 }
 
-CU_DEV void finish(const product_args &a, const int4 tile, const float acc[4][4][4]) {
+CU_DEV void finish(const cu_moe_product &a, const int4 tile, const float acc[4][4][4]) {
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, wm = warp / 4, wn = warp % 4;
     const int g = lane / 4, t = lane % 4;
 #pragma unroll
@@ -374,9 +355,9 @@ CU_DEV void finish(const product_args &a, const int4 tile, const float acc[4][4]
         if (a.paired && j >= 2) break;
         const int n = a.paired ? (int)blockIdx.x * (BN / 2) + wn * 16 + j * 8 + 2 * t
                                : (int)blockIdx.x * BN + wn * 32 + j * 8 + 2 * t;
-        const float b0 = bias_of(a, 0, tile.x, n), b1 = bias_of(a, 0, tile.x, n + 1);
-        const float u0 = a.paired ? bias_of(a, 1, tile.x, n) : 0.0f,
-                    u1 = a.paired ? bias_of(a, 1, tile.x, n + 1) : 0.0f;
+        const float b0 = cu_moe_bias(a, 0, tile.x, n), b1 = cu_moe_bias(a, 0, tile.x, n + 1);
+        const float u0 = a.paired ? cu_moe_bias(a, 1, tile.x, n) : 0.0f,
+                    u1 = a.paired ? cu_moe_bias(a, 1, tile.x, n + 1) : 0.0f;
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
@@ -395,7 +376,7 @@ CU_DEV void finish(const product_args &a, const int4 tile, const float acc[4][4]
 
 /* Grid (columns, tiles). */
 template <int KIND>
-static __global__ void __launch_bounds__(THREADS, 2) moe_product(const __grid_constant__ product_args a) {
+static __global__ void __launch_bounds__(THREADS, 2) moe_product(const __grid_constant__ cu_moe_product a) {
     CU_DYN_SMEM(smem);
     cu_pdl_launch();
     cu_pdl_wait();
@@ -431,7 +412,7 @@ static __global__ void __launch_bounds__(THREADS, 2) moe_product(const __grid_co
 
 /* Grid (columns, tiles). A thread makes 4 rows x 4 columns; with gates 2 of the gate and the same 2 of the up
  * projection. */
-static __global__ void __launch_bounds__(THREADS) moe_product_exact(const __grid_constant__ product_args a) {
+static __global__ void __launch_bounds__(THREADS) moe_product_exact(const __grid_constant__ cu_moe_product a) {
     __shared__ __align__(16) float xs[XK][XLD];
     __shared__ __align__(16) float ws[XK][XLD];
     cu_pdl_launch();
@@ -441,12 +422,12 @@ static __global__ void __launch_bounds__(THREADS) moe_product_exact(const __grid
     const int tm = (int)threadIdx.x / 16 * 4, tn = (int)threadIdx.x % 16 * 4;
     float acc[4][4] = {};
     const int xm = (int)threadIdx.x / 4, xk = (int)threadIdx.x % 4 * 4;
-    const float *x = xm < tile.z ? (const float *)a.x + source_of(a, tile.y + xm) * a.ldx : NULL;
+    const float *x = xm < tile.z ? (const float *)a.x + (int64_t)cu_moe_source(a, tile.y + xm) * a.ldx : NULL;
     const int wn = (int)threadIdx.x / 2 % XM, wk = (int)threadIdx.x % 2 * 8; /* of threads below 128 */
     const int n = a.paired ? (int)blockIdx.x * (XM / 2) + wn / 4 * 2 + wn % 2 : (int)blockIdx.x * XM + wn;
     const int mat = a.paired ? wn / 2 % 2 : 0;
     const cu_wmat &w = a.w[mat];
-    const cu_wrow row = weight_row(a, mat, tile.x, n < a.N ? n : 0);
+    const cu_wrow row = cu_moe_row(a, mat, tile.x, n < a.N ? n : 0);
     for (int k0 = 0; k0 < a.K; k0 += XK) {
         for (int i = 0; i < 4; i++) xs[xk + i][xm] = x && k0 + xk + i < a.K ? x[k0 + xk + i] : 0.0f;
         if (threadIdx.x < 2 * XM) {
@@ -471,8 +452,8 @@ static __global__ void __launch_bounds__(THREADS) moe_product_exact(const __grid
         const int c = a.paired ? (int)blockIdx.x * (XM / 2) + tn / 2 + j : (int)blockIdx.x * XM + tn + j;
         for (int i = 0; i < 4 && c < a.ld; i++) {
             if (tm + i >= tile.z) break;
-            float v = acc[i][j] + bias_of(a, 0, tile.x, c);
-            v = a.paired ? glu_of(a, v, acc[i][j + 2] + bias_of(a, 1, tile.x, c)) : act_of(a, v);
+            float v = acc[i][j] + cu_moe_bias(a, 0, tile.x, c);
+            v = a.paired ? glu_of(a, v, acc[i][j + 2] + cu_moe_bias(a, 1, tile.x, c)) : act_of(a, v);
             ((float *)a.out)[(int64_t)(tile.y + tm + i) * a.ld + c] = c < a.N ? v : 0.0f;
         }
     }
@@ -517,13 +498,16 @@ static __global__ void __launch_bounds__(THREADS) combine_kernel(combine_args a)
 /* ---- a record ---- */
 
 typedef struct plan {
-    int64_t M, P, dim, ff, ldx, ldh, ldy, n_tile; /* n_tile: most tiles that there can be */
+    int64_t M, P, dim, ff, ldx, ldh, ldy, n_tile, n_part; /* n_tile: most tiles that there can be */
     int tile_rows;
-    bool x_work;
-    size_t start_at, tile_at, list_at, place_at, x_at, h_at, y_at, bytes;
+    bool x_work, wgmma;
+    size_t part_at, tile_at, list_at, place_at, x_at, h_at, y_at, bytes;
 } plan;
 
 static int64_t up_to(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Shared memory of place_kernel. */
+static size_t sort_bytes(int64_t n_expert) { return (size_t)n_expert * (8 + 2 * PART / CU_WARP); }
 
 static size_t take(plan *p, int64_t bytes) {
     const size_t at = p->bytes;
@@ -538,12 +522,14 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     plan p = {};
     p.M = r->in[0].dim[0], p.P = p.M * r->p.moe.n_used;
     p.dim = r->out.dim[1], p.ff = m->up.w[0].rows;
-    p.tile_rows = exact ? XM : BM;
+    p.wgmma = cu_moe_wgmma_fits(cu, m);
+    p.tile_rows = exact ? (int)XM : p.wgmma ? (int)CU_MOE_WGMMA_ROWS : (int)BM;
     p.n_tile = (n_expert < p.P ? n_expert : p.P) + p.P / p.tile_rows;
-    p.x_work = r->in[0].dtype != (exact ? FA_F32 : FA_BF16) || (!exact && p.dim % 8);
-    p.ldx = exact ? p.dim : up_to(p.dim, 8);
-    p.ldh = up_to(p.ff, 8), p.ldy = up_to(p.dim, 8);
-    p.start_at = take(&p, (n_expert + 1) * 4); /* with the number of tiles */
+    p.x_work = r->in[0].dtype != (exact ? FA_F32 : FA_BF16) || (!exact && p.dim % 8) || p.wgmma;
+    p.ldx = exact ? p.dim : up_to(p.dim, p.wgmma ? 64 : 8);
+    p.ldh = up_to(p.ff, p.wgmma ? 64 : 8), p.ldy = up_to(p.dim, 8);
+    p.n_part = (p.P + PART - 1) / PART;
+    p.part_at = take(&p, (p.n_part * n_expert + 1) * 4); /* with the number of tiles */
     p.tile_at = take(&p, p.n_tile * 16);
     p.list_at = take(&p, p.P * 4);
     p.place_at = take(&p, p.P * 4);
@@ -555,7 +541,7 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
 
 int64_t cu_moe_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const plan p = plan_of(cu, r);
-    if (p.P > INT32_MAX / 2 || p.n_tile > 65535 || (size_t)r->p.moe.moe->up.n * 4 > cu->smem_max ||
+    if (p.P > INT32_MAX / 2 || p.n_tile > 65535 || sort_bytes(r->p.moe.moe->up.n) > cu->smem_max ||
         (!cu->be.exact && (size_t)2 * STAGE > cu->smem_max))
         return fa_fail(err, FFAI_ENOTSUP, "no kernel for %lld rows with %d of %lld experts", (long long)p.M,
                        r->p.moe.n_used, (long long)r->p.moe.moe->up.n);
@@ -564,14 +550,18 @@ int64_t cu_moe_many_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     return (int64_t)p.bytes;
 }
 
-static void add_stack(product_args *a, int i, const fa_experts *e) {
+static void add_stack(cu_moe_product *a, int i, const fa_experts *e) {
     const cu_moe_stack s = cu_moe_stack_of(e);
     a->w[i] = cu_wmat_of(s.w);
     a->stride[i] = s.stride, a->scale_stride[i] = s.scale_stride, a->bias[i] = s.bias;
     a->N = (int)s.w->rows, a->K = (int)s.w->cols;
 }
 
-static void product(fa_cuda *cu, const plan *p, const product_args *a) {
+static void product(fa_cuda *cu, const plan *p, const cu_moe_product *a) {
+    if (p->wgmma) {
+        cu_moe_wgmma(cu, a);
+        return;
+    }
     if (cu->be.exact) {
         const dim3 grid(cu_blocks(a->ld, a->paired ? XM / 2 : XM), (unsigned)p->n_tile);
         CU_LAUNCH(cu, moe_product_exact, grid, THREADS, 0, *a);
@@ -592,13 +582,15 @@ static void sort(fa_cuda *cu, const plan *p, const fa_rec *r, uint8_t *work) {
     sort_args s;
     s.choice = (const float *)r->in[1].data;
     s.n_pair = (int)p->P, s.n_used = r->p.moe.n_used, s.n_expert = (int)r->p.moe.moe->up.n;
-    s.tile_rows = p->tile_rows;
-    s.start = (int32_t *)(work + p->start_at);
-    s.n_tile = s.start + s.n_expert;
+    s.tile_rows = p->tile_rows, s.tile_step = p->wgmma ? CU_MOE_WGMMA_STEP : 0;
+    s.n_part = (int)p->n_part;
+    s.part = (int32_t *)(work + p->part_at);
+    s.n_tile = s.part + p->n_part * s.n_expert;
     s.tile = (int4 *)(work + p->tile_at);
     s.list = (int32_t *)(work + p->list_at), s.place = (int32_t *)(work + p->place_at);
-    CU_LAUNCH(cu, count_kernel, dim3(1), COUNT_THREADS, (size_t)s.n_expert * 4, s);
-    CU_LAUNCH(cu, place_kernel, dim3((unsigned)s.n_expert), THREADS, 0, s);
+    const dim3 grid((unsigned)s.n_part);
+    CU_LAUNCH(cu, count_kernel, grid, PART, (size_t)s.n_expert * 4, s);
+    CU_LAUNCH(cu, place_kernel, grid, PART, sort_bytes(s.n_expert), s);
 }
 
 void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
@@ -608,16 +600,19 @@ void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
     const void *x = r->in[0].data;
     if (p.M == 0) return;
     sort(cu, &p, r, work);
-    if (p.x_work) {
+    if (p.wgmma) {
+        cu_moe_wgmma_rows(cu, x, (int)r->in[0].dtype, p.M, p.dim, work + p.x_at, p.ldx);
+        x = work + p.x_at;
+    } else if (p.x_work) {
         const int vec = p.dim % 4 == 0 && (uintptr_t)x % 16 == 0;
         x = work + p.x_at;
         CU_LAUNCH(cu, rows_kernel, dim3((unsigned)p.M, cu_blocks(p.ldx, 4 * THREADS)), THREADS, 0,
                   (const void *)r->in[0].data, (int)r->in[0].dtype, p.dim, vec, (uint16_t *)(work + p.x_at), p.ldx);
     }
-    product_args a = {};
+    cu_moe_product a = {};
     a.n_used = r->p.moe.n_used;
     a.tile = (const int4 *)(work + p.tile_at);
-    a.n_tile = (const int32_t *)(work + p.start_at) + m->up.n;
+    a.n_tile = (const int32_t *)(work + p.part_at) + p.n_part * m->up.n;
     a.act = m->act, a.limit = m->limit, a.activate = 1;
     a.paired = m->gate.n > 0;
     if (a.paired) add_stack(&a, 0, &m->gate);

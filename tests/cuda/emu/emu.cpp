@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <link.h>
+#include <map>
 #include <random>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,12 +23,26 @@ extern "C" {
 enum { STACK = 128 << 10, PAGE = 4096, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32 };
 
 namespace {
-enum state { READY, AT_BARRIER, AT_WARP, DONE };
+enum state { READY, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
 
 struct copy16 {
     uint8_t *to;
     int size;
     uint8_t bytes[16];
+};
+
+/* A wgmma as one lane sees it: rows g and g + 8 of its warp's part of a and d. */
+struct group_product {
+    float *d;
+    int n;
+    float a[2][16];
+    uint64_t b;
+};
+
+/* A barrier's 8 bytes: arrivals that make a phase, arrivals that are missing, the phase's parity. */
+struct mbar {
+    uint16_t want, missing;
+    uint32_t parity;
 };
 
 struct fiber : emu_thread_id {
@@ -38,6 +53,11 @@ struct fiber : emu_thread_id {
     unsigned seen;                           /* generation of the meeting it waits for */
     std::vector<std::vector<copy16>> groups; /* committed copies, oldest first */
     std::vector<copy16> open;
+    const mbar *bar; /* that it waits for */
+    uint32_t bar_parity;
+    bool fenced, unseen; /* wgmma.fence was called; copies came after the last fence.proxy */
+    std::vector<std::vector<group_product>> product_groups;
+    std::vector<group_product> products;
 };
 
 struct warp {
@@ -67,7 +87,8 @@ uint8_t *smem_end; /* the guard page behind dynamic shared memory */
 uint8_t *smem_base;
 uint8_t *tls;
 size_t tls_bytes;
-int n_made;                       /* fibers with a stack */
+std::map<const mbar *, std::vector<copy16>> bar_copies; /* of this phase: they come with its end */
+int n_made;                                             /* fibers with a stack */
 thread_local volatile char probe; /* the only other thread-local object: touching it makes the block exist */
 } // namespace
 
@@ -124,6 +145,7 @@ static void fiber_main() {
     for (;;) {
         (*run.body)();
         fiber *f = self();
+        if (!f->products.empty() || !f->product_groups.empty()) emu_die("returned before its wgmma had ended");
         f->st = DONE;
         run.n_done++;
         to_main();
@@ -205,6 +227,7 @@ static bool can_run(const fiber *f) {
     case READY: return true;
     case AT_BARRIER: return f->seen != run.gen;
     case AT_WARP: return f->seen != warps[f->warp].gen;
+    case AT_MBAR: return f->bar->parity != f->bar_parity;
     default: return false;
     }
 }
@@ -215,7 +238,10 @@ static bool can_run(const fiber *f) {
             blockIdx.y, blockIdx.z);
     for (int i = 0; i < run.n_thread; i++) {
         const fiber *f = &fibers[i];
-        const char *what = f->st == DONE ? "returned" : f->st == AT_BARRIER ? "__syncthreads" : f->op;
+        const char *what = f->st == DONE         ? "returned"
+                           : f->st == AT_BARRIER ? "__syncthreads"
+                           : f->st == AT_MBAR    ? "mbarrier"
+                                                 : f->op;
         int j = i;
         while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op))
             j++;
@@ -236,7 +262,9 @@ static void run_block(std::mt19937 *rng) {
                   (unsigned)i / (blockDim.x * blockDim.y)};
         f->st = READY;
         f->groups.clear(), f->open.clear();
+        f->fenced = f->unseen = false;
     }
+    bar_copies.clear();
     for (int w = 0; w < run.n_warp; w++) warps[w].came = 0, warps[w].n = std::min(32, run.n_thread - 32 * w);
     run.n_done = run.came = run.n_true[0] = run.n_true[1] = 0;
     while (run.n_done < run.n_thread) {
@@ -396,6 +424,137 @@ void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans) {
         }
         r[m] = (uint32_t)e[1] << 16 | e[0];
     }
+}
+
+/* ---- warpgroups ---- */
+
+uint32_t emu_smem_addr(const void *p) {
+    if (!in_shared(p, 1)) emu_die("%p is not in shared memory", p);
+    const uint8_t *b = (const uint8_t *)p; /* static shared memory behind the dynamic */
+    return b >= smem_base && b < smem_end ? (uint32_t)(b - smem_base) + 0x400
+                                          : (uint32_t)(b - tls) + (EMU_SMEM_MAX + 0x400);
+}
+
+static mbar *bar_of(uint32_t bar) {
+    uint8_t *p = bar < EMU_SMEM_MAX + 0x400 ? smem_base + bar - 0x400 : tls + bar - (EMU_SMEM_MAX + 0x400);
+    if (bar & 7 || bar < 0x400 || !in_shared(p, 8)) emu_die("barrier at %u", bar);
+    return (mbar *)(void *)p;
+}
+
+void emu_mbar_init(uint32_t bar, int n) {
+    if (n < 1 || n > 0xFFFF) emu_die("barrier of %d arrivals", n);
+    *bar_of(bar) = {(uint16_t)n, (uint16_t)n, 0};
+}
+
+void emu_mbar_arrive(uint32_t bar, bool copies) {
+    mbar *b = bar_of(bar);
+    fiber *f = self();
+    if (b->want == 0xFFFF) emu_die("arrival at a barrier that was not made");
+    if (copies) {
+        std::vector<copy16> &to = bar_copies[b];
+        for (auto &g : f->groups) to.insert(to.end(), g.begin(), g.end());
+        to.insert(to.end(), f->open.begin(), f->open.end());
+        f->groups.clear(), f->open.clear();
+    }
+    if (--b->missing) return;
+    b->missing = b->want;
+    b->parity ^= 1;
+    for (const copy16 &c : bar_copies[b]) memcpy(c.to, c.bytes, (size_t)c.size);
+    bar_copies[b].clear();
+}
+
+void emu_mbar_wait(uint32_t bar, int parity) {
+    mbar *b = bar_of(bar);
+    fiber *f = self();
+    if (b->want == 0xFFFF) emu_die("wait at a barrier that was not made");
+    f->unseen = true;
+    if (b->parity != (uint32_t)parity) return;
+    f->st = AT_MBAR, f->bar = b, f->bar_parity = (uint32_t)parity;
+    to_main();
+}
+
+void emu_proxy_fence() { self()->unseen = false; }
+void emu_wgmma_fence() { self()->fenced = true; }
+
+uint32_t emu_transpose8(uint32_t v) {
+    const uint8_t *all = emu_meet("movmatrix", 0xFFFFFFFFu, &v, sizeof v);
+    const int g = emu_self->lane / 4, t = emu_self->lane % 4;
+    uint32_t r = 0;
+    for (int i = 0; i < 2; i++) { /* element (2t + i, g) */
+        uint16_t e;
+        memcpy(&e, all + (4 * (2 * t + i) + g / 2) * EMU_LANE_BYTES + 2 * (g % 2), 2);
+        r |= (uint32_t)e << 16 * i;
+    }
+    return r;
+}
+
+/* Element (k, n) of b, bf16: PTX ISA, matrix descriptor, K-major with the 128-byte swizzle. */
+static float group_operand(uint64_t desc, int k, int n) {
+    const uint32_t start = (uint32_t)(desc & 0x3FFF) << 4, eight = (uint32_t)(desc >> 32 & 0x3FFF) << 4;
+    uint32_t at = start + (uint32_t)(n / 8) * eight + (uint32_t)(n % 8) * 128 + (uint32_t)k * 2;
+    at ^= (at >> 7 & 7) << 4;
+    const uint8_t *p = smem_base + at - 0x400;
+    if (at < 0x400 || !in_shared(p, 2)) emu_die("wgmma reads shared memory at %u", at);
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return cu_bf16(v);
+}
+
+static void group_multiply(const group_product &p) {
+    const int t = emu_self->lane % 4;
+    for (int j = 0; j < p.n / 8; j++)
+        for (int c = 0; c < 2; c++) {
+            float lo = 0, hi = 0;
+            for (int k = 0; k < 16; k++) {
+                const float b = group_operand(p.b, k, 8 * j + 2 * t + c);
+                lo += p.a[0][k] * b, hi += p.a[1][k] * b;
+            }
+            float *d = p.d + 4 * j + c;
+            d[0] += lo, d[2] += hi;
+        }
+}
+
+/* The lanes of a row bring its 16 elements at once; the rest happens at the wait, as late as it may. */
+void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b) {
+    fiber *f = self();
+    struct {
+        uint32_t a[4];
+        uint64_t b;
+    } mine = {{a[0], a[1], a[2], a[3]}, b};
+    if (!f->fenced) emu_die("wgmma without wgmma.fence before it");
+    if (f->unseen) emu_die("wgmma reads what came by copies, without fence.proxy.async since the wait for them");
+    if (b >> 62 != 1 || (b >> 49 & 7)) emu_die("wgmma with descriptor %016llx: not emulated", (unsigned long long)b);
+    const uint8_t *all = emu_meet("wgmma", 0xFFFFFFFFu, &mine, sizeof mine);
+    group_product p = {d, n, {}, b};
+    const int g = f->lane / 4;
+    for (int i = 0; i < 4; i++) {
+        const uint8_t *lane = all + (4 * g + i) * EMU_LANE_BYTES;
+        uint32_t v[4];
+        uint64_t desc;
+        memcpy(v, lane, sizeof v), memcpy(&desc, lane + sizeof v, sizeof desc);
+        if (desc != b) emu_die("wgmma with different descriptors in a warp");
+        for (int r = 0; r < 2; r++)
+            for (int h = 0; h < 2; h++) {
+                p.a[r][2 * i + 8 * h] = cu_bf16_lo(v[2 * h + r]);
+                p.a[r][2 * i + 8 * h + 1] = cu_bf16_hi(v[2 * h + r]);
+            }
+    }
+    f->products.push_back(p);
+}
+
+void emu_wgmma_commit() {
+    fiber *f = self();
+    f->product_groups.push_back(std::move(f->products));
+    f->products.clear();
+    f->fenced = false;
+}
+
+void emu_wgmma_wait(int pending) {
+    auto &g = self()->product_groups;
+    const size_t n = g.size() > (size_t)pending ? g.size() - (size_t)pending : 0;
+    for (size_t i = 0; i < n; i++)
+        for (const group_product &p : g[i]) group_multiply(p);
+    g.erase(g.begin(), g.begin() + (ptrdiff_t)n);
 }
 
 float emu_f16_to_f32(uint16_t v) { return fa_f16_to_f32(v); }

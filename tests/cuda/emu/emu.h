@@ -469,6 +469,35 @@ void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans);
 CU_DEV void cu_ldmatrix_x4(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, false); }
 CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, true); }
 CU_DEV void cu_here(const uint8_t *&) {}
+
+/* ---- cu_wgmma.h ---- */
+uint32_t emu_smem_addr(const void *p);
+void emu_mbar_init(uint32_t bar, int n);
+void emu_mbar_arrive(uint32_t bar, bool copies);
+void emu_mbar_wait(uint32_t bar, int parity);
+void emu_proxy_fence();
+uint32_t emu_transpose8(uint32_t v);
+void emu_wgmma_fence();
+void emu_wgmma_commit();
+void emu_wgmma_wait(int pending);
+void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b);
+CU_DEV uint32_t cu_smem_addr(const void *smem) { return emu_smem_addr(smem); }
+CU_DEV void cu_mbar_init(uint32_t bar, int n) { emu_mbar_init(bar, n); }
+CU_DEV void cu_mbar_arrive(uint32_t bar) { emu_mbar_arrive(bar, false); }
+CU_DEV void cu_mbar_arrive_cp(uint32_t bar) { emu_mbar_arrive(bar, true); }
+CU_DEV void cu_mbar_wait(uint32_t bar, int parity) { emu_mbar_wait(bar, parity); }
+CU_DEV void cu_proxy_fence() { emu_proxy_fence(); }
+CU_DEV uint32_t cu_transpose8(uint32_t v) { return emu_transpose8(v); }
+CU_DEV void cu_pin(uint32_t &) {}
+template <int N> CU_DEV void cu_more_registers() {}
+template <int N> CU_DEV void cu_fewer_registers() {}
+CU_DEV void cu_wgmma_fence() { emu_wgmma_fence(); }
+CU_DEV void cu_wgmma_commit() { emu_wgmma_commit(); }
+template <int N> CU_DEV void cu_wgmma_wait() { emu_wgmma_wait(N); }
+template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
+    static_assert(N % 16 == 0 && N <= 256, "width of a product");
+    emu_wgmma_bf16(d, N, a, b);
+}
 CU_DEV void cu_pdl_wait() { emu_pdl(1); }
 CU_DEV void cu_pdl_launch() { emu_pdl(0); }
 

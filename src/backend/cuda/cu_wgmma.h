@@ -1,0 +1,151 @@
+/* Hopper's matrix instructions (sm_90a): warpgroups multiply asynchronously, barriers in shared memory count copies and
+ * arrivals. Like cu_ptx.h, one function an instruction; emu.h has the same ones in plain C++. Source: PTX ISA 8, wgmma,
+ * mbarrier. Kernels guard their bodies with CU_HAS_WGMMA: code for other architectures has no such instructions. */
+#ifndef FA_CUDA_WGMMA_H
+#define FA_CUDA_WGMMA_H
+
+#include "backend/cuda/cu_ptx.h"
+
+#if defined(FA_CUDA_EMU) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define CU_HAS_WGMMA 1
+#else
+#define CU_HAS_WGMMA 0
+#endif
+
+/* Descriptor of a matrix in shared memory whose columns lie along k, 64 elements of 2 bytes a row: rows of 128 bytes,
+ * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r lies
+ * at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address / 16
+ * (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
+ * bit 62). */
+CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
+    return (uint64_t)(addr >> 4 & 0x3FFF) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+#ifndef FA_CUDA_EMU
+
+CU_DEV uint32_t cu_smem_addr(const void *smem) { return (uint32_t)__cvta_generic_to_shared(smem); }
+
+/* ---- barriers ----
+ * bar: cu_smem_addr of 8 bytes. A barrier counts n arrivals and then begins anew; phases alternate between parity 0 (the first) and 1. A wait for a
+ * parity returns when the phase of that parity has ended: on a new barrier waiting for parity 1 returns at once. */
+CU_DEV void cu_mbar_init(uint32_t bar, int n) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n) : "memory");
+}
+CU_DEV void cu_mbar_arrive(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+/* An arrival when all copies (cu_cp_async) that this thread began have come. */
+CU_DEV void cu_mbar_arrive_cp(uint32_t bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+CU_DEV void cu_mbar_wait(uint32_t bar, int parity) {
+    uint32_t done;
+    do {
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done)
+                     : "r"(bar), "r"(parity)
+                     : "memory");
+    } while (!done);
+}
+/* Shared memory that was written by copies and stores may now be read by wgmma. */
+CU_DEV void cu_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/* An 8 x 8 matrix of 16-bit elements over a warp, a lane (row g, columns 2t, 2t + 1): transposed. */
+CU_DEV uint32_t cu_transpose8(uint32_t v) {
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+}
+
+/* The value is computed here, not later: before the fence of the product that takes it. */
+CU_DEV void cu_pin(uint32_t &v) { asm volatile("" : "+r"(v)::"memory"); }
+
+#if CU_HAS_WGMMA
+
+/* Registers of a thread from here on; for all warps of a warpgroup. N is a multiple of 8. */
+template <int N> CU_DEV void cu_more_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> CU_DEV void cu_fewer_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+
+/* ---- products of a warpgroup (128 threads, the first a multiple of 128) ----
+ * Before products whose registers were written: the fence. Products run in order, at some time until the wait for their
+ * group; till then nobody touches d, nor the shared memory of b. */
+CU_DEV void cu_wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+CU_DEV void cu_wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> CU_DEV void cu_wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+
+/* clang-format off */
+#define CU_WG_R0 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define CU_WG_R1 "%8,%9,%10,%11,%12,%13,%14,%15"
+#define CU_WG_R2 "%16,%17,%18,%19,%20,%21,%22,%23"
+#define CU_WG_R3 "%24,%25,%26,%27,%28,%29,%30,%31"
+#define CU_WG_R4 "%32,%33,%34,%35,%36,%37,%38,%39"
+#define CU_WG_R5 "%40,%41,%42,%43,%44,%45,%46,%47"
+#define CU_WG_R6 "%48,%49,%50,%51,%52,%53,%54,%55"
+#define CU_WG_R7 "%56,%57,%58,%59,%60,%61,%62,%63"
+#define CU_WG_R8 "%64,%65,%66,%67,%68,%69,%70,%71"
+#define CU_WG_R9 "%72,%73,%74,%75,%76,%77,%78,%79"
+#define CU_WG_S1 CU_WG_R0
+#define CU_WG_S2 CU_WG_S1 "," CU_WG_R1
+#define CU_WG_S3 CU_WG_S2 "," CU_WG_R2
+#define CU_WG_S4 CU_WG_S3 "," CU_WG_R3
+#define CU_WG_S5 CU_WG_S4 "," CU_WG_R4
+#define CU_WG_S6 CU_WG_S5 "," CU_WG_R5
+#define CU_WG_S7 CU_WG_S6 "," CU_WG_R6
+#define CU_WG_S8 CU_WG_S7 "," CU_WG_R7
+#define CU_WG_S9 CU_WG_S8 "," CU_WG_R8
+#define CU_WG_S10 CU_WG_S9 "," CU_WG_R9
+#define CU_WG_D(i)                                                                                                     \
+    "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]),                    \
+        "+f"(d[8 * i + 5]), "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
+
+#define CU_WG_E1 CU_WG_D(0)
+#define CU_WG_E2 CU_WG_E1, CU_WG_D(1)
+#define CU_WG_E3 CU_WG_E2, CU_WG_D(2)
+#define CU_WG_E4 CU_WG_E3, CU_WG_D(3)
+#define CU_WG_E5 CU_WG_E4, CU_WG_D(4)
+#define CU_WG_E6 CU_WG_E5, CU_WG_D(5)
+#define CU_WG_E7 CU_WG_E6, CU_WG_D(6)
+#define CU_WG_E8 CU_WG_E7, CU_WG_D(7)
+#define CU_WG_E9 CU_WG_E8, CU_WG_D(8)
+#define CU_WG_E10 CU_WG_E9, CU_WG_D(9)
+#define CU_WG(n, regs, a, ...)                                                                                         \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" regs "}, {" a ", 1, 1, 1, 0;"             \
+                 : __VA_ARGS__                                                                                         \
+                 : "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "l"(b))
+/* clang-format on */
+
+/* d [64, N] f32 += a [64, 16] b [16, N], bf16; N a multiple of 16 up to 160. Warp w of the group has rows
+ * 16 w and on of a and d, in which a lane holds what it holds in cu_mma_bf16, d's columns in steps of 8: d[4 j + i] is
+ * cu_mma_bf16's d[i] of columns 8 j and on. b: a descriptor. */
+template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&f)[4], uint64_t b) {
+    /* clang-format off */
+    if constexpr (N == 16)
+        CU_WG("16", CU_WG_S1, "%8,%9,%10,%11}, %12", CU_WG_E1);
+    else if constexpr (N == 32)
+        CU_WG("32", CU_WG_S2, "%16,%17,%18,%19}, %20", CU_WG_E2);
+    else if constexpr (N == 48)
+        CU_WG("48", CU_WG_S3, "%24,%25,%26,%27}, %28", CU_WG_E3);
+    else if constexpr (N == 64)
+        CU_WG("64", CU_WG_S4, "%32,%33,%34,%35}, %36", CU_WG_E4);
+    else if constexpr (N == 80)
+        CU_WG("80", CU_WG_S5, "%40,%41,%42,%43}, %44", CU_WG_E5);
+    else if constexpr (N == 96)
+        CU_WG("96", CU_WG_S6, "%48,%49,%50,%51}, %52", CU_WG_E6);
+    else if constexpr (N == 112)
+        CU_WG("112", CU_WG_S7, "%56,%57,%58,%59}, %60", CU_WG_E7);
+    else if constexpr (N == 128)
+        CU_WG("128", CU_WG_S8, "%64,%65,%66,%67}, %68", CU_WG_E8);
+    else if constexpr (N == 144)
+        CU_WG("144", CU_WG_S9, "%72,%73,%74,%75}, %76", CU_WG_E9);
+    else if constexpr (N == 160)
+        CU_WG("160", CU_WG_S10, "%80,%81,%82,%83}, %84", CU_WG_E10);
+    /* clang-format on */
+    else
+        static_assert(N == 16, "width of a product");
+}
+
+#endif /* CU_HAS_WGMMA */
+#endif /* FA_CUDA_EMU */
+#endif
