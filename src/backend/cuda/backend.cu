@@ -121,7 +121,7 @@ static int cuda_needs(const fa_backend *be, const fa_rec *rec, size_t *work, siz
  * engine's arrays are. Where an array lies on the device follows from the batch's host fields, so the same shape has
  * the same addresses. */
 
-enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 20 + FA_MAX_GROUP };
+enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 24 + FA_MAX_GROUP };
 
 struct cu_stage {
     size_t bytes;         /* of each buffer */
