@@ -44,7 +44,8 @@ bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size)
 bool fa_gguf_gemma4_name(const char *name, const char *prefix, char *buf, size_t size);
 /* Adds the keys of a Gemma 4 model to an object. */
 int fa_gguf_gemma4_config(fa_buf *json, const fa_ckpt *c, const char *file, fa_error *err);
-/* Mamba mixers (gguf_ssm.c), alone in all layers or not: names behind "blk.N.", names of vectors that have two dimensions, and keys. */
+/* Mamba mixers (gguf_ssm.c), alone in all layers or not: names behind "blk.N.", names of vectors that have two
+ * dimensions, and keys. */
 bool fa_gguf_is_ssm(const char *arch);
 bool fa_gguf_ssm_alone(const char *arch);
 bool fa_gguf_ssm_name(const char *arch, const char *name, const char *prefix, char *buf, size_t size);

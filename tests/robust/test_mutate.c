@@ -84,26 +84,27 @@ static void mutate(const char *name) {
 
 static void gguf(void **state) {
     (void)state;
-    static const char *const names[] = {"gguf_llama_q4_k",       "gguf_gemma3_mixed",   "gguf_qwen2_yarn",
-                                        "gguf_llama_rope_freqs", "gguf_llama_v2",       "gguf_gemma4_moe_mixed",
-                                        "gguf_qwen35_next",      "gguf_qwen3next_mixed"};
+    static const char *const names[] = {"gguf_llama_q4_k",           "gguf_gemma3_mixed",    "gguf_qwen2_yarn",
+                                        "gguf_llama_rope_freqs",     "gguf_llama_v2",        "gguf_gemma4_moe_mixed",
+                                        "gguf_qwen35_next",          "gguf_qwen3next_mixed", "gguf_lfm2moe_q8_0",
+                                        "gguf_nemotronh_latent_q5_0"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) mutate(names[i]);
 }
 
 static void safetensors(void **state) {
     (void)state;
-    static const char *const names[] = {"llama_bf16", "mlx_gemma3_b4_g64", "mlx_qwen3_mxfp4", "qwen3next_plain",
-                                        "olmohybrid_types"};
+    static const char *const names[] = {"llama_bf16",       "mlx_gemma3_b4_g64", "mlx_qwen3_mxfp4", "qwen3next_plain",
+                                        "olmohybrid_types", "lfm2moe_plain",     "nemotronh_latent"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) mutate(names[i]);
 }
 
 /* config.json with single characters changed: digits grow, names break, brackets open. */
 static void configs(void **state) {
     (void)state;
-    static const char *const names[] = {"llama_rope_longrope", "gemma3_wrapper5",   "mistral_tied_yarn",
-                                        "mlx_qwen3_overrides", "llama_rope_llama3", "qwen2_layer_types",
-                                        "gemma4_all_t5",       "gemma4_e2b",        "qwen35_wrapper",
-                                        "qwen35moe_square",    "olmohybrid_rope"};
+    static const char *const names[] = {
+        "llama_rope_longrope", "gemma3_wrapper5", "mistral_tied_yarn", "mlx_qwen3_overrides",  "llama_rope_llama3",
+        "qwen2_layer_types",   "gemma4_all_t5",   "gemma4_e2b",        "qwen35_wrapper",       "qwen35moe_square",
+        "olmohybrid_rope",     "lfm2_types",      "nemotronh_groups",  "nemotronh_block_types"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         fixture f;
         ffai_error err;

@@ -24,7 +24,8 @@ enum {
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
 typedef struct cu_batch {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride, n_adapt, n_cut;
-    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *place, *kv_hi, *out_row, *tile_seq, *tile_row;
+    const int32_t *tok, *pos, *row_start, *row_seq, *slot, *len, *rope_len, *place, *kv_hi, *out_row, *tile_seq,
+        *tile_row;
     const int32_t *kv_lo[FA_MAX_GROUP], *page[FA_MAX_GROUP];
     const float *adapt;
     const int32_t *state_in, *state_out, *keep, *cut, *seq_cut; /* n_cut > 0 */
