@@ -13,9 +13,9 @@
 #endif
 
 /* Descriptor of a matrix in shared memory whose columns lie along k, 64 elements of 2 bytes a row: rows of 128 bytes,
- * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r lies
- * at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address / 16
- * (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
+ * eight of them after one another from a multiple of 1024 bytes on, their 16-byte pieces swizzled: piece c of row r
+ * lies at c ^ (r % 8). addr: cu_smem_addr of the first row, plus 32 for each 16 columns of k to skip. Fields: address /
+ * 16 (14 bits), leading offset (unused here), offset / 16 of the next eight rows (bits 32..45), 128-byte swizzle (1 at
  * bit 62). */
 CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
     return (uint64_t)(addr >> 4 & 0x3FFF) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
@@ -26,8 +26,9 @@ CU_DEV uint64_t cu_wgmma_desc(uint32_t addr) {
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return (uint32_t)__cvta_generic_to_shared(smem); }
 
 /* ---- barriers ----
- * bar: cu_smem_addr of 8 bytes. A barrier counts n arrivals and then begins anew; phases alternate between parity 0 (the first) and 1. A wait for a
- * parity returns when the phase of that parity has ended: on a new barrier waiting for parity 1 returns at once. */
+ * bar: cu_smem_addr of 8 bytes. A barrier counts n arrivals and then begins anew; phases alternate between parity 0
+ * (the first) and 1. A wait for a parity returns when the phase of that parity has ended: on a new barrier waiting for
+ * parity 1 returns at once. */
 CU_DEV void cu_mbar_init(uint32_t bar, int n) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(n) : "memory");
 }
