@@ -24,7 +24,7 @@ void fa_mamba1_read(fa_cfg *r, fa_mamba1_cfg *c, int64_t dim, const fa_mamba1_ke
     c->proj_bias = fa_cfg_bool(r, keys->proj_bias, false);
     c->conv_bias = fa_cfg_bool(r, keys->conv_bias, true);
     c->act = fa_cfg_act(r, "hidden_act", "silu");
-    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_as_is", false);
+    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_applied", false);
 }
 
 void fa_mamba1_spec(const fa_mamba1_cfg *c, fa_kv_spec *spec) {

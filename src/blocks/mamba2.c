@@ -77,7 +77,7 @@ void fa_mamba2_read(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k) {
     if (k->in_bias) c->in_bias = c->out_bias = fa_cfg_bool(r, k->in_bias, c->in_bias);
     if (k->act && fa_cfg_act(r, k->act, "silu") != FA_ACT_SILU)
         fa_cfg_fail(r, "\"%s\": the Mamba mixer takes silu", k->act);
-    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_as_is", false);
+    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_applied", false);
     read_limits(r, c);
     check(r, c, k);
 }

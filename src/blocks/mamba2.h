@@ -39,7 +39,7 @@ typedef struct fa_mamba2 {
 } fa_mamba2;
 
 /* What c holds stands for keys that are absent. head_dim "auto", or 0: width / n_head; width 0: n_head * head_dim.
- * in_bias sets out_bias as well. Then time_step_limit, and ffai_decay_as_is. */
+ * in_bias sets out_bias as well. Then time_step_limit, and ffai_decay_applied. */
 void fa_mamba2_read(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k);
 /* Rows of in_proj. */
 int64_t fa_mamba2_in_rows(const fa_mamba2_cfg *c);

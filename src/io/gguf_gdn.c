@@ -4,9 +4,8 @@
  * (but those of the delta net), stores -exp(A_log), splits the fused projection of Qwen 3 Next (not its b and a), and
  * puts the value heads of Qwen 3.5 that share a key head apart: first the first one of each. Layers that predict
  * further tokens stand behind the others and are counted among them. */
-#include "io/ckpt_impl.h"
+#include "io/gguf_keys.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,46 +41,18 @@ bool fa_gguf_gdn_name(const char *name, const char *prefix, char *buf, size_t si
 
 /* ---- metadata ---- */
 
-typedef struct source {
-    const fa_ckpt *c;
-    const char *file, *arch;
-    fa_error *err;
-    int rc;
-} source;
-
-static const fa_gguf_value *meta(const source *s, const char *key) {
-    char full[128];
-    snprintf(full, sizeof full, "%s.%s", s->arch, key);
-    return fa_gguf_find(s->c->gguf[0], full);
-}
-
-/* A whole number of at least `least`; absent: `otherwise`, or an error when that is negative. */
-static int64_t whole(source *s, const char *key, int64_t least, int64_t otherwise) {
-    const fa_gguf_value *v = meta(s, key);
-    if (s->rc || (!v && otherwise >= 0)) return otherwise < 0 ? 1 : otherwise;
-    if (!v)
-        s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.%s is missing", s->file, s->arch, key);
-    else if (v->type == FA_GGUF_STR || v->type == FA_GGUF_ARR || v->f != floor(v->f) || v->f < (double)least ||
-             v->f > INT32_MAX)
-        s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.%s is no whole number of at least %lld", s->file, s->arch,
-                        key, (long long)least);
-    else
-        return (int64_t)v->f;
-    return 1;
-}
-
 int fa_gguf_gdn_next_layers(const fa_ckpt *c, const char *file, const char *arch, int64_t *n, fa_error *err) {
-    source s = {c, file, arch, err, 0};
-    *n = whole(&s, "nextn_predict_layers", 0, 0);
+    fa_gguf_keys s = {c, file, arch, NULL, err, 0};
+    *n = fa_gguf_whole(&s, "nextn_predict_layers", -1, 0, 0);
     return s.rc;
 }
 
 /* A flag per layer says which have states; without it every so-manieth has none. */
-static void put_layers(source *s, fa_buf *json, int64_t n_layer) {
-    const fa_gguf_value *v = meta(s, "attention.recurrent_layers");
-    fa_buf_printf(json, ",\"full_attention_interval\":%lld", (long long)whole(s, "full_attention_interval", 1, 4));
-    if (!v || v->type != FA_GGUF_ARR || v->elem == FA_GGUF_STR || v->elem == FA_GGUF_ARR || v->n < (uint64_t)n_layer)
-        return;
+static void put_layers(fa_gguf_keys *s, fa_buf *json, int64_t n_layer) {
+    const fa_gguf_value *v = fa_gguf_key(s, "attention.recurrent_layers");
+    fa_buf_printf(json, ",\"full_attention_interval\":%lld",
+                  (long long)fa_gguf_whole(s, "full_attention_interval", -1, 1, 4));
+    if (!fa_gguf_is_list(v) || v->n < (uint64_t)n_layer) return;
     fa_buf_puts(json, ",\"layer_types\":[");
     for (int64_t i = 0; i < n_layer; i++)
         fa_buf_printf(json, "%s\"%s\"", i ? "," : "",
@@ -91,17 +62,18 @@ static void put_layers(source *s, fa_buf *json, int64_t n_layer) {
 
 int fa_gguf_gdn_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, int64_t n_layer,
                        fa_error *err) {
-    source s = {c, file, arch, err, 0};
-    int64_t heads = whole(&s, "ssm.time_step_rank", 1, -1), inner = whole(&s, "ssm.inner_size", 1, -1);
+    fa_gguf_keys s = {c, file, arch, json, err, 0};
+    int64_t heads = fa_gguf_whole(&s, "ssm.time_step_rank", -1, 1, -1),
+            inner = fa_gguf_whole(&s, "ssm.inner_size", -1, 1, -1);
     if (!s.rc && inner % heads)
         s.rc = fa_fail(err, FFAI_EFORMAT, "%s: key %s.ssm.inner_size %lld is no multiple of %s.ssm.time_step_rank %lld",
                        file, arch, (long long)inner, arch, (long long)heads);
-    fa_buf_printf(json, ",\"linear_num_key_heads\":%lld", (long long)whole(&s, "ssm.group_count", 1, -1));
-    fa_buf_printf(json, ",\"linear_num_value_heads\":%lld", (long long)heads);
-    fa_buf_printf(json, ",\"linear_key_head_dim\":%lld", (long long)whole(&s, "ssm.state_size", 1, -1));
-    fa_buf_printf(json, ",\"linear_value_head_dim\":%lld", (long long)(s.rc ? 1 : inner / heads));
-    fa_buf_printf(json, ",\"linear_conv_kernel_dim\":%lld", (long long)whole(&s, "ssm.conv_kernel", 1, -1));
-    fa_buf_printf(json, ",\"num_nextn_predict_layers\":%lld", (long long)whole(&s, "nextn_predict_layers", 0, 0));
+    fa_gguf_put_int(&s, "linear_num_key_heads", fa_gguf_whole(&s, "ssm.group_count", -1, 1, -1));
+    fa_gguf_put_int(&s, "linear_num_value_heads", heads);
+    fa_gguf_put_int(&s, "linear_key_head_dim", fa_gguf_whole(&s, "ssm.state_size", -1, 1, -1));
+    fa_gguf_put_int(&s, "linear_value_head_dim", s.rc ? 1 : inner / heads);
+    fa_gguf_put_int(&s, "linear_conv_kernel_dim", fa_gguf_whole(&s, "ssm.conv_kernel", -1, 1, -1));
+    fa_gguf_put_int(&s, "num_nextn_predict_layers", fa_gguf_whole(&s, "nextn_predict_layers", -1, 0, 0));
     put_layers(&s, json, n_layer);
     fa_buf_puts(json, ",\"ffai_norm_offset_applied\":true,\"ffai_decay_applied\":true");
     if (strcmp(arch, "qwen3next") != 0) fa_buf_puts(json, ",\"ffai_linear_heads_tiled\":true");

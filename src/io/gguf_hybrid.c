@@ -142,7 +142,7 @@ static void put_nemotron(fa_gguf_keys *k, int64_t n_layer) {
     double eps =
         fa_gguf_number(k, "attention.layer_norm_rms_epsilon", fa_gguf_number(k, "attention.layer_norm_epsilon", 1e-5));
     fa_gguf_put_float(k, "layer_norm_epsilon", eps);
-    fa_buf_puts(k->json, ",\"ffai_decay_as_is\":true");
+    fa_buf_puts(k->json, ",\"ffai_decay_applied\":true");
     fa_gguf_put_bool(k, "tie_word_embeddings", !fa_ckpt_find(k->c, "lm_head.weight"));
     put_layers(k, n_layer);
 }

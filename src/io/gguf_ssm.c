@@ -4,9 +4,8 @@
  * -exp(A_log), D with a second dimension, the gated norm as a row per group, and the second norm of Falcon H1 without
  * ".weight"; Falcon H1's multipliers are in its weights. Layers with mixers instead of attention are those with no key
  * heads. */
-#include "io/ckpt_impl.h"
+#include "io/gguf_keys.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,139 +70,95 @@ bool fa_gguf_ssm_vector(const char *name) {
 
 /* ---- metadata ---- */
 
-typedef struct source {
-    const fa_ckpt *c;
-    const char *file, *arch;
-    fa_buf *json;
-    fa_error *err;
-    int rc; /* of the first failure */
-} source;
-
-static const fa_gguf_value *meta(const source *s, const char *key) {
-    char full[128];
-    snprintf(full, sizeof full, "%s.%s", s->arch, key);
-    return fa_gguf_find(s->c->gguf[0], full);
-}
-
-static bool is_number(const fa_gguf_value *v) { return v && v->type != FA_GGUF_STR && v->type != FA_GGUF_ARR; }
-
-/* A positive integer; absent: `otherwise`, or an error when that is 0. */
-static int64_t whole(source *s, const char *key, int64_t otherwise) {
-    const fa_gguf_value *v = meta(s, key);
-    if (s->rc || (!v && otherwise)) return otherwise ? otherwise : 1;
-    if (!v)
-        s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.%s is missing", s->file, s->arch, key);
-    else if (!is_number(v) || !(v->f >= 1 && v->f <= INT32_MAX) || v->f != floor(v->f))
-        s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.%s is not a positive integer", s->file, s->arch, key);
-    else
-        return (int64_t)v->f;
-    return 1;
-}
-
-static void put(source *s, const char *key, int64_t v) { fa_buf_printf(s->json, ",\"%s\":%lld", key, (long long)v); }
-static void put_bool(source *s, const char *key, bool v) {
-    fa_buf_printf(s->json, ",\"%s\":%s", key, v ? "true" : "false");
-}
-
-/* Is there such a tensor in a layer? */
-static bool any_layer(const source *s, int64_t n_layer, const char *block, const char *leaf) {
+static bool any_layer(const fa_gguf_keys *s, int64_t n_layer, const char *block, const char *leaf) {
     char name[96];
-    for (int64_t i = 0; i < n_layer; i++) {
-        snprintf(name, sizeof name, "model.layers.%lld.%s.%s", (long long)i, block, leaf);
-        if (fa_ckpt_find(s->c, name)) return true;
-    }
-    return false;
+    snprintf(name, sizeof name, "%s.%s", block, leaf);
+    return fa_gguf_any_layer(s, n_layer, name);
 }
 
 /* Keys of Mamba 1's mixer as transformers calls them in Mamba, or in Jamba. */
-static void put_mixer1(source *s, int64_t hidden, int64_t n_layer, bool pure) {
+static void put_mixer1(fa_gguf_keys *s, int64_t hidden, int64_t n_layer, bool pure) {
     const char *block = pure ? "mixer" : "mamba";
-    int64_t inner = whole(s, "ssm.inner_size", 0);
+    int64_t inner = fa_gguf_whole(s, "ssm.inner_size", -1, 1, -1);
     if (!s->rc && !pure && inner % hidden)
         s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.ssm.inner_size %lld is no multiple of %lld columns", s->file,
                         s->arch, (long long)inner, (long long)hidden);
     if (s->rc) return;
-    put(s, pure ? "intermediate_size" : "mamba_expand", pure ? inner : inner / hidden);
-    put(s, pure ? "state_size" : "mamba_d_state", whole(s, "ssm.state_size", 0));
-    put(s, pure ? "conv_kernel" : "mamba_d_conv", whole(s, "ssm.conv_kernel", 0));
-    put(s, pure ? "time_step_rank" : "mamba_dt_rank", whole(s, "ssm.time_step_rank", 0));
-    put_bool(s, pure ? "use_conv_bias" : "mamba_conv_bias", any_layer(s, n_layer, block, "conv1d.bias"));
-    put_bool(s, pure ? "use_bias" : "mamba_proj_bias", any_layer(s, n_layer, block, "in_proj.bias"));
-    put_bool(s, "ffai_decay_as_is", true);
+    fa_gguf_put_int(s, pure ? "intermediate_size" : "mamba_expand", pure ? inner : inner / hidden);
+    fa_gguf_put_int(s, pure ? "state_size" : "mamba_d_state", fa_gguf_whole(s, "ssm.state_size", -1, 1, -1));
+    fa_gguf_put_int(s, pure ? "conv_kernel" : "mamba_d_conv", fa_gguf_whole(s, "ssm.conv_kernel", -1, 1, -1));
+    fa_gguf_put_int(s, pure ? "time_step_rank" : "mamba_dt_rank", fa_gguf_whole(s, "ssm.time_step_rank", -1, 1, -1));
+    fa_gguf_put_bool(s, pure ? "use_conv_bias" : "mamba_conv_bias", any_layer(s, n_layer, block, "conv1d.bias"));
+    fa_gguf_put_bool(s, pure ? "use_bias" : "mamba_proj_bias", any_layer(s, n_layer, block, "in_proj.bias"));
+    fa_gguf_put_bool(s, "ffai_decay_applied", true);
 }
 
 /* A list of what layers have: a tensor of this name. */
-static void put_layers(source *s, int64_t n_layer, const char *key, const char *tensor) {
-    char name[96];
+static void put_layers(fa_gguf_keys *s, int64_t n_layer, const char *key, const char *tensor) {
     fa_buf_printf(s->json, ",\"%s\":[", key);
-    for (int64_t i = 0; i < n_layer; i++) {
-        snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)i, tensor);
-        fa_buf_printf(s->json, "%s%s", i ? "," : "", fa_ckpt_find(s->c, name) ? "true" : "false");
-    }
+    for (int64_t i = 0; i < n_layer; i++)
+        fa_buf_printf(s->json, "%s%s", i ? "," : "", fa_gguf_in_layer(s, i, tensor) ? "true" : "false");
     fa_buf_puts(s->json, "]");
 }
 
 /* Keys of the mixer as transformers calls them in Mamba 2, or elsewhere. */
-static void put_mixer(source *s, int64_t hidden, int64_t n_layer, bool pure) {
+static void put_mixer(fa_gguf_keys *s, int64_t hidden, int64_t n_layer, bool pure) {
     const char *block = pure ? "mixer" : "mamba";
-    int64_t inner = whole(s, "ssm.inner_size", 0), heads = whole(s, "ssm.time_step_rank", 0);
+    int64_t inner = fa_gguf_whole(s, "ssm.inner_size", -1, 1, -1),
+            heads = fa_gguf_whole(s, "ssm.time_step_rank", -1, 1, -1);
     if (!s->rc && (inner % heads || (strcmp(s->arch, "falcon-h1") && inner % hidden)))
         s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.ssm.inner_size %lld does not fit %lld heads or %lld columns",
                         s->file, s->arch, (long long)inner, (long long)heads, (long long)hidden);
     if (s->rc) return;
-    put(s, pure ? "num_heads" : "mamba_n_heads", heads);
-    put(s, pure ? "head_dim" : "mamba_d_head", inner / heads);
-    put(s, pure ? "state_size" : "mamba_d_state", whole(s, "ssm.state_size", 0));
-    put(s, pure ? "n_groups" : "mamba_n_groups", whole(s, "ssm.group_count", 1));
-    put(s, pure ? "conv_kernel" : "mamba_d_conv", whole(s, "ssm.conv_kernel", 0));
-    put(s, pure ? "expand" : "mamba_expand", inner / hidden ? inner / hidden : 1);
-    put_bool(s, pure ? "use_conv_bias" : "mamba_conv_bias", any_layer(s, n_layer, block, "conv1d.bias"));
-    put_bool(s, pure ? "use_bias" : "mamba_proj_bias", any_layer(s, n_layer, block, "in_proj.bias"));
-    put_bool(s, "ffai_decay_as_is", true);
+    fa_gguf_put_int(s, pure ? "num_heads" : "mamba_n_heads", heads);
+    fa_gguf_put_int(s, pure ? "head_dim" : "mamba_d_head", inner / heads);
+    fa_gguf_put_int(s, pure ? "state_size" : "mamba_d_state", fa_gguf_whole(s, "ssm.state_size", -1, 1, -1));
+    fa_gguf_put_int(s, pure ? "n_groups" : "mamba_n_groups", fa_gguf_whole(s, "ssm.group_count", -1, 1, 1));
+    fa_gguf_put_int(s, pure ? "conv_kernel" : "mamba_d_conv", fa_gguf_whole(s, "ssm.conv_kernel", -1, 1, -1));
+    fa_gguf_put_int(s, pure ? "expand" : "mamba_expand", inner / hidden ? inner / hidden : 1);
+    fa_gguf_put_bool(s, pure ? "use_conv_bias" : "mamba_conv_bias", any_layer(s, n_layer, block, "conv1d.bias"));
+    fa_gguf_put_bool(s, pure ? "use_bias" : "mamba_proj_bias", any_layer(s, n_layer, block, "in_proj.bias"));
+    fa_gguf_put_bool(s, "ffai_decay_applied", true);
     if (strcmp(s->arch, "falcon-h1")) return;
-    put(s, "mamba_d_ssm", inner);
-    put_bool(s, "mamba_rms_norm", any_layer(s, n_layer, block, "norm.weight"));
-    put_bool(s, "mamba_norm_before_gate", false);
-    put_bool(s, "projectors_bias", any_layer(s, n_layer, block, "out_proj.bias"));
+    fa_gguf_put_int(s, "mamba_d_ssm", inner);
+    fa_gguf_put_bool(s, "mamba_rms_norm", any_layer(s, n_layer, block, "norm.weight"));
+    fa_gguf_put_bool(s, "mamba_norm_before_gate", false);
+    fa_gguf_put_bool(s, "projectors_bias", any_layer(s, n_layer, block, "out_proj.bias"));
 }
 
 /* attention.head_count_kv: a number, or one for each layer, 0 where there is no attention. */
-static void put_granite(source *s, int64_t n_layer) {
-    const fa_gguf_value *kv = meta(s, "attention.head_count_kv"), *rope = meta(s, "rope.scaling.finetuned");
-    bool list = kv && kv->type == FA_GGUF_ARR && kv->elem != FA_GGUF_STR && kv->elem != FA_GGUF_ARR;
-    if (list && kv->n < (uint64_t)n_layer)
-        s->rc = fa_fail(s->err, FFAI_EFORMAT, "%s: key %s.attention.head_count_kv is not a number for every layer",
-                        s->file, s->arch);
-    if (s->rc) return;
+static void put_granite(fa_gguf_keys *s, int64_t n_layer) {
     fa_buf_puts(s->json, ",\"layer_types\":[");
-    for (int64_t i = 0; i < n_layer; i++) {
-        bool attends = list ? fa_gguf_num_at(kv, (uint64_t)i) != 0 : !is_number(kv) || kv->f != 0;
+    for (int64_t i = 0; i < n_layer && !s->rc; i++) {
+        bool attends = fa_gguf_whole(s, "attention.head_count_kv", i, 0, 1) != 0;
         fa_buf_printf(s->json, "%s\"%s\"", i ? "," : "", attends ? "attention" : "mamba");
     }
-    bool rotated = !is_number(rope) || rope->i != 0;
+    bool rotated = fa_gguf_true(s, "rope.scaling.finetuned", true);
     fa_buf_printf(s->json, "],\"position_embedding_type\":\"%s\"", rotated ? "rope" : "nope");
-    put(s, "shared_intermediate_size",
-        whole(s, "expert_shared_feed_forward_length", whole(s, "feed_forward_length", 0)));
-    if (!meta(s, "expert_count")) put(s, "num_local_experts", 0);
+    fa_gguf_put_int(s, "shared_intermediate_size",
+                    fa_gguf_whole(s, "expert_shared_feed_forward_length", -1, 1,
+                                  fa_gguf_whole(s, "feed_forward_length", -1, 1, -1)));
+    if (!fa_gguf_key(s, "expert_count")) fa_gguf_put_int(s, "num_local_experts", 0);
 }
 
 int fa_gguf_ssm_config(fa_buf *json, const fa_ckpt *c, const char *file, const char *arch, fa_error *err) {
-    source s = {c, file, arch, json, err, 0};
+    fa_gguf_keys s = {c, file, arch, json, err, 0};
     bool pure = is_pure(arch);
-    int64_t hidden = whole(&s, "embedding_length", 0), n_layer = whole(&s, "block_count", 0);
+    int64_t hidden = fa_gguf_whole(&s, "embedding_length", -1, 1, -1),
+            n_layer = fa_gguf_whole(&s, "block_count", -1, 1, -1);
     if (!s.rc && n_layer > 65536)
         s.rc = fa_fail(err, FFAI_EFORMAT, "%s: key %s.block_count is no number of layers", file, arch);
     if (!s.rc) (is_first(arch) ? put_mixer1 : put_mixer)(&s, hidden, n_layer, pure);
     if (!s.rc && strcmp(arch, "jamba") == 0) {
         put_layers(&s, n_layer, "ffai_mixer_layers", "mamba.A_log");
         put_layers(&s, n_layer, "ffai_expert_layers", "feed_forward.router.weight");
-        if (!meta(&s, "expert_count")) put(&s, "num_local_experts", 0);
+        if (!fa_gguf_key(&s, "expert_count")) fa_gguf_put_int(&s, "num_local_experts", 0);
     }
     if (!s.rc && strcmp(arch, "granitehybrid") == 0) put_granite(&s, n_layer);
     if (s.rc || !pure) return s.rc;
-    put(&s, "hidden_size", hidden);
-    put(&s, "num_hidden_layers", n_layer);
-    put(&s, "max_position_embeddings", whole(&s, "context_length", 1 << 20));
-    put_bool(&s, "tie_word_embeddings", !fa_ckpt_find(c, "lm_head.weight"));
+    fa_gguf_put_int(&s, "hidden_size", hidden);
+    fa_gguf_put_int(&s, "num_hidden_layers", n_layer);
+    fa_gguf_put_int(&s, "max_position_embeddings", fa_gguf_whole(&s, "context_length", -1, 1, 1 << 20));
+    fa_gguf_put_bool(&s, "tie_word_embeddings", !fa_ckpt_find(c, "lm_head.weight"));
     return s.rc;
 }
