@@ -66,10 +66,12 @@ static void print_summary(ffai_model *m) {
     if (in.n_unused) printf(", %lld of them not used", (long long)in.n_unused);
     printf("\n%sweights%s    %s parameters, mostly %s, %s\n", b, p, out_count(params, (double)in.n_param), in.format,
            out_bytes(bytes, (double)in.weight_bytes));
-    printf("%sshape%s      %lld layers of dim %lld, %lld heads (%lld kv) of dim %lld, mlp %lld, vocabulary %lld%s\n", b,
-           p, (long long)in.n_layer, (long long)in.dim, (long long)in.n_head, (long long)in.n_kv_head,
-           (long long)in.head_dim, (long long)in.ff_dim, (long long)in.vocab,
-           in.tied ? ", head tied to the embedding" : "");
+    printf("%sshape%s      %lld layers of dim %lld", b, p, (long long)in.n_layer, (long long)in.dim);
+    if (in.n_head) /* else no layer attends */
+        printf(", %lld heads (%lld kv) of dim %lld", (long long)in.n_head, (long long)in.n_kv_head,
+               (long long)in.head_dim);
+    if (in.ff_dim) printf(", mlp %lld", (long long)in.ff_dim);
+    printf(", vocabulary %lld%s\n", (long long)in.vocab, in.tied ? ", head tied to the embedding" : "");
     if (in.n_expert)
         printf("%sexperts%s    %lld of dim %lld, %lld for a token: %s active parameters\n", b, p,
                (long long)in.n_expert, (long long)in.expert_dim, (long long)in.n_expert_used,

@@ -32,7 +32,7 @@ static int beside_load(beside *b, const char *dir, fa_error *err) {
         if (path.failed)
             rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir);
         else if (fa_path_is_file(path.data))
-            rc = fa_json_load(&b->doc[i], path.data, err);
+            rc = fa_json_load_python(&b->doc[i], path.data, err);
         if (b->doc[i]) root[i] = fa_json_root(b->doc[i]);
         fa_buf_free(&path);
     }

@@ -57,6 +57,11 @@ text='Hello,  world! naïve – 你好 😀'
 "$FFAI" tokenize -m "$model" --decode --file ids >back || fail "tokenize --decode"
 [ "$(cat back)" = "$text" ] || fail "tokenize: round trip gave $(cat back)"
 printf '"Hello"\n"na\\u00efve \\ud83d\\ude00\\n"\n' >lines
+# a config of Python's: state-space models have an infinity in it
+mkdir wide && cp "$model"/tokenizer* wide/
+sed '0,/{/s//{"time_step_limit": [0.0, Infinity], /' "$model/config.json" >wide/config.json
+"$FFAI" tokenize -m wide -p "$text" >wide.ids || fail "tokenize beside a config with Infinity"
+same ids wide.ids "a config with Infinity"
 "$FFAI" tokenize -m "$model" --jsonl lines >lines.ids || fail "tokenize --jsonl"
 [ "$(wc -l <lines.ids)" = 2 ] || fail "tokenize --jsonl: $(cat lines.ids)"
 "$FFAI" tokenize -m "$model" --decode --jsonl lines.ids >lines.back
