@@ -138,7 +138,7 @@ typedef struct tree_case {
 static void attend_rows(tree_case *c, const int *row, int n, const uint64_t *tree, float *out) {
     fixture f;
     fa_error err;
-    static int32_t hi[PAST + NEW], lo[PAST + NEW], tile_seq[PAST + NEW], tile_row[PAST + NEW];
+    static int32_t hi[PAST + NEW], lo[PAST + NEW], place[PAST + NEW], tile_seq[PAST + NEW], tile_row[PAST + NEW];
     int32_t start[2] = {0, n}, from = c->kv->len[0];
     const fa_attn attn = {HEADS, KV_HEADS, HEAD, 0.3f, 0, NULL};
     begin(&f, 2);
@@ -151,12 +151,13 @@ static void attend_rows(tree_case *c, const int *row, int n, const uint64_t *tre
                          .row_start = start,
                          .kv_hi = hi,
                          .kv_lo = {lo},
+                         .place = place,
                          .page = {c->kv->group[0].table},
                          .page_stride = c->kv->page_stride,
                          .tile_seq = tile_seq,
                          .tile_row = tile_row,
                          .tree = tree};
-    for (int i = 0; i < n; i++) hi[i] = from + i + 1;
+    for (int i = 0; i < n; i++) place[i] = from + i, hi[i] = from + i + 1;
     for (int i = 0; i < n; i += f.be->attend_tile) tile_row[f.batch.n_tile++] = i;
     fa_tensor q = fa_cx_tensor(&f.cx, FA_OP_NOP, n, Q_DIM), k = fa_cx_tensor(&f.cx, FA_OP_NOP, n, KV_DIM),
               v = fa_cx_tensor(&f.cx, FA_OP_NOP, n, KV_DIM);
