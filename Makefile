@@ -24,7 +24,9 @@ deps:
 	@mkdir -p build
 	@tools/deps.sh build
 
-demo: ffai   ## generate text with the model that the repository carries
+demo: deps   ## generate text with the model that the repository carries; the program alone, no GPU module
+	$(call build,release,ffai)
+	@ln -sfn $(B)/ffai ffai
 	@tools/demo.sh
 
 test: deps   ## the whole suite; needs no model hub
