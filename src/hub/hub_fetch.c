@@ -13,7 +13,6 @@
 #include <sys/statvfs.h>
 
 enum {
-    PART = 16 << 20, /* bytes of a request: long against the time of a round trip, short against memory */
     SMALL = 1 << 20, /* shorter files are asked for as a whole */
     WINDOW = 256,    /* files that are looked at, from the first that is not finished */
     MAX_HOPS = 5,
@@ -68,11 +67,11 @@ static bool check_answer(fa_hub_part *p) {
 static bool next_block(fetch *x, fa_hub_part *p) {
     fa_hub_job *j = p->job;
     int64_t left = j->f->size - (p->at + (int64_t)p->got);
-    size_t want = left < PART ? (size_t)left : PART, n = p->got;
+    size_t want = left < FA_HUB_BLOCK ? (size_t)left : FA_HUB_BLOCK, n = p->got;
     uint8_t *full = p->data;
     p->wrong = !j->whole || left <= 0;
     if (p->wrong) return false;
-    p->data = (uint8_t *)fa_realloc(NULL, want, 1);
+    p->data = (uint8_t *)fa_hub_writer_block(x->w);
     if (!p->data) {
         p->data = full;
         return false;
@@ -253,7 +252,7 @@ static int hand_out(fetch *x, bool first, fa_error *err) {
         }
         while (x->n_active < x->n_conn && j->next < j->f->size && !j->whole && (j->known || !j->n_part) && room(x, j)) {
             if (first && j->n_active) break;
-            fa_hub_part *p = fa_hub_job_part(j, PART);
+            fa_hub_part *p = fa_hub_job_part(j, x->w);
             int rc = p ? begin_request(x, p, err) : out_of_memory(j, err);
             if (rc) return rc;
         }
@@ -405,12 +404,10 @@ int fa_hub_fetch(fa_hub *h, fa_error *err) {
         fa_hub_job *j = &x.job[i];
         for (fa_hub_part *p = j->first; p; p = p->next) end_request(&x, p);
         if (j->state == FA_HUB_RUNNING) fa_hub_job_feed(j, x.w, true);
+        fa_hub_job_drop_parts(j, x.w);
     }
     fa_hub_writer_stop(x.w);
-    for (size_t i = 0; i < x.n; i++) {
-        fa_hub_job_drop_parts(&x.job[i]);
-        fa_hub_job_close(&x.job[i]);
-    }
+    for (size_t i = 0; i < x.n; i++) fa_hub_job_close(&x.job[i]);
     if (x.multi) curl_multi_cleanup(x.multi);
     fa_free(x.job);
     return rc;

@@ -65,11 +65,11 @@ int fa_hub_job_start(fa_hub_job *j, fa_hub_writer *w, fa_error *err) {
     return open_copy(j, w, err);
 }
 
-fa_hub_part *fa_hub_job_part(fa_hub_job *j, size_t most) {
+fa_hub_part *fa_hub_job_part(fa_hub_job *j, fa_hub_writer *w) {
     fa_hub_part *p = FA_NEW(fa_hub_part);
     int64_t left = j->f->size - j->next;
-    size_t want = left < (int64_t)most ? (size_t)left : most;
-    if (!p || !(p->data = (uint8_t *)fa_realloc(NULL, want, 1))) {
+    size_t want = left < FA_HUB_BLOCK ? (size_t)left : FA_HUB_BLOCK;
+    if (!p || !(p->data = (uint8_t *)fa_hub_writer_block(w))) {
         fa_free(p);
         return NULL;
     }
@@ -86,11 +86,11 @@ fa_hub_part *fa_hub_job_part(fa_hub_job *j, size_t most) {
     return p;
 }
 
-static void pop_part(fa_hub_job *j) {
+static void pop_part(fa_hub_job *j, fa_hub_writer *w) {
     fa_hub_part *p = j->first;
     if (!(j->first = p->next)) j->last = NULL;
     fa_hub_reply_free(&p->reply);
-    fa_free(p->data);
+    if (p->data) fa_hub_writer_give(w, p->data);
     fa_free(p);
     j->n_part--;
 }
@@ -101,7 +101,7 @@ bool fa_hub_job_feed(fa_hub_job *j, fa_hub_writer *w, bool all) {
         void *data = p->data;
         size_t n = p->got;
         p->data = NULL;
-        pop_part(j);
+        pop_part(j, w);
         j->fed += (int64_t)n;
         if (!fa_hub_writer_feed(w, &j->sink, data, n)) return false;
     }
@@ -110,19 +110,19 @@ bool fa_hub_job_feed(fa_hub_job *j, fa_hub_writer *w, bool all) {
     void *data = p->data;
     size_t n = p->got;
     p->data = NULL;
-    pop_part(j);
+    pop_part(j, w);
     j->fed += (int64_t)n;
     return fa_hub_writer_feed(w, &j->sink, data, n);
 }
 
-void fa_hub_job_drop_parts(fa_hub_job *j) {
-    while (j->first) pop_part(j);
+void fa_hub_job_drop_parts(fa_hub_job *j, fa_hub_writer *w) {
+    while (j->first) pop_part(j, w);
     j->next = j->fed;
 }
 
 int fa_hub_job_reset(fa_hub_job *j, fa_hub_writer *w, fa_error *err) {
     fa_hub_sink *s = &j->sink;
-    fa_hub_job_drop_parts(j);
+    fa_hub_job_drop_parts(j, w);
     fa_hub_writer_drain(w, s);
     fa_hub_hash_free(s->hash);
     s->hash = fa_hub_hash_new(strlen(j->f->etag), j->f->size);

@@ -17,7 +17,7 @@ typedef struct fa_hub_part {
     int64_t at;       /* of its first byte in the file */
     size_t want, got; /* bytes */
     size_t asked_got; /* what was there when the running request was made */
-    uint8_t *data;    /* [want] */
+    uint8_t *data;    /* [FA_HUB_BLOCK], the first `want` in use */
     void *easy;       /* CURL of the running request */
     void *headers;
     fa_hub_reply reply;
@@ -53,15 +53,15 @@ int fa_hub_job_init(fa_hub_job *j, fa_hub *h, fa_hub_file *f, fa_error *err);
 /* Takes the lock, opens the unfinished copy and lets the writer hash what it holds. A job whose lock is taken stays
  * FA_HUB_WAITING; one whose blob is there by now is finished. */
 int fa_hub_job_start(fa_hub_job *j, fa_hub_writer *w, fa_error *err);
-/* A part for the next bytes, at most `most`; NULL: no memory. */
-fa_hub_part *fa_hub_job_part(fa_hub_job *j, size_t most);
+/* A part for the next bytes, at most FA_HUB_BLOCK; NULL: no memory. */
+fa_hub_part *fa_hub_job_part(fa_hub_job *j, fa_hub_writer *w);
 /* Gives the writer what has come in order; all: also the bytes of a part that is not complete. false: no memory. */
 bool fa_hub_job_feed(fa_hub_job *j, fa_hub_writer *w, bool all);
 /* Begins again with an empty file; its requests are over. */
 int fa_hub_job_reset(fa_hub_job *j, fa_hub_writer *w, fa_error *err);
 /* The copy is complete and verified: gives it its name. */
 int fa_hub_job_publish(fa_hub_job *j, fa_error *err);
-void fa_hub_job_drop_parts(fa_hub_job *j);
+void fa_hub_job_drop_parts(fa_hub_job *j, fa_hub_writer *w);
 /* Closes files and lets the lock go; the unfinished copy stays. */
 void fa_hub_job_close(fa_hub_job *j);
 int64_t fa_hub_job_bytes(const fa_hub_job *j); /* that are here, in whatever order */

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READ_STEP = 1 << 20 };
+enum { READ_STEP = 1 << 20, N_SPARE = 8 };
 
 typedef struct block {
     struct block *next;
@@ -23,7 +23,9 @@ struct fa_hub_writer {
     pthread_mutex_t lock;
     pthread_cond_t work, idle;
     block *first, **last;
-    size_t n_block; /* queued or in the writer's hands */
+    size_t n_block;       /* queued or in the writer's hands */
+    void *spare[N_SPARE]; /* blocks for use again */
+    size_t n_spare;
     bool quit;
     void (*wake)(void *user);
     void *user;
@@ -75,6 +77,21 @@ static int take(fa_hub_sink *s, const block *b, int64_t at) {
     return 0;
 }
 
+void *fa_hub_writer_block(fa_hub_writer *w) {
+    pthread_mutex_lock(&w->lock);
+    void *p = w->n_spare ? w->spare[--w->n_spare] : NULL;
+    pthread_mutex_unlock(&w->lock);
+    return p ? p : fa_realloc(NULL, FA_HUB_BLOCK, 1);
+}
+
+void fa_hub_writer_give(fa_hub_writer *w, void *data) {
+    pthread_mutex_lock(&w->lock);
+    bool keep = data && w->n_spare < N_SPARE;
+    if (keep) w->spare[w->n_spare++] = data;
+    pthread_mutex_unlock(&w->lock);
+    if (!keep) fa_free(data);
+}
+
 static void *run(void *arg) {
     fa_hub_writer *w = (fa_hub_writer *)arg;
     pthread_mutex_lock(&w->lock);
@@ -95,7 +112,7 @@ static void *run(void *arg) {
             done = !e;
             bad = done && strcmp(s->got, s->etag) != 0;
         }
-        fa_free(b->data);
+        fa_hub_writer_give(w, b->data);
 
         pthread_mutex_lock(&w->lock);
         s->error = e;
@@ -149,6 +166,7 @@ void fa_hub_writer_stop(fa_hub_writer *w) {
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->work);
     pthread_cond_destroy(&w->idle);
+    while (w->n_spare) fa_free(w->spare[--w->n_spare]);
     fa_free(w);
 }
 

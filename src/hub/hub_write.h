@@ -25,9 +25,14 @@ typedef struct fa_hub_sink {
 int fa_hub_writer_start(fa_hub_writer **out, void (*wake)(void *user), void *user, fa_error *err);
 /* After what is queued; frees it. NULL is fine. */
 void fa_hub_writer_stop(fa_hub_writer *w);
-/* data [n] belongs to the writer from now on, also when this fails. NULL: the first n bytes of the file are there
- * already and are only hashed. */
+/* data [n], from fa_hub_writer_block, belongs to the writer from now on, also when this fails. NULL: the first n bytes
+ * of the file are there already and are only hashed. */
 bool fa_hub_writer_feed(fa_hub_writer *w, fa_hub_sink *s, void *data, size_t n);
+/* A block of FA_HUB_BLOCK bytes, one that was written before if there is one: fresh memory costs a page fault for every
+ * 4 KiB, which is half as much as hashing them. NULL: no memory. fa_hub_writer_give takes it back unused. */
+enum { FA_HUB_BLOCK = 16 << 20 }; /* also the length of a request: long against a round trip, short against memory */
+void *fa_hub_writer_block(fa_hub_writer *w);
+void fa_hub_writer_give(fa_hub_writer *w, void *data);
 /* Blocks of the queue that hold data; waits until there are at most `most`. */
 void fa_hub_writer_wait(fa_hub_writer *w, size_t most);
 /* What is known of a sink, read together. */
