@@ -35,8 +35,8 @@ static void origin_free(origin *o) {
 
 static bool origin_of(origin *o, const char *url) {
     memset(o, 0, sizeof *o);
-    CURLU *u = curl_url();
-    bool ok = u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+    CURLU *u = strchr(url, '\\') ? NULL : curl_url();
+    bool ok = u && curl_url_set(u, CURLUPART_URL, url, CURLU_DISALLOW_USER) == CURLUE_OK &&
               curl_url_get(u, CURLUPART_SCHEME, &o->scheme, 0) == CURLUE_OK &&
               curl_url_get(u, CURLUPART_HOST, &o->host, 0) == CURLUE_OK &&
               curl_url_get(u, CURLUPART_PORT, &o->port, CURLU_DEFAULT_PORT) == CURLUE_OK;
