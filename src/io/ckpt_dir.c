@@ -225,8 +225,17 @@ static int index_tensors(fa_ckpt *c, fa_error *err) {
     return FFAI_OK;
 }
 
+/* Configs of other packages in the words of transformers. */
+static int translate_config(fa_ckpt *c, fa_error *err) {
+    char *path = fa_path_join(c->path, "config.json");
+    int rc = path ? fa_mamba_ssm_config(&c->config, path, err) : no_memory(c, err);
+    fa_free(path);
+    return rc;
+}
+
 int fa_ckpt_open_dir(fa_ckpt *c, bool need_weights, fa_error *err) {
     int rc = load_json(&c->config, c, "config.json", false, err);
+    if (!rc) rc = translate_config(c, err);
     if (!rc) rc = load_json(&c->generation_config, c, "generation_config.json", true, err);
     if (!rc) rc = open_weights(c, need_weights, err);
     return rc ? rc : index_tensors(c, err);

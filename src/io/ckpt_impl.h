@@ -45,6 +45,9 @@ int fa_ckpt_open_dir(fa_ckpt *c, bool need_weights, fa_error *err);  /* fills co
 int fa_ckpt_open_gguf(fa_ckpt *c, const char *path, fa_error *err);  /* fills gguf, config */
 int fa_ckpt_add(fa_ckpt *c, const fa_ckpt_tensor *t, fa_error *err); /* room was reserved; refuses a name that exists */
 
+/* A config.json of the mamba_ssm package becomes one of transformers (mamba_ssm.c); any other stays as it is. */
+int fa_mamba_ssm_config(fa_json **config, const char *file, fa_error *err);
+
 /* The HuggingFace name of a GGUF tensor into buf; false: no translation, the GGUF name stays. */
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size);
 /* The same for Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
