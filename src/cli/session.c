@@ -75,9 +75,12 @@ int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine
     size_t len;
     int rc = lora_scale(o, id, given, &use->scale, &len);
     if (rc) return rc;
-    char *path = strndup(given, len);
-    if (!path) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
-    if (ffai_adapter_load(&use->adapter, e, path, &err)) rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    char *name = strndup(given, len), *path = NULL;
+    if (!name) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
+    rc = hub_path(o, name, false, &path);
+    if (!rc && ffai_adapter_load(&use->adapter, e, path, &err))
+        rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    free(name);
     free(path);
     if (rc) return rc;
     ffai_adapter_info in;
