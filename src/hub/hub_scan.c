@@ -186,11 +186,10 @@ static int scan_revs(fa_hub_repo *r, fa_mem *mem, fa_error *err) {
         char *path = join(mem, dir, name[i]);
         fa_hub_rev *v = &r->rev[r->n_rev];
         scan s = {r, v};
-        if (!path) return no_memory(r->dir, err);
-        if (!fa_hub_is_hex(name[i], 40) || !fa_path_is_dir(path)) continue;
+        if (path && (!fa_hub_is_hex(name[i], 40) || !fa_path_is_dir(path))) continue;
         v->commit = fa_mem_printf(mem, "%s", name[i]);
         v->refs = fa_mem_printf(mem, "%s", "");
-        if (!v->commit || !v->refs) rc = no_memory(r->dir, err);
+        if (!path || !v->commit || !v->refs) rc = no_memory(r->dir, err);
         if (!rc) r->n_rev++;
         if (!rc) rc = walk(path, "", 0, count_file, &s, err);
     }

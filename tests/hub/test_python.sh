@@ -3,11 +3,13 @@
 # with that package, FFAI_HUB_PYTHON or python3; skipped without.
 set -uo pipefail
 python=${FFAI_HUB_PYTHON:-python3}
-command -v "$python" >/dev/null && "$python" -c 'import huggingface_hub, filelock' 2>/dev/null || { echo "skipped: no Python with huggingface_hub"; exit 77; }
+if ! "$python" -c 'import huggingface_hub, filelock' 2>/dev/null; then
+    echo "skipped: no Python with huggingface_hub"
+    exit 77
+fi
 work=$(mktemp -d)
 server=
-stop() { [ -z "$server" ] || { kill "$server"; wait "$server"; } 2>/dev/null; server=; }
-trap 'stop; rm -rf "$work"' EXIT
+trap '{ kill "$server"; wait "$server"; } 2>/dev/null; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 status=0
 fail() { echo "FAIL: $*"; status=1; }
@@ -20,20 +22,15 @@ cp "$model"/* root/acme/demo/main/
 echo hello >root/acme/demo/main/additional_chat_templates/tool_use.jinja
 cp "$model"/* root/acme/large/main/
 head -c 30000000 /dev/urandom >root/acme/large/main/model.safetensors
-serve() {
-    stop
-    rm -f ports log
-    "$FFAI_BUILD_DIR/hub_tool" root ports log "$@" &
-    server=$!
-    for _ in $(seq 200); do [ -f ports ] && break || sleep 0.05; done
-    export HF_ENDPOINT
-    HF_ENDPOINT=http://127.0.0.1:$(cut -d' ' -f1 ports)
-}
+"$FFAI_BUILD_DIR/hub_tool" root ports log &
+server=$!
+for _ in $(seq 200); do [ ! -f ports ] || break; sleep 0.05; done
+export HF_ENDPOINT
+HF_ENDPOINT=http://127.0.0.1:$(cut -d' ' -f1 ports)
 py() { timeout 120 "$python" - "$@" 2>py.err || fail "Python: $(tail -3 py.err)"; }
 ffai() { timeout 120 "$FFAI" "$@" || fail "ffai $*"; }
 scan() {
-    py "$@" <<'PY'
-import sys
+    py <<'PY'
 from huggingface_hub import scan_cache_dir
 info = scan_cache_dir()
 assert not info.warnings, info.warnings
@@ -42,7 +39,6 @@ PY
 }
 
 # ---- Python reads what ffai wrote
-serve
 ffai pull acme/demo >path 2>/dev/null
 : >log
 HF_HUB_OFFLINE=1 py "$(cat path)" <<'PY'
@@ -65,7 +61,7 @@ py <<'PY'
 from huggingface_hub import snapshot_download
 snapshot_download("acme/demo")
 PY
-[ "$(grep -c 'GET.*/resolve/' log)" = 1 ] && grep -q 'GET.*README' log || fail "Python fetched again: $(cat log)"
+{ [ "$(grep -c 'GET.*/resolve/' log)" = 1 ] && grep -q 'GET.*README' log; } || fail "Python fetched again: $(cat log)"
 ffai rm acme/demo >/dev/null
 [ -z "$(scan)" ] || fail "after rm Python sees $(scan)"
 
