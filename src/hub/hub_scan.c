@@ -122,6 +122,7 @@ static int scan_blobs(fa_hub_repo *r, fa_mem *mem, fa_error *err) {
         else if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) {
             b->size = (int64_t)st.st_size;
             b->used = (int64_t)st.st_atime;
+            fa_hub_shared_hash(path, b->shared);
             r->n_blob++;
         }
     }
@@ -229,6 +230,7 @@ int fa_hub_scan_repo(fa_hub_repo *r, fa_mem *mem, const char *cache, const char 
     r->repo = cut ? fa_mem_printf(mem, "%.*s/%s", (int)(cut - name), name, cut + 2) : fa_mem_printf(mem, "%s", name);
     r->dir = join(mem, cache, folder);
     r->lock_dir = fa_mem_printf(mem, "%s/.locks/%s", cache, folder);
+    r->cache = cache;
     if (!r->repo || !r->dir || !r->lock_dir) return no_memory(cache, err);
     ref_scan s = {r, mem};
     char *refs = join(mem, r->dir, "refs");

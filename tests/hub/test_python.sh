@@ -89,6 +89,32 @@ ffai generate -m acme/demo -p 'The sea was' -n 8 --greedy | cmp -s - said || fai
 grep -q 'GET.*/resolve/' log && fail "pull fetched what Python had fetched"
 HF_HUB_OFFLINE=1 ffai pull acme/demo >/dev/null 2>&1
 
+# ---- contents that two repositories share: they go with the last link
+rm -rf cache
+ffai pull acme/demo >/dev/null 2>&1
+ffai pull acme/large >/dev/null 2>&1
+py <<'PY'
+import os
+from huggingface_hub.utils._shared_blobs import publish_blob_to_shared_store, try_link_from_shared_store
+blobs = os.environ["HF_HUB_CACHE"] + "/models--acme--%s/blobs/"
+tree = os.path.realpath(next(os.path.join(d, f) for d, _, n in os.walk(os.environ["HF_HUB_CACHE"] + "/models--acme--demo/snapshots") for f in n if f == "model.safetensors"))
+size = os.path.getsize(tree)
+kw = dict(xet_hash="ab" * 32, cache_dir=os.environ["HF_HUB_CACHE"], expected_size=size)
+assert publish_blob_to_shared_store(blob_path=tree, **kw)
+assert os.path.islink(tree)
+other = blobs % "large" + os.path.basename(tree)
+assert try_link_from_shared_store(blob_path=other, **kw)
+PY
+shared=cache/blobs/ab/$(printf 'ab%.0s' {1..32})
+[ -f "$shared" ] || fail "Python shared nothing"
+HF_HUB_OFFLINE=1 ffai generate -m acme/demo -p 'The sea was' -n 8 --greedy | cmp -s - said || fail "generate through a shared content"
+ffai rm acme/demo --dry-run | grep -q "would free 109 KiB" || fail "rm --dry-run: $(ffai rm acme/demo --dry-run)"
+ffai rm acme/demo | grep -q "freed 109 KiB" || fail "rm of links"
+[ -f "$shared" ] || fail "rm removed what another repository uses"
+ffai rm acme/large >/dev/null
+[ ! -e "$shared" ] || fail "rm left a shared content that nothing uses"
+[ ! -e "$shared.refs" ] || fail "rm left a manifest"
+
 # ---- both at once
 for _ in 1 2 3; do
     rm -rf cache
