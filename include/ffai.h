@@ -119,7 +119,7 @@ FFAI_API int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ff
 typedef struct ffai_model_info {
     const char *path, *family, *model_type, *arch;
     const char *format;         /* what most weight bytes are stored as: "bf16", "affine 4-bit g64", "q4_k" */
-    const char *container;      /* "safetensors" or "gguf" */
+    const char *container;      /* "safetensors", "torch" or "gguf" */
     int64_t n_param;            /* of bound tensors, logical elements */
     int64_t n_active;           /* of those, what a token goes through: without the experts that it does not choose */
     int64_t weight_bytes;       /* stored bytes of bound tensors */

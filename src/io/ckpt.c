@@ -175,8 +175,11 @@ void fa_ckpt_free(fa_ckpt *c) {
     fa_smap_free(&c->by_name);
     fa_free(c->tensor);
     fa_names_free(c->owned, c->n_owned);
-    for (size_t i = 0; i < c->n_st; i++) fa_st_free(c->st[i]);
-    fa_free(c->st);
+    for (size_t i = 0; i < c->n_shard; i++) {
+        fa_st_free(c->shard[i].st);
+        fa_pt_free(c->shard[i].pt);
+    }
+    fa_free(c->shard);
     for (size_t i = 0; i < c->n_gguf; i++) fa_gguf_free(c->gguf[i]);
     fa_free(c->gguf);
     fa_names_free(c->gguf_path, c->n_gguf);
@@ -191,6 +194,9 @@ const fa_ckpt_tensor *fa_ckpt_at(const fa_ckpt *c, size_t i) { return i < fa_ckp
 const fa_jnode *fa_ckpt_config(const fa_ckpt *c) { return c ? fa_json_root(c->config) : NULL; }
 const fa_jnode *fa_ckpt_generation_config(const fa_ckpt *c) { return c ? fa_json_root(c->generation_config) : NULL; }
 const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c) { return c && c->n_gguf ? c->gguf[0] : NULL; }
+const char *fa_ckpt_container(const fa_ckpt *c) {
+    return fa_ckpt_gguf(c) ? "gguf" : c && c->torch ? "torch" : "safetensors";
+}
 const char *fa_ckpt_path(const fa_ckpt *c) { return c ? c->path : NULL; }
 
 const fa_ckpt_tensor *fa_ckpt_find(const fa_ckpt *c, const char *name) {

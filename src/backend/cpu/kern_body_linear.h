@@ -79,11 +79,16 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
 
 /* ---- int8, few input rows ---- */
 
+/* Bytes that weight rows are asked for before they are needed: the prefetcher of the machine alone does not keep enough
+ * lines on the way to use its memory. */
+enum { AHEAD = 4096 };
+
 /* One unpacked weight row; buffers are padded so that a whole vector may be read at any group and chunk. */
 typedef struct qrow {
     uint8_t *codes;
     float *scale, *min, *prod; /* prod [4][ld]: weight scale x activation scale per group */
     int64_t ld;                /* floats from one padded row of groups to the next */
+    int8_t *split;             /* [DOT_M][K] activations in the order of paired kinds */
 } qrow;
 
 INLINE int64_t groups_ld(int64_t K) { return round_up(K / 16 + 2 * LN, 16); }
@@ -97,6 +102,7 @@ static qrow qrow_at(void *scratch, int64_t K) {
     b.min = b.scale + b.ld;
     b.prod = b.min + b.ld;
     b.codes = (uint8_t *)(b.prod + 4 * b.ld);
+    b.split = (int8_t *)(b.codes + round_up(K + 64, 64));
     return b;
 }
 
@@ -210,24 +216,63 @@ INLINE void qrow_kind_dot(const int MR, const int kind, const int super, const f
     for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(acc[i], odd[i]));
 }
 
-enum { AHEAD = 4096 }; /* bytes that rows are asked for before they are needed */
+/* 128 codes of a paired kind times input row i from column k on: low and high nibbles meet in the same sums. */
+INLINE void qrow_pair(const int MR, const int kind, const uint8_t *p, const qrow *b, const fa_act *x, int64_t m,
+                      int64_t k, vf *acc) {
+    vi even, odd;
+    row_pair(kind, p, &even, &odd);
+    __builtin_prefetch(p + AHEAD);
+    for (int i = 0; i < MR; i++) {
+        const int8_t *q = b->split + (m + i) * x->K + k;
+        vi c = vi_dp(vi_dp(vi_zero(), even, vi_load(q)), odd, vi_load(q + CHUNK));
+        acc[i] = vf_fma(vf_cvt(c), vf_spread(b->prod + i * b->ld + k / 32, 16), acc[i]);
+    }
+}
+
+INLINE void qrow_pair_dot(const int MR, const int kind, const fa_weight *w, int64_t r, const qrow *b, const fa_act *x,
+                          int64_t m, float *out) {
+    const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
+    vf acc[4], odd[4];
+    qrow_kind_scales(MR, kind, w, r, b, x, m, acc);
+    for (int i = 0; i < MR; i++) odd[i] = vf_zero();
+    int64_t k = 0;
+    for (; k + 256 <= x->K; k += 256, p += 128) {
+        qrow_pair(MR, kind, p, b, x, m, k, acc);
+        qrow_pair(MR, kind, p + 64, b, x, m, k + 128, odd);
+    }
+    if (k + 128 <= x->K) {
+        qrow_pair(MR, kind, p, b, x, m, k, acc);
+        k += 128, p += 64;
+    }
+    if (k < x->K) qrow_chunk(MR, false, 32, row_codes(kind, p, 0), b, x, m, k, CHUNK, acc);
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(acc[i], odd[i]));
+}
+
+INLINE void qrow_decoded_dot(const int MR, const int kind, const int super, const fa_weight *w, int64_t r,
+                             const qrow *b, const fa_act *x, int64_t m, float *out) {
+    if (row_paired(kind))
+        qrow_pair_dot(MR, kind, w, r, b, x, m, out);
+    else
+        qrow_kind_dot(MR, kind, super, w, r, b, x, m, out);
+}
 
 /* Weight, buffers and activations come as copies: the compiler then knows that no store changes them. */
 INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight w, int64_t r0, int64_t r1, const qrow b,
                            const fa_act x, float *y, int64_t ldy, bool add) {
     float out[4];
+    for (int64_t m = 0; row_paired(kind) && m < x.M; m++) split_columns(x.q + m * x.K, x.K, b.split + m * x.K);
     for (int64_t r = r0; r < r1; r++) {
         const uint8_t *p = w.codes + (size_t)r * w.row_bytes;
-        for (size_t i = 0; i < w.row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
+        for (size_t i = 0; !row_paired(kind) && i < w.row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
         int n = 0;
         for (int64_t m = 0; m < x.M; m += n) {
             n = x.M - m >= 4 ? 4 : x.M - m >= 2 ? 2 : 1;
             if (n == 4)
-                qrow_kind_dot(4, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(4, kind, super, &w, r, &b, &x, m, out);
             else if (n == 2)
-                qrow_kind_dot(2, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(2, kind, super, &w, r, &b, &x, m, out);
             else
-                qrow_kind_dot(1, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(1, kind, super, &w, r, &b, &x, m, out);
             qrow_put(n, out, y + m * ldy + r, ldy, add);
         }
     }
@@ -669,6 +714,9 @@ INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K,
     int64_t k = 0;
     for (; k + 2 * LN <= K; k += 2 * LN) {
         vf w0 = vf_stored(fmt, row, k), w1 = vf_stored(fmt, row, k + LN);
+        const uint8_t *ahead = row + k * (fmt == FA_FMT_F32 ? 4 : 2) + AHEAD;
+        __builtin_prefetch(ahead);
+        if (fmt == FA_FMT_F32) __builtin_prefetch(ahead + 4 * LN);
         for (int i = 0; i < MR; i++) {
             a[i] = vf_fma(w0, vf_load(x + i * ldx + k), a[i]);
             b[i] = vf_fma(w1, vf_load(x + i * ldx + k + LN), b[i]);

@@ -114,6 +114,30 @@ INLINE vi row_codes(const int kind, const uint8_t *p, const int j) {
     }
 }
 
+/* Paired kinds: 64 bytes at p hold 128 codes, of which two neighbours share a byte. even and odd are the codes of even
+ * and of odd columns; lane i of both belongs to columns [8 i, 8 i + 8), so that one sum takes both. */
+INLINE bool row_paired(const int kind) { return kind == ROW_AFFINE4; }
+
+INLINE void row_pair(const int kind, const uint8_t *p, vi *even, vi *odd) {
+    (void)kind;
+    const vi v = vi_load(p);
+    *even = low_nibbles(v);
+    *odd = low_nibbles(_mm512_srli_epi16(v, 4));
+}
+
+/* The activations that go with them: of every 128 columns the even ones, then the odd ones. What is left stays. */
+static inline void split_columns(const int8_t *q, int64_t K, int8_t *out) {
+    int64_t k = 0;
+    for (; k + 128 <= K; k += 128)
+        for (int64_t h = 0; h < 128; h += 64) {
+            const __m512i v = _mm512_loadu_si512(q + k + h);
+            _mm256_storeu_si256((__m256i *)(void *)(out + k + h / 2), _mm512_cvtepi16_epi8(v));
+            _mm256_storeu_si256((__m256i *)(void *)(out + k + 64 + h / 2),
+                                _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8)));
+        }
+    if (k < K) memcpy(out + k, q + k, (size_t)(K - k));
+}
+
 /* ---- scales ---- */
 
 static inline __m512 half_words(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
