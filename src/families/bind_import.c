@@ -40,8 +40,9 @@ typedef struct grid {
 
 static float grid_at(const grid *g, int64_t matrix, int64_t row, int64_t col) {
     const int64_t i = (matrix * g->rows + row / g->bh) * g->cols + col / g->bw;
+    const fa_dtype t = g->t->dtype == FA_U8 ? FA_F8_E8M0 : (fa_dtype)g->t->dtype; /* bytes are exponents */
     float f;
-    fa_to_f32((fa_dtype)g->t->dtype, g->t->data + (size_t)i * fa_dtype_size((fa_dtype)g->t->dtype), 1, &f);
+    fa_to_f32(t, g->t->data + (size_t)i * fa_dtype_size(t), 1, &f);
     return f;
 }
 
@@ -52,13 +53,14 @@ static bool wrong_scales(fa_binder *b, const fa_ckpt_tensor *t, int64_t rows, in
     return false;
 }
 
-/* Which of the arrangements t has, for n matrices (0: one) of [rows, cols]. */
+/* Which of the arrangements t has, for n matrices (0: one) of [rows, cols]. Blocks are the config's; where these do not
+ * fit, the equal ones that the grid means, as in transformers. */
 static bool grid_of(fa_binder *b, grid *g, const fa_ckpt_tensor *t, int64_t n, int64_t rows, int64_t cols) {
     const fa_jnode *block = fa_jget(b->quant, "weight_block_size");
     const int64_t bh = fa_jint(fa_jfirst(block), 128), bw = fa_jint(fa_jnext(fa_jfirst(block)), 128);
     int64_t d[2] = {1, 1};
     const int lead = n && t->n_dim && t->dim[0] == n ? 1 : 0;
-    if (!float_type(t->dtype) || t->n_dim > 2 + lead) return wrong_scales(b, t, rows, cols);
+    if ((!float_type(t->dtype) && t->dtype != FA_U8) || t->n_dim > 2 + lead) return wrong_scales(b, t, rows, cols);
     for (int i = lead; i < t->n_dim; i++) d[i - lead] = t->dim[i];
     *g = (grid){t, d[0], d[1], rows, cols};
     if (n && !lead) return wrong_scales(b, t, rows, cols);
@@ -67,11 +69,16 @@ static bool grid_of(fa_binder *b, grid *g, const fa_ckpt_tensor *t, int64_t n, i
         g->bh = 1;
         return true;
     }
-    if (bh < 1 || bw < 1 || bh > 1 << 20 || bw > 1 << 20 || bw % 32 || d[0] != parts(rows, bh) ||
-        d[1] != parts(cols, bw))
+    if (bh >= 1 && bw >= 1 && bh <= 1 << 20 && bw <= 1 << 20 && bw % 32 == 0 && d[0] == parts(rows, bh) &&
+        d[1] == parts(cols, bw)) {
+        g->bh = bh;
+        g->bw = bw;
+        return true;
+    }
+    if (d[0] < 1 || d[1] < 1 || rows % d[0] || cols % d[1] || (d[1] > 1 && cols / d[1] % 32))
         return wrong_scales(b, t, rows, cols);
-    g->bh = bh;
-    g->bw = bw;
+    g->bh = rows / d[0];
+    g->bw = cols / d[1];
     return true;
 }
 

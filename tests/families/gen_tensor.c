@@ -71,8 +71,8 @@ static void blocks(uint8_t *out, const fa_jnode *t, int64_t n_block, size_t size
     }
 }
 
-/* U8, F8_E4M3: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32 also
- * i / div, i mod `mod`, or lo + r mod span. */
+/* U8, F8_E4M3, F8_E8M0: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32
+ * also i / div, i mod `mod`, or lo + r mod span. */
 static void integers(uint8_t *out, const fa_jnode *t, bool u8, int64_t n, uint64_t seed) {
     const int64_t div = fa_jint(fa_jget(t, "div"), 0), mod = fa_jint(fa_jget(t, "mod"), 0),
                   span = fa_jint(fa_jget(t, "span"), 0);
@@ -122,7 +122,7 @@ int fx_tensor(fa_buf *b, const fa_jnode *t, const char *name, uint64_t seed, fa_
         words16(out, n, seed);
     else if (!strcmp(dtype, "I8") || (!strcmp(dtype, "F8_E4M3") && !fa_jget(t, "span")))
         bytes8(out, dtype[0] == 'F', n, seed);
-    else if (dtype[0] == 'U' || dtype[0] == 'I' || !strcmp(dtype, "F8_E4M3"))
+    else if (dtype[0] == 'U' || dtype[0] == 'I' || dtype[1] == '8')
         integers(out, t, unit == 1, n, seed);
     else
         floats(out, t, dtype, n, seed);
