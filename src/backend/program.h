@@ -95,11 +95,19 @@ typedef struct fa_moe {
 } fa_moe;
 
 /* What one adapter changes on one matrix: y += s * (b (a x) + bias), s = scale times the sequence's scale for the
- * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16. */
+ * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16.
+ *
+ * With magnitudes (DoRA: Liu et al. 2024) row r of the changed matrix W + s b a gets a length of its own: then what y
+ * is so far, without the bias that the layer itself has, is multiplied by m[r] / |(W + s b a)[r]|. The length for any s
+ * is sqrt(c + (p s + q)^2), of which c, p and q are known. Of an embedding, lengths are those of columns, or of tokens'
+ * rows. */
 typedef struct fa_lora {
     fa_weight a;       /* [rank, in]; of an embedding [vocab, rank] */
     fa_weight b;       /* [out, rank] */
     const float *bias; /* [out] or NULL */
+    const float *mag;  /* [4, n_mag]: m, c, p, q; NULL: no magnitudes */
+    int64_t n_mag;
+    bool by_token; /* of an embedding: its n_mag are rows of the table, not columns */
     float scale;
     int adapter;    /* its column of fa_batch.adapt */
     int64_t u_from; /* where its a x stands in the a x of all: columns [u_from, u_from + rank) */
@@ -108,6 +116,7 @@ typedef struct fa_lora {
 /* What all loaded adapters change on one matrix. */
 typedef struct fa_loras {
     int n;                   /* 0: nothing */
+    bool dora;               /* some have magnitudes */
     int64_t rank, max_rank;  /* their sum; the largest */
     const fa_lora *item;     /* [n] in host memory; addresses in it are the backend's */
     const fa_lora *dev_item; /* the same in a device's memory; NULL on the CPU */
@@ -378,9 +387,10 @@ typedef struct fa_rec {
         const float *scale_cols; /* in place: column j of out times [j] */
         struct {
             const fa_loras *list;
-            bool out_rows; /* rows of x are those of fa_batch.out_row; else those of the batch */
-            float embed;   /* LORA_EMBED: the table's scale */
-        } lora;            /* in[0] x [n, in], out [n, out] is added to; LORA_EMBED: out [n_tok, dim] */
+            const float *bias; /* of the layer itself, which y holds already; or NULL */
+            bool out_rows;     /* rows of x are those of fa_batch.out_row; else those of the batch */
+            float embed;       /* LORA_EMBED: the table's scale */
+        } lora;                /* in[0] x [n, in], out [n, out] is added to; LORA_EMBED: out [n_tok, dim] */
         struct {
             const char *name;
         } tap; /* in[0] */

@@ -41,10 +41,11 @@ typedef struct fa_gdn {
 /* linear_num_key_heads, linear_num_value_heads, linear_key_head_dim, linear_value_head_dim (0: no default of its own,
  * the caller's), linear_conv_kernel_dim. d: the defaults. */
 void fa_gdn_read(fa_cfg *r, fa_gdn_cfg *c, const fa_gdn_cfg *d);
-/* What a dense decoder needs to have such layers where layer_types (else `linear(layer)`) says "linear_attention": its
- * layer_mix and the hooks. */
-void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, const fa_gdn_cfg *gdn, bool (*linear)(const void *user, int64_t layer),
-                   const void *user);
+/* Lets a dense decoder have such layers (fa_dense_mixers): a config of `size` zeros that begins with fa_gdn_cfg, to be
+ * filled. NULL after an error. */
+void *fa_gdn_in_dense(fa_cfg *r, fa_dense_cfg *c, size_t size);
+/* ... where layer_types (else `linear(layer)`) says "linear_attention". */
+void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, bool (*linear)(const void *user, int64_t layer), const void *user);
 /* "model.layers.%d.linear_attn" */
 void fa_gdn_bind(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, int layer);
 /* Floats of state. */

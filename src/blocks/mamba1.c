@@ -24,7 +24,7 @@ void fa_mamba1_read(fa_cfg *r, fa_mamba1_cfg *c, int64_t dim, const fa_mamba1_ke
     c->proj_bias = fa_cfg_bool(r, keys->proj_bias, false);
     c->conv_bias = fa_cfg_bool(r, keys->conv_bias, true);
     c->act = fa_cfg_act(r, "hidden_act", "silu");
-    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_applied", false);
+    c->decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false);
 }
 
 void fa_mamba1_spec(const fa_mamba1_cfg *c, fa_kv_spec *spec) {
@@ -58,7 +58,7 @@ void fa_mamba1_bind(fa_binder *b, const fa_mamba1_cfg *c, fa_mamba1 *m, int laye
     fa_bind_linear(b, &m->dt, c->inner, c->rank, FA_BIAS, "%s.dt_proj", at);
     m->scan = (fa_ssm1){.dim = c->inner,
                         .n_state = c->n_state,
-                        .a = fa_bind_decay(b, c->inner, c->n_state, c->decay_as_is, "%s.A_log", at),
+                        .a = fa_bind_decay(b, c->inner, c->n_state, c->decay_applied, "%s.A_log", at),
                         .d = fa_bind_vector(b, c->inner, 1, "%s.D", at)};
     m->gate = (fa_gate){.act = FA_ACT_SILU};
     fa_bind_linear(b, &m->out, c->dim, c->inner, bias, "%s.out_proj", at);
@@ -86,29 +86,21 @@ void fa_mamba1_add(fa_cx *cx, const fa_mamba1 *m, fa_tensor h, fa_tensor n, cons
 
 /* ---- in a dense decoder ---- */
 
-static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
+static void dense_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
     fa_mamba1_spec((const fa_mamba1_cfg *)c->mix_cfg, spec);
 }
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+static void dense_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     if ((l->mix = fa_bind_alloc(b, 1, sizeof(fa_mamba1))))
         fa_mamba1_bind(b, (const fa_mamba1_cfg *)c->mix_cfg, (fa_mamba1 *)l->mix, i);
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void dense_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     fa_mamba1_add(cx, (const fa_mamba1 *)l->mix, h, fa_norm_op(cx, h, &l->attn_norm), st, c->residual_scale);
 }
 
 void fa_mamba1_mix(fa_cfg *r, fa_dense_cfg *d, const fa_mamba1_cfg *c) {
-    fa_mamba1_cfg *own = (fa_mamba1_cfg *)fa_mem_calloc(r->mem, 1, sizeof *own);
-    d->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)d->n_layer, 1);
-    if (!own || !d->layer_mix) {
-        fa_cfg_no_memory(r);
-        return;
-    }
-    *own = *c;
-    d->mix_cfg = own;
-    d->mix_spec = mix_spec;
-    d->bind_mix = bind_mix;
-    d->mix = mix;
+    static const fa_dense_mixer mixer = {dense_spec, dense_bind, dense_add};
+    fa_mamba1_cfg *own = (fa_mamba1_cfg *)fa_dense_mixers(r, d, sizeof *own, &mixer);
+    if (own) *own = *c;
 }

@@ -18,7 +18,8 @@ typedef struct fa_mamba2_cfg {
     double eps;
     float dt_min, dt_max;
     bool in_bias, out_bias, conv_bias;
-    bool decay_as_is; /* A_log holds -exp(A_log): GGUF */
+    bool decay_applied; /* A_log is -exp(A_log) already: GGUF */
+    const char *block;  /* in a dense decoder: what stands behind "model.layers.N." */
 } fa_mamba2_cfg;
 
 /* Names of a family's keys; a NULL is not looked for. */
@@ -55,10 +56,7 @@ void fa_mamba2_add(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, fa_ten
                    float scale);
 
 /* ---- in layers of the dense decoder ---- */
-/* Gives c a mixer's config to be filled, no layers that have one (layer_mix), and the hooks but for bind_mix. NULL
- * after an error. */
+/* Gives c a mixer's config to be filled (fa_dense_mixers). NULL after an error. */
 fa_mamba2_cfg *fa_mamba2_in_dense(fa_cfg *r, fa_dense_cfg *c);
-/* bind_mix: the mixer is model.layers.N.<name>. */
-void fa_mamba2_bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, const char *name);
 
 #endif

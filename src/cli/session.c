@@ -143,16 +143,18 @@ void session_profile(const cli_opts *o, const ffai_engine *e) {
     for (size_t i = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) total += r.seconds;
     out_table t;
     out_table_begin(&t, head, "lrrrrr");
-    int i = 0;
-    for (; ffai_engine_profile(e, (size_t)i, &r) && !r.kernel; i++) {
-        out_cell(&t, i, 0, "%s", r.op);
-        out_cell(&t, i, 1, "%lld", (long long)r.calls);
-        out_cell(&t, i, 2, "%.4f", r.seconds);
-        out_cell(&t, i, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
-        out_cell(&t, i, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
-        out_cell(&t, i, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+    size_t i = 0;
+    for (int row = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) {
+        if (!r.calls) continue;
+        out_cell(&t, row, 0, "%s", r.op);
+        out_cell(&t, row, 1, "%lld", (long long)r.calls);
+        out_cell(&t, row, 2, "%.4f", r.seconds);
+        out_cell(&t, row, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
+        out_cell(&t, row, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
+        out_cell(&t, row, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+        row++;
     }
     fflush(stdout);
     out_table_end(&t, stderr);
-    if (r.kernel) kernel_profile(e, (size_t)i, total);
+    if (r.kernel) kernel_profile(e, i, total);
 }

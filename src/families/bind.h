@@ -45,6 +45,8 @@ typedef struct fa_target {
     int64_t rows, cols; /* of the part that is bound */
     fa_part part;       /* rows of what the name stands for */
     const int64_t *row; /* gathered rows [rows] instead, or NULL */
+    int64_t n_expert;   /* it is a stack of so many; 0: one matrix */
+    fa_weight w;        /* in host memory, unless weights are random; of a stack the first one's */
 } fa_target;
 
 typedef struct fa_targets {

@@ -165,6 +165,7 @@ void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64
     if (b->experts) return; /* which adapters cannot change */
     fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
     l->w.id = t.id;
+    t.w = l->w;
     if (row && b->targets) {
         int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
         if (!kept) return;

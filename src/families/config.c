@@ -120,6 +120,29 @@ fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
     return FA_ACT_SILU;
 }
 
+/* -1: not in the list. */
+static int kind_of(const fa_layer_kind *names, const char *s, size_t len) {
+    for (; s && names->name; names++)
+        if (strlen(names->name) == len && memcmp(names->name, s, len) == 0) return names->kind;
+    return -1;
+}
+
+bool fa_cfg_layer_kinds(fa_cfg *c, const char *key, const fa_layer_kind *names, int64_t n_layer, uint8_t *kind) {
+    const fa_jnode *list = fa_cfg_node(c, key), *n = fa_jfirst(list);
+    if (!list || c->err.code) return false;
+    if (fa_jtype_of(list) != FA_JARR) fa_cfg_fail(c, "\"%s\" is no list", key);
+    if ((int64_t)fa_jlen(list) < n_layer)
+        fa_cfg_fail(c, "\"%s\" lists %zu of %lld layers", key, fa_jlen(list), (long long)n_layer);
+    for (int64_t i = 0; !c->err.code && i < n_layer; i++, n = fa_jnext(n)) {
+        size_t len = 0;
+        const char *s = fa_jstr(n, &len);
+        int k = kind_of(names, s, len);
+        if (k < 0) fa_cfg_fail(c, "\"%s\": layer %lld is \"%.60s\"", key, (long long)i, s ? s : "no string");
+        kind[i] = (uint8_t)(k > 0 ? k : 0);
+    }
+    return !c->err.code;
+}
+
 /* ---- RoPE (formulas: transformers, modeling_rope_utils.py) ---- */
 
 /* Where the numbers of one rope come from: its own dict, then older places. */

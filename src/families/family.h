@@ -42,6 +42,16 @@ bool fa_cfg_within(fa_cfg *c, const char *type);
 bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
+/* What a list of the config calls a layer, and what that means to the family. */
+typedef struct fa_layer_kind {
+    const char *name;
+    uint8_t kind;
+} fa_layer_kind;
+
+/* The list `key` (layer_types) of names out of `names`, which ends with NULL, into kind[n_layer]. A shorter list and a
+ * name that is not in `names` are errors. False: there is no list, or an error; kind[] stays. */
+bool fa_cfg_layer_kinds(fa_cfg *c, const char *key, const fa_layer_kind *names, int64_t n_layer, uint8_t *kind);
+
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
  * rope_scaling. layer_type NULL: the flat one. theta is the default of the family. scaled false: rope_scaling does not
  * apply (Gemma 3 local layers). */

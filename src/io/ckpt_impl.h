@@ -1,5 +1,5 @@
 /* Inside of a checkpoint: shared by ckpt.c (handle, index, lookups), ckpt_dir.c (folders of safetensors or torch
- * files), ckpt_gguf.c (GGUF parts) and gguf_hf.c (the GGUF -> HuggingFace translation). */
+ * files), ckpt_gguf.c (GGUF parts), gguf_names.c and gguf_hf.c (the GGUF -> HuggingFace translation). */
 #ifndef FA_IO_CKPT_IMPL_H
 #define FA_IO_CKPT_IMPL_H
 
@@ -50,7 +50,9 @@ int fa_mamba_ssm_config(fa_json **config, const char *file, fa_error *err);
 
 /* The HuggingFace name of a GGUF tensor into buf; false: no translation, the GGUF name stays. */
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size);
-/* The same for Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
+/* Are there names for an architecture's mixtures of experts? */
+bool fa_gguf_hf_moe(const char *arch);
+/* Names of Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
  * and "". */
 bool fa_gguf_gemma4_name(const char *name, const char *prefix, char *buf, size_t size);
 /* Adds the keys of a Gemma 4 model to an object. */
