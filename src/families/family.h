@@ -88,6 +88,9 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 /* The same with weights `times` as large. */
 void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* The bias of a layer that was bound whole, if it has one, anew: each value times `times` and, unless NULL, by[row]. */
+void fa_bind_bias_times(fa_binder *b, fa_linear *l, float times, const float *by, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
