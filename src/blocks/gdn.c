@@ -11,6 +11,7 @@ static int64_t values_of(const fa_gdn_cfg *c) { return (int64_t)c->n_v_head * c-
 
 void fa_gdn_read(fa_cfg *r, fa_gdn_cfg *c, const fa_gdn_cfg *d) {
     *c = *d;
+    c->act = fa_cfg_act(r, "hidden_act", "silu");
     c->n_k_head = (int)fa_cfg_int(r, "linear_num_key_heads", d->n_k_head, 1, 65536);
     c->n_v_head = (int)fa_cfg_int(r, "linear_num_value_heads", d->n_v_head, 1, 65536);
     c->k_dim = (int)fa_cfg_int(r, "linear_key_head_dim", d->k_dim ? d->k_dim : 1, 1, 4096);
@@ -42,7 +43,6 @@ void *fa_gdn_in_dense(fa_cfg *r, fa_dense_cfg *c, size_t size) {
 
 void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, bool (*linear)(const void *user, int64_t layer), const void *user) {
     static const fa_layer_kind names[] = {{"full_attention", 0}, {"linear_attention", 1}, {NULL, 0}};
-    if (c->act != FA_ACT_SILU) fa_cfg_fail(r, "\"hidden_act\": linear attention is known with silu only");
     if (fa_cfg_layer_kinds(r, "layer_types", names, c->n_layer, c->layer_mix)) return;
     for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->layer_mix[i] = linear(user, i);
 }
@@ -111,7 +111,7 @@ void fa_gdn_bind(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, int 
     snprintf(block, sizeof block, "model.layers.%d.linear_attn", layer);
     w->cfg = c;
     (each ? bind_each : bind_projections)(b, c, w, dim, block);
-    for (int i = 0; i < 3; i++) w->conv[i].act = FA_ACT_SILU;
+    for (int i = 0; i < 3; i++) w->conv[i].act = c->act;
     w->delta = (fa_delta){.n_k_head = c->n_k_head,
                           .n_v_head = c->n_v_head,
                           .k_dim = c->k_dim,

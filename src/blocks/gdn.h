@@ -1,5 +1,5 @@
 /* The gated delta net (Yang, Kautz, Hatamizadeh 2024): a recurrent mixer that stands in for attention. Of normalised
- * rows x, with [q | k | v] = silu(conv(in_proj_qkv x)), a causal convolution of each channel,
+ * rows x, with [q | k | v] = act(conv(in_proj_qkv x)), a causal convolution of each channel,
  *
  *     y = out_proj(norm(delta_rule(q, k, v, in_proj_b x, in_proj_a x)) * silu(in_proj_z x))
  *
@@ -21,6 +21,7 @@ typedef enum fa_gdn_kind {
 typedef struct fa_gdn_cfg {
     fa_gdn_kind kind; /* what the family's checkpoints have; GGUF splits grouped rows */
     int n_k_head, n_v_head, k_dim, v_dim, kernel;
+    fa_act_fn act; /* behind the convolution; the gate is always SiLU */
     double norm_eps;
     float beta_scale;   /* 2: eigenvalues of the transition may be negative */
     bool tiled;         /* see fa_delta */

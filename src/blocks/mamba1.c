@@ -46,8 +46,7 @@ void fa_mamba1_bind(fa_binder *b, const fa_mamba1_cfg *c, fa_mamba1 *m, int laye
     snprintf(at, sizeof at, "model.layers.%d.%s", layer, c->block);
     fa_bind_linear(b, &m->in, 2 * c->inner, c->dim, bias, "%s.in_proj", at);
     fa_bind_conv(b, &m->conv, c->inner, c->kernel, c->conv_bias ? FA_BIAS : FA_NO_BIAS, NULL, "%s.conv1d", at);
-    if (c->act == FA_ACT_SILU) m->conv.act = c->act;
-    m->act = c->act;
+    m->conv.act = c->act;
     fa_bind_linear(b, &m->x, c->rank + 2 * c->n_state, c->inner, FA_NO_BIAS, "%s.x_proj", at);
     m->norms = c->norms;
     if (c->norms) {
@@ -73,7 +72,6 @@ void fa_mamba1_add(fa_cx *cx, const fa_mamba1 *m, fa_tensor h, fa_tensor n, cons
     const int64_t rank = m->dt.w.cols, N = m->scan.n_state;
     fa_tensor xz = fa_linear_op(cx, n, &m->in);
     fa_tensor x = fa_conv_op(cx, fa_from(cx, xz, 0), &m->conv, st);
-    if (m->conv.act != m->act) x = fa_glu(cx, x, (fa_tensor){0}, m->act);
     fa_tensor p = fa_linear_op(cx, x, &m->x), dt = m->norms ? part(cx, p, 0, &m->dt_norm) : fa_cols(cx, p, 0, rank);
     dt = fa_linear_op(cx, dt, &m->dt);
     fa_view b = m->norms ? fa_from(cx, part(cx, p, rank, &m->b_norm), 0) : fa_from(cx, p, rank),

@@ -28,7 +28,6 @@ typedef struct fa_mamba1_keys {
 typedef struct fa_mamba1 {
     fa_linear in;                    /* [2 * inner, dim]: x, z */
     fa_conv conv;                    /* of inner channels */
-    fa_act_fn act;                   /* behind it, when it has none itself */
     fa_linear x;                     /* [rank + 2 * n_state, inner]: dt, B, C */
     bool norms;                      /* of dt [rank], B and C [n_state] */
     fa_norm dt_norm, b_norm, c_norm; /* w NULL: without weights */

@@ -75,8 +75,7 @@ void fa_mamba2_read(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k) {
     c->kernel = read_int(r, k->kernel, c->kernel, 256);
     if (k->conv_bias) c->conv_bias = fa_cfg_bool(r, k->conv_bias, c->conv_bias);
     if (k->in_bias) c->in_bias = c->out_bias = fa_cfg_bool(r, k->in_bias, c->in_bias);
-    if (k->act && fa_cfg_act(r, k->act, "silu") != FA_ACT_SILU)
-        fa_cfg_fail(r, "\"%s\": the Mamba mixer takes silu", k->act);
+    c->act = fa_cfg_act(r, k->act, "silu");
     c->decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false);
     read_limits(r, c);
     check(r, c, k);
@@ -94,7 +93,7 @@ void fa_mamba2_bind(fa_binder *b, const fa_mamba2_cfg *c, fa_mamba2 *l, bool *ml
     va_end(ap);
     fa_bind_linear(b, &l->in, fa_mamba2_in_rows(c), c->dim, c->in_bias ? FA_BIAS : FA_NO_BIAS, "%s.in_proj", at);
     fa_bind_conv(b, &l->conv, channels(c), c->kernel, c->conv_bias ? FA_BIAS : FA_NO_BIAS, mlx, "%s.conv1d", at);
-    l->conv.act = FA_ACT_SILU;
+    l->conv.act = c->act;
     l->scan = (fa_ssd){.n_head = (int)c->n_head,
                        .head_dim = (int)c->head_dim,
                        .n_state = (int)c->n_state,

@@ -1,6 +1,6 @@
 /* The Mamba 2 mixer (Dao, Gu 2024) as Mamba 2, Granite 4, Falcon H1 and Nemotron H have it. Of normalised rows n:
  *
- *     [z | u | dt] = in_proj n [* in_scale]      [x | B | C] = silu(conv(u))      y = scan(x, dt, B, C)
+ *     [z | u | dt] = in_proj n [* in_scale]      [x | B | C] = act(conv(u))      y = scan(x, dt, B, C)
  *     y = norm(y * silu(z)), norm(y) * silu(z), or y * silu(z)                    mixer(n) = out_proj y
  *
  * The norm is one of n_group groups of columns. The scan is fa_ssd (backend/program.h). */
@@ -18,11 +18,12 @@ typedef struct fa_mamba2_cfg {
     double eps;
     float dt_min, dt_max;
     bool in_bias, out_bias, conv_bias;
+    fa_act_fn act;      /* behind the convolution; the gate is always SiLU */
     bool decay_applied; /* A_log is -exp(A_log) already: GGUF */
     const char *block;  /* in a dense decoder: what stands behind "model.layers.N." */
 } fa_mamba2_cfg;
 
-/* Names of a family's keys; a NULL is not looked for. */
+/* Names of a family's keys; a NULL (never act) is not looked for. */
 typedef struct fa_mamba2_keys {
     const char *n_head, *head_dim, *n_state, *n_group, *kernel, *conv_bias, *in_bias, *act;
 } fa_mamba2_keys;

@@ -192,7 +192,7 @@ static double yarn_mscale(double scale, double m) { return scale <= 1 ? 1.0 : 0.
 
 static void scale_yarn(const rope_src *s, fa_rope *r, float *inv, double theta, double ctx, double max_ctx) {
     int64_t n = r->n_pair;
-    double dim = 2.0 * (double)n, factor = src_positive(s, "factor", max_ctx / ctx);
+    double dim = (double)r->dim, factor = src_positive(s, "factor", max_ctx / ctx);
     double m = src_num(s, "mscale", 0), m_all = src_num(s, "mscale_all_dim", 0);
     double def = m != 0 && m_all != 0 ? yarn_mscale(factor, m) / yarn_mscale(factor, m_all) : yarn_mscale(factor, 1);
     r->mscale = (float)positive(s, "attention_factor", src_num(s, "attention_factor", def));
@@ -261,12 +261,13 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     return scaled || !layer_type ? p : NULL;
 }
 
-void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled) {
+void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled) {
     rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
     if (s.dict && fa_jtype_of(s.dict) != FA_JOBJ)
         fa_cfg_fail(c, "\"rope_scaling\" or \"rope_parameters\" is no object");
     memset(r, 0, sizeof *r);
-    r->n_pair = head_dim / 2;
+    r->n_pair = (dim + 1) / 2;
+    r->dim = dim;
     r->mscale = 1;
     r->interleaved = fa_cfg_bool(c, "ffai_rope_interleaved", false);
     theta = src_num(&s, "rope_theta", theta);
@@ -287,7 +288,7 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     }
     r->inv_freq = inv;
     for (int64_t i = 0; i < r->n_pair; i++)
-        inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * r->n_pair)); /* in f32, as torch does */
+        inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)dim); /* in f32, as torch does */
     if (c->rope_factors && scaled && c->n_rope_factors != r->n_pair)
         fa_cfg_fail(c, "tensor rope_freqs.weight holds %lld factors for %lld rotated pairs",
                     (long long)c->n_rope_factors, (long long)r->n_pair);
