@@ -229,6 +229,8 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
 static int64_t moe_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     const fa_moe *m = r->p.moe.moe;
     const int64_t n = r->in[0].dim[0];
+    for (int i = 0; i < 3; i++)
+        if (r->p.moe.lora[i]) return fa_fail(err, FFAI_ENOTSUP, "no kernel for adapters of experts");
     if (check_stack(&m->gate, "gate", err) || check_stack(&m->up, "up", err) || check_stack(&m->down, "down", err))
         return -1;
     if ((r->in[0].dtype != FA_F32 && r->in[0].dtype != FA_BF16) || r->out.dtype != FA_F32)
