@@ -216,10 +216,11 @@ cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r) {
 static void few_adapt(fa_cuda *cu, const fa_rec *r, const cu_batch *b, float *u) {
     const fa_moe *m = r->p.moe.moe;
     const cu_moe_lora_rows x = {r->in[0].data, r->in[0].dtype, r->in[0].dim[1], true};
-    const cu_moe_lora_rows gate = {gate_rows(r), FA_F32, h_pitch(m), false}, h = {r->work, FA_F32, h_pitch(m), false};
+    const cu_moe_lora_rows gate = {m->gate.n ? gate_rows(r) : NULL, FA_F32, h_pitch(m), false},
+                           h = {r->work, FA_F32, h_pitch(m), false};
     cu_moe_lora(cu, r, b, 0, NULL, x, gate, u);
     cu_moe_lora(cu, r, b, 1, NULL, x, h, u);
-    cu_moe_lora_activate(cu, r, m->gate.n ? gate.at : NULL, h);
+    cu_moe_lora_activate(cu, r, gate, h, h);
 }
 
 static void few_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {

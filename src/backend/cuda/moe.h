@@ -31,7 +31,7 @@ int64_t cu_moe_lora_bytes(const fa_rec *r); /* of u */
  * cu_moe_product. */
 void cu_moe_lora(fa_cuda *cu, const fa_rec *r, const cu_batch *b, int mat, const int32_t *list, cu_moe_lora_rows x,
                  cu_moe_lora_rows y, float *u);
-/* up = act(gate) * up in place; gate NULL: act(up) */
-void cu_moe_lora_activate(fa_cuda *cu, const fa_rec *r, const void *gate, cu_moe_lora_rows up);
+/* h = act(gate) * up of f32 rows; gate.at NULL: act(up). h may be up. */
+void cu_moe_lora_activate(fa_cuda *cu, const fa_rec *r, cu_moe_lora_rows gate, cu_moe_lora_rows up, cu_moe_lora_rows h);
 
 #endif

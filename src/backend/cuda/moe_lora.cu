@@ -2,7 +2,7 @@
  * definition is src/backend/cpu/ops_moe.c. moe.cu and moe_many.cu make the products of gate and up apart, without the
  * activation, when an adapter changes one of them; then come u = scale * (a x), += b u, and the activation. For `down`
  * u is made of the hidden rows; b u goes to the products before they are summed up (many rows), or, weighted, to the
- * sum (few rows). All in f32 but what is stored as bf16.
+ * sum (few rows). All in f32; products of down alone may be stored as bf16.
  *
  * Places are those of the products: choices (row, k) sorted by expert, or as they come. Neighbours mostly have the same
  * expert, so a block that works on several reads its matrices once. */
@@ -168,20 +168,20 @@ static __global__ void moe_lora_out(places p, cu_batch b, const float *u, int64_
     if (used && n < N) out[m * N + n] += scale * sum;
 }
 
-/* up = act(gate) * up, or act(up) without gates, as fa_moe says; zeros in columns [n, ld). */
-static __global__ void moe_lora_act(const void *gate, void *up, int type, int64_t n, int64_t ld, int act, float limit) {
+/* h = act(gate) * up, or act(up) without gates, as fa_moe says; zeros in columns [n, ld). h may be up. */
+static __global__ void moe_lora_act(const float *gate, const float *up, void *h, int type, int64_t n, int64_t ld,
+                                    int act, float limit) {
     const int64_t c = (int64_t)blockIdx.y * THREADS + threadIdx.x, at = (int64_t)blockIdx.x * ld + c;
     cu_pdl_launch();
     cu_pdl_wait();
     if (c >= ld) return;
     float v = 0;
     if (c < n) {
-        v = cu_get(up, type, at);
-        float g = gate ? cu_get(gate, type, at) : 0;
-        if (limit > 0) g = fminf(g, limit), v = fminf(fmaxf(v, -limit), limit) + 1.0f;
-        v = gate ? cu_act(act, g) * v : cu_act(act, v);
+        v = up[at];
+        if (limit > 0) v = fminf(fmaxf(v, -limit), limit) + 1.0f;
+        v = gate ? cu_act(act, limit > 0 ? fminf(gate[at], limit) : gate[at]) * v : cu_act(act, v);
     }
-    cu_put(up, type, at, v);
+    cu_put(h, type, at, v);
 }
 
 /* ---- host ---- */
@@ -239,9 +239,10 @@ void cu_moe_lora(fa_cuda *cu, const fa_rec *r, const cu_batch *b, int mat, const
                   (const float *)u, l->rank, N, (void *)y.at, y.type, y.ld);
 }
 
-void cu_moe_lora_activate(fa_cuda *cu, const fa_rec *r, const void *gate, cu_moe_lora_rows up) {
+void cu_moe_lora_activate(fa_cuda *cu, const fa_rec *r, cu_moe_lora_rows gate, cu_moe_lora_rows up,
+                          cu_moe_lora_rows h) {
     const fa_moe *m = r->p.moe.moe;
     const int64_t P = r->in[0].dim[0] * r->p.moe.n_used;
-    CU_LAUNCH(cu, moe_lora_act, dim3((unsigned)P, cu_blocks(up.ld, THREADS)), THREADS, 0, gate, up.at, up.type,
-              m->up.w[0].rows, up.ld, (int)m->act, m->limit);
+    CU_LAUNCH(cu, moe_lora_act, dim3((unsigned)P, cu_blocks(h.ld, THREADS)), THREADS, 0, (const float *)gate.at,
+              (const float *)up.at, h.at, h.type, m->up.w[0].rows, h.ld, (int)m->act, m->limit);
 }
