@@ -87,11 +87,21 @@ static void table_free(const ffai_engine *e, fa_adapted *t, fa_mem *mem, void *d
     memset(t, 0, sizeof *t);
 }
 
-/* Counts what is changed on each matrix, or with `item` puts it there. */
-static void gather(const ffai_engine *e, fa_loras *linear, fa_loras *embed, fa_lora *item) {
+/* The one that was loaded next after `before`; NULL: none. */
+static const ffai_adapter *loaded_after(const ffai_engine *e, uint64_t before) {
+    const ffai_adapter *next = NULL;
     for (int k = 0; k < FA_ADAPTERS; k++) {
         const ffai_adapter *a = e->adapters.at[k];
-        for (size_t i = 0; a && i < a->n; i++) {
+        if (a && a->serial > before && (!next || a->serial < next->serial)) next = a;
+    }
+    return next;
+}
+
+/* Counts what is changed on each matrix, or with `item` puts it there: in the order in which adapters were loaded, on
+ * which magnitudes depend. */
+static void gather(const ffai_engine *e, fa_loras *linear, fa_loras *embed, fa_lora *item) {
+    for (const ffai_adapter *a = loaded_after(e, 0); a; a = loaded_after(e, a->serial)) {
+        for (size_t i = 0; i < a->n; i++) {
             const fa_change *c = &a->change[i];
             fa_loras *l = c->table ? &embed[c->id] : &linear[c->id];
             int64_t rank = c->lora.b.cols;
@@ -190,6 +200,7 @@ int ffai_adapter_load(ffai_adapter **out, ffai_engine *e, const char *path, ffai
     if (!a) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
     a->e = e;
     a->index = index;
+    a->serial = ++e->adapters.n_loaded;
     int rc = load(a, path, err);
     if (!rc) {
         e->adapters.at[index] = a;

@@ -18,6 +18,7 @@ typedef struct fa_change {
 struct ffai_adapter {
     ffai_engine *e;
     int index; /* in e->adapters */
+    uint64_t serial;
     char *path;
     bool mlx;
     uint64_t hash;

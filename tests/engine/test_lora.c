@@ -28,6 +28,7 @@ enum { N = 24, MAX_VOCAB = 512, GEN = 6, N_SLOT = 4 };
 static const char *device = "cpu", *cuda_module;
 static char dir[64], first[600], second[600];
 static const char *fixture; /* the group's */
+static bool magnitudes;     /* its first adapter has them */
 static ffai_model *model;
 static int32_t ids[N];
 static int64_t vocab;
@@ -151,7 +152,10 @@ static void test_off(void **state) {
         assert_int_equal(ffai_adapter_drop(a, &err), 0);
         same(want, eval(e, 0, N / 2, 1));
         use(e, b, 1);
-        same(other, eval(e, 0, N / 2, 1));
+        rows *still = eval(e, 0, N / 2, 1);
+        /* sums that go straight to the residual stream wait while there are magnitudes */
+        assert_true(apart(other, still) <= (magnitudes ? p ? 0.1 : 1e-4 : 0));
+        free(still);
         assert_int_equal(ffai_adapter_drop(b, &err), 0); /* what the engine uses by itself may go */
         same(want, eval(e, 0, N / 2, 1));
         assert_int_equal(ffai_adapter_drop(NULL, &err), 0);
@@ -267,7 +271,8 @@ static void test_mixed_batch(void **state) {
         run_out(e);
         for (int k = 0; k < N_SLOT; k++) {
             ffai_engine *alone = engine("exact", 1);
-            ffai_adapter *b1 = load(alone, second), *a1 = load(alone, first);
+            ffai_adapter *a1 = magnitudes ? load(alone, first) : NULL, *b1 = load(alone, second);
+            if (!a1) a1 = load(alone, first); /* magnitudes are for what adapters before have made */
             size_t n = mix(k, a1, b1, u);
             ffai_request *one = submit(alone, prompt[k], u, n, logprobs);
             run_out(alone);
@@ -522,7 +527,7 @@ static void test_no_memory(void **state) {
     for (long n = 1; came; n += n < 40 ? 1 : 7) {
         ffai_error err = {0};
         fa_alloc_fail_at(n);
-        int rc = ffai_adapter_load(&b, e, second, &err);
+        int rc = ffai_adapter_load(&b, e, magnitudes ? first : second, &err);
         came = fa_alloc_fail_left() == 0;
         fa_alloc_fail_at(0);
         if (rc && (rc != FFAI_ENOMEM || !came)) fail_msg("allocation %ld: %s", n, err.msg);
@@ -763,8 +768,33 @@ static void test_magnitudes(void **state) {
     ffai_engine_free(e);
 }
 
+/* They are applied in the order in which they were loaded, also where one takes the place of another that went. */
+static void test_order(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *b = load(e, second);
+    ffai_adapter_use both[] = {{a, 1}, {b, 1}};
+    assert_int_equal(ffai_engine_use_adapters(e, both, 2, &err), 0);
+    rows *ab = eval(e, 0, 0, 1);
+    assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    both[0].adapter = load(e, first); /* where a was */
+    assert_int_equal(ffai_engine_use_adapters(e, both, 2, &err), 0);
+    rows *ba = eval(e, 0, 0, 1);
+    assert_true(apart(ab, ba) > 0.01);
+    ffai_engine *other = engine("exact", 1);
+    both[1].adapter = load(other, second), both[0].adapter = load(other, first);
+    assert_int_equal(ffai_engine_use_adapters(other, both, 2, &err), 0);
+    rows *want = eval(other, 0, 0, 1);
+    assert_true(apart(want, ba) < 1e-4);
+    free(ab), free(ba), free(want);
+    ffai_engine_free(e);
+    ffai_engine_free(other);
+}
+
 static int run_group(const char *name, const struct CMUnitTest *tests, size_t n) {
     fixture = name;
+    magnitudes = strstr(name, "_dora") != NULL;
     return _cmocka_run_group_tests(name, tests, n, set_up, tear_down);
 }
 #define RUN(name, tests) run_group(name, tests, sizeof tests / sizeof *tests)
@@ -778,13 +808,14 @@ int main(int argc, char **argv) {
     const struct CMUnitTest experts[] = {cmocka_unit_test(test_off),         cmocka_unit_test(test_pieces),
                                          cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running),
                                          cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_expert_files)};
-    const struct CMUnitTest magnitudes[] = {cmocka_unit_test(test_off),         cmocka_unit_test(test_pieces),
-                                            cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running),
-                                            cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_magnitudes)};
+    const struct CMUnitTest lengths[] = {cmocka_unit_test(test_off),         cmocka_unit_test(test_pieces),
+                                         cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running),
+                                         cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_magnitudes),
+                                         cmocka_unit_test(test_order)};
     if (argc > 1) device = argv[1];
     cuda_module = getenv("FFAI_CUDA_MODULE");
 #ifdef FFAI_CUDA_EMU_MODULE
     if (!cuda_module) cuda_module = FFAI_CUDA_EMU_MODULE;
 #endif
-    return RUN("lora_llama_two", tests) + RUN("lora_qwen3moe_params", experts) + RUN("lora_llama_dora_two", magnitudes);
+    return RUN("lora_llama_two", tests) + RUN("lora_qwen3moe_params", experts) + RUN("lora_llama_dora_two", lengths);
 }
