@@ -364,7 +364,7 @@ typedef struct fa_rec {
             int n_used;
             const fa_loras *lora[3]; /* what adapters change on gate, up and down: NULL: nothing */
             bool out_rows;           /* with lora: see below */
-        } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+        } moe;                       /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
         struct {
             fa_view x;
             const fa_conv *w;
