@@ -33,6 +33,7 @@ typedef struct fa_linear {
 /* Rotary position embedding: angle of pair i at position p is p * inv_freq[i]. */
 typedef struct fa_rope {
     int64_t n_pair;             /* rotated pairs: 2 * n_pair leading dims of each head; 0 = no rotation */
+    int64_t dim;                /* of frequencies: theta^(-2 i / dim); 2 * n_pair, or one less (dynamic only) */
     const float *inv_freq;      /* [n_pair] */
     const float *inv_freq_long; /* longrope: used when the sequence is longer than original_ctx; NULL otherwise */
     float mscale;               /* multiplies cos and sin (yarn, longrope); 1 otherwise */
@@ -159,7 +160,7 @@ typedef struct fa_conv {
     int kernel;
     const float *w;    /* [n, kernel] */
     const float *bias; /* [n] or NULL */
-    fa_act_fn act;     /* LINEAR, SILU */
+    fa_act_fn act;     /* LINEAR and SILU; others are a record behind (fa_conv_op) */
     int64_t state_at;  /* where its state begins in fa_state.conv: layers with several have one behind the other */
 } fa_conv;
 
