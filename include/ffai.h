@@ -415,9 +415,10 @@ typedef struct ffai_profile_row {
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
 
-/* ---- adapters: LoRA ---- */
+/* ---- adapters: LoRA, DoRA ---- */
 
-/* Low-rank changes of a model's linear layers and embeddings, y += scale * B (A x), as PEFT and mlx-lm train them.
+/* Low-rank changes of a model's linear layers, experts and embeddings, y += scale * B (A x), as PEFT and mlx-lm train
+ * them, with magnitudes or without.
  * Loaded into an engine beside the model, whose weights, quantized or not, stay as they are; each request says which
  * ones it uses and how strongly. docs/lora.md. */
 typedef struct ffai_adapter ffai_adapter;
@@ -425,13 +426,14 @@ typedef struct ffai_adapter ffai_adapter;
 /* One of those that a request uses. */
 typedef struct ffai_adapter_use {
     ffai_adapter *adapter;
-    float scale; /* times the adapter's own; 0: off. Any finite number. Of the same adapter twice: the sum */
+    float scale; /* times the adapter's own; 0: off, magnitudes too. Any finite number. Of the same adapter twice: the
+                    sum */
 } ffai_adapter_use;
 
 /* path: a folder with adapter_config.json and adapter_model.safetensors (PEFT) or adapters.safetensors (mlx-lm), or
  * that weight file. Between steps, also while requests run. It goes with its engine. Refused: an adapter that changes
- * what the model does not have, or that is not a plain low-rank sum (DoRA, changed biases, modules_to_save, experts).
- */
+ * what the model does not have, or that is more than a low-rank sum with or without magnitudes (changed biases,
+ * modules_to_save). */
 FFAI_API int ffai_adapter_load(ffai_adapter **out, ffai_engine *e, const char *path, ffai_error *err);
 /* Refused while an unfinished request uses it. NULL is fine. */
 FFAI_API int ffai_adapter_drop(ffai_adapter *a, ffai_error *err);
@@ -439,7 +441,7 @@ FFAI_API int ffai_adapter_drop(ffai_adapter *a, ffai_error *err);
 typedef struct ffai_adapter_info {
     const char *path;
     const char *kind; /* "peft", "mlx" */
-    int64_t n_matrix; /* matrices of the model that it changes */
+    int64_t n_matrix; /* matrices of the model that it changes; a stack of experts is one */
     int64_t rank;     /* the largest */
     int64_t bytes;    /* where the engine runs */
 } ffai_adapter_info;

@@ -109,6 +109,9 @@ typedef struct fa_lora {
     const float *mag;  /* [4, n_mag]: m, c, p, q; NULL: no magnitudes */
     int64_t n_mag;
     bool by_token; /* of an embedding: its n_mag are rows of the table, not columns */
+    /* Of a stack of experts: a [k rank, in] and b [k out, rank] are k matrices, of which expert e has the expert[e]-th,
+     * or none: -1. No bias, no magnitudes. */
+    const int32_t *expert;
     float scale;
     int adapter;    /* its column of fa_batch.adapt */
     int64_t u_from; /* where its a x stands in the a x of all: columns [u_from, u_from + rank) */
@@ -360,7 +363,9 @@ typedef struct fa_rec {
             float scale; /* of the sum of experts */
             bool add;    /* out += instead of = */
             int n_used;
-        } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+            const fa_loras *lora[3]; /* what adapters change on gate, up and down: NULL: nothing */
+            bool out_rows;           /* with lora: see below */
+        } moe;                       /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
         struct {
             fa_view x;
             const fa_conv *w;

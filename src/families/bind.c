@@ -281,6 +281,11 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
         fa_bind_missing(b, name, "_bias");
 }
 
+void fa_bind_stack(fa_binder *b, fa_experts *e, fa_part part, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    if (e->n && !b->err.code) fa_bind_stack_target(b, e, &part, name);
+}
+
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
     const fa_experts *e = &m->up;
     b->n_expert = e->n;

@@ -153,6 +153,8 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
 /* A tensor of another shape than expected: remembered. */
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
+/* A stack of experts gets its id, unless it has one, and one more name. */
+void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name);
 /* A linear layer or a table gets its id. row: gathered, or NULL. */
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
 /* Finds out what stands in front of the checkpoint's names. */

@@ -162,7 +162,7 @@ static void add_target(fa_binder *b, const fa_target *t, const char *name) {
 }
 
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
-    if (b->experts) return; /* which adapters cannot change */
+    if (b->experts) return; /* the stack has one */
     fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
     l->w.id = t.id;
     t.w = l->w;
@@ -173,4 +173,11 @@ void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64
         t.row = kept;
     }
     add_target(b, &t, name);
+}
+
+void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name) {
+    fa_weight *w = &e->w[0];
+    if (!w->id) w->id = ++b->n_id;
+    add_target(b, &(fa_target){.id = w->id, .rows = w->rows, .cols = w->cols, .part = *part, .n_expert = e->n, .w = *w},
+               name);
 }
