@@ -163,7 +163,7 @@ static void add_target(fa_binder *b, const fa_target *t, const char *name) {
 
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
     if (b->experts) return; /* which adapters cannot change */
-    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
+    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part, .ordered = l->order != NULL};
     l->w.id = t.id;
     t.w = l->w;
     if (row && b->targets) {
