@@ -96,7 +96,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] fa_use */
-    fa_names missing, extra;
+    fa_names missing, extra, widened;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -129,6 +129,8 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 int fa_binder_finish(fa_binder *b, fa_error *err);
 /* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
 const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
+/* The same: quantized matrices that became floats. */
+const char *fa_binder_widened(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);

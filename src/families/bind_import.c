@@ -310,6 +310,7 @@ static int64_t group_at(const fa_ckpt_tensor *order, int64_t group, int64_t k) {
 /* As floats: groups that our formats do not have. */
 static bool import_floats(fa_binder *b, fa_weight *w, fa_source *s, const affine *a, const fa_ckpt_tensor *order) {
     fa_dtype t = a->scales->dtype == FA_BF16 ? FA_F32 : FA_F16;
+    fa_name_list_add(&b->widened, s->t->name);
     for (int pass = 0; pass < 2; pass++) {
         const size_t size = fa_dtype_size(t);
         uint8_t *to = NULL;
