@@ -132,7 +132,9 @@ typedef struct ffai_model_info {
     const char
         *extra; /* tensors among the text model's that its family does not know: a sign of another variant, mostly
                    "" */
-    int block;  /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
+    const char
+        *widened; /* quantized matrices that became f16 or f32, as no format of ours has their groups; mostly "" */
+    int block;    /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
