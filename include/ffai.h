@@ -616,11 +616,11 @@ typedef struct ffai_convert_opts {
 } ffai_convert_opts;
 
 typedef struct ffai_convert_info {
-    int64_t n_tensor, bytes;  /* of the result */
-    int64_t n_weight;         /* values in matrices */
-    double bits_per_weight;   /* of matrices, with their scales */
-    int n_file;               /* weight files */
-    int64_t n_requantized;    /* matrices that were quantized before, and are now in another way */
+    int64_t n_tensor, bytes; /* of the result */
+    int64_t n_weight;        /* values in matrices */
+    double bits_per_weight;  /* of matrices, with their scales */
+    int n_file;              /* weight files */
+    int64_t n_requantized;   /* matrices that were quantized before, and are now in another way */
 } ffai_convert_info;
 
 /* Writes the checkpoint at path (any that ffai_model_open reads) to the folder out in mlx's layout: safetensors,

@@ -38,7 +38,8 @@ static int rule_word(const cli_opts *o, const char *given, char *word, ffai_conv
 /* text: a copy of `given`, which the rule points into. The regular expression ends at the last "=". */
 static int read_rule(const cli_opts *o, const char *given, char *text, ffai_convert_rule *r) {
     char *eq = strrchr(text, '=');
-    if (!eq || eq == text || !eq[1]) return cli_usage(o, "--rule %s is not REGEX=HOW, as 'mlp\\.down_proj=bits:8'", given);
+    if (!eq || eq == text || !eq[1])
+        return cli_usage(o, "--rule %s is not REGEX=HOW, as 'mlp\\.down_proj=bits:8'", given);
     *eq = 0;
     *r = (ffai_convert_rule){.pattern = text};
     int rc = 0;
@@ -179,9 +180,9 @@ static int run_convert(const cli_opts *o) {
     return rc;
 }
 
-static const opt_id convert_options[] = {OPT_MODEL, OPT_OUT,        OPT_BITS,       OPT_GROUP_SIZE, OPT_MODE,
-                                         OPT_DTYPE, OPT_RULE,       OPT_DEQUANTIZE, OPT_SHARD_SIZE, OPT_THREADS,
-                                         OPT_JSON,  CLI_REPORT_OPTIONS, OPT_END};
+static const opt_id convert_options[] = {
+    OPT_MODEL,      OPT_OUT,        OPT_BITS,    OPT_GROUP_SIZE, OPT_MODE,           OPT_DTYPE, OPT_RULE,
+    OPT_DEQUANTIZE, OPT_SHARD_SIZE, OPT_THREADS, OPT_JSON,       CLI_REPORT_OPTIONS, OPT_END};
 
 const cli_command cmd_convert = {
     .name = "convert",

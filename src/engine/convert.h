@@ -30,8 +30,8 @@ typedef struct cv_part {
 /* An array of numbers, not quantized. */
 typedef struct cv_vector {
     const fa_ckpt_tensor *t;
-    float add;          /* to every value */
-    bool log_of_minus;  /* log(-v) */
+    float add;                        /* to every value */
+    bool log_of_minus;                /* log(-v) */
     int64_t total, from, step, count; /* of the `total` values along the last dimension only from, from + step, ...
                                          (count of them); total 0: all */
 } cv_vector;
@@ -61,19 +61,19 @@ typedef struct cv_plan {
     ffai_model *m;
     fa_mem mem;
     fa_stored_list stored;
-    const uint8_t *used; /* [tensors] */
+    const uint8_t *used;     /* [tensors] */
     char body[64], head[64]; /* prefixes of the checkpoint */
     char out_body[64], out_head[64];
-    bool experts; /* the model has layers of experts */
+    bool experts;     /* the model has layers of experts */
     bool unsanitized; /* convolutions are stored as transformers has them */
-    cv_item *item; /* [n] */
+    cv_item *item;    /* [n] */
     size_t n, cap;
     cv_format wanted; /* fmt FA_FMT_COUNT: nothing was asked for */
     bool dequantize;
     int dtype; /* fa_dtype of floats or -1: as they are */
     cv_rule *rule;
     size_t n_rule;
-    bool untie; /* config.json must say that the head is not the embedding */
+    bool untie;              /* config.json must say that the head is not the embedding */
     int64_t n_weight, bytes; /* of matrices that are quantized; of the result */
     int n_shard;
     int n_requantized;

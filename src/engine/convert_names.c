@@ -21,8 +21,8 @@ static bool begins(const char *s, const char *prefix) { return strncmp(s, prefix
 void cv_choose_prefixes(cv_plan *p, const fa_binder *b) {
     const char *body = b->body, *head = b->head;
     bool wrapped = !strcmp(body, "model.language_model.") || !strcmp(body, "language_model.model.");
-    bool backbone = fa_ckpt_gguf(p->m->ckpt) &&
-                    (is_family(p, "mamba") || is_family(p, "mamba2") || is_family(p, "nemotron_h"));
+    bool backbone =
+        fa_ckpt_gguf(p->m->ckpt) && (is_family(p, "mamba") || is_family(p, "mamba2") || is_family(p, "nemotron_h"));
     snprintf(p->body, sizeof p->body, "%s", body);
     snprintf(p->head, sizeof p->head, "%s", head);
     snprintf(p->out_body, sizeof p->out_body, "%s",
@@ -35,8 +35,8 @@ void cv_choose_prefixes(cv_plan *p, const fa_binder *b) {
 
 /* A name of the checkpoint with the result's prefix. */
 static void prefixed(const cv_plan *p, const char *name, char out[CV_NAME]) {
-    static const char *const beside[] = {"vision_tower.", "multi_modal_projector.", "audio_tower.", "embed_audio.",
-                                         "embed_vision.", "vision_embedder."};
+    static const char *const beside[] = {"vision_tower.", "multi_modal_projector.", "audio_tower.",
+                                         "embed_audio.",  "embed_vision.",          "vision_embedder."};
     const bool wrapped = begins(p->out_body, "language_model.");
     if (begins(name, p->body) && (*p->body || !begins(name, "lm_head"))) {
         snprintf(out, CV_NAME, "%s%s", p->out_body, name + strlen(p->body));
@@ -116,8 +116,8 @@ int cv_targets_of(const cv_plan *p, const char *checkpoint, int64_t rows, cv_tar
 }
 
 bool cv_rename(const cv_plan *p, const char *name, char out[CV_NAME]) {
-    static const char *const dead[] = {"rotary_emb.inv_freq", ".rope.inv_freq", ".attn.masked_bias", ".k_scale",
-                                       ".v_scale", ".input_scale"};
+    static const char *const dead[] = {
+        "rotary_emb.inv_freq", ".rope.inv_freq", ".attn.masked_bias", ".k_scale", ".v_scale", ".input_scale"};
     if (begins(name, "mtp.") || strstr(name, ".mtp.")) return false;
     for (size_t i = 0; i < sizeof dead / sizeof *dead; i++)
         if (ends(name, dead[i])) return false;

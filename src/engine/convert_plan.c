@@ -33,8 +33,7 @@ static int format_of(cv_format *f, const char *mode, int bits, int group, const 
     const size_t n = sizeof modes / sizeof *modes;
     size_t i = 0;
     while (i < n && strcmp(modes[i].name, mode)) i++;
-    if (i == n)
-        return fa_fail(err, FFAI_EINVAL, "%smode \"%s\" is not affine, mxfp4, mxfp8 or nvfp4", what, mode);
+    if (i == n) return fa_fail(err, FFAI_EINVAL, "%smode \"%s\" is not affine, mxfp4, mxfp8 or nvfp4", what, mode);
     *f = (cv_format){.fmt = modes[i].fmt,
                      .bits = (uint8_t)(bits ? bits : modes[i].bits),
                      .group = (uint16_t)(group ? group : modes[i].group)};
@@ -53,7 +52,7 @@ static int read_dtype(int *dtype, const char *name, fa_error *err) {
     static const struct {
         const char *name;
         fa_dtype t;
-    } names[] = {{"f32", FA_F32},  {"float32", FA_F32},   {"f16", FA_F16},
+    } names[] = {{"f32", FA_F32},   {"float32", FA_F32}, {"f16", FA_F16},
                  {"bf16", FA_BF16}, {"float16", FA_F16}, {"bfloat16", FA_BF16}};
     *dtype = -1;
     for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
@@ -201,10 +200,11 @@ static int add_matrix(cv_plan *p, fa_smap *names, size_t source, fa_error *err) 
 
 /* Does the name belong to a stored matrix, as its scales or whatever its quantizer left? */
 static bool beside_matrix(const fa_smap *real, const char *name, bool *bias, size_t *source) {
-    static const char *const kinds[] = {".scales", ".biases", ".qweight", ".qzeros", ".g_idx", ".weight_scale",
-                                        ".weight_scale_inv", ".weight_packed", ".weight_shape", ".weight_zero_point",
-                                        ".global_scale", "_blocks", "_scales", "_scale_inv", "_scale", ".input_scale",
-                                        ".weight_scale_2", ".weight_g_idx", ".bias", "_bias"};
+    static const char *const kinds[] = {
+        ".scales",       ".biases",           ".qweight",       ".qzeros",       ".g_idx",
+        ".weight_scale", ".weight_scale_inv", ".weight_packed", ".weight_shape", ".weight_zero_point",
+        ".global_scale", "_blocks",           "_scales",        "_scale_inv",    "_scale",
+        ".input_scale",  ".weight_scale_2",   ".weight_g_idx",  ".bias",         "_bias"};
     const size_t n = strlen(name);
     uint32_t at;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -226,7 +226,10 @@ static int shape_vector(cv_plan *p, cv_item *it, fa_error *err) {
     if (it->v.total) out->dim[t->n_dim - 1] = it->v.count;
     if (t->dtype < 0)
         return fa_fail(err, FFAI_ENOTSUP, "%s: tensor %s: type %s cannot be written", t->file, t->name, t->type_name);
-    const bool conv = ends(t->name, "conv1d.weight") || ends(t->name, ".conv.conv.weight");
+    /* Falcon H1's layout tells that multipliers are in the weights, which mlx-lm does badly
+     * (families/text/falcon_h1.c): it stays as published */
+    const bool conv = (ends(t->name, "conv1d.weight") || ends(t->name, ".conv.conv.weight")) &&
+                      strcmp(p->m->family->name, "falcon_h1") != 0;
     if (conv && t->n_dim == 3 && t->dim[1] == 1 && t->dim[2] != 1) {
         out->dim[1] = t->dim[2];
         out->dim[2] = 1;
@@ -298,8 +301,8 @@ static bool wants_one(const cv_plan *p, const cv_item *it) {
 
 static void change_values(cv_plan *p) {
     const fa_jnode *cfg = fa_ckpt_config(p->m->ckpt);
-    const bool gemma = !strncmp(p->m->family->name, "gemma", 5) &&
-                       fa_jbool(fa_jget(cfg, "ffai_norm_offset_applied"), false);
+    const bool gemma =
+        !strncmp(p->m->family->name, "gemma", 5) && fa_jbool(fa_jget(cfg, "ffai_norm_offset_applied"), false);
     const bool decay = fa_jbool(fa_jget(cfg, "ffai_decay_applied"), false);
     for (size_t i = 0; i < p->n; i++) {
         cv_item *it = &p->item[i];
@@ -412,8 +415,8 @@ static int choose_format(cv_plan *p, cv_item *it, fa_error *err) {
         plain_format(p, it, t);
         return 0;
     }
-    if (it->f.fmt == FA_FMT_AFFINE && special > 0 && it->cols % 64) it->f.group = 32;
-    if (it->cols % it->f.group) {
+    if (special > 0 && it->cols % 64) it->f.group = 32;
+    if (it->cols % it->f.group || (!f && it->cols % p->wanted.group)) {
         it->f.said = false;
         plain_format(p, it, t);
         return 0;
@@ -448,7 +451,10 @@ static int lay_out(cv_plan *p, cv_item *it, fa_error *err) {
         o->dim[0] = it->n_matrix;
         o->dim[o->n_dim - 2] = it->rows;
         o->dim[o->n_dim - 1] = plain ? it->cols : k ? it->cols / it->f.group : it->cols * it->f.bits / 32;
-        o->dtype = plain ? dtype_of_fmt(it->f.fmt) : !k ? FA_U32 : it->f.scale_dtype == FA_F8_E4M3 ? FA_U8 : (fa_dtype)it->f.scale_dtype;
+        o->dtype = plain                             ? dtype_of_fmt(it->f.fmt)
+                   : !k                              ? FA_U32
+                   : it->f.scale_dtype == FA_F8_E4M3 ? FA_U8
+                                                     : (fa_dtype)it->f.scale_dtype;
     }
     for (int k = 0; k < it->n_out; k++) {
         it->out_name[k] = fa_mem_printf(&p->mem, "%s%s", it->name, it->part ? ends_of[k] : "");
@@ -477,7 +483,9 @@ static void make_shards(cv_plan *p, int64_t limit) {
 static int check_parts(const cv_plan *p, const cv_item *it, fa_error *err) {
     for (size_t i = 0; i < it->n_part; i++) {
         const fa_stored *s = it->part[i].source == SIZE_MAX ? NULL : &p->stored.at[it->part[i].source];
-        if (!s) return fa_fail(err, FFAI_EFORMAT, "%s: %s: expert %zu of %zu is missing", fa_ckpt_path(p->m->ckpt), it->name, i, it->n_part);
+        if (!s)
+            return fa_fail(err, FFAI_EFORMAT, "%s: %s: expert %zu of %zu is missing", fa_ckpt_path(p->m->ckpt),
+                           it->name, i, it->n_part);
         if (s->cols != it->cols || (it->n_part > 1 && (s->n || s->rows != it->rows)))
             return fa_fail(err, FFAI_EFORMAT, "%s: %s: expert %zu is [%lld, %lld], others [%lld, %lld]",
                            fa_ckpt_path(p->m->ckpt), it->name, i, (long long)s->rows, (long long)s->cols,

@@ -11,16 +11,16 @@
 #include <unistd.h>
 
 enum {
-    BLOCK = 1 << 17,       /* values that a thread makes at a time, about */
-    SLAB = 64 << 20,       /* bytes of the checkpoint between two looks at what can be dropped */
-    FLUSH = 32 << 20       /* bytes of the result between two hints to write them */
+    BLOCK = 1 << 17, /* values that a thread makes at a time, about */
+    SLAB = 64 << 20, /* bytes of the checkpoint between two looks at what can be dropped */
+    FLUSH = 32 << 20 /* bytes of the result between two hints to write them */
 };
 
 /* What a thread works in. */
 typedef struct room {
-    float *x;            /* a row [cols] */
-    void *unpack;        /* fa_dequant_scratch(cols) */
-    uint8_t *plane[3];   /* a block of rows of each plane */
+    float *x;          /* a row [cols] */
+    void *unpack;      /* fa_dequant_scratch(cols) */
+    uint8_t *plane[3]; /* a block of rows of each plane */
 } room;
 
 typedef struct run {
@@ -36,9 +36,9 @@ typedef struct run {
     const cv_item *it;
     const cv_part *part;
     const fa_stored *stored;
-    fa_weight w;                 /* with addresses; by columns: none */
-    int64_t matrix;              /* of the stored stack */
-    int64_t first, last, to;     /* rows [first, last) of the part, which begin at row `to` of the item */
+    fa_weight w;             /* with addresses; by columns: none */
+    int64_t matrix;          /* of the stored stack */
+    int64_t first, last, to; /* rows [first, last) of the part, which begin at row `to` of the item */
     int64_t block;
 } run;
 
@@ -182,7 +182,8 @@ static int run_rows(run *u, int64_t to, fa_error *err) {
         u->last = r + slab < u->part->count ? r + slab : u->part->count;
         fa_pool_run(u->pool, work, u);
         const fa_ckpt_tensor *t = fa_ckpt_at(u->p->m->ckpt, u->stored->tensor);
-        const uint8_t *from = u->w.codes + (size_t)(u->matrix * u->stored->rows + u->part->from + r * u->part->step) * row;
+        const uint8_t *from =
+            u->w.codes + (size_t)(u->matrix * u->stored->rows + u->part->from + r * u->part->step) * row;
         if (u->w.codes && from >= t->data && from < t->data + t->bytes) {
             const size_t n = (size_t)((u->last - r) * u->part->step) * row, left = (size_t)(t->data + t->bytes - from);
             drop(from, n < left ? n : left);

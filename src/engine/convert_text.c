@@ -48,8 +48,8 @@ static bool common_format(const cv_plan *p, cv_format *f) {
 }
 
 static void add_format(fa_buf *b, const cv_format *f, int indent) {
-    fa_buf_printf(b, "{\n%*s\"group_size\": %d,\n%*s\"bits\": %d,\n%*s\"mode\": \"%s\"", indent, "", f->group, indent, "",
-                  f->bits, indent, "", mode_name(f->fmt));
+    fa_buf_printf(b, "{\n%*s\"group_size\": %d,\n%*s\"bits\": %d,\n%*s\"mode\": \"%s\"", indent, "", f->group, indent,
+                  "", f->bits, indent, "", mode_name(f->fmt));
 }
 
 static bool add_quantization(fa_buf *b, const cv_plan *p) {
@@ -138,10 +138,11 @@ static int write_config(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
 
 static bool goes_along(const char *name) {
     static const char *const kinds[] = {".json", ".jinja", ".txt", ".jsonl", ".tiktoken", ".py"},
-                             *const not[] = {"config.json", "model.safetensors.index.json", "hf_quant_config.json",
-                                              "quantize_config.json", "quant_config.json", "adapter_config.json"};
-    for (size_t i = 0; i < sizeof not / sizeof *not; i++)
-        if (!strcmp(name, not[i])) return false;
+                             *const not [] = {"config.json",          "model.safetensors.index.json",
+                                              "hf_quant_config.json", "quantize_config.json",
+                                              "quant_config.json",    "adapter_config.json"};
+    for (size_t i = 0; i < sizeof not / sizeof *not ; i++)
+        if (!strcmp(name, not [i])) return false;
     if (ends(name, ".index.json")) return false;
     if (!strcmp(name, "tokenizer.model") || !strcmp(name, "spiece.model") || ends(name, ".spm.model") ||
         !strncmp(name, "LICENSE", 7) || !strncmp(name, "NOTICE", 6))
@@ -162,7 +163,8 @@ static int copy_files(const cv_plan *p, const fa_out_dir *d, const char *sub, fa
         char *from = fa_path_join(dir, names[i]), *to = fa_path_join(*sub ? sub : ".", names[i]);
         if (!from || !to)
             rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", dir);
-        else if (fa_path_is_file(from) && (*sub ? ends(names[i], ".json") || ends(names[i], ".jinja") : goes_along(names[i])))
+        else if (fa_path_is_file(from) &&
+                 (*sub ? ends(names[i], ".json") || ends(names[i], ".jinja") : goes_along(names[i])))
             rc = fa_out_dir_copy(d, to, from, err);
         fa_free(from);
         fa_free(to);
@@ -232,8 +234,8 @@ static int write_card(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
     if (readme && fa_path_is_file(readme)) (void)fa_read_file(&text, &n, readme, 1 << 22, NULL);
     fa_buf_puts(&b, "---\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n");
     if (text) add_card_head(&b, text, n);
-    fa_buf_printf(&b, "---\n\n# %.*s, converted\n\nThis is %.*s (%s) in mlx layout, written by ffai %s.", (int)len, name, (int)len,
-                  name, p->m->model_type, ffai_version());
+    fa_buf_printf(&b, "---\n\n# %.*s, converted\n\nThis is %.*s (%s) in mlx layout, written by ffai %s.", (int)len,
+                  name, (int)len, name, p->m->model_type, ffai_version());
     if (common_format(p, &f))
         fa_buf_printf(&b, " Weights are quantized: %s, %d bits%s, groups of %d; %.3f bits a weight.", mode_name(f.fmt),
                       f.bits, "", f.group, cv_bits_per_weight(p));

@@ -81,10 +81,10 @@ typedef struct fa_stored {
     const char *name; /* of the family, without ".weight" */
     const char *real; /* the checkpoint's, likewise */
     int64_t n, rows, cols;
-    size_t tensor;       /* of the checkpoint */
-    fa_weight w;         /* format; no addresses */
-    bool turned;         /* b->turned was set */
-    bool by_columns;     /* floats that are stored as [n, cols, rows] */
+    size_t tensor;   /* of the checkpoint */
+    fa_weight w;     /* format; no addresses */
+    bool turned;     /* b->turned was set */
+    bool by_columns; /* floats that are stored as [n, cols, rows] */
 } fa_stored;
 
 typedef struct fa_stored_list {
@@ -127,11 +127,11 @@ struct fa_binder {
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
     fa_weight last;
-    bool turned;         /* see fa_part */
-    bool experts;        /* what is bound are experts */
-    uint32_t n_id;       /* matrices that got an id: the same in every binding of a model */
-    fa_targets *targets; /* where they are listed; NULL: nowhere */
-    fa_stored_list *stored;  /* where stored matrices are listed; NULL: nowhere */
+    bool turned;            /* see fa_part */
+    bool experts;           /* what is bound are experts */
+    uint32_t n_id;          /* matrices that got an id: the same in every binding of a model */
+    fa_targets *targets;    /* where they are listed; NULL: nowhere */
+    fa_stored_list *stored; /* where stored matrices are listed; NULL: nowhere */
     fa_error err;
 };
 
@@ -172,7 +172,7 @@ void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
 /* A stored matrix is listed, the first time that it is bound. */
 void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
-                           const char *name);
+                         const char *name);
 /* Finds out what stands in front of the checkpoint's names. */
 void fa_bind_choose_prefix(fa_binder *b);
 /* A family name with that in front, plus suffix. */

@@ -188,7 +188,7 @@ static bool room_for_stored(fa_binder *b, fa_stored_list *l) {
 }
 
 void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
-                           const char *name) {
+                         const char *name) {
     fa_stored_list *l = b->stored;
     const size_t tensor = (size_t)(src->t - fa_ckpt_at(b->ckpt, 0));
     if (!l || b->used[tensor] & FA_USE_MATRIX) return;
@@ -200,14 +200,14 @@ void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src,
     }
     fa_stored *m = &l->at[l->n];
     *m = (fa_stored){.name = fa_mem_printf(b->mem, "%s", name),
-                        .real = fa_mem_printf(b->mem, "%s", real),
-                        .n = n,
-                        .rows = rows,
-                        .cols = w->cols,
-                        .tensor = tensor,
-                        .w = *w,
-                        .turned = b->turned,
-                        .by_columns = src->made && fa_fmt_plain(w->fmt) && n};
+                     .real = fa_mem_printf(b->mem, "%s", real),
+                     .n = n,
+                     .rows = rows,
+                     .cols = w->cols,
+                     .tensor = tensor,
+                     .w = *w,
+                     .turned = b->turned,
+                     .by_columns = src->made && fa_fmt_plain(w->fmt) && n};
     m->w.codes = m->w.scales = m->w.biases = NULL;
     if (m->name && m->real)
         l->n++;

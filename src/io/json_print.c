@@ -47,4 +47,3 @@ void fa_json_print(fa_buf *b, const fa_jnode *n, int indent) {
     if (obj && fa_jlen(n)) fa_buf_printf(b, "\n%*s", indent, "");
     fa_buf_puts(b, obj ? "}" : "]");
 }
-

@@ -11,7 +11,7 @@ typedef struct fa_st_out {
     int64_t dim[8];
     int n_dim;
     fa_dtype dtype;
-    uint64_t at; /* set by fa_st_stream_open: where its bytes begin in the file */
+    uint64_t at;  /* set by fa_st_stream_open: where its bytes begin in the file */
     size_t bytes; /* likewise */
 } fa_st_out;
 
