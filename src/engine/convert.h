@@ -34,6 +34,7 @@ typedef struct cv_vector {
     bool log_of_minus;                /* log(-v) */
     int64_t total, from, step, count; /* of the `total` values along the last dimension only from, from + step, ...
                                          (count of them); total 0: all */
+    int64_t heads;                    /* see cv_part */
 } cv_vector;
 
 typedef struct cv_item {

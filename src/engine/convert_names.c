@@ -47,7 +47,8 @@ static void prefixed(const cv_plan *p, const char *name, char out[CV_NAME]) {
         return;
     }
     for (size_t i = 0; wrapped && begins(name, "model.") && i < sizeof beside / sizeof *beside; i++)
-        if (begins(name + 6, beside[i])) name += 6;
+        if (begins(name + 6, beside[i]) && !(begins(p->m->family->name, "qwen3_5") && begins(name, "model.visual.")))
+            name += 6;
     snprintf(out, CV_NAME, "%s", name);
 }
 

@@ -262,6 +262,8 @@ static int add_vector(cv_plan *p, const fa_ckpt_tensor *t, const fa_smap *real, 
         it->v.t = t;
         if (g[i].count && t->n_dim && t->dim[t->n_dim - 1] == s->rows)
             it->v = (cv_vector){.t = t, .total = s->rows, .from = g[i].from, .step = g[i].step, .count = g[i].count};
+        if (!it->v.total && t->n_dim == 1 && heads_to_turn(p, s->real))
+            it->v = (cv_vector){t, 0, false, s->rows, 0, 1, s->rows, heads_to_turn(p, s->real)};
         int rc = shape_vector(p, it, err);
         if (rc) return rc;
     }

@@ -52,14 +52,15 @@ static int64_t rows_at_a_time(int64_t cols) { return cols >= BLOCK ? 1 : BLOCK /
 
 /* ---- rows ---- */
 
-/* The stored row behind row r of a part: in its order, or out of pairs. */
-static int64_t stored_row(const cv_part *p, int64_t r) {
-    if (p->heads) {
-        const int64_t dim = p->count / p->heads, head = r / dim, i = r % dim;
-        r = head * dim + (i < dim / 2 ? 2 * i : 2 * (i - dim / 2) + 1);
-    }
-    return p->from + r * p->step;
+/* Row r of n, of so many heads (0: in its order), as it stands among pairs. */
+static int64_t unpaired(int64_t heads, int64_t n, int64_t r) {
+    if (!heads) return r;
+    const int64_t dim = n / heads, i = r % dim;
+    return r - i + (i < dim / 2 ? 2 * i : 2 * (i - dim / 2) + 1);
 }
+
+/* The stored row behind row r of a part. */
+static int64_t stored_row(const cv_part *p, int64_t r) { return p->from + unpaired(p->heads, p->count, r) * p->step; }
 
 /* Rows that are columns of [cols, rows]. */
 static void gather_column(const run *u, int64_t row, float *x) {
@@ -239,7 +240,7 @@ static void make_values(const cv_vector *v, int64_t at, int64_t n, float *x) {
     const size_t size = fa_dtype_size(t);
     if (!v->total) fa_to_f32(t, v->t->data + (size_t)at * size, n, x);
     for (int64_t i = 0; v->total && i < n; i++) {
-        const int64_t from = (at + i) / v->count * v->total + v->from + (at + i) % v->count * v->step;
+        const int64_t from = (at + i) / v->count * v->total + v->from + unpaired(v->heads, v->count, (at + i) % v->count) * v->step;
         fa_to_f32(t, v->t->data + (size_t)from * size, 1, x + i);
     }
     for (int64_t i = 0; i < n; i++) {
