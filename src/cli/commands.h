@@ -15,6 +15,7 @@
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \
+    X(perplexity)                                                                                                      \
     X(convert)                                                                                                         \
     X(help)                                                                                                            \
     X(version)
