@@ -5,6 +5,7 @@
 #include "base/map.h"
 #include "engine/convert.h"
 #include "io/ckpt_impl.h"
+#include "text/tok_write.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -190,6 +191,38 @@ static int copy_folders(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
     return rc;
 }
 
+/* ---- what a GGUF file holds of that ---- */
+
+static int write_generation(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
+    const fa_gguf_value *bos = fa_gguf_find(fa_ckpt_gguf(p->m->ckpt), "tokenizer.ggml.bos_token_id");
+    const ffai_sampling *s = &p->m->sampling;
+    fa_buf b = {0};
+    fa_buf_puts(&b, "{\n  \"_from_model_config\": false");
+    if (bos && bos->type != FA_GGUF_STR && bos->type != FA_GGUF_ARR && bos->i >= 0 && bos->i < p->m->dims.vocab)
+        fa_buf_printf(&b, ",\n  \"bos_token_id\": %lld", (long long)bos->i);
+    for (int i = 0; i < p->m->n_eos; i++)
+        fa_buf_printf(&b, "%s%d%s", i ? ", " : ",\n  \"eos_token_id\": [", p->m->eos[i],
+                      i + 1 == p->m->n_eos ? "]" : "");
+    if (s->temp > 0) fa_buf_printf(&b, ",\n  \"do_sample\": true,\n  \"temperature\": %.6g", (double)s->temp);
+    if (s->temp > 0 && s->top_k > 0) fa_buf_printf(&b, ",\n  \"top_k\": %d", s->top_k);
+    if (s->temp > 0 && s->top_p > 0) fa_buf_printf(&b, ",\n  \"top_p\": %.6g", (double)s->top_p);
+    fa_buf_puts(&b, "\n}\n");
+    return write_buf(&b, d, "generation_config.json", err);
+}
+
+static int write_gguf(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
+    fa_buf json = {0}, config = {0};
+    bool done;
+    (void)fa_model_tok(p->m, NULL); /* which may name a token that ends texts */
+    int rc = write_generation(p, d, err);
+    if (!rc) rc = fa_tok_write_gguf(fa_ckpt_gguf(p->m->ckpt), &json, &config, &done, err);
+    if (!rc && done) rc = write_buf(&json, d, "tokenizer.json", err);
+    if (!rc && done) rc = write_buf(&config, d, "tokenizer_config.json", err);
+    fa_buf_free(&json);
+    fa_buf_free(&config);
+    return rc;
+}
+
 /* ---- model card ---- */
 
 /* The head of a README (between lines of three dashes): members that say whose the model is are handed on. */
@@ -247,6 +280,7 @@ static int write_card(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
 
 int cv_write_text(cv_plan *p, const fa_out_dir *d, fa_error *err) {
     int rc = write_config(p, d, err);
+    if (!rc && fa_ckpt_gguf(p->m->ckpt)) rc = write_gguf(p, d, err);
     if (!rc && !fa_ckpt_gguf(p->m->ckpt)) rc = copy_files(p, d, "", err);
     if (!rc && !fa_ckpt_gguf(p->m->ckpt)) rc = copy_folders(p, d, err);
     return rc ? rc : write_card(p, d, err);
