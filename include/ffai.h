@@ -610,6 +610,12 @@ typedef struct ffai_convert_opts {
     bool dequantize;     /* all weights become floats */
     int64_t shard_bytes; /* a file's limit; 0: 5 GiB */
     int n_thread;        /* 0: the processors that this process may use */
+    /* Affine quantization weighed with what goes into each layer when the model reads these tokens: a better grid for
+     * the same bits. NULL: plain rounding, as mlx does it. */
+    const int32_t *calibration; /* [n_calibration] */
+    size_t n_calibration;
+    double bits_per_weight; /* with a calibration: widths are chosen for each matrix so that all of them, with scales,
+                               take at most so many bits a weight; 0: all have `bits` */
     /* Called by the calling thread now and then with bytes of the result; false ends the conversion. May be NULL. */
     bool (*progress)(void *user, int64_t done, int64_t total);
     void *user;

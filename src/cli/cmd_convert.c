@@ -2,7 +2,9 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/commands.h"
 #include "cli/out.h"
+#include "cli/session.h"
 #include "cli/term.h"
+#include "cli/text_in.h"
 
 #include <errno.h>
 #include <ffai.h>
@@ -146,8 +148,31 @@ static void report(const cli_opts *o, const ffai_convert_info *in, double second
                   (long long)in->n_requantized);
 }
 
+/* The text to calibrate with, as tokens, at most MAX of them; ffai_free. */
+static int read_calibration(const cli_opts *o, ffai_convert_opts *co, int32_t **ids) {
+    enum { MAX = 16384 };
+    ffai_model *m = NULL;
+    ffai_error err;
+    char *text = NULL;
+    size_t len = 0;
+    *ids = NULL;
+    if (!cli_has(o, OPT_CALIBRATE)) return 0;
+    int rc = text_read(o, OPT_CALIBRATE, cli_str(o, OPT_CALIBRATE, ""), &text, &len);
+    if (!rc) rc = session_model(o, true, &m);
+    if (!rc && ffai_tokenize(m, text, len, FFAI_TOK_SPECIAL, ids, &co->n_calibration, &err))
+        rc = cli_fail(o, "%s", err.msg);
+    if (!rc && co->n_calibration < 16)
+        rc = cli_fail(o, "%s is too short to calibrate with", cli_str(o, OPT_CALIBRATE, ""));
+    if (co->n_calibration > MAX) co->n_calibration = MAX;
+    co->calibration = *ids;
+    ffai_model_free(m);
+    free(text);
+    return rc;
+}
+
 static int run_convert(const cli_opts *o) {
     rules r = {0};
+    int32_t *ids = NULL;
     ffai_error err;
     ffai_convert_info info;
     bar b = {.on = isatty(2) && !term_is_quiet(), .begun = out_now()};
@@ -155,6 +180,7 @@ static int run_convert(const cli_opts *o) {
                             .bits = (int)cli_int(o, OPT_BITS, 0),
                             .group_size = (int)cli_int(o, OPT_GROUP_SIZE, 0),
                             .dtype = cli_str(o, OPT_DTYPE, NULL),
+                            .bits_per_weight = cli_num(o, OPT_BITS_PER_WEIGHT, 0),
                             .dequantize = cli_has(o, OPT_DEQUANTIZE),
                             .n_thread = (int)cli_int(o, OPT_THREADS, 0),
                             .progress = progress,
@@ -163,6 +189,8 @@ static int run_convert(const cli_opts *o) {
     if (!rc) rc = cli_require(o, OPT_OUT);
     if (!rc) rc = read_size(o, OPT_SHARD_SIZE, &co.shard_bytes);
     if (!rc) rc = read_rules(o, &r);
+    if (!rc) rc = read_calibration(o, &co, &ids);
+    if (!rc && cli_has(o, OPT_CALIBRATE) && !co.mode) co.mode = "affine";
     co.rules = r.at;
     co.n_rule = r.n;
     if (!rc) {
@@ -177,12 +205,14 @@ static int run_convert(const cli_opts *o) {
             report(o, &info, out_now() - b.begun);
     }
     rules_free(&r);
+    ffai_free(ids);
     return rc;
 }
 
 static const opt_id convert_options[] = {
-    OPT_MODEL,      OPT_OUT,        OPT_BITS,    OPT_GROUP_SIZE, OPT_MODE,           OPT_DTYPE, OPT_RULE,
-    OPT_DEQUANTIZE, OPT_SHARD_SIZE, OPT_THREADS, OPT_JSON,       CLI_REPORT_OPTIONS, OPT_END};
+    OPT_MODEL,      OPT_OUT,     OPT_BITS,      OPT_GROUP_SIZE,      OPT_MODE,
+    OPT_DTYPE,      OPT_RULE,    OPT_CALIBRATE, OPT_BITS_PER_WEIGHT, OPT_DEQUANTIZE,
+    OPT_SHARD_SIZE, OPT_THREADS, OPT_JSON,      CLI_REPORT_OPTIONS,  OPT_END};
 
 const cli_command cmd_convert = {
     .name = "convert",

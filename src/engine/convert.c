@@ -34,7 +34,7 @@ int ffai_convert(const char *path, const char *out, const ffai_convert_opts *opt
     if (info) *info = (ffai_convert_info){0};
     if (!path || !out) return fa_fail(err, FFAI_EINVAL, "ffai_convert: a path is NULL");
     int rc = fa_model_open_unbound(&p.m, path, err);
-    if (!rc) rc = cv_plan_make(&p, o, err);
+    if (!rc) rc = cv_plan_make(&p, path, o, err);
     if (!rc) rc = fa_out_dir_open(&d, out, err);
     if (!rc) rc = cv_write_text(&p, &d, err);
     if (!rc) rc = cv_run(&p, &d, o, err);

@@ -76,6 +76,7 @@ typedef struct cv_plan {
     size_t n_rule;
     bool untie;              /* config.json must say that the head is not the embedding */
     int64_t n_weight, bytes; /* of matrices that are quantized; of the result */
+    double **input;          /* calibration, [stored]: weight of each column, or NULL; NULL: not calibrated */
     int n_shard;
     int n_requantized;
 } cv_plan;
@@ -100,9 +101,16 @@ bool cv_rename(const cv_plan *p, const char *name, char out[CV_NAME]);
 int cv_predicate(const cv_plan *p, const char *module);
 void cv_choose_prefixes(cv_plan *p, const fa_binder *b);
 
+/* ---- calibration (convert_calib.c): p->input, and widths, before arrays are laid out ---- */
+
+int cv_calibrate(cv_plan *p, const char *path, const ffai_convert_opts *o, fa_error *err);
+/* Where row r of an item (over all its matrices) is stored: *w, without codes when it cannot be had from the file as it
+ * is, and the row of it; the part. */
+size_t cv_locate_row(const cv_plan *p, const cv_item *it, int64_t r, fa_weight *w, int64_t *row);
+
 /* ---- plan, run, text ---- */
 
-int cv_plan_make(cv_plan *p, const ffai_convert_opts *o, fa_error *err);
+int cv_plan_make(cv_plan *p, const char *path, const ffai_convert_opts *o, fa_error *err);
 void cv_plan_free(cv_plan *p);
 int cv_run(cv_plan *p, const fa_out_dir *d, const ffai_convert_opts *o, fa_error *err);
 int cv_write_text(cv_plan *p, const fa_out_dir *d, fa_error *err);

@@ -443,8 +443,8 @@ static void vector_dtype(const cv_plan *p, cv_item *it) {
         it->out[0].dtype = model_dtype(p);
 }
 
-static int lay_out(cv_plan *p, cv_item *it, fa_error *err) {
-    static const char *const ends_of[] = {".weight", ".scales", ".biases"};
+/* Shapes and types of what is written. */
+static int shape_out(cv_item *it) {
     it->n_out = !it->part || fa_fmt_plain(it->f.fmt) ? 1 : it->f.fmt == FA_FMT_AFFINE ? 3 : 2;
     for (int k = 0; it->part && k < it->n_out; k++) {
         fa_st_out *o = &it->out[k];
@@ -458,6 +458,13 @@ static int lay_out(cv_plan *p, cv_item *it, fa_error *err) {
                    : it->f.scale_dtype == FA_F8_E4M3 ? FA_U8
                                                      : (fa_dtype)it->f.scale_dtype;
     }
+    return 0;
+}
+
+/* The same once more, as widths may have changed, and names. */
+static int lay_out(cv_plan *p, cv_item *it, fa_error *err) {
+    static const char *const ends_of[] = {".weight", ".scales", ".biases"};
+    shape_out(it);
     for (int k = 0; k < it->n_out; k++) {
         it->out_name[k] = fa_mem_printf(&p->mem, "%s%s", it->name, it->part ? ends_of[k] : "");
         it->out[k].name = it->out_name[k];
@@ -496,7 +503,7 @@ static int check_parts(const cv_plan *p, const cv_item *it, fa_error *err) {
     return 0;
 }
 
-int cv_plan_make(cv_plan *p, const ffai_convert_opts *o, fa_error *err) {
+int cv_plan_make(cv_plan *p, const char *path, const ffai_convert_opts *o, fa_error *err) {
     int rc = read_options(p, o, err);
     if (!rc) rc = find_stored(p, err);
     if (!rc) rc = list_items(p, err);
@@ -511,8 +518,10 @@ int cv_plan_make(cv_plan *p, const ffai_convert_opts *o, fa_error *err) {
         } else {
             vector_dtype(p, it);
         }
-        if (!rc) rc = lay_out(p, it, err);
+        if (!rc) rc = shape_out(it);
     }
+    if (!rc) rc = cv_calibrate(p, path, o, err);
+    for (size_t i = 0; !rc && i < p->n; i++) rc = lay_out(p, &p->item[i], err);
     if (rc) return rc;
     const int64_t limit = o->shard_bytes > 0 ? o->shard_bytes : (int64_t)5 << 30;
     make_shards(p, limit);

@@ -40,6 +40,8 @@ typedef struct run {
     int64_t matrix;          /* of the stored stack */
     int64_t first, last, to; /* rows [first, last) of the part, which begin at row `to` of the item */
     int64_t block;
+    const float *h; /* weights of columns or NULL */
+    float *columns; /* room for them */
 } run;
 
 static size_t plane_row(const cv_item *it, int k) {
@@ -112,7 +114,10 @@ static void make_row(const run *u, room *w, const fa_weight *shape, int64_t r, u
     }
     if (!fa_fmt_plain(u->w.fmt) || u->w.fmt == FA_FMT_F32 || u->p->dtype >= 0)
         round_to((fa_dtype)it->f.round, w->x, it->cols);
-    fa_qfmts[it->f.fmt].quant_row(shape, w->x, to[0], to[1], to[2]);
+    if (u->h && it->f.fmt == FA_FMT_AFFINE)
+        fa_quant_affine_fit(shape, w->x, u->h, to[0], to[1], to[2]);
+    else
+        fa_qfmts[it->f.fmt].quant_row(shape, w->x, to[0], to[1], to[2]);
 }
 
 static void work(void *arg, int ith, int n_thread) {
@@ -138,6 +143,19 @@ static void work(void *arg, int ith, int n_thread) {
             fa_st_stream_put(u->st, &it->out[k], (size_t)(u->to + b) * row, w->plane[k], (size_t)n * row);
         }
     }
+}
+
+size_t cv_locate_row(const cv_plan *p, const cv_item *it, int64_t r, fa_weight *w, int64_t *row) {
+    const fa_stored *s = &p->stored.at[it->part[0].source];
+    const int64_t each = it->rows * (s->n ? s->n : 1);
+    const size_t part = (size_t)(r / each);
+    const cv_part *pt = &it->part[part];
+    s = &p->stored.at[pt->source];
+    const fa_ckpt_tensor *t = fa_ckpt_at(p->m->ckpt, s->tensor);
+    *w = s->w;
+    w->codes = fa_fmt_planar(s->w.fmt) || s->by_columns ? NULL : t->data;
+    *row = r % each / it->rows * s->rows + stored_row(pt, r % it->rows);
+    return part;
 }
 
 /* ---- a matrix ---- */
@@ -220,6 +238,9 @@ static int run_matrix(run *u, const cv_item *it, fa_error *err) {
         fa_mem temp = {0};
         u->part = &it->part[i];
         u->stored = &u->p->stored.at[u->part->source];
+        const double *in = u->p->input ? u->p->input[u->part->source] : NULL;
+        for (int64_t c = 0; in && c < it->cols; c++) u->columns[c] = (float)in[c];
+        u->h = in ? u->columns : NULL;
         rc = bind_part(u, &temp, err);
         for (int64_t e = 0; !rc && e < (u->stored->n ? u->stored->n : 1); e++, to += it->rows) {
             u->matrix = e;
@@ -240,7 +261,8 @@ static void make_values(const cv_vector *v, int64_t at, int64_t n, float *x) {
     const size_t size = fa_dtype_size(t);
     if (!v->total) fa_to_f32(t, v->t->data + (size_t)at * size, n, x);
     for (int64_t i = 0; v->total && i < n; i++) {
-        const int64_t from = (at + i) / v->count * v->total + v->from + unpaired(v->heads, v->count, (at + i) % v->count) * v->step;
+        const int64_t from =
+            (at + i) / v->count * v->total + v->from + unpaired(v->heads, v->count, (at + i) % v->count) * v->step;
         fa_to_f32(t, v->t->data + (size_t)from * size, 1, x + i);
     }
     for (int64_t i = 0; i < n; i++) {
@@ -288,6 +310,7 @@ static int make_rooms(run *u, fa_mem *mem, fa_error *err) {
         }
     }
     u->room = (room *)fa_mem_calloc(mem, (size_t)n, sizeof *u->room);
+    if (!(u->columns = (float *)fa_mem_calloc(mem, (size_t)cols + 64, sizeof(float)))) u->room = NULL;
     for (int i = 0; u->room && i < n; i++) {
         room *w = &u->room[i];
         w->x = (float *)fa_mem_calloc(mem, (size_t)cols + 64, sizeof(float));

@@ -39,6 +39,7 @@ fa_tensor fa_norm_op(fa_cx *cx, fa_tensor x, const fa_norm *w) {
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
     fa_rec r = {.in = {x}};
     if (!fa_cx_check_cols(cx, FA_OP_LINEAR, x, w->w.cols, w->w.name ? w->w.name : "the weight")) return r.out;
+    if (cx->inputs) fa_tap(cx, w->w.name, x);
     r.out = fa_cx_tensor(cx, FA_OP_LINEAR, x.dim[0], w->w.rows);
     r.p.linear = w;
     r.bytes = fa_weight_traffic(&w->w) + 4 * (n_elem(x) + n_elem(r.out));
