@@ -235,6 +235,10 @@ static int shape_vector(cv_plan *p, cv_item *it, fa_error *err) {
         out->dim[2] = 1;
         p->unsanitized = true;
     }
+    if (conv && t->n_dim == 2 && fa_ckpt_gguf(p->m->ckpt)) { /* [channels, kernel] */
+        out->n_dim = 3;
+        out->dim[2] = 1;
+    }
     return 0;
 }
 

@@ -114,6 +114,25 @@ static void add_object(fa_buf *b, const cv_plan *p, const fa_jnode *n, int inden
     }
 }
 
+/* Keys of mixtures that mlx-lm insists on, where the config that is made for GGUF leaves them to their defaults. */
+static void add_gguf_keys(fa_buf *b, const cv_plan *p, bool *any) {
+    const fa_jnode *cfg = fa_ckpt_config(p->m->ckpt), *n = fa_jget(cfg, "num_local_experts");
+    const char *family = p->m->family->name;
+    if (!n || (strncmp(family, "qwen", 4) && strcmp(family, "lfm2_moe") && strcmp(family, "jamba"))) return;
+    if (!fa_jget(cfg, "num_experts")) {
+        add_member(b, "num_experts", 11, 2, any);
+        fa_json_print(b, n, 2);
+    }
+    if (!strncmp(family, "qwen", 4) && !fa_jget(cfg, "decoder_sparse_step")) {
+        add_member(b, "decoder_sparse_step", 19, 2, any);
+        fa_buf_puts(b, "1");
+    }
+    if (!strncmp(family, "qwen", 4) && !fa_jget(cfg, "mlp_only_layers")) {
+        add_member(b, "mlp_only_layers", 15, 2, any);
+        fa_buf_puts(b, "[]");
+    }
+}
+
 static int write_config(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
     const fa_jnode *cfg = fa_ckpt_config(p->m->ckpt);
     fa_buf b = {0}, q = {0};
@@ -123,6 +142,7 @@ static int write_config(const cv_plan *p, const fa_out_dir *d, fa_error *err) {
         add_member(&b, "tie_word_embeddings", 19, 2, &any);
         fa_buf_puts(&b, "false");
     }
+    if (fa_ckpt_gguf(p->m->ckpt)) add_gguf_keys(&b, p, &any);
     if (add_quantization(&q, p)) {
         add_member(&b, "quantization", 12, 2, &any);
         fa_buf_puts(&b, q.data ? q.data : "{}");
