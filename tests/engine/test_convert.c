@@ -20,6 +20,7 @@
 #include "families/gen.h"
 #include "ffai.h"
 #include "io/ckpt.h"
+#include "tensor/qfmt.h"
 
 static char dir[64] = "/tmp/ffai-convert-XXXXXX";
 static char data[600];
@@ -291,8 +292,108 @@ static void test_refused(void **state) {
     remove_all("to");
 }
 
+/* ---- calibration ---- */
+
+static double weighted(const fa_weight *w, const float *x, const float *h) {
+    float y[256];
+    char scratch[4096];
+    double e = 0;
+    fa_dequant_row(w, 0, y, scratch);
+    for (int64_t i = 0; i < w->cols; i++)
+        e += (double)h[i] * ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    return e;
+}
+
+/* Never worse than mlx's grid by its own measure, and the error that it tells is the error of what it stores. */
+static void test_fit(void **state) {
+    (void)state;
+    static const int bits[] = {2, 3, 4, 5, 6, 8};
+    uint64_t seed = 1;
+    double better = 0, plain = 0;
+    for (int turn = 0; turn < 600; turn++) {
+        float x[256], h[256];
+        uint8_t codes[256], scales[64], biases[64];
+        for (int i = 0; i < 256; i++) {
+            float v[3];
+            for (int k = 0; k < 3; k++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                v[k] = (float)(seed >> 40) * 0x1p-24f;
+            }
+            x[i] = (v[0] - 0.5f) * (turn % 7 == 0 ? 0 : 1) + (turn % 11 == 0 && i % 32 == 3 ? 20.0f : 0);
+            h[i] = 0.01f + v[2] * v[2] * 10;
+        }
+        fa_weight w = {.rows = 1,
+                       .cols = 256,
+                       .fmt = FA_FMT_AFFINE,
+                       .bits = (uint8_t)bits[turn % 6],
+                       .group = (uint16_t)(32 << turn % 3),
+                       .scale_dtype = (uint8_t)(turn % 2 ? FA_BF16 : FA_F16),
+                       .codes = codes,
+                       .scales = scales,
+                       .biases = biases};
+        w.row_bytes = fa_qfmt_row_bytes(FA_FMT_AFFINE, w.bits, 256);
+        w.scale_row_bytes = 2 * 256u / w.group;
+        fa_qfmts[FA_FMT_AFFINE].quant_row(&w, x, codes, scales, biases);
+        const double before = weighted(&w, x, h), told = fa_quant_affine_fit(&w, x, h, codes, scales, biases),
+                     after = weighted(&w, x, h);
+        if (!(after <= before * 1.0001 + 1e-9)) fail_msg("turn %d: %g became %g", turn, before, after);
+        if (!(fabs(after - told) <= 1e-4 * after + 1e-6)) fail_msg("turn %d: %g is said to be %g", turn, after, told);
+        if (turn % 7 && turn % 11) plain += before, better += after;
+    }
+    assert_true(better < 0.8 * plain);
+}
+
+static void check_calibrated(const char *name) {
+    char model[512], to[200];
+    int32_t ids[MAX_IDS];
+    const size_t n = fixture(name, model, ids);
+    path_in(to, "to");
+    ffai_convert_info info;
+    ffai_error err = {0};
+    ffai_convert_opts o = {.bits = 4, .group_size = 32, .calibration = ids, .n_calibration = n};
+    if (ffai_convert(model, to, &o, &info, &err)) fail_msg("%s: %s", name, err.msg);
+    rows r = logits_of(to, ids, n);
+    assert_true(r.n > 0 && isfinite(r.x[0]));
+    free(r.x);
+    remove_all("to");
+    o.bits_per_weight = 5.2; /* too few where many matrices are no whole groups and stay floats */
+    if (ffai_convert(model, to, &o, &info, &err)) o.bits_per_weight = 33;
+    if (o.bits_per_weight == 33 && ffai_convert(model, to, &o, &info, &err)) fail_msg("%s: %s", name, err.msg);
+    r = logits_of(to, ids, n);
+    assert_true(r.n > 0 && isfinite(r.x[0]));
+    free(r.x);
+    remove_all("to");
+    o.bits_per_weight = 2.5; /* less than 2 bits and scales */
+    assert_int_not_equal(ffai_convert(model, to, &o, &info, &err), 0);
+}
+
+static void test_calibration(void **state) {
+    (void)state;
+    static const char *const names[] = {"llama_wide_bf16", "qwen3moe_plain",  "gguf_qwen3_q4_k", "jamba_plain",
+                                        "lfm2_plain",      "nemotronh_plain", "gemma4_a4b",      "qwen35_plain"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_calibrated(names[i]);
+    /* a budget is kept: this model's matrices are whole groups */
+    char model[512], to[200];
+    int32_t ids[MAX_IDS], bad = -1;
+    const size_t n = fixture("llama_wide_bf16", model, ids);
+    path_in(to, "to");
+    ffai_convert_info info;
+    ffai_error err = {0};
+    for (double b = 3; b < 8.6; b += 0.75) {
+        const ffai_convert_opts o = {.bits = 4, .calibration = ids, .n_calibration = n, .bits_per_weight = b};
+        if (ffai_convert(model, to, &o, &info, &err)) fail_msg("%s", err.msg);
+        assert_true(info.bits_per_weight <= b + 1e-6 && info.bits_per_weight > b - 0.8);
+        remove_all("to");
+    }
+    const ffai_convert_opts wrong[] = {{.mode = "mxfp4", .calibration = ids, .n_calibration = n},
+                                       {.bits = 4, .bits_per_weight = 4},
+                                       {.bits = 4, .calibration = &bad, .n_calibration = 1}};
+    for (size_t i = 0; i < 3; i++) assert_int_not_equal(ffai_convert(model, to, &wrong[i], NULL, &err), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_rules),
-                                       cmocka_unit_test(test_shards), cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_shards),   cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_fit),      cmocka_unit_test(test_calibration)};
     return cmocka_run_group_tests_name("convert", tests, set_up, tear_down);
 }
