@@ -63,6 +63,9 @@ struct ffai_model {
     struct fa_templates *tmpl; /* chat templates, loaded once, on first use (template.c) */
 };
 
+/* Without looking for weights: for a conversion, which binds in its own way. No engine can be made of it. */
+int fa_model_open_unbound(ffai_model **out, const char *path, fa_error *err);
+
 /* ---- weights (weights.c) ---- */
 
 /* The weights in host memory; random ones are made now. */

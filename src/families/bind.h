@@ -80,6 +80,22 @@ typedef struct fa_source {
     const float *order; /* see fa_linear, where the matrix is to lie; NULL: in order */
 } fa_source;
 
+/* A matrix, or a stack of n of them (n 0: no stack), as the checkpoint stores it: what fa_bind_stored finds again. */
+typedef struct fa_stored {
+    const char *name; /* of the family, without ".weight" */
+    const char *real; /* the checkpoint's, likewise */
+    int64_t n, rows, cols;
+    size_t tensor;   /* of the checkpoint */
+    fa_weight w;     /* format; no addresses */
+    bool turned;     /* b->turned was set */
+    bool by_columns; /* floats that are stored as [n, cols, rows] */
+} fa_stored;
+
+typedef struct fa_stored_list {
+    fa_stored *at; /* [n] in model memory */
+    size_t n, cap;
+} fa_stored_list;
+
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
 
 /* What became of a checkpoint's tensor; 0: nothing yet. */
@@ -116,10 +132,11 @@ struct fa_binder {
     char last_name[FA_REAL_MAX];
     fa_weight last;
     const float *last_order;
-    bool turned;         /* see fa_part */
-    bool experts;        /* what is bound are experts */
-    uint32_t n_id;       /* matrices that got an id: the same in every binding of a model */
-    fa_targets *targets; /* where they are listed; NULL: nowhere */
+    bool turned;            /* see fa_part */
+    bool experts;           /* what is bound are experts */
+    uint32_t n_id;          /* matrices that got an id: the same in every binding of a model */
+    fa_targets *targets;    /* where they are listed; NULL: nowhere */
+    fa_stored_list *stored; /* where stored matrices are listed; NULL: nowhere */
     fa_error err;
 };
 
@@ -162,6 +179,9 @@ void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
 void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name);
 /* A linear layer or a table gets its id. row: gathered, or NULL. */
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
+/* A stored matrix is listed, the first time that it is bound. */
+void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
+                         const char *name);
 /* Finds out what stands in front of the checkpoint's names. */
 void fa_bind_choose_prefix(fa_binder *b);
 /* A family name with that in front, plus suffix. */

@@ -187,3 +187,45 @@ void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, cons
     add_target(b, &(fa_target){.id = w->id, .rows = w->rows, .cols = w->cols, .part = *part, .n_expert = e->n, .w = *w},
                name);
 }
+
+/* ---- what a conversion finds ---- */
+
+/* A list in memory that only grows. */
+static bool room_for_stored(fa_binder *b, fa_stored_list *l) {
+    if (l->n < l->cap) return true;
+    size_t cap = l->cap ? 2 * l->cap : 256;
+    fa_stored *grown = (fa_stored *)fa_mem_calloc(b->mem, cap, sizeof *grown);
+    if (!grown) return false;
+    if (l->n) memcpy(grown, l->at, l->n * sizeof *grown);
+    l->at = grown;
+    l->cap = cap;
+    return true;
+}
+
+void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
+                         const char *name) {
+    fa_stored_list *l = b->stored;
+    const size_t tensor = (size_t)(src->t - fa_ckpt_at(b->ckpt, 0));
+    if (!l || b->used[tensor] & FA_USE_MATRIX) return;
+    char real[FA_REAL_MAX];
+    fa_bind_real_name(b, real, name, "");
+    if (!room_for_stored(b, l)) {
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+        return;
+    }
+    fa_stored *m = &l->at[l->n];
+    *m = (fa_stored){.name = fa_mem_printf(b->mem, "%s", name),
+                     .real = fa_mem_printf(b->mem, "%s", real),
+                     .n = n,
+                     .rows = rows,
+                     .cols = w->cols,
+                     .tensor = tensor,
+                     .w = *w,
+                     .turned = b->turned,
+                     .by_columns = src->made && fa_fmt_plain(w->fmt) && n};
+    m->w.codes = m->w.scales = m->w.biases = NULL;
+    if (m->name && m->real)
+        l->n++;
+    else
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+}

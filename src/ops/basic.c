@@ -61,6 +61,7 @@ void fa_cx_linear(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *w) {
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
     fa_rec r = {.in = {x}};
     if (!fa_cx_check_cols(cx, FA_OP_LINEAR, x, w->w.cols, w->w.name ? w->w.name : "the weight")) return r.out;
+    if (cx->inputs) fa_tap(cx, w->w.name, x);
     r.out = fa_cx_tensor(cx, FA_OP_LINEAR, x.dim[0], w->w.rows);
     fa_cx_linear(cx, r.out, x, w);
     return r.out;

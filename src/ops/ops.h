@@ -22,6 +22,7 @@ typedef struct fa_cx {
     fa_error err;              /* sticky: code 0 while all is well */
     int layer;                 /* -1 outside layers */
     bool taps;                 /* record TAP records, and fused ops as primitives where inner taps exist */
+    bool inputs;               /* taps of what goes into linear layers, by the names of their weights */
     bool composed;             /* record every fused op as its primitives */
     const fa_adapted *adapted; /* NULL: no sequence of the batch uses an adapter */
 } fa_cx;
