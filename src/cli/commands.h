@@ -12,9 +12,15 @@
     X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
     X(template)                                                                                                        \
+    X(pull)                                                                                                            \
+    X(list)                                                                                                            \
+    X(rm)                                                                                                              \
+    X(prune)                                                                                                           \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \
+    X(perplexity)                                                                                                      \
+    X(convert)                                                                                                         \
     X(help)                                                                                                            \
     X(version)
 

@@ -89,6 +89,9 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 /* The same with weights `times` as large. */
 void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* The bias of a layer that was bound whole, if it has one, anew: each value times `times` and, unless NULL, by[row]. */
+void fa_bind_bias_times(fa_binder *b, fa_linear *l, float times, const float *by, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
@@ -119,6 +122,10 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Opens a stack of experts to adapters, under one of the names that they may call it by; of one that is fused with
+ * another, rows `part` of what the name stands for. All names of a stack come one after the other. */
+void fa_bind_stack(fa_binder *b, fa_experts *e, fa_part part, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* ---- recurrent layers (bind_state.c) ---- */

@@ -138,9 +138,7 @@ static int open_any(fa_ckpt *c, bool need_weights, fa_error *err) {
         if (fa_path_is_file(c->path) && !ends_in(c->path, ".gguf"))
             return fa_fail(err, FFAI_EINVAL, "%s: neither a folder nor a .gguf file", c->path);
         if (!fa_path_exists(c->path) && looks_like_repo(c->path))
-            return fa_fail(err, FFAI_EIO,
-                           "%s: no such folder or file; models are not downloaded yet, give a folder or a .gguf file",
-                           c->path);
+            return fa_fail(err, FFAI_EIO, "%s: no such folder or file", c->path);
         return fa_ckpt_open_gguf(c, c->path, err); /* a file that does not exist is reported there */
     }
     char *config = fa_path_join(c->path, "config.json"), *gguf;

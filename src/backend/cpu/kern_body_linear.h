@@ -589,22 +589,35 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
 /* Rows [r, r + n), n <= LN, columns [k0, k1) to lanes v * LN of a panel that begins at column k0 */
 #define PANEL_OF_KIND(kind, super)                                                                                     \
     static NOINLINE void panel_##kind(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr, \
-                                      const qpanel *p) {                                                               \
+                                      bool pairs, const qpanel *p) {                                                   \
         const int ug = kind == ROW_Q6_K ? 16 : 32;                                                                     \
-        panel_codes(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                                 \
+        if (row_paired(kind) && pairs)                                                                                 \
+            panel_pairs(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                             \
+        else                                                                                                           \
+            panel_codes(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                             \
         panel_scales(kind, w, r, n, k0 / ug, k1 / ug, p->scale + v * LN, p->min + v * LN, nr);                         \
     }
 ROW_KINDS(PANEL_OF_KIND)
 
-static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr,
+static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr, bool pairs,
                           const qpanel *p) {
     switch (row_kind(w)) {
 #define CASE(kind, super)                                                                                              \
-    case kind: panel_##kind(w, r, n, k0, k1, v, nr, p); break;
+    case kind: panel_##kind(w, r, n, k0, k1, v, nr, pairs, p); break;
         ROW_KINDS(CASE)
 #undef CASE
     default: break;
     }
+}
+
+/* Paired kinds times up to LN input rows leave the codes in pairs: x is then what pair_inputs made of the input. */
+INLINE bool in_pairs(const fa_weight *w, int64_t M) { return M <= LN && row_paired(row_kind(w)); }
+
+static fa_act pair_inputs(const fa_act *x, const qpanel *p) {
+    fa_act out = *x;
+    out.q = (int8_t *)p->row_codes;
+    for (int64_t m = 0; m < x->M; m++) split_eights(x->q + m * x->K, x->K, out.q + m * x->K);
+    return out;
 }
 
 /* Rows [r, r + n) of w times few enough input rows that filling a panel counts: each block of columns is decoded
@@ -612,16 +625,26 @@ static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int6
 static bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
                            int64_t ldy, bool add) {
     if (x->M > MB || row_kind(w) == ROW_UNPACKED) return false;
+    const bool pairs = in_pairs(w, x->M);
     const int64_t K = w->cols, nr = nv * LN;
     for (int64_t k = 0; k < K; k += KB) {
         const int64_t k1 = k + KB < K ? k + KB : K;
-        for (int v = 0; v < nv; v++) panel_decoded(w, r + v * LN, n - v * LN < LN ? n - v * LN : LN, k, k1, v, nr, p);
+        for (int v = 0; v < nv; v++)
+            panel_decoded(w, r + v * LN, n - v * LN < LN ? n - v * LN : LN, k, k1, v, nr, pairs, p);
         magic_scales(p->scale, p->low, (k1 - k) / fa_qfmts[w->fmt].ugroup * nr);
         qblock_run(w, p, k / 32, nv, n, x, 0, x->M, y, ldy, add);
     }
     return true;
 }
 #else
+INLINE bool in_pairs(const fa_weight *w, int64_t M) {
+    (void)w, (void)M;
+    return false;
+}
+INLINE fa_act pair_inputs(const fa_act *x, const qpanel *p) {
+    (void)p;
+    return *x;
+}
 INLINE bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
                            int64_t ldy, bool add) {
     (void)w, (void)p, (void)r, (void)nv, (void)n, (void)x, (void)y, (void)ldy, (void)add;
@@ -636,9 +659,10 @@ static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64
         return;
     }
     qpanel p = qpanel_at(scratch, w->cols);
+    const fa_act few = in_pairs(w, x->M) ? pair_inputs(x, &p) : *x;
     for (int64_t r = r0; r < r1; r += QNV * LN) {
         int n = r1 - r < QNV * LN ? (int)(r1 - r) : QNV * LN, nv = (n + LN - 1) / LN;
-        if (blocks_decoded(w, &p, r, nv, n, x, y + r, ldy, add)) continue;
+        if (blocks_decoded(w, &p, r, nv, n, &few, y + r, ldy, add)) continue;
         qpanel_fill(k, w, r, n, nv, &p);
         for (int64_t m = 0; m < x->M; m += MB)
             qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);

@@ -272,6 +272,36 @@ INLINE void panel_codes(const int kind, const int super, const fa_weight *w, int
     for (int j = 0; k < k1; k += 64, j++, out += 64 * nr) panel_64(kind, super, &rows, at, j, out, nr);
 }
 
+/* The same of a paired kind, k0 a multiple of 256 and what is left of K one of 64: a vector is four even columns of
+ * eight, the next the odd ones. Eight codes a lane are turned around before they are taken apart. */
+INLINE void panel_pairs(const int kind, const int super, const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1,
+                        int next, uint8_t *out, int64_t nr) {
+    const uint8_t *p[16];
+    (void)kind, (void)super;
+    for (int i = 0; i < 16; i++) p[i] = w->codes + (size_t)(r + (i < n ? i : n - 1)) * w->row_bytes + (size_t)k0 / 2;
+    const size_t ahead = k1 < w->cols ? (size_t)(k1 - k0) / 2 : (size_t)next * w->row_bytes - (size_t)k0 / 2;
+    for (int64_t k = k0; k < k1; k += 128) {
+        const int vectors = k1 - k < 128 ? 8 : 16;
+        __m512i v[16];
+        for (int i = 0; i < 16; i++, p[i - 1] += 64) {
+            __builtin_prefetch((const void *)((uintptr_t)p[i] + ahead), 0, 2);
+            v[i] = vectors == 16 ? vi_load(p[i]) : _mm512_castsi256_si512(load32(p[i]));
+        }
+        transpose16(v);
+        for (int i = 0; i < vectors; i++, out += 8 * nr) {
+            _mm512_storeu_si512(out, low_nibbles(v[i]));
+            _mm512_storeu_si512(out + 4 * nr, low_nibbles(_mm512_srli_epi16(v[i], 4)));
+        }
+    }
+}
+
+/* The activations that go with them: of every eight columns the even ones, then the odd ones. K is a multiple of 64. */
+static inline void split_eights(const int8_t *q, int64_t K, int8_t *out) {
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    for (int64_t k = 0; k < K; k += 64)
+        _mm512_storeu_si512(out + k, _mm512_shuffle_epi8(_mm512_loadu_si512(q + k), order));
+}
+
 /* Scales and mins of groups [u0, u1) of the same rows, u0 a multiple of 16: vectors of one group, nr rows apart */
 INLINE void panel_scales(const int kind, const fa_weight *w, int64_t r, int rows, int64_t u0, int64_t u1, float *scale,
                          float *min, int64_t nr) {
