@@ -26,8 +26,9 @@ typedef struct fa_norm {
 
 /* y = x W^T + bias */
 typedef struct fa_linear {
-    fa_weight w;       /* [out, in] */
-    const float *bias; /* [out] or NULL */
+    fa_weight w;        /* [out, in] */
+    const float *bias;  /* [out] or NULL */
+    const float *order; /* [in] column j of w is for column order[j] of x (whole numbers); NULL: for column j */
 } fa_linear;
 
 /* Rotary position embedding: angle of pair i at position p is p * inv_freq[i]. */
@@ -109,6 +110,9 @@ typedef struct fa_lora {
     const float *mag;  /* [4, n_mag]: m, c, p, q; NULL: no magnitudes */
     int64_t n_mag;
     bool by_token; /* of an embedding: its n_mag are rows of the table, not columns */
+    /* Of a stack of experts: a [k rank, in] and b [k out, rank] are k matrices, of which expert e has the expert[e]-th,
+     * or none: -1. No bias, no magnitudes. */
+    const int32_t *expert;
     float scale;
     int adapter;    /* its column of fa_batch.adapt */
     int64_t u_from; /* where its a x stands in the a x of all: columns [u_from, u_from + rank) */
@@ -284,6 +288,7 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(SSD, "ssd")                                                                                                      \
     X(DELTA, "delta")                                                                                                  \
     X(GATE_NORM, "gate_norm")                                                                                          \
+    X(PICK_COLS, "pick_cols")                                                                                          \
     X(SCALE_COLS, "scale_cols")                                                                                        \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
@@ -360,7 +365,9 @@ typedef struct fa_rec {
             float scale; /* of the sum of experts */
             bool add;    /* out += instead of = */
             int n_used;
-        } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+            const fa_loras *lora[3]; /* what adapters change on gate, up and down: NULL: nothing */
+            bool out_rows;           /* with lora: see below */
+        } moe;                       /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
         struct {
             fa_view x;
             const fa_conv *w;
@@ -385,6 +392,7 @@ typedef struct fa_rec {
             fa_view z;
             const fa_gate *w;
         } gate_norm;             /* in place on out */
+        const float *pick_cols;  /* column j of out is column [j] of in[0] */
         const float *scale_cols; /* in place: column j of out times [j] */
         struct {
             const fa_loras *list;

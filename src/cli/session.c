@@ -35,6 +35,8 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     char size[16];
     ffai_model_get_info(*m, &in);
     if (*in.extra) term_note("%s: tensors that %s does not know: %s", in.path, in.family, in.extra);
+    if (*in.widened)
+        term_note("%s: held as f16 or f32, as their groups of columns fit no format: %s", in.path, in.widened);
     term_detail("%s: %s, %s, %s", in.path, in.family, in.format, out_bytes(size, (double)in.weight_bytes));
     return 0;
 }

@@ -33,11 +33,10 @@ static void place_matrix(uint8_t *base, size_t *used, fa_copy *copy, size_t *n_c
     w->row_bytes = pitch;
 }
 
-static const float *place_floats(uint8_t *base, size_t *used, fa_copy *copy, size_t *n_copy, const float *p,
-                                 int64_t n) {
-    size_t bytes = (size_t)n * sizeof *p;
-    const void *to = p ? place(base, used, copy, n_copy, p, 1, bytes, bytes) : NULL;
-    return base ? (const float *)to : p;
+/* Of n values of 4 bytes; NULL stays NULL. */
+static const void *place_values(uint8_t *base, size_t *used, fa_copy *copy, size_t *n_copy, const void *p, size_t n) {
+    const void *to = p ? place(base, used, copy, n_copy, p, 1, 4 * n, 4 * n) : NULL;
+    return base ? to : p;
 }
 
 /* Places for all; with base their copies too, and addresses change to those of the device. */
@@ -55,8 +54,9 @@ static size_t place_all(ffai_adapter *a, uint8_t *base, fa_copy *copy, size_t *n
             last_w = &l->a;
         }
         place_matrix(base, &used, copy, n_copy, &l->b);
-        l->bias = place_floats(base, &used, copy, n_copy, l->bias, l->b.rows);
-        l->mag = place_floats(base, &used, copy, n_copy, l->mag, 4 * l->n_mag);
+        l->bias = (const float *)place_values(base, &used, copy, n_copy, l->bias, (size_t)l->b.rows);
+        l->mag = (const float *)place_values(base, &used, copy, n_copy, l->mag, 4 * (size_t)l->n_mag);
+        l->expert = (const int32_t *)place_values(base, &used, copy, n_copy, l->expert, a->change[i].n_expert);
     }
     return used;
 }
@@ -66,8 +66,8 @@ static int to_device(ffai_adapter *a, fa_error *err) {
     size_t n_copy = 0;
     a->bytes = place_all(a, NULL, NULL, &n_copy);
     if (!d) return 0;
-    fa_copy *copy = FA_NEWN(fa_copy, 4 * a->n);
-    int rc = copy ? 0 : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu copies", a->path, 4 * a->n);
+    fa_copy *copy = FA_NEWN(fa_copy, 5 * a->n);
+    int rc = copy ? 0 : fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu copies", a->path, 5 * a->n);
     /* kernels may read a little ahead */
     if (!rc && !(a->block = d->alloc(d, a->bytes + FA_ARENA_ALIGN, "an adapter", err))) rc = FFAI_ENOMEM;
     if (!rc) {
@@ -87,11 +87,21 @@ static void table_free(const ffai_engine *e, fa_adapted *t, fa_mem *mem, void *d
     memset(t, 0, sizeof *t);
 }
 
-/* Counts what is changed on each matrix, or with `item` puts it there. */
-static void gather(const ffai_engine *e, fa_loras *linear, fa_loras *embed, fa_lora *item) {
+/* The one that was loaded next after `before`; NULL: none. */
+static const ffai_adapter *loaded_after(const ffai_engine *e, uint64_t before) {
+    const ffai_adapter *next = NULL;
     for (int k = 0; k < FA_ADAPTERS; k++) {
         const ffai_adapter *a = e->adapters.at[k];
-        for (size_t i = 0; a && i < a->n; i++) {
+        if (a && a->serial > before && (!next || a->serial < next->serial)) next = a;
+    }
+    return next;
+}
+
+/* Counts what is changed on each matrix, or with `item` puts it there: in the order in which adapters were loaded, on
+ * which magnitudes depend. */
+static void gather(const ffai_engine *e, fa_loras *linear, fa_loras *embed, fa_lora *item) {
+    for (const ffai_adapter *a = loaded_after(e, 0); a; a = loaded_after(e, a->serial)) {
+        for (size_t i = 0; i < a->n; i++) {
             const fa_change *c = &a->change[i];
             fa_loras *l = c->table ? &embed[c->id] : &linear[c->id];
             int64_t rank = c->lora.b.cols;
@@ -190,6 +200,7 @@ int ffai_adapter_load(ffai_adapter **out, ffai_engine *e, const char *path, ffai
     if (!a) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for an adapter", path);
     a->e = e;
     a->index = index;
+    a->serial = ++e->adapters.n_loaded;
     int rc = load(a, path, err);
     if (!rc) {
         e->adapters.at[index] = a;

@@ -18,6 +18,7 @@ typedef struct fa_change {
 struct ffai_adapter {
     ffai_engine *e;
     int index; /* in e->adapters */
+    uint64_t serial;
     char *path;
     bool mlx;
     uint64_t hash;
@@ -55,5 +56,17 @@ const fa_target *fa_finder_get(const fa_finder *f, const char *name, uint32_t *i
  * to those of w. */
 int fa_adapter_lengths(ffai_adapter *a, fa_change *c, const fa_weight *w, const float *m, const char *name,
                        fa_error *err);
+
+/* adapter_expert.c: modules of experts, of which several make a change: they are gathered first. */
+typedef struct fa_expert_list {
+    struct fa_expert_part *at; /* [n] */
+    size_t n, cap;
+} fa_expert_list;
+
+/* Is a module one of experts? 1: it is remembered, or what is wrong with its shapes was noted; 0: no; < 0: an error. */
+int fa_adapter_expert(const fa_finder *f, const fa_adapter_file *file, fa_adapter_module *m, fa_expert_list *list,
+                      fa_buf *wrong, fa_error *err);
+int fa_adapter_experts(ffai_adapter *a, const fa_finder *f, fa_expert_list *list, fa_error *err);
+void fa_expert_list_free(fa_expert_list *list);
 
 #endif

@@ -289,6 +289,12 @@ bool fa_adapter_file_targets(const fa_adapter_file *f, const char *name) {
     return false;
 }
 
+bool fa_adapter_file_old_stacks(const fa_adapter_file *f) {
+    const char *version = fa_jstr(fa_jget(fa_json_root(f->config), "peft_version"), NULL);
+    int major = 0, minor = 0; /* 0.18 was the first to write it */
+    return !version || sscanf(version, "%9d.%9d", &major, &minor) != 2 || (major == 0 && minor < 19);
+}
+
 int fa_adapter_file_scale(const fa_adapter_file *f, fa_adapter_module *m, const char *name, int64_t n_expert,
                           fa_error *err) {
     if (f->mlx) return 0;

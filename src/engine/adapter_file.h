@@ -41,6 +41,8 @@ int fa_adapter_file_scale(const fa_adapter_file *f, fa_adapter_module *m, const 
                           fa_error *err);
 /* Does PEFT's "target_parameters" list this parameter? */
 bool fa_adapter_file_targets(const fa_adapter_file *f, const char *name);
+/* Did PEFT write it before version 0.19, which took the two axes of a stack of experts the other way round? */
+bool fa_adapter_file_old_stacks(const fa_adapter_file *f);
 /* Of names, matrices and scales. */
 uint64_t fa_adapter_file_hash(const fa_adapter_file *f);
 void fa_adapter_file_close(fa_adapter_file *f);

@@ -38,9 +38,12 @@ typedef struct found {
     int alone; /* >= 0: it is only this one of the targets in the chain: a part of what the model stores fused */
 } found;
 
+const fa_target *fa_finder_get(const fa_finder *f, const char *name, uint32_t *index) {
+    return fa_smap_get(&f->first, name, strlen(name), index) ? &f->all->at[*index] : NULL;
+}
+
 static bool lookup(const fa_finder *f, const char *name, found *out) {
-    if (!fa_smap_get(&f->first, name, strlen(name), &out->index)) return false;
-    out->at = &f->all->at[out->index];
+    if (!(out->at = fa_finder_get(f, name, &out->index))) return false;
     out->alone = -1;
     return true;
 }
@@ -180,6 +183,10 @@ static int add_lengths(ffai_adapter *a, const fa_adapter_module *m, const fa_tar
                        fa_error *err) {
     fa_change *c = &a->change[a->n - 1];
     if (!m->mag) return 0;
+    if (t->ordered)
+        return fa_fail(err, FFAI_ENOTSUP,
+                       "%s: %s: magnitudes, but the columns of its matrix have another order (g_idx)", a->path,
+                       m->name);
     c->lora.n_mag = rows ? t->rows : m->mag->dim[0];
     c->lora.by_token = c->table && c->lora.n_mag == t->rows && a->mlx;
     const float *v = fa_adapter_vector(a, m->mag, rows, c->lora.n_mag);
@@ -239,16 +246,26 @@ static int change_module(ffai_adapter *a, const fa_finder *f, const fa_adapter_f
 int fa_adapter_match(ffai_adapter *a, fa_adapter_file *file, fa_error *err) {
     fa_finder f;
     fa_names absent = {0};
+    fa_expert_list experts = {0};
     fa_buf list = {0}, wrong = {0};
     int rc = finder_open(&f, a->e, err);
     for (size_t i = 0; i < file->n && !rc; i++) {
         fa_adapter_module *m = &file->module[i];
         found at;
-        if (!find(&f, m->name, &at) || (m->table && at.at->part.total != at.at->rows)) {
+        bool there = find(&f, m->name, &at);
+        if (!there || at.at->n_expert) {
+            int is = fa_adapter_expert(&f, file, m, &experts, &wrong, err);
+            if (is < 0) rc = is;
+            if (is) continue;
+            there = false;
+        }
+        if (!there || (m->table && at.at->part.total != at.at->rows)) {
             fa_name_list_add(&absent, m->name);
             continue;
         }
-        rc = fa_adapter_file_scale(file, m, m->name, 0, err);
+        char weight[FA_NAME_MAX]; /* PEFT's patterns see a parameter's name where that is what it was told */
+        snprintf(weight, sizeof weight, "%s.weight", m->name);
+        rc = fa_adapter_file_scale(file, m, fa_adapter_file_targets(file, weight) ? weight : m->name, 0, err);
         if (!rc && fits(file, m, &at, &wrong) && !wrong.len && !absent.total)
             rc = change_module(a, &f, file, m, &at, err);
     }
@@ -258,6 +275,8 @@ int fa_adapter_match(ffai_adapter *a, fa_adapter_file *file, fa_error *err) {
                      absent.total ? "modules that the model does not have, or whose matrices adapters cannot change: "
                                   : "",
                      list.data ? list.data : "", absent.total && wrong.len ? "; " : "", wrong.data ? wrong.data : "");
+    if (!rc) rc = fa_adapter_experts(a, &f, &experts, err);
+    fa_expert_list_free(&experts);
     fa_name_list_free(&absent);
     fa_buf_free(&list);
     fa_buf_free(&wrong);

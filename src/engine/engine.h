@@ -13,6 +13,7 @@ enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
 typedef struct fa_adapters {
     ffai_adapter *at[FA_ADAPTERS]; /* NULL: free */
     int n;                         /* all from here on are free */
+    uint64_t n_loaded;             /* so far */
     float use[FA_ADAPTERS];        /* what sequences use that say nothing */
     fa_adapted table;              /* what they change */
     fa_mem mem;                    /* its memory */
@@ -84,6 +85,7 @@ struct ffai_engine {
     int64_t weight_bytes; /* on the device */
     const char *precision, *kv_name;
     bool composed;
+    bool inputs; /* taps of what goes into linear layers: for calibration */
     ffai_request **req; /* [n_req] all that are not freed */
     int n_req, cap_req;
     bool in_events;          /* a step is calling the requests' callbacks */

@@ -121,6 +121,10 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Opens a stack of experts to adapters, under one of the names that they may call it by; of one that is fused with
+ * another, rows `part` of what the name stands for. All names of a stack come one after the other. */
+void fa_bind_stack(fa_binder *b, fa_experts *e, fa_part part, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* ---- recurrent layers (bind_state.c) ---- */

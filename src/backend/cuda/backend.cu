@@ -81,6 +81,7 @@ static const cu_op *op_of(int op) {
     case FA_OP_SCALE: return &cu_op_scale;
     case FA_OP_CLAMP: return &cu_op_clamp;
     case FA_OP_COLS: return &cu_op_cols;
+    case FA_OP_PICK_COLS: return &cu_op_pick_cols;
     case FA_OP_ROW_GATE: return &cu_op_row_gate;
     case FA_OP_ROUTE: return &cu_op_route;
     case FA_OP_MOE: return &cu_op_moe;

@@ -2,23 +2,10 @@
  * definition is src/backend/cpu/ops_lora.c. Two kernels: u = scale * (a x), then out += b u + scale * bias, times
  * magnitudes, all in f32.
  * Which adapters there are is part of the record; which row uses which, and how strongly, is read on the device, so
- * that graphs stay valid when that changes. Rows that use none of them are not touched.
- *
- * Rows of a and b begin at multiples of 16 bytes, with zeros up to the next one. */
-#include "backend/cuda/cu_rows.h"
+ * that graphs stay valid when that changes. Rows that use none of them are not touched. */
+#include "backend/cuda/lora.cuh"
 
 enum { THREADS = 128, WARPS = THREADS / CU_WARP, ROWS = 8 /* that a block works on when there are many */, CHUNK = 64 };
-
-static __device__ int lora_type(const fa_weight &w) {
-    return w.fmt == FA_FMT_F32 ? FA_F32 : w.fmt == FA_FMT_F16 ? FA_F16 : FA_BF16;
-}
-
-/* The scale of an adapter for row m of the record; 0: the row's sequence does not use it, or there is no such row. */
-static __device__ float lora_scale(const fa_lora &l, const cu_batch &b, const int32_t *out_row, int64_t m, int64_t n) {
-    if (m >= n) return 0;
-    int64_t row = out_row ? out_row[m] : m;
-    return l.scale * b.adapt[(int64_t)b.row_seq[row] * b.n_adapt + l.adapter];
-}
 
 /* What result i is to be multiplied by. */
 static __device__ float lora_magnitude(const fa_lora &l, int64_t i, float scale) {
@@ -40,13 +27,13 @@ static __global__ void lora_down_kernel(const fa_lora *item, cu_batch b, const i
     bool any = false;
 #pragma unroll
     for (int j = 0; j < R; j++) {
-        s[j] = lora_scale(l, b, out_row, m0 + j, M);
+        s[j] = cu_lora_scale(l, b, out_row, m0 + j, M);
         acc[j] = 0;
         any = any || s[j] != 0;
     }
     if (!any || r >= l.a.rows) return; /* the same for all lanes */
     const uint8_t *a = l.a.codes + (size_t)r * l.a.row_bytes;
-    const int type = lora_type(l.a);
+    const int type = cu_lora_type(l.a);
     const uint8_t *row = (const uint8_t *)x + m0 * K * (x_type == FA_F32 ? 4 : 2);
     const int64_t pitch = K * (x_type == FA_F32 ? 4 : 2);
     for (int64_t k = 4 * lane; vec && k < K; k += 4 * CU_WARP) {
@@ -90,13 +77,13 @@ static __global__ void lora_up_kernel(const fa_lora *item, int n_item, cu_batch 
         bool any = false;
 #pragma unroll
         for (int j = 0; j < R; j++) {
-            s[j] = lora_scale(l, b, out_row, m0 + j, M);
+            s[j] = cu_lora_scale(l, b, out_row, m0 + j, M);
             used[j] = used[j] || s[j] != 0;
             any = any || s[j] != 0;
         }
         if (!any) continue; /* the same for all threads */
         const uint8_t *row = l.b.codes + (size_t)(n < N ? n : 0) * l.b.row_bytes;
-        const int type = lora_type(l.b);
+        const int type = cu_lora_type(l.b);
         const int64_t rank = l.b.cols;
         for (int64_t r0 = 0; r0 < rank; r0 += CHUNK) {
             __syncthreads();
@@ -181,10 +168,10 @@ static __global__ void lora_embed_kernel(const fa_lora *item, int n_item, cu_bat
     bool used = false;
     for (int k = 0; k < n_item; k++) {
         const fa_lora &l = item[k];
-        const float s = lora_scale(l, b, NULL, i, b.n_tok);
+        const float s = cu_lora_scale(l, b, NULL, i, b.n_tok);
         if (s == 0 || t < 0 || t >= l.a.rows) continue;
         const uint8_t *ar = l.a.codes + (size_t)t * l.a.row_bytes, *br = l.b.codes + (size_t)n * l.b.row_bytes;
-        const int at = lora_type(l.a), bt = lora_type(l.b);
+        const int at = cu_lora_type(l.a), bt = cu_lora_type(l.b);
         float acc = 0;
         for (int64_t r = 0; r < l.b.cols; r += 4) {
             const float4 v = cu_get4(ar, at, r), w = cu_get4(br, bt, r);
