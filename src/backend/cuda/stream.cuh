@@ -570,13 +570,15 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
-/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last. */
+/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last; so do the first
+ * blocks, which may have a tile more than others. */
 CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
     const int who = (int)threadIdx.x - CU_WARP, thread = who < 0 ? who + (int)blockDim.x : who;
+    const int block = (int)(gridDim.x - 1 - blockIdx.x);
     const float o = a.norm.offset;
     if (!a.digits.to) {
         const int64_t all = (int64_t)a.M * a.K;
-        for (int64_t i = (int64_t)blockIdx.x * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
+        for (int64_t i = (int64_t)block * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
             const int m = (int)(i / a.K), k = (int)(i % a.K);
             const float v = __ldcg((const float *)a.x + i) * rms[m];
             a.normed[i] = a.norm.w ? v * (a.norm.w[k] + o) : v;
@@ -584,7 +586,7 @@ CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
         return;
     }
     const int per = a.digits.cols / 16, all = a.M * per;
-    for (int i0 = (int)(blockIdx.x * blockDim.x); i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
+    for (int i0 = block * (int)blockDim.x; i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
         const int i = min(i0 + thread, all - 1), m = i / per, k = i % per * 16;
         const bool there = i0 + thread < all;
         float v[16] = {};
@@ -638,6 +640,14 @@ CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, 
     if (a.normed) cu_stream_put_norm(a, rms);
 }
 
+/* The norm's weight into the second-level cache, a line a thread, in front of the weights: behind them it would have to
+ * wait until what all blocks ask for first has come. */
+CU_DEV void cu_stream_ask(const cu_stream_args &a) {
+    if (!a.norm.w) return;
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
+        cu_prefetch_l2(a.norm.w + i * 32);
+}
+
 /* ---- the kernel ---- */
 
 /* Shared memory: the rings, at_x the input, at_red [2][warps][rows * 8] partial sums, at_sum [warps or M, and 16] sums
@@ -654,13 +664,10 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
     float *xf = (float *)(smem + a.at_x), *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum),
           *rms = sum + CU_WARP, *keep = (float *)(smem + a.at_keep);
 
+    cu_stream_ask(a);
     cu_feed<F> feed;
     feed.begin(a, warp, lane, n_job);
     for (int i = 0; i < F::RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
-    if (a.norm.w) /* a line of the norm's weight per thread and block, so that all of it waits in the second-level cache
-                   */
-        for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
-            cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
 
     int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */
