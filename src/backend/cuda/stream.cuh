@@ -146,6 +146,8 @@ const cu_stream_fmt *cu_stream_find_any(const fa_weight *w);   /* stream_quant.c
 cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
 /* moe.cu: where the kernels of a MOE record look for its input as digits; to NULL: they do not. */
 cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r);
+/* moe.cu: do the kernels of r[1] (MOE) carry out r[0] (ROUTE) by themselves? */
+bool cu_moe_chooses(const fa_cuda *cu, const fa_rec *r);
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
