@@ -298,7 +298,7 @@ CU_DEV void cu_att_merge(const cu_att &a, const cu_att_item &it, float *w) {
 CU_DEV void cu_att_finish(const cu_att &a, const cu_att_item &it, const float *acc, int lda, int nw, float *m, float *l,
                           float *w) {
     __shared__ int last;
-    const int tid = (int)threadIdx.x, n_thread = (int)blockDim.x;
+    const int tid = (int)threadIdx.x, n_thread = (int)blockDim.x, vecs = a.hp / 4;
     const bool whole = it.n_split == 1;
     float *part = a.part + ((int64_t)it.slot0 + (int64_t)it.split * it.slot_step) * a.slot_floats;
     if (tid < a.prow) { /* m becomes the groups' weights */
@@ -319,19 +319,15 @@ CU_DEV void cu_att_finish(const cu_att &a, const cu_att_item &it, const float *a
         }
     }
     __syncthreads();
-    for (int r = tid / CU_WARP; r < a.prow; r += n_thread / CU_WARP) { /* a row a warp: divisions only here */
-        const int row = it.rt * ATT_ROWS + r;
-        if (whole && row / a.group >= it.t.nq) continue;
-        const int64_t at = whole ? cu_att_at(a, it.t, it.head, row) : 0;
-        for (int c = tid % CU_WARP * 4; c < a.hp; c += CU_WARP * 4) {
-            float4 o = make_float4(0, 0, 0, 0);
-            for (int g = 0; g < nw; g++)
-                cu_att_add(&o, m[g * ATT_ROWS + r], *(const float4 *)(acc + (g * ATT_ROWS + r) * lda + c));
-            if (!whole)
-                *(float4 *)(part + r * a.hp + c) = o;
-            else
-                cu_att_store(a, at, c, o);
-        }
+    for (int e = tid; e < a.prow * vecs; e += n_thread) {
+        const int r = e / vecs, c = e % vecs * 4, row = it.rt * ATT_ROWS + r;
+        float4 o = make_float4(0, 0, 0, 0);
+        for (int g = 0; g < nw; g++)
+            cu_att_add(&o, m[g * ATT_ROWS + r], *(const float4 *)(acc + (g * ATT_ROWS + r) * lda + c));
+        if (!whole)
+            *(float4 *)(part + r * a.hp + c) = o;
+        else if (row / a.group < it.t.nq)
+            cu_att_store(a, cu_att_at(a, it.t, it.head, row), c, o);
     }
     if (!whole) {
         __threadfence(); /* the partial is visible before the count */

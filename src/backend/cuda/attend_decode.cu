@@ -77,35 +77,23 @@ template <int KV> CU_DEV uint2 q_as(uint2 v) {
                          : q_as<KV>(make_float4(cu_bf16_lo(v.x), cu_bf16_hi(v.x), cu_bf16_lo(v.y), cu_bf16_hi(v.y)));
 }
 
-/* Where the unit's rows of q are: elements; known before q is there. */
-struct q_place {
-    int64_t base;
-    int mine, n_row; /* mine: of the lane's row, from base on */
-};
-CU_DEV q_place q_place_of(const cu_att &a, const cu_att_item &it) {
-    const int lane = (int)threadIdx.x % CU_WARP;
-    q_place p;
-    p.n_row = it.t.nq * a.group - it.rt * ATT_ROWS;
-    p.base = cu_att_at(a, it.t, it.head, 0);
-    p.mine = (int)(cu_att_at(a, it.t, it.head, it.rt * ATT_ROWS + lane % ATT_ROWS) - p.base);
-    return p;
-}
-
 /* This warp's columns of the unit's rows of q in the cache's type, to x in shared memory; zeros for rows that do not
  * exist. T: what q is made of, V: 4 of them. All loads of a turn start before the first is used. */
 template <int DIMS, int KV, class T, class V>
-CU_DEV void stage_q(const cu_att &a, const q_place &p, int dim0, uint4 *x) {
+CU_DEV void stage_q(const cu_att &a, const cu_att_item &it, int dim0, uint4 *x) {
     constexpr int QUADS = DIMS / 4, TURN = 8;
-    const int lane = (int)threadIdx.x % CU_WARP;
+    const int lane = (int)threadIdx.x % CU_WARP, n_row = it.t.nq * a.group - it.rt * ATT_ROWS;
+    const int64_t base = cu_att_at(a, it.t, it.head, 0);
+    const int mine = (int)(cu_att_at(a, it.t, it.head, it.rt * ATT_ROWS + lane % ATT_ROWS) - base); /* of lane's row */
 #pragma unroll
     for (int i0 = 0; i0 < ATT_ROWS * QUADS / CU_WARP; i0 += TURN) {
         V v[TURN];
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
             const int i = (i0 + u) * CU_WARP + lane, r = i / QUADS, c = dim0 + i % QUADS * 4;
-            const T *from = (const T *)a.q + p.base + __shfl_sync(0xFFFFFFFFu, p.mine, r) + c;
+            const T *from = (const T *)a.q + base + __shfl_sync(0xFFFFFFFFu, mine, r) + c;
             v[u] = V();
-            if (r < p.n_row && c < a.hd) q_pairs(from, &v[u]);
+            if (r < n_row && c < a.hd) q_pairs(from, &v[u]);
         }
 #pragma unroll
         for (int u = 0; u < TURN; u++) {
@@ -117,12 +105,12 @@ CU_DEV void stage_q(const cu_att &a, const q_place &p, int dim0, uint4 *x) {
 
 /* The same as left factors; x: room for them, of this warp alone. */
 template <int DIMS, int KV>
-CU_DEV void load_q(const cu_att &a, const q_place &p, int dim0, uint4 *x, uint32_t (*q)[4]) {
+CU_DEV void load_q(const cu_att &a, const cu_att_item &it, int dim0, uint4 *x, uint32_t (*q)[4]) {
     const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
     if (a.q_bf16)
-        stage_q<DIMS, KV, uint16_t, uint2>(a, p, dim0, x);
+        stage_q<DIMS, KV, uint16_t, uint2>(a, it, dim0, x);
     else
-        stage_q<DIMS, KV, float, float4>(a, p, dim0, x);
+        stage_q<DIMS, KV, float, float4>(a, it, dim0, x);
     __syncwarp();
 #pragma unroll
     for (int j = 0; j < DIMS / 16; j++) cu_ldmatrix_x4(q[j], x + piece<DIMS>(r, 2 * j + half));
@@ -136,16 +124,13 @@ template <int DIMS, int KV> CU_DEV void products(const uint32_t (*q)[4], const u
     for (int n = 0; n < 2; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) s[n][e] = 0;
-    float odd[2][4] = {}; /* two sums each: a chain of products is what a short context waits for */
 #pragma unroll
     for (int i = 0; i < DIMS / 16; i++) {
         uint32_t b[4];
         cu_ldmatrix_x4(b, k + piece<DIMS>(r, 2 * i + half));
-        cu_att_mma<KV>(i % 2 ? odd[0] : s[0], q[i], b);
-        cu_att_mma<KV>(i % 2 ? odd[1] : s[1], q[i], b + 2);
+        cu_att_mma<KV>(s[0], q[i], b);
+        cu_att_mma<KV>(s[1], q[i], b + 2);
     }
-#pragma unroll
-    for (int e = 0; e < 8; e++) s[e / 4][e % 4] += odd[e / 4][e % 4];
 }
 
 /* Sum of the scores of the WD warps of a key group, in order. x: shared, [4 warps, 8, 32]. */
@@ -256,10 +241,6 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             cu_cp_commit();
         };
         const int old = it.hi - it.t.n_new; /* positions below are older than this step */
-        cu_att_sees sees[2];
-#pragma unroll
-        for (int h = 0; h < 2; h++) sees[h] = cu_att_row(a, it.t, it.rt * ATT_ROWS + lane / 4 + 8 * h);
-        const q_place place = q_place_of(a, it);
 #pragma unroll
         for (int s = 0; s < STAGES - 1; s++) {
             if (waits && from + (s + 1) * TOK > old) cu_pdl_wait(), waits = false;
@@ -268,7 +249,10 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
         if (waits) cu_pdl_wait(), waits = false;
 
         uint32_t q[DIMS / 16][4];
-        load_q<DIMS, KV>(a, place, wd * DIMS, mine + (STAGES - 1) * PART, q); /* where nothing is on its way to yet */
+        load_q<DIMS, KV>(a, it, wd * DIMS, mine + (STAGES - 1) * PART, q); /* where nothing is on its way to yet */
+        cu_att_sees sees[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) sees[h] = cu_att_row(a, it.t, it.rt * ATT_ROWS + lane / 4 + 8 * h);
         const int seen = it.t.nq == 1 ? it.lo : it.lo + it.t.n_new; /* from here to `old` every row sees all */
         rows_state<DIMS> st = {};
         st.m[0] = st.m[1] = -INFINITY;

@@ -322,7 +322,7 @@ static int run_tap(fa_cuda *cu, const fa_rec *r, const fa_run_opts *opts, fa_err
 
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err) {
     int rc = 0;
-    cu->digits = cu->chooses = cu->gated = NULL;
+    cu->digits = cu->gated = NULL;
     for (int i = 0; i < prog->n && !rc && !cu->err.code; i++) {
         const fa_rec *r = cu->rec = &prog->rec[i];
         if (cu->ranges) cu_ranges_record(cu, r);

@@ -51,13 +51,12 @@ typedef struct fa_cuda {
     /* [CU_COUNTERS] zeros between kernels: blocks that work on one thing count themselves, and the last one, which
      * finishes it, sets its counter back. */
     uint32_t *counter;
-    int32_t *last;         /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
-    fa_error err;          /* of the launches since it was last looked at; the first wins */
-    const fa_rec *rec;     /* the record that is being launched, for messages and profiles; NULL: none */
-    const fa_rec *digits;  /* the record (MOE) whose input rows the launch before has made digits of (digits.cuh) */
-    const fa_rec *chooses; /* the record (MOE) whose kernels are to carry out the record in front of it (ROUTE) */
-    const fa_rec *gated;   /* the record (LINEAR_ADD) whose input rows lie in its work memory, not yet normalised, */
-    const fa_gate *gate;   /* ... and what normalises them: one group of columns */
+    int32_t *last;        /* [n_slot + 1] the token picked last for each slot; cu_batch.last */
+    fa_error err;         /* of the launches since it was last looked at; the first wins */
+    const fa_rec *rec;    /* the record that is being launched, for messages and profiles; NULL: none */
+    const fa_rec *digits; /* the record (MOE) whose input rows the launch before has made digits of (digits.cuh) */
+    const fa_rec *gated;  /* the record (LINEAR_ADD) whose input rows lie in its work memory, not yet normalised, */
+    const fa_gate *gate;  /* ... and what normalises them: one group of columns */
     char isa[16];
     struct cu_stage *stage;         /* backend.cu: how batches get to the device */
     uint8_t *fetch;                 /* pinned, for results */

@@ -110,8 +110,6 @@ static bool lay_out_int(const fa_cuda *cu, few *f, bool down, int64_t rows) {
         f->smem = (size_t)a->at_x + (size_t)rows_in * (size_t)a->line;
         a->at_red = (int)f->smem;
         f->smem += (size_t)(CU_MOE_INT_UNITS * warps * 2 * CU_TILE + 16) * sizeof(float);
-        a->at_choice = (int)f->smem;
-        f->smem += (size_t)(2 * a->n_used) * sizeof(float);
         f->warps = (unsigned)warps;
         if (f->smem <= cu->smem_max) break;
         if (warps == 1) return false;
@@ -205,14 +203,6 @@ cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r) {
     return d;
 }
 
-bool cu_moe_chooses(const fa_cuda *cu, const fa_rec *r) {
-    few run[3];
-    int n;
-    if (r[1].op != FA_OP_MOE || r[1].in[1].data != r[0].out.data || r[1].in[0].dim[0] > FEW) return false;
-    if (!cu_route_is_few(cu_route_of(r)) || plan_few(cu, &r[1], run, &n, NULL)) return false;
-    return n == 2 && run[0].as_int && run[1].as_int && run[0].a.n_used == r->p.route->n_used;
-}
-
 static void few_launch(fa_cuda *cu, const fa_rec *r) {
     few run[3];
     fa_error err = {};
@@ -227,7 +217,6 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
         const bool down = i == n - 1;
         const bool whole = down || run[i].as_int; /* blocks see a whole row's choices */
         if (cu->digits == r && i == 0) a->digits = (const uint8_t *)r->work + hidden_bytes(r);
-        if (cu->chooses == r) a->chooses = 1, a->route = cu_route_of(r - 1);
         const dim3 grid(run[i].grid, whole ? rows : rows * (unsigned)a->n_used);
         const int kernel = (cu->be.exact ? CU_MOE_UP_EXACT : CU_MOE_UP) + down;
         cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid, (int)run[i].warps * CU_WARP,
@@ -257,7 +246,7 @@ static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
         cu_moe_many_launch(cu, r);
     else
         few_launch(cu, r);
-    cu->digits = cu->chooses = NULL;
+    cu->digits = NULL;
 }
 
 extern const cu_op cu_op_moe = {moe_launch, moe_work};

@@ -57,9 +57,6 @@ struct cu_moe_few_args {
      * either plane; what a warp's next step of all choices' is (down): so many choices and so many steps on */
     int n_unit, unit_codes, unit_scales, step_codes, step_scales, turn_k, turn_s;
     const uint8_t *digits; /* ... the input rows as digits, `line` bytes each, or NULL */
-    int at_choice;         /* ... the block's row of `choice` in shared memory */
-    int chooses;           /* ... which each block makes from the logits by itself */
-    cu_route route;        /* ... so; `up` writes it */
     int early;             /* down: the kernel before lets this one start when the choice is there */
     void *out;             /* up: h; down: [rows, ld] f32 */
     int out_type, ld;

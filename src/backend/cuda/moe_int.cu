@@ -11,11 +11,7 @@
  * for 2,112 warps).
  *
  * Between kernels. `up` cannot fetch before the choice is known; it lets `down` start only then, so that `down` may
- * look at the choice and fetch its weights while `up` runs, and has only to wait for the hidden rows.
- *
- * Choice. Where the router's kernel has not made it, each block makes that of its row from the logits, which are
- * complete when `up` begins: many short chains beside each other instead of one block that counts the others, chooses,
- * and is waited for. */
+ * look at the choice and fetch its weights while `up` runs, and has only to wait for the hidden rows. */
 #include "backend/cuda/stream_int.cuh"
 
 enum {
@@ -25,19 +21,13 @@ enum {
 
 /* ---- weights ---- */
 
-/* The block's row of the choice, [2 n_used], to shared memory: weights, then experts. By all threads; behind it a
- * barrier. */
-CU_DEV void get_choice(const cu_moe_few_args &a, int m, float *choice) {
-    if (!a.chooses) {
-        for (int i = (int)threadIdx.x; i < 2 * a.n_used; i += (int)blockDim.x)
-            choice[i] = __ldcg(a.choice + (int64_t)m * 2 * a.n_used + i);
-    } else if (threadIdx.x < CU_WARP) {
-        cu_warp_route_to(a.route, m, choice);
-    }
+/* The choices of row m: lane k has the expert of choice k. */
+CU_DEV int hold_experts(const cu_moe_few_args &a, int m) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+    return lane < a.n_used ? cu_moe_expert(a, m, lane) : 0;
 }
-CU_DEV int chosen(const cu_moe_few_args &a, const float *choice, int k) {
-    const unsigned e = (unsigned)__float_as_int(choice[a.n_used + k]);
-    return (int)(e < (unsigned)a.n_expert ? e : 0);
+CU_DEV int expert_of(const cu_moe_few_args &a, int held, int m, int k) {
+    return a.n_used <= CU_WARP ? __shfl_sync(0xffffffffu, held, k) : cu_moe_expert(a, m, k);
 }
 
 /* A warp's way through the steps of its units: step `s` of the rows of choice k, unit `unit` of these. `up` takes steps
@@ -81,7 +71,7 @@ template <int BITS, bool DOWN> struct int_feed {
     typedef cu_int_shape<BITS> S;
     int_walk<DOWN> at;
     const uint8_t *codes[2], *scales[2]; /* the lane's first bytes in rows g and g + 8 of unit 0 of expert 0 */
-    const float *choice;                 /* the block's */
+    int m, held;
 
     /* What does not depend on the choice. */
     __device__ __forceinline__ void begin(const cu_moe_few_args &a) {
@@ -97,12 +87,16 @@ template <int BITS, bool DOWN> struct int_feed {
         }
         at.begin(a);
     }
+    __device__ __forceinline__ void choose(const cu_moe_few_args &a, int row) {
+        m = row;
+        held = hold_experts(a, row);
+    }
     /* A group of its own even where nothing is left. */
     __device__ __forceinline__ void issue(const cu_moe_few_args &a, uint8_t *slot) {
         const int lane = (int)threadIdx.x % CU_WARP, t = lane % 4;
         while (at.there(a) && !at.in_unit(a)) at.next_unit(a);
         if (at.there(a)) {
-            const int e = chosen(a, choice, at.k), left = a.m[0].w.cols - at.s * CU_QCOLS; /* columns */
+            const int e = expert_of(a, held, m, at.k), left = a.m[0].w.cols - at.s * CU_QCOLS; /* columns */
             const int64_t from = (int64_t)e * a.step_codes + (at.unit * a.unit_codes + at.s * S::ROW);
             const int64_t from_s = (int64_t)e * a.step_scales + (at.unit * a.unit_scales + at.s * 8);
 #pragma unroll
@@ -144,7 +138,7 @@ template <int TYPE> struct cols16 {
 };
 
 /* Rows [0, n_row) of x to shared memory: each a.n_step * 512 bytes of digits and then its groups, multiplied by
- * by [row] (shared; NULL: 1). All threads of the block; two pieces of 16 columns each at a time. */
+ * by [row] (NULL: 1). All threads of the block; two pieces of 16 columns each at a time. */
 template <int BITS, int TYPE>
 CU_DEV void stage(const cu_moe_few_args &a, const uint8_t *x, int n_row, const float *by, uint8_t *xs) {
     enum { TURN = 2 };
@@ -164,7 +158,7 @@ CU_DEV void stage(const cu_moe_few_args &a, const uint8_t *x, int n_row, const f
         for (int u = 0; u < TURN; u++) {
             const bool there = row[u] < n_row && at[u] < per;
             f[u] = 1.0f;
-            if (by && there) f[u] = by[row[u]];
+            if (by && there) f[u] = __ldcg(by + row[u]);
             cols[u].load(x + ((int64_t)row[u] * a.ldx + at[u] * 16) * (TYPE == FA_F32 ? 4 : 2),
                          there && at[u] * 16 < a.m[0].w.cols);
         }
@@ -279,7 +273,7 @@ CU_DEV float total(const int_mem &s, int j) {
 /* ---- kernels ---- */
 
 /* What becomes of unit j of the batch, the block's u-th: rows of the hidden row h of a choice. By a warp. */
-CU_DEV void up_end(const cu_moe_few_args &a, const int_mem &s, const float *choice, int m, int u, int j) {
+CU_DEV void up_end(const cu_moe_few_args &a, const int_mem &s, int m, int u, int j) {
     const int i = (int)threadIdx.x % CU_WARP, per = a.n_mat == 2 ? (int)CU_TILE : (int)CU_WIDE;
     const int k = u / a.n_unit, row = u % a.n_unit * per + i;
     float v[2];
@@ -288,7 +282,7 @@ CU_DEV void up_end(const cu_moe_few_args &a, const int_mem &s, const float *choi
     if (i >= per) return;
     const int64_t at = ((int64_t)m * a.n_used + k) * a.ld + row;
     for (int b = 0; b < a.n_mat; b++)
-        if (a.m[b].bias) v[b] += a.m[b].bias[(int64_t)chosen(a, choice, k) * a.m[0].w.rows + row];
+        if (a.m[b].bias) v[b] += a.m[b].bias[(int64_t)cu_moe_expert(a, m, k) * a.m[0].w.rows + row];
     cu_put(a.out, a.out_type, at, cu_moe_hidden(a, v, at));
 }
 
@@ -299,27 +293,20 @@ __global__ void __launch_bounds__(256, 3) moe_up_int(const __grid_constant__ cu_
     CU_DYN_SMEM(smem);
     const int m = (int)blockIdx.y, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int_mem s = mem_of(a, smem, S::SLOT);
-    float *choice = (float *)(smem + a.at_choice);
     int_feed<BITS, false> feed;
     int_walk<false> at;
     feed.begin(a);
-    feed.choice = choice;
     at = feed.at;
     cu_pdl_wait();
-    cu_pdl_launch(); /* not earlier: `down` looks at the choice, or the logits, at once */
+    cu_pdl_launch(); /* not earlier: `down` looks at the choice at once */
+    feed.choose(a, m);
     if (a.digits)
         for (int i = (int)threadIdx.x * 16; i < a.line; i += (int)blockDim.x * 16)
             cu_cp_async(s.xs + i, a.digits + m * a.line + i);
-    cu_cp_commit(); /* a group of their own, so that nobody waits for weights of others */
-    get_choice(a, m, choice);
-    __syncthreads();
 #pragma unroll 1
     for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT);
-    if (a.chooses && blockIdx.x == 0)
-        for (int i = (int)threadIdx.x; i < 2 * a.n_used; i += (int)blockDim.x)
-            a.route.out[(int64_t)m * 2 * a.n_used + i] = choice[i];
     if (a.digits)
-        cu_cp_wait<SLOTS>();
+        cu_cp_wait<SLOTS - 1>(); /* they went with the first step */
     else
         stage_any<BITS>(a, m, 1, NULL, s.xs);
     __syncthreads();
@@ -329,16 +316,16 @@ __global__ void __launch_bounds__(256, 3) moe_up_int(const __grid_constant__ cu_
         const int left = (a.n_used * a.n_unit - u + (int)gridDim.x - 1) / (int)gridDim.x, n = min(left, (int)UNITS);
         units<BITS, TYPE>(a, s, feed, at, n, &slot);
         __syncthreads();
-        for (int j = warp; j < n; j += n_warp) up_end(a, s, choice, m, u + j * (int)gridDim.x, j);
+        for (int j = warp; j < n; j += n_warp) up_end(a, s, m, u + j * (int)gridDim.x, j);
         if (left > UNITS) __syncthreads();
     }
 }
 
 /* Row `row` of the sum of biases of the choices of row m. */
-CU_DEV float down_bias(const cu_moe_few_args &a, const float *choice, int row) {
+CU_DEV float down_bias(const cu_moe_few_args &a, const float *weight, int m, int row) {
     float sum = 0;
     for (int k = 0; k < a.n_used && a.m[0].bias; k++)
-        sum = fmaf(choice[k], a.m[0].bias[(int64_t)chosen(a, choice, k) * a.m[0].w.rows + row], sum);
+        sum = fmaf(__ldcg(weight + k), a.m[0].bias[(int64_t)cu_moe_expert(a, m, k) * a.m[0].w.rows + row], sum);
     return sum;
 }
 
@@ -350,20 +337,18 @@ __global__ void __launch_bounds__(256, 3) moe_down_int(const __grid_constant__ c
     const int lane = (int)threadIdx.x % CU_WARP, m = (int)blockIdx.y, warp = (int)threadIdx.x / CU_WARP,
               n_warp = (int)blockDim.x / CU_WARP;
     const int_mem s = mem_of(a, smem, S::SLOT);
-    float *choice = (float *)(smem + a.at_choice);
+    const float *weight = a.choice + (int64_t)m * 2 * a.n_used;
     int_feed<BITS, true> feed;
     int_walk<true> at;
     cu_pdl_launch();
     if (!a.early) cu_pdl_wait();
     feed.begin(a);
-    feed.choice = choice;
     at = feed.at;
-    get_choice(a, m, choice);
-    __syncthreads();
+    feed.choose(a, m);
 #pragma unroll 1
     for (int i = 0; i < SLOTS; i++) feed.issue(a, s.ring + i * S::SLOT);
     if (a.early) cu_pdl_wait();
-    stage_any<BITS>(a, (int64_t)m * a.n_used, a.n_used, choice, s.xs);
+    stage_any<BITS>(a, (int64_t)m * a.n_used, a.n_used, weight, s.xs);
     __syncthreads();
     int slot = 0;
 #pragma unroll 1
@@ -380,7 +365,7 @@ __global__ void __launch_bounds__(256, 3) moe_down_int(const __grid_constant__ c
             if (lane >= CU_WIDE) continue;
             out = (float *)a.out + (int64_t)m * a.ld + (u + j * (int)gridDim.x) * CU_WIDE + lane;
             if (j != warp) old = a.add ? *out : 0.0f;
-            *out = old + a.scale * (down_bias(a, choice, (u + j * (int)gridDim.x) * CU_WIDE + lane) + v);
+            *out = old + a.scale * (down_bias(a, weight, m, (u + j * (int)gridDim.x) * CU_WIDE + lane) + v);
         }
         if (left > UNITS) __syncthreads();
     }

@@ -118,9 +118,8 @@ CU_DEV void cu_route_put(const cu_route &a, float *out, int k, float weight, int
     out[a.n_used + k] = __int_as_float(expert);
 }
 
-/* The common case, in registers: at most N * 32 experts without groups, at most 32 chosen. As cu_warp_route, but to out
- * [2 n_used], shared or global memory. */
-template <int N> CU_DEV void cu_warp_route_few(const cu_route a, int row, float *out) {
+/* The common case, in registers: at most N * 32 experts without groups, at most 32 chosen. As cu_warp_route. */
+template <int N> CU_DEV void cu_warp_route_few(const cu_route a, int row) {
     const int lane = (int)threadIdx.x % CU_WARP;
     const float *logits = a.logits + (int64_t)row * a.n_expert;
     float s[N], max = -INFINITY, sum = 0;
@@ -169,24 +168,18 @@ template <int N> CU_DEV void cu_warp_route_few(const cu_route a, int row, float 
         sum += v;
         if (lane == k) weight = v, expert = best;
     }
-    if (lane < a.n_used) cu_route_put(a, out, lane, weight, expert, cu_route_by(a, sum));
-}
-static __host__ __device__ inline bool cu_route_is_few(const cu_route &a) {
-    return a.n_group == 1 && a.n_used <= CU_WARP && a.n_expert <= 8 * CU_WARP;
-}
-/* Of a choice with cu_route_is_few. */
-CU_DEV void cu_warp_route_to(const cu_route &a, int row, float *out) {
-    if (a.n_expert <= 4 * CU_WARP)
-        cu_warp_route_few<4>(a, row, out);
-    else
-        cu_warp_route_few<8>(a, row, out);
+    if (lane < a.n_used)
+        cu_route_put(a, a.out + (int64_t)row * 2 * a.n_used, lane, weight, expert, cu_route_by(a, sum));
 }
 
 /* A warp: one row. mem: cu_route_floats in shared memory. */
 CU_DEV void cu_warp_route(const cu_route &a, int row, float *mem) {
     const int lane = (int)threadIdx.x % CU_WARP;
-    if (cu_route_is_few(a)) {
-        cu_warp_route_to(a, row, a.out + (int64_t)row * 2 * a.n_used);
+    if (a.n_group == 1 && a.n_used <= CU_WARP && a.n_expert <= 8 * CU_WARP) {
+        if (a.n_expert <= 4 * CU_WARP)
+            cu_warp_route_few<4>(a, row);
+        else
+            cu_warp_route_few<8>(a, row);
         return;
     }
     cu_route_mem w;

@@ -442,16 +442,15 @@ int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
     p.n = 0;
     if (n < 2 || !is_normed_linear(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return 0;
     const bool route = n > 2 && r[2].op == FA_OP_ROUTE && r[2].in[0].data == r[1].out.data;
-    const bool later = route && n > 3 && cu_moe_chooses(cu, &r[2]);
     cu_stream_args a = common(cu, &r[1]);
     a.x = r[0].in[0].data;
     a.norm = cu_norm_of(r[0].p.norm);
     a.vec = a.K % 8 == 0 && (uintptr_t)a.x % 16 == 0 && (uintptr_t)a.norm.w % 16 == 0;
     a.normed = fa_f32(r[0].out);
     size_t need = 0; /* shared memory of the choice */
-    add_launch(&p, fmt, &a, &lin, &zero, 1, false, route && !later ? CU_END_ROUTE : CU_END_STORE);
+    add_launch(&p, fmt, &a, &lin, &zero, 1, false, route ? CU_END_ROUTE : CU_END_STORE);
     if (geometry(cu, &p, 0, "a layer behind a norm", NULL)) return 0;
-    if (route) { /* whoever chooses */
+    if (route) {
         cu_route *o = &p.run[0].a.route;
         *o = cu_route_of(&r[2]);
         need = (size_t)p.run[0].warps * (size_t)cu_route_floats(o->n_expert, o->n_used, o->n_group) * sizeof(float);
@@ -461,12 +460,8 @@ int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
     }
     if (need > cu->smem_max) return 0;
     if (p.run[0].smem < need) p.run[0].smem = need;
-    cu_launch_as(cu,
-                 later   ? "norm router"
-                 : route ? "norm router route"
-                         : fmt->name,
-                 fmt->kernel[p.run[0].kind], dim3(p.run[0].grid), p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
+    cu_launch_as(cu, route ? "norm router route" : fmt->name, fmt->kernel[p.run[0].kind], dim3(p.run[0].grid),
+                 p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
     if (p.run[0].a.digits.to) cu->digits = &r[3];
-    if (later) cu->chooses = &r[3];
     return route ? 3 : 2;
 }

@@ -146,8 +146,6 @@ const cu_stream_fmt *cu_stream_find_any(const fa_weight *w);   /* stream_quant.c
 cu_mat cu_mat_of(const fa_weight *w);                          /* stream.cu */
 /* moe.cu: where the kernels of a MOE record look for its input as digits; to NULL: they do not. */
 cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r);
-/* moe.cu: do the kernels of r[1] (MOE) carry out r[0] (ROUTE) by themselves? */
-bool cu_moe_chooses(const fa_cuda *cu, const fa_rec *r);
 
 static constexpr int cu_stream_line(int cols, int codes) { return codes ? cols + cols / codes * 2 : cols; }
 
@@ -642,14 +640,6 @@ CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, 
     if (a.normed) cu_stream_put_norm(a, rms);
 }
 
-/* The norm's weight into the second-level cache, a line a thread, in front of the weights: behind them it would have to
- * wait until what all blocks ask for first has come. */
-CU_DEV void cu_stream_ask(const cu_stream_args &a) {
-    if (!a.norm.w) return;
-    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
-        cu_prefetch_l2(a.norm.w + i * 32);
-}
-
 /* ---- the kernel ---- */
 
 /* Shared memory: the rings, at_x the input, at_red [2][warps][rows * 8] partial sums, at_sum [warps or M, and 16] sums
@@ -666,10 +656,13 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
     float *xf = (float *)(smem + a.at_x), *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum),
           *rms = sum + CU_WARP, *keep = (float *)(smem + a.at_keep);
 
-    cu_stream_ask(a);
     cu_feed<F> feed;
     feed.begin(a, warp, lane, n_job);
     for (int i = 0; i < F::RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
+    if (a.norm.w) /* a line of the norm's weight per thread and block, so that all of it waits in the second-level cache
+                   */
+        for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
+            cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
 
     int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */

@@ -144,12 +144,14 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
           *keep = (float *)(smem + a.at_keep);
     const uint8_t *none = (const uint8_t *)(sum + CU_WARP + 16);
 
-    cu_stream_ask(a);
     wide_feed<BITS> feed;
     feed.begin(a, warp, lane);
 #pragma unroll 1
     for (int i = 0; i < SLOTS - 1; i++) feed.issue(a, ring + i * S::SLOT, warp, lane, n_warp);
     if (threadIdx.x < 16) sum[CU_WARP + 16 + threadIdx.x] = 0;
+    if (a.norm.w)
+        for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
+            cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
 
     const cu_int_lane place = cu_int_place<BITS>(lane);
