@@ -55,6 +55,8 @@ typedef struct fa_cuda {
     fa_error err;         /* of the launches since it was last looked at; the first wins */
     const fa_rec *rec;    /* the record that is being launched, for messages and profiles; NULL: none */
     const fa_rec *digits; /* the record (MOE) whose input rows the launch before has made digits of (digits.cuh) */
+    const fa_rec *gated;  /* the record (LINEAR_ADD) whose input rows lie in its work memory, not yet normalised, */
+    const fa_gate *gate;  /* ... and what normalises them: one group of columns */
     char isa[16];
     struct cu_stage *stage;         /* backend.cu: how batches get to the device */
     uint8_t *fetch;                 /* pinned, for results */
