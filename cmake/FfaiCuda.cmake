@@ -112,7 +112,7 @@ endif()
 if(FFAI_TESTS AND NOT FFAI_SANITIZE AND NOT FFAI_FUZZ AND EXISTS ${PROJECT_SOURCE_DIR}/tests/cuda/emu/emu.h AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   file(GLOB emu_sources CONFIGURE_DEPENDS tests/cuda/emu/*.cpp)
   set_source_files_properties(${FFAI_CUDA_SOURCES} PROPERTIES LANGUAGE CXX
-    COMPILE_OPTIONS "-x;c++;-O2;-Wno-unknown-pragmas;-Wno-unused-parameter;-Wno-pedantic;-Wno-shadow;$<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>")
+    COMPILE_OPTIONS "-x;c++;-O2;-Wno-unknown-pragmas;-Wno-unused-parameter;-Wno-pedantic;-Wno-shadow;-Wno-psabi;$<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>")
   add_library(ffai_cuda_emu MODULE ${FFAI_CUDA_SOURCES} ${emu_sources} ${FFAI_CUDA_BASE})
   target_compile_definitions(ffai_cuda_emu PRIVATE FA_CUDA_EMU)
   target_include_directories(ffai_cuda_emu PRIVATE tests/cuda/emu)
