@@ -18,10 +18,6 @@
 #include "backend/cuda/attend.h"
 #include "backend/cuda/cu_wgmma.h"
 
-#ifndef ATT_PING
-#define ATT_PING 1
-#endif
-
 enum {
     GROUPS = 2, /* warpgroups that multiply */
     THREADS = 128 * (GROUPS + 1),
@@ -111,10 +107,11 @@ CU_DEV task task_of(const att_group &x, int item, int pass) {
 
 /* ---- bringing ---- */
 
-/* The blocks of an item: keys of block j + 1 before values of block j. */
-template <int HD, int KB, int STAGES>
+/* The blocks of an item: keys of block j + 1 before values of block j. soon: called when the first keys are on their
+ * way. */
+template <int HD, int KB, int STAGES, class F>
 CU_DEV void copy_item(const att_group &x, const cu_tma *map_k, const cu_tma *map_v, const task &w, uint32_t bars,
-                      uint32_t base, cu_ring<STAGES> *rk, cu_ring<STAGES> *rv) {
+                      uint32_t base, cu_ring<STAGES> *rk, cu_ring<STAGES> *rv, F soon) {
     typedef shape<HD, KB, STAGES> S;
     constexpr int PAGES = KB / FA_PAGE;
     const int lane = (int)threadIdx.x % CU_WARP;
@@ -142,6 +139,7 @@ CU_DEV void copy_item(const att_group &x, const cu_tma *map_k, const cu_tma *map
             copy(map_k, full_k(bars, rk->slot), base + (unsigned)(S::at_k + rk->slot * S::plane), page);
             rk->step();
         }
+        if (step == 0) soon();
         if (step > 0) {
             cu_mbar_wait(empty_v(bars, rv->slot), rv->phase);
             copy(map_v, full_v(bars, rv->slot), base + (unsigned)(S::at_v + rv->slot * S::plane), before);
@@ -151,7 +149,7 @@ CU_DEV void copy_item(const att_group &x, const cu_tma *map_k, const cu_tma *map
     }
 }
 
-/* The first warp of its group: says which items there are, and copies. */
+/* The first warp of its group: says which items there are, each while the one before is being copied, and copies. */
 template <int HD, int KB, int STAGES>
 CU_DEV void copy_all(const att_group &x, const cu_tma *map_k, const cu_tma *map_v, board *b, uint32_t base) {
     const int lane = (int)threadIdx.x % CU_WARP;
@@ -167,19 +165,25 @@ CU_DEV void copy_all(const att_group &x, const cu_tma *map_k, const cu_tma *map_
         __syncwarp();
         ri.step();
     };
-    int item = (int)blockIdx.x;
-    while (item < x.n_item) {
-        int next = 0;
-        if (lane == 0) next = (int)(gridDim.x + atomicAdd(x.next, 1u));
-        const int two = two_passes(x, item);
-        for (int pass = two; pass < 1 + 2 * two; pass++) {
-            const task w = task_of(x, item, pass);
-            say(w);
-            copy_item<HD, KB, STAGES>(x, map_k, map_v, w, bars, base, &rk, &rv);
-        }
-        item = __shfl_sync(0xFFFFFFFFu, next, 0);
+    int item = (int)blockIdx.x, pass = two_passes(x, item); /* the grid has no more blocks than there are items */
+    task now = task_of(x, item, pass);
+    say(now);
+    while (now.head >= 0) {
+        unsigned taken = 0;
+        if (lane == 0 && pass != 1) taken = atomicAdd(x.next, 1u);
+        task next = {-1, 0, 0, 0, 0, 0};
+        copy_item<HD, KB, STAGES>(x, map_k, map_v, now, bars, base, &rk, &rv, [&] {
+            if (pass != 1) {
+                item = (int)(gridDim.x + __shfl_sync(0xFFFFFFFFu, taken, 0));
+                pass = item < x.n_item && two_passes(x, item);
+            } else {
+                pass = 2;
+            }
+            if (item < x.n_item) next = task_of(x, item, pass);
+            say(next);
+        });
+        now = next;
     }
-    say({-1, 0, 0, 0, 0, 0});
     if (lane) return;
     __threadfence();
     if (atomicAdd(x.next + 1, 1u) == gridDim.x - 1) x.next[0] = x.next[1] = 0;
@@ -196,24 +200,26 @@ CU_DEV task hear(board *b, cu_ring<SLOTS> *r) {
     return v;
 }
 
-/* 8 neighbouring elements of q in the cache's type. */
-template <int KV> CU_DEV uint4 q_piece(const cu_att &a, int64_t at, int c, bool there) {
-    if (!there || c >= a.hd) return make_uint4(0, 0, 0, 0);
-    if (!a.q_bf16) {
-        const float4 u = *(const float4 *)((const float *)a.q + at + c),
-                     v = *(const float4 *)((const float *)a.q + at + c + 4);
-        return make_uint4(cu_att_pack<KV>(u.x, u.y), cu_att_pack<KV>(u.z, u.w), cu_att_pack<KV>(v.x, v.y),
-                          cu_att_pack<KV>(v.z, v.w));
-    }
-    const uint4 v = *(const uint4 *)((const uint16_t *)a.q + at + c);
+/* 8 neighbouring elements of q, as they lie, and in the cache's type. */
+struct eight_floats {
+    float4 u, v;
+};
+CU_DEV void q_load(const float *p, eight_floats *v) { *v = {*(const float4 *)p, *(const float4 *)(p + 4)}; }
+CU_DEV void q_load(const uint16_t *p, uint4 *v) { *v = *(const uint4 *)p; }
+template <int KV> CU_DEV uint4 q_as(const eight_floats &v) {
+    return make_uint4(cu_att_pack<KV>(v.u.x, v.u.y), cu_att_pack<KV>(v.u.z, v.u.w), cu_att_pack<KV>(v.v.x, v.v.y),
+                      cu_att_pack<KV>(v.v.z, v.v.w));
+}
+template <int KV> CU_DEV uint4 q_as(const uint4 &v) {
     if (KV == FA_BF16) return v;
     return make_uint4(cu_to_f16x2(cu_bf16_lo(v.x), cu_bf16_hi(v.x)), cu_to_f16x2(cu_bf16_lo(v.y), cu_bf16_hi(v.y)),
                       cu_to_f16x2(cu_bf16_lo(v.z), cu_bf16_hi(v.z)), cu_to_f16x2(cu_bf16_lo(v.w), cu_bf16_hi(v.w)));
 }
 
-/* The other warps of that group: q of each item, in the swizzled rows of wgmma. */
-template <int HD, int KV> CU_DEV void bring_q(const att_group &x, board *b, uint8_t *q) {
-    constexpr int CHUNKS = (HD + 63) / 64, PER = TILE * 8, TURN = 4; /* pieces of a chunk; loads at a time */
+/* The other warps of that group: q of each item, in the swizzled rows of wgmma. T: what q is made of, V: 8 of them. All
+ * loads of a turn start before the first is used. */
+template <int HD, int KV, class T, class V> CU_DEV void bring_q(const att_group &x, board *b, uint8_t *q) {
+    constexpr int PER = (HD + 63) / 64 * 8, N = GROUPS * TILE * PER, TURN = 64 / (int)sizeof(V); /* pieces */
     const uint32_t bars = cu_smem_addr(b->bar);
     const int tid = (int)threadIdx.x - CU_WARP;
     cu_ring<SLOTS> ri = {0, 0};
@@ -223,22 +229,22 @@ template <int HD, int KV> CU_DEV void bring_q(const att_group &x, board *b, uint
         if (w.head < 0) return;
         cu_mbar_wait(empty_q(bars), phase);
         phase ^= 1;
-        for (int e0 = tid; e0 < GROUPS * CHUNKS * PER; e0 += TURN * LOADERS) {
-            uint4 v[TURN];
+        for (int e0 = tid; e0 < N; e0 += TURN * LOADERS) {
+            V v[TURN];
 #pragma unroll
             for (int u = 0; u < TURN; u++) {
-                const int e = e0 + u * LOADERS, g = e / (CHUNKS * PER), r = e / (8 * CHUNKS) % TILE,
-                          c = e % (8 * CHUNKS);
-                if (e >= GROUPS * CHUNKS * PER) break;
+                const int e = e0 + u * LOADERS, g = e / (TILE * PER), r = e / PER % TILE, c = e % PER * 8;
                 const cu_att_tile t = rows_of(x, w, g);
-                v[u] = q_piece<KV>(x.a, cu_att_row_at(x.a, t, head_of(x, w, g), r), 8 * c, r < t.nq);
+                v[u] = V();
+                if (e < N && r < t.nq && c < x.a.hd)
+                    q_load((const T *)x.a.q + cu_att_row_at(x.a, t, head_of(x, w, g), r) + c, &v[u]);
             }
 #pragma unroll
             for (int u = 0; u < TURN; u++) {
-                const int e = e0 + u * LOADERS, g = e / (CHUNKS * PER), r = e / (8 * CHUNKS) % TILE,
-                          c = e % (8 * CHUNKS);
-                if (e >= GROUPS * CHUNKS * PER) break;
-                *(uint4 *)(q + ((g * CHUNKS + c / 8) * TILE + r) * ROW + ((c ^ r) & 7) * 16) = v[u];
+                const int e = e0 + u * LOADERS, row = e / PER, c = e % PER; /* row: of both groups */
+                if (e < N)
+                    *(uint4 *)(q + ((row / TILE * (PER / 8) + c / 8) * TILE + row % TILE) * ROW +
+                               ((c ^ row) & 7) * 16) = q_as<KV>(v[u]);
             }
         }
         cu_proxy_fence();
@@ -328,7 +334,7 @@ template <int KB> CU_DEV void soften(float (&s)[KB / 2], float f, float (&m)[2],
 
 template <int HD, int KB, int STAGES, int KV> struct multiplier {
     typedef shape<HD, KB, STAGES> S;
-    static constexpr bool f16 = KV == FA_F16;
+    static constexpr bool f16 = KV == FA_F16, qreg = HD <= 128; /* q stays in registers */
     const att_group &x;
     board *b;
     uint8_t *smem;
@@ -348,8 +354,29 @@ template <int HD, int KB, int STAGES, int KV> struct multiplier {
         if (threadIdx.x % CU_WARP == 0) cu_mbar_arrive(bar);
     }
 
+    typedef uint32_t fragments[qreg ? HD / 16 : 1][4];
+
+    __device__ __forceinline__ void take_q(fragments &q) const {
+        const int lane = (int)threadIdx.x % CU_WARP, r = (int)threadIdx.x / CU_WARP % 4 * 16 + lane % 16;
+        const uint8_t *at = smem + group * S::q_bytes + r * ROW;
+#pragma unroll
+        for (int i = 0; i < HD / 16; i++)
+            cu_ldmatrix_x4(q[qreg ? i : 0], at + i / 4 * TILE * ROW + (((2 * i + lane / 16) ^ r) & 7) * 16);
+        release(empty_q(bars));
+    }
+
     /* s = q k^T, begun. */
-    __device__ __forceinline__ void begin_scores(float (&s)[KB / 2]) const {
+    __device__ __forceinline__ void begin_scores(float (&s)[KB / 2], const fragments &qf) const {
+        if constexpr (qreg) {
+            const uint64_t kd = cu_wgmma_desc(base + (unsigned)(S::at_k + k.slot * S::plane));
+            cu_wgmma_fence();
+            cu_wgmma_rs<KB, f16, false, true>(s, qf[0], kd);
+#pragma unroll
+            for (int i = 1; i < HD / 16; i++)
+                cu_wgmma_rs<KB, f16>(s, qf[i], kd + (unsigned)(i / 4 * (KB * ROW / 16) + i % 4 * 2));
+            cu_wgmma_commit();
+            return;
+        }
         const uint64_t q = cu_wgmma_desc(base + (unsigned)(group * S::q_bytes));
         const uint64_t kd = cu_wgmma_desc(base + (unsigned)(S::at_k + k.slot * S::plane));
         cu_wgmma_fence();
@@ -396,11 +423,13 @@ template <int HD, int KB, int STAGES, int KV> struct multiplier {
         const cu_att_tile t = rows_of(x, w, group);
         lo = w.lo, hi = w.hi;
         const int from = lo / KB * KB, n = hi > lo ? (hi - from + KB - 1) / KB : 0;
+        fragments q;
+        if (qreg) take_q(q);
         if (n) {
             float s[KB / 2], keep[2];
             uint32_t p[KB / 16][4];
             cu_mbar_wait(full_k(bars, k.slot), k.phase);
-            begin_scores(s);
+            begin_scores(s, q);
             const sight see = sight_of(x.a, t);
             cu_wgmma_wait<0>();
             release(empty_k(bars, k.slot));
@@ -410,12 +439,12 @@ template <int HD, int KB, int STAGES, int KV> struct multiplier {
             to_weights(s, p);
             for (int step = 1; step < n; step++) {
                 cu_mbar_wait(full_k(bars, k.slot), k.phase);
-                if (ATT_PING) cu_bar_sync(1 + group, 256);
-                begin_scores(s);
+                cu_bar_sync(1 + group, 256);
+                begin_scores(s, q);
                 cu_mbar_wait(full_v(bars, v.slot), v.phase);
                 clean(from + (step - 1) * KB);
                 begin_output(o, p);
-                if (ATT_PING) cu_bar_arrive(2 - group, 256);
+                cu_bar_arrive(2 - group, 256);
                 cu_wgmma_wait<1>();
                 release(empty_k(bars, k.slot));
                 k.step();
@@ -428,14 +457,14 @@ template <int HD, int KB, int STAGES, int KV> struct multiplier {
                 for (int e = 0; e < HD / 2; e++) o[e] *= keep[e / 2 % 2];
                 to_weights(s, p);
             }
-            release(empty_q(bars));
+            if (!qreg) release(empty_q(bars));
             cu_mbar_wait(full_v(bars, v.slot), v.phase);
             clean(from + (n - 1) * KB);
             begin_output(o, p);
             cu_wgmma_wait<0>();
             release(empty_v(bars, v.slot));
             v.step();
-        } else {
+        } else if (!qreg) {
             release(empty_q(bars));
         }
         const int head = head_of(x, w, group), r0 = (int)threadIdx.x / CU_WARP % 4 * 16;
@@ -445,7 +474,7 @@ template <int HD, int KB, int STAGES, int KV> struct multiplier {
     __device__ __forceinline__ void all() {
         cu_ring<SLOTS> ri = {0, 0};
         int phase = 0;
-        if (ATT_PING && group == 1) cu_bar_arrive(1, 256);
+        if (group == 1) cu_bar_arrive(1, 256);
         for (;;) {
             const task w = hear(b, &ri);
             if (w.head < 0) break;
@@ -489,8 +518,10 @@ __global__ void __launch_bounds__(THREADS, 1)
         cu_fewer_registers<FEW_REGS>();
         if (threadIdx.x < CU_WARP)
             copy_all<HD, KB, STAGES>(x, &map_k, &map_v, &b, cu_smem_addr(smem));
+        else if (x.a.q_bf16)
+            bring_q<HD, KV, uint16_t, uint4>(x, &b, smem);
         else
-            bring_q<HD, KV>(x, &b, smem);
+            bring_q<HD, KV, float, eight_floats>(x, &b, smem);
     } else {
         cu_more_registers<MANY_REGS>();
         multiplier<HD, KB, STAGES, KV>(x, &b, smem).all();

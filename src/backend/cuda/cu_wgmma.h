@@ -164,89 +164,76 @@ template <int N> CU_DEV void cu_wgmma_wait() { asm volatile("wgmma.wait_group.sy
 #define CU_WG_E14 CU_WG_E13, CU_WG_D(13)
 #define CU_WG_E15 CU_WG_E14, CU_WG_D(14)
 #define CU_WG_E16 CU_WG_E15, CU_WG_D(15)
-#define CU_WG_DO(n, type, regs, a, tail, ...)                                                                          \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" regs "}, " a ", " tail ";"        \
+#define CU_WG_DO(n, type, regs, ops, ...)                                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" regs "}, " ops ";"                \
                  : __VA_ARGS__                                                                                         \
                  : CU_WG_IN)
-/* clang-format on */
+#define CU_WG(n, regs, ops, ...)                                                                                       \
+    if constexpr (F16) CU_WG_DO(n, "f16", regs, ops, __VA_ARGS__);                                                     \
+    else CU_WG_DO(n, "bf16", regs, ops, __VA_ARGS__)
 
 /* d [64, N] f32 += a [64, 16] b [16, N], bf16 or f16; N a multiple of 16. Warp w of the group has rows 16 w and on of a
  * and d, in which a lane holds what it holds in cu_mma_bf16, d's columns in steps of 8: d[4 j + i] is cu_mma_bf16's
- * d[i] of columns 8 j and on. b: a descriptor; TRANS: cu_wgmma_desc_n. */
-template <int N, bool F16 = false, bool TRANS = false>
+ * d[i] of columns 8 j and on. b: a descriptor; TRANS: cu_wgmma_desc_n. FRESH: d is not read. */
+template <int N, bool F16 = false, bool TRANS = false, bool FRESH = false>
 CU_DEV void cu_wgmma_rs(float (&d)[N / 2], const uint32_t (&f)[4], uint64_t b) {
-    /* clang-format off */
-#define CU_WG_IN "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "l"(b)
-#define CU_WG(n, regs, a, ...)                                                                                         \
-    if constexpr (F16 && TRANS) CU_WG_DO(n, "f16", regs, a, "1, 1, 1, 1", __VA_ARGS__);                                \
-    else if constexpr (F16) CU_WG_DO(n, "f16", regs, a, "1, 1, 1, 0", __VA_ARGS__);                                    \
-    else if constexpr (TRANS) CU_WG_DO(n, "bf16", regs, a, "1, 1, 1, 1", __VA_ARGS__);                                 \
-    else CU_WG_DO(n, "bf16", regs, a, "1, 1, 1, 0", __VA_ARGS__)
+#define CU_WG_IN "r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "l"(b), "n"(!FRESH), "n"(TRANS)
     if constexpr (N == 16) {
-        CU_WG("16", CU_WG_S1, "{%8,%9,%10,%11}, %12", CU_WG_E1);
+        CU_WG("16", CU_WG_S1, "{%8, %9, %10, %11}, %12, %13, 1, 1, %14", CU_WG_E1);
     } else if constexpr (N == 32) {
-        CU_WG("32", CU_WG_S2, "{%16,%17,%18,%19}, %20", CU_WG_E2);
+        CU_WG("32", CU_WG_S2, "{%16, %17, %18, %19}, %20, %21, 1, 1, %22", CU_WG_E2);
     } else if constexpr (N == 48) {
-        CU_WG("48", CU_WG_S3, "{%24,%25,%26,%27}, %28", CU_WG_E3);
+        CU_WG("48", CU_WG_S3, "{%24, %25, %26, %27}, %28, %29, 1, 1, %30", CU_WG_E3);
     } else if constexpr (N == 64) {
-        CU_WG("64", CU_WG_S4, "{%32,%33,%34,%35}, %36", CU_WG_E4);
+        CU_WG("64", CU_WG_S4, "{%32, %33, %34, %35}, %36, %37, 1, 1, %38", CU_WG_E4);
     } else if constexpr (N == 80) {
-        CU_WG("80", CU_WG_S5, "{%40,%41,%42,%43}, %44", CU_WG_E5);
+        CU_WG("80", CU_WG_S5, "{%40, %41, %42, %43}, %44, %45, 1, 1, %46", CU_WG_E5);
     } else if constexpr (N == 96) {
-        CU_WG("96", CU_WG_S6, "{%48,%49,%50,%51}, %52", CU_WG_E6);
+        CU_WG("96", CU_WG_S6, "{%48, %49, %50, %51}, %52, %53, 1, 1, %54", CU_WG_E6);
     } else if constexpr (N == 112) {
-        CU_WG("112", CU_WG_S7, "{%56,%57,%58,%59}, %60", CU_WG_E7);
+        CU_WG("112", CU_WG_S7, "{%56, %57, %58, %59}, %60, %61, 1, 1, %62", CU_WG_E7);
     } else if constexpr (N == 128) {
-        CU_WG("128", CU_WG_S8, "{%64,%65,%66,%67}, %68", CU_WG_E8);
+        CU_WG("128", CU_WG_S8, "{%64, %65, %66, %67}, %68, %69, 1, 1, %70", CU_WG_E8);
     } else if constexpr (N == 144) {
-        CU_WG("144", CU_WG_S9, "{%72,%73,%74,%75}, %76", CU_WG_E9);
+        CU_WG("144", CU_WG_S9, "{%72, %73, %74, %75}, %76, %77, 1, 1, %78", CU_WG_E9);
     } else if constexpr (N == 160) {
-        CU_WG("160", CU_WG_S10, "{%80,%81,%82,%83}, %84", CU_WG_E10);
+        CU_WG("160", CU_WG_S10, "{%80, %81, %82, %83}, %84, %85, 1, 1, %86", CU_WG_E10);
     } else if constexpr (N == 192) {
-        CU_WG("192", CU_WG_S12, "{%96,%97,%98,%99}, %100", CU_WG_E12);
+        CU_WG("192", CU_WG_S12, "{%96, %97, %98, %99}, %100, %101, 1, 1, %102", CU_WG_E12);
     } else if constexpr (N == 256) {
-        CU_WG("256", CU_WG_S16, "{%128,%129,%130,%131}, %132", CU_WG_E16);
+        CU_WG("256", CU_WG_S16, "{%128, %129, %130, %131}, %132, %133, 1, 1, %134", CU_WG_E16);
     } else {
         static_assert(N == 16, "width of a product");
     }
-#undef CU_WG
 #undef CU_WG_IN
-    /* clang-format on */
 }
 template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&f)[4], uint64_t b) {
     cu_wgmma_rs<N>(d, f, b);
 }
 
-/* The same with a in shared memory; a: descriptor of its 64 rows, as of b. FRESH: d is not read. */
+/* The same with a in shared memory; a: descriptor of its 64 rows, as of b. */
 template <int N, bool F16, bool FRESH> CU_DEV void cu_wgmma_ss(float (&d)[N / 2], uint64_t a, uint64_t b) {
-    /* clang-format off */
-#define CU_WG_IN "l"(a), "l"(b)
-#define CU_WG(n, regs, ops, ...)                                                                                       \
-    if constexpr (F16 && FRESH) CU_WG_DO(n, "f16", regs, ops, "0, 1, 1, 0, 0", __VA_ARGS__);                           \
-    else if constexpr (F16) CU_WG_DO(n, "f16", regs, ops, "1, 1, 1, 0, 0", __VA_ARGS__);                               \
-    else if constexpr (FRESH) CU_WG_DO(n, "bf16", regs, ops, "0, 1, 1, 0, 0", __VA_ARGS__);                            \
-    else CU_WG_DO(n, "bf16", regs, ops, "1, 1, 1, 0, 0", __VA_ARGS__)
+#define CU_WG_IN "l"(a), "l"(b), "n"(!FRESH)
     if constexpr (N == 64) {
-        CU_WG("64", CU_WG_S4, "%32, %33", CU_WG_E4);
+        CU_WG("64", CU_WG_S4, "%32, %33, %34, 1, 1, 0, 0", CU_WG_E4);
     } else if constexpr (N == 80) {
-        CU_WG("80", CU_WG_S5, "%40, %41", CU_WG_E5);
+        CU_WG("80", CU_WG_S5, "%40, %41, %42, 1, 1, 0, 0", CU_WG_E5);
     } else if constexpr (N == 96) {
-        CU_WG("96", CU_WG_S6, "%48, %49", CU_WG_E6);
+        CU_WG("96", CU_WG_S6, "%48, %49, %50, 1, 1, 0, 0", CU_WG_E6);
     } else if constexpr (N == 112) {
-        CU_WG("112", CU_WG_S7, "%56, %57", CU_WG_E7);
+        CU_WG("112", CU_WG_S7, "%56, %57, %58, 1, 1, 0, 0", CU_WG_E7);
     } else if constexpr (N == 128) {
-        CU_WG("128", CU_WG_S8, "%64, %65", CU_WG_E8);
+        CU_WG("128", CU_WG_S8, "%64, %65, %66, 1, 1, 0, 0", CU_WG_E8);
     } else if constexpr (N == 160) {
-        CU_WG("160", CU_WG_S10, "%80, %81", CU_WG_E10);
+        CU_WG("160", CU_WG_S10, "%80, %81, %82, 1, 1, 0, 0", CU_WG_E10);
     } else if constexpr (N == 192) {
-        CU_WG("192", CU_WG_S12, "%96, %97", CU_WG_E12);
+        CU_WG("192", CU_WG_S12, "%96, %97, %98, 1, 1, 0, 0", CU_WG_E12);
     } else {
         static_assert(N == 64, "width of a product");
     }
-#undef CU_WG
 #undef CU_WG_IN
-    /* clang-format on */
 }
+/* clang-format on */
 
 #endif /* CU_HAS_WGMMA */
 #endif /* FA_CUDA_EMU */

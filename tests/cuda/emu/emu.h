@@ -500,10 +500,10 @@ template <int N> CU_DEV void cu_fewer_registers() {}
 CU_DEV void cu_wgmma_fence() { emu_wgmma_fence(); }
 CU_DEV void cu_wgmma_commit() { emu_wgmma_commit(); }
 template <int N> CU_DEV void cu_wgmma_wait() { emu_wgmma_wait(N); }
-template <int N, bool F16 = false, bool TRANS = false>
+template <int N, bool F16 = false, bool TRANS = false, bool FRESH = false>
 CU_DEV void cu_wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
     static_assert(N % 16 == 0 && N <= 256, "width of a product");
-    emu_wgmma(d, N, a, 0, b, (F16 ? EMU_WG_F16 : 0) | (TRANS ? EMU_WG_TRANS : 0));
+    emu_wgmma(d, N, a, 0, b, (F16 ? EMU_WG_F16 : 0) | (TRANS ? EMU_WG_TRANS : 0) | (FRESH ? EMU_WG_FRESH : 0));
 }
 template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
     cu_wgmma_rs<N>(d, a, b);
