@@ -216,35 +216,40 @@ template <int KV> CU_DEV uint4 q_as(const uint4 &v) {
                       cu_to_f16x2(cu_bf16_lo(v.z), cu_bf16_hi(v.z)), cu_to_f16x2(cu_bf16_lo(v.w), cu_bf16_hi(v.w)));
 }
 
-/* The other warps of that group: q of each item, in the swizzled rows of wgmma. T: what q is made of, V: 8 of them. All
- * loads of a turn start before the first is used. */
+/* The other warps of that group: q of each item, in the swizzled rows of wgmma. T: what q is made of, V: 8 of them. A
+ * thread has the same 8 columns of every ROUND-th row; all loads of a turn start before the first is used. */
 template <int HD, int KV, class T, class V> CU_DEV void bring_q(const att_group &x, board *b, uint8_t *q) {
-    constexpr int PER = (HD + 63) / 64 * 8, N = GROUPS * TILE * PER, TURN = 64 / (int)sizeof(V); /* pieces */
+    constexpr int PER = (HD + 63) / 64 * 8, ROUND = LOADERS / PER, TURN = 64 / (int)sizeof(V);
+    static_assert(LOADERS % PER == 0, "whole rows");
     const uint32_t bars = cu_smem_addr(b->bar);
-    const int tid = (int)threadIdx.x - CU_WARP;
+    const int tid = (int)threadIdx.x - CU_WARP, c = tid % PER, stride = x.a.n_head * x.a.hd;
+    uint8_t *to = q + c / 8 * TILE * ROW;
     cu_ring<SLOTS> ri = {0, 0};
     int phase = 1;
     for (;;) {
         const task w = hear(b, &ri);
         if (w.head < 0) return;
+        const T *from = (const T *)x.a.q + ((int64_t)w.row * x.a.n_head + w.head) * x.a.hd + 8 * c;
+        const int other = x.by_tile ? TILE * stride : x.a.hd; /* from a row of the first group to one of the second */
+        const int n0 = 8 * c < x.a.hd ? min(w.n_row, (int)TILE) : 0;
+        const int n1 = 8 * c < x.a.hd && x.by_tile ? w.n_row - TILE : n0;
         cu_mbar_wait(empty_q(bars), phase);
         phase ^= 1;
-        for (int e0 = tid; e0 < N; e0 += TURN * LOADERS) {
+        for (int r0 = tid / PER; r0 < GROUPS * TILE; r0 += TURN * ROUND) {
             V v[TURN];
 #pragma unroll
             for (int u = 0; u < TURN; u++) {
-                const int e = e0 + u * LOADERS, g = e / (TILE * PER), r = e / PER % TILE, c = e % PER * 8;
-                const cu_att_tile t = rows_of(x, w, g);
+                const int r = r0 + u * ROUND, in = r % TILE;
                 v[u] = V();
-                if (e < N && r < t.nq && c < x.a.hd)
-                    q_load((const T *)x.a.q + cu_att_row_at(x.a, t, head_of(x, w, g), r) + c, &v[u]);
+                if (r < TILE ? in < n0 : r < GROUPS * TILE && in < n1)
+                    q_load(from + in * stride + (r < TILE ? 0 : other), &v[u]);
             }
 #pragma unroll
             for (int u = 0; u < TURN; u++) {
-                const int e = e0 + u * LOADERS, row = e / PER, c = e % PER; /* row: of both groups */
-                if (e < N)
-                    *(uint4 *)(q + ((row / TILE * (PER / 8) + c / 8) * TILE + row % TILE) * ROW +
-                               ((c ^ row) & 7) * 16) = q_as<KV>(v[u]);
+                const int r = r0 + u * ROUND, in = r % TILE;
+                if (r < GROUPS * TILE)
+                    *(uint4 *)(to + (r < TILE ? 0 : PER / 8 * TILE * ROW) + in * ROW + ((c ^ in) & 7) * 16) =
+                        q_as<KV>(v[u]);
             }
         }
         cu_proxy_fence();
