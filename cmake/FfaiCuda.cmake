@@ -123,5 +123,6 @@ if(FFAI_TESTS AND NOT FFAI_SANITIZE AND NOT FFAI_FUZZ AND EXISTS ${PROJECT_SOURC
   add_executable(emu_selftest tests/cuda/emu_selftest.cpp ${emu_sources} src/tensor/dtype.c)
   target_compile_definitions(emu_selftest PRIVATE FA_CUDA_EMU)
   target_include_directories(emu_selftest PRIVATE tests/cuda/emu)
+  target_compile_options(emu_selftest PRIVATE -Wno-psabi)
   target_link_libraries(emu_selftest PRIVATE ffai_flags Threads::Threads)
 endif()
