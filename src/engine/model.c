@@ -264,7 +264,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .model_type = m->model_type,
                               .arch = m->arch,
                               .format = m->format ? m->format : "",
-                              .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
+                              .container = fa_ckpt_container(m->ckpt),
                               .n_param = m->n_param,
                               .n_active = m->n_active,
                               .weight_bytes = m->weight_bytes,

@@ -332,6 +332,18 @@ void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, flo
     fa_bind_took_floats(b, t, dim);
 }
 
+void fa_bind_bias_times(fa_binder *b, fa_linear *l, float times, const float *by, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    const int64_t n = l->w.rows;
+    float *host = NULL;
+    if (b->err.code || b->synth || !l->bias || (times == 1 && !by)) return;
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
+    if (!t || t->n_dim != 1 || t->dim[0] != n || !fa_bind_is_floats(b, t)) return;
+    l->bias = fa_bind_place_vector(b, NULL, n, &host);
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, n, host);
+    for (int64_t i = 0; host && i < n; i++) host[i] *= by ? times * by[i] : times;
+}
+
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {
     FA_BIND_NAME(name, fmt);
     fa_bind_norm(b, out, dim, eps, 0, "%s", name);

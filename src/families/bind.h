@@ -45,6 +45,8 @@ typedef struct fa_target {
     int64_t rows, cols; /* of the part that is bound */
     fa_part part;       /* rows of what the name stands for */
     const int64_t *row; /* gathered rows [rows] instead, or NULL */
+    int64_t n_expert;   /* it is a stack of so many; 0: one matrix */
+    fa_weight w;        /* in host memory, unless weights are random; of a stack the first one's */
 } fa_target;
 
 typedef struct fa_targets {
@@ -173,6 +175,9 @@ bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64
 /* Matrices of other quantizers (bind_import.c). Is one stored under this name? Then its tensors are in s. */
 bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name);
 bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name);
+/* Two E2M1 codes a byte (bind_fp4.c): is it that, of tensors that were found, and then as above. */
+bool fa_bind_is_fp4(const fa_ckpt_tensor *codes);
+bool fa_bind_import_fp4(fa_binder *b, fa_weight *w, fa_source *s, const char *name);
 /* Moves w, whole, to where it is to lie. */
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */

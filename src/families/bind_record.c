@@ -38,8 +38,9 @@ void fa_binder_close(fa_binder *b) {
 
 /* Buffers of old implementations, and statistics of quantizers, that no family needs. */
 static bool harmless(const char *name) {
-    static const char *const ends[] = {"rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".k_scale", ".v_scale",
-                                       ".input_scale",        "_scale_2"};
+    static const char *const ends[] = {
+        "rotary_emb.inv_freq", ".attn.bias", ".masked_bias",       ".k_scale", ".v_scale",
+        ".input_scale",        "_scale_2",   ".input_global_scale"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         size_t m = strlen(ends[i]);
@@ -164,6 +165,7 @@ void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64
     if (b->experts) return; /* which adapters cannot change */
     fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
     l->w.id = t.id;
+    t.w = l->w;
     if (row && b->targets) {
         int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
         if (!kept) return;

@@ -44,7 +44,7 @@ fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
     r.bytes = fa_weight_traffic(&w->w) + 4 * (n_elem(x) + n_elem(r.out));
     r.flops = 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols;
     fa_cx_record(cx, FA_OP_LINEAR, &r);
-    fa_cx_lora(cx, r.out, x, &w->w);
+    fa_cx_lora(cx, r.out, x, w);
     return r.out;
 }
 

@@ -49,7 +49,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         r.flops = linear_flops(h, &w->q);
         r.bytes = fa_weight_traffic(&w->q.w);
         fa_cx_record(cx, FA_OP_LINEAR, &r);
-        fa_cx_lora(cx, q, n, &w->q.w);
+        fa_cx_lora(cx, q, n, &w->q);
         fa_tap(cx, "q_proj", q);
         fa_clamp(cx, q, w->clip);
         inner_norm(cx, q, w->q_norm);
@@ -102,7 +102,8 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
 
 void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post, float scale) {
     if (!fa_cx_ok(cx)) return;
-    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (post && (!fuses_norm(post) || fa_cx_loras(cx, &w->w)))) {
+    const fa_loras *l = fa_cx_loras(cx, &w->w);
+    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (l && (l->dora || post)) || (post && !fuses_norm(post))) {
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor y = fa_linear_op(cx, x, w);
         if (post) y = fa_norm_op(cx, y, post);
@@ -118,7 +119,7 @@ void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, cons
     r.flops = linear_flops(x, w);
     r.bytes = fa_weight_traffic(&w->w) + 4.0 * (double)x.dim[0] * (double)(w->w.cols + 2 * w->w.rows);
     fa_cx_record(cx, FA_OP_LINEAR_ADD, &r);
-    fa_cx_lora(cx, h, x, &w->w);
+    fa_cx_lora(cx, h, x, w);
 }
 
 fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,

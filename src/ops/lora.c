@@ -17,7 +17,8 @@ static void estimate(fa_rec *r, const fa_loras *l, int64_t rows, bool table) {
     }
 }
 
-void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_weight *w) {
+void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *lin) {
+    const fa_weight *w = &lin->w;
     const fa_loras *l = fa_cx_loras(cx, w);
     if (!l || !fa_cx_ok(cx)) return;
     const fa_batch *b = cx->batch;
@@ -28,6 +29,7 @@ void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_weight *w) {
     }
     fa_rec r = {.in = {x}, .out = y};
     r.p.lora.list = l;
+    r.p.lora.bias = lin->bias;
     r.p.lora.out_rows = x.dim[0] != b->n_tok; /* as many outputs as rows: output i is row i */
     r.bytes = 4 * (double)x.dim[0] * (double)(x.dim[1] + 2 * y.dim[1] + 2 * l->rank);
     estimate(&r, l, x.dim[0], false);

@@ -152,6 +152,7 @@ static void test_rope(void **state) {
                 inv_long[j] = inv[j] / (float)(j + 2);
             }
             fa_rope rope = {.n_pair = np,
+                            .dim = 2 * np - np % 2,
                             .inv_freq = inv,
                             .inv_freq_long = kind == 3 ? inv_long : NULL,
                             .mscale = kind == 3 ? 1.19f : 1,
