@@ -132,7 +132,9 @@ typedef struct ffai_model_info {
     const char
         *extra; /* tensors among the text model's that its family does not know: a sign of another variant, mostly
                    "" */
-    int block;  /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
+    const char
+        *widened; /* quantized matrices that became f16 or f32, as no format of ours has their groups; mostly "" */
+    int block;    /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -676,6 +678,51 @@ FFAI_API int ffai_eval(ffai_engine *e, const ffai_eval_opts *opts, ffai_error *e
  * steps of n_tok tokens each (n_step 1, n_tok P: prefill; n_tok 1: decode). Token ids are arbitrary. seconds: by the
  * caller, [n_step]. */
 FFAI_API int ffai_bench(ffai_engine *e, int batch, int depth, int n_tok, int n_step, double *seconds, ffai_error *err);
+
+/* ---- conversion ---- */
+
+/* How modules whose name matches are stored. */
+typedef struct ffai_convert_rule {
+    const char *pattern;  /* a regular expression, matched anywhere in a module's name (without ".weight") */
+    const char *mode;     /* NULL: "affine" */
+    int bits, group_size; /* 0: the mode's own */
+    bool keep;            /* not quantized at all */
+} ffai_convert_rule;
+
+typedef struct ffai_convert_opts {
+    const char *mode;     /* "affine", "mxfp4", "mxfp8", "nvfp4"; NULL with bits and group_size 0: weights keep their
+                             formats as far as safetensors have them, blocks of GGUF become floats */
+    int bits, group_size; /* affine: 2 3 4 5 6 8 and 32 64 128; 0: 4 and 64, or what the mode has */
+    const char *dtype;    /* "f32", "f16", "bf16": of what is not quantized, and of scales; NULL: as it is stored */
+    const ffai_convert_rule *rules; /* [n_rule]; the last one that matches counts */
+    size_t n_rule;
+    bool dequantize;     /* all weights become floats */
+    int64_t shard_bytes; /* a file's limit; 0: 5 GiB */
+    int n_thread;        /* 0: the processors that this process may use */
+    /* Affine quantization weighed with what goes into each layer when the model reads these tokens: a better grid for
+     * the same bits. NULL: plain rounding, as mlx does it. */
+    const int32_t *calibration; /* [n_calibration] */
+    size_t n_calibration;
+    double bits_per_weight; /* with a calibration: widths are chosen for each matrix so that all of them, with scales,
+                               take at most so many bits a weight; 0: all have `bits` */
+    /* Called by the calling thread now and then with bytes of the result; false ends the conversion. May be NULL. */
+    bool (*progress)(void *user, int64_t done, int64_t total);
+    void *user;
+} ffai_convert_opts;
+
+typedef struct ffai_convert_info {
+    int64_t n_tensor, bytes; /* of the result */
+    int64_t n_weight;        /* values in matrices */
+    double bits_per_weight;  /* of matrices, with their scales */
+    int n_file;              /* weight files */
+    int64_t n_requantized;   /* matrices that were quantized before, and are now in another way */
+} ffai_convert_info;
+
+/* Writes the checkpoint at path (any that ffai_model_open reads) to the folder out in mlx's layout: safetensors,
+ * config.json, and the tokenizer's files. Streams: memory does not grow with the model. out must not exist (an empty
+ * folder is fine) and appears whole or not at all. opts and info may be NULL. */
+FFAI_API int ffai_convert(const char *path, const char *out, const ffai_convert_opts *opts, ffai_convert_info *info,
+                          ffai_error *err);
 
 /* ---- devices ---- */
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Who may include whom (docs/architecture.md):
-#   base <- {io, tensor} <- backend <- {cache, ops} <- {blocks, text, media} <- families <- engine <- ffai.h <- {cli, server};  cli: io/npy.h, io/json.h too
+#   base <- {io, tensor} <- backend <- {cache, ops} <- {blocks, text, media} <- families <- engine <- ffai.h <- {cli, server};  io <- hub <- ffai.h;  cli: io/npy.h, io/json.h too
 # plus what the layers may not touch at all, and that each header compiles alone, as C11 and (shared ones) as C++17.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1

@@ -26,8 +26,9 @@ typedef struct fa_norm {
 
 /* y = x W^T + bias */
 typedef struct fa_linear {
-    fa_weight w;       /* [out, in] */
-    const float *bias; /* [out] or NULL */
+    fa_weight w;        /* [out, in] */
+    const float *bias;  /* [out] or NULL */
+    const float *order; /* [in] column j of w is for column order[j] of x (whole numbers); NULL: for column j */
 } fa_linear;
 
 /* Rotary position embedding: angle of pair i at position p is p * inv_freq[i]. */
@@ -287,6 +288,7 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(SSD, "ssd")                                                                                                      \
     X(DELTA, "delta")                                                                                                  \
     X(GATE_NORM, "gate_norm")                                                                                          \
+    X(PICK_COLS, "pick_cols")                                                                                          \
     X(SCALE_COLS, "scale_cols")                                                                                        \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
@@ -390,6 +392,7 @@ typedef struct fa_rec {
             fa_view z;
             const fa_gate *w;
         } gate_norm;             /* in place on out */
+        const float *pick_cols;  /* column j of out is column [j] of in[0] */
         const float *scale_cols; /* in place: column j of out times [j] */
         struct {
             const fa_loras *list;

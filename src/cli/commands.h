@@ -19,6 +19,8 @@
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \
+    X(perplexity)                                                                                                      \
+    X(convert)                                                                                                         \
     X(help)                                                                                                            \
     X(version)
 

@@ -35,6 +35,8 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     char size[16];
     ffai_model_get_info(*m, &in);
     if (*in.extra) term_note("%s: tensors that %s does not know: %s", in.path, in.family, in.extra);
+    if (*in.widened)
+        term_note("%s: held as f16 or f32, as their groups of columns fit no format: %s", in.path, in.widened);
     term_detail("%s: %s, %s, %s", in.path, in.family, in.format, out_bytes(size, (double)in.weight_bytes));
     return 0;
 }
@@ -75,9 +77,12 @@ int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine
     size_t len;
     int rc = lora_scale(o, id, given, &use->scale, &len);
     if (rc) return rc;
-    char *path = strndup(given, len);
-    if (!path) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
-    if (ffai_adapter_load(&use->adapter, e, path, &err)) rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    char *name = strndup(given, len), *path = NULL;
+    if (!name) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
+    rc = hub_path(o, name, false, &path);
+    if (!rc && ffai_adapter_load(&use->adapter, e, path, &err))
+        rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    free(name);
     free(path);
     if (rc) return rc;
     ffai_adapter_info in;

@@ -183,6 +183,10 @@ static int add_lengths(ffai_adapter *a, const fa_adapter_module *m, const fa_tar
                        fa_error *err) {
     fa_change *c = &a->change[a->n - 1];
     if (!m->mag) return 0;
+    if (t->ordered)
+        return fa_fail(err, FFAI_ENOTSUP,
+                       "%s: %s: magnitudes, but the columns of its matrix have another order (g_idx)", a->path,
+                       m->name);
     c->lora.n_mag = rows ? t->rows : m->mag->dim[0];
     c->lora.by_token = c->table && c->lora.n_mag == t->rows && a->mlx;
     const float *v = fa_adapter_vector(a, m->mag, rows, c->lora.n_mag);

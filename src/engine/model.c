@@ -148,6 +148,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     if (!rc) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & ~FA_USE_NAMED;
         m->extra = fa_binder_extra(&b, &m->mem);
+        m->widened = fa_binder_widened(&b, &m->mem);
         m->n_param = b.n_param;
         m->n_active = b.n_param - b.n_idle;
         m->n_expert = b.n_expert;
@@ -186,7 +187,7 @@ static int open_tokenizer(ffai_model *m, const char *path, fa_error *err) {
     return rc;
 }
 
-int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
+static int open_model(ffai_model **out, const char *path, const ffai_model_opts *opts, bool bind, fa_error *err) {
     *out = NULL;
     if (!path) return fa_fail(err, FFAI_EINVAL, "ffai_model_open: path is NULL");
     const char *synthetic = opts ? opts->synthetic : NULL;
@@ -219,13 +220,21 @@ int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *o
     if (!rc) rc = check_stop_strings(m, err);
     if (!rc) rc = fa_model_read_sampling(m, err);
     if (!rc && (m->synthetic = synthetic != NULL)) rc = fa_synth_parse(&m->synth, synthetic, err);
-    if (!rc && (!config_only || synthetic || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
+    if (!rc && bind && (!config_only || synthetic || fa_ckpt_count(m->ckpt))) rc = bind_weights(m, private_copy, err);
     if (rc) {
         ffai_model_free(m);
         return rc;
     }
     *out = m;
     return 0;
+}
+
+int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err) {
+    return open_model(out, path, opts, true, err);
+}
+
+int fa_model_open_unbound(ffai_model **out, const char *path, fa_error *err) {
+    return open_model(out, path, NULL, false, err);
 }
 
 void ffai_model_free(ffai_model *m) {
@@ -255,7 +264,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .format = "",
                                   .container = "",
                                   .ignored = "",
-                                  .extra = ""};
+                                  .extra = "",
+                                  .widened = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -284,7 +294,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .tied = m->dims.tied,
                               .block = m->dims.block,
                               .ignored = m->ignored ? m->ignored : "",
-                              .extra = m->extra ? m->extra : ""};
+                              .extra = m->extra ? m->extra : "",
+                              .widened = m->widened ? m->widened : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {
@@ -304,48 +315,12 @@ bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info)
     return true;
 }
 
-/* The tree as text, keys in file order. */
-static void print_node(fa_buf *b, const fa_jnode *n, int indent) {
-    size_t len;
-    const char *s;
-    bool obj = fa_jtype_of(n) == FA_JOBJ;
-    switch (fa_jtype_of(n)) {
-    case FA_JNULL: fa_buf_puts(b, "null"); return;
-    case FA_JBOOL: fa_buf_puts(b, fa_jbool(n, false) ? "true" : "false"); return;
-    case FA_JINT: fa_buf_printf(b, "%lld", (long long)fa_jint(n, 0)); return;
-    case FA_JNUM:
-        len = b->len;
-        fa_buf_printf(b, "%.17g", fa_jnum(n, 0));
-        for (char *p = b->data ? strchr(b->data + len, ',') : NULL; p; p = NULL) *p = '.'; /* the host's locale */
-        return;
-    case FA_JSTR:
-        s = fa_jstr(n, &len);
-        fa_buf_json(b, s, len);
-        return;
-    case FA_JARR:
-    case FA_JOBJ: break;
-    }
-    fa_buf_puts(b, obj ? "{" : "[");
-    for (const fa_jnode *v = fa_jfirst(n); v; v = fa_jnext(v)) {
-        if (obj) {
-            fa_buf_printf(b, "\n%*s", indent + 2, "");
-            s = fa_jkey(v, &len);
-            fa_buf_json(b, s, len);
-            fa_buf_puts(b, ": ");
-        }
-        print_node(b, v, indent + 2);
-        if (fa_jnext(v)) fa_buf_puts(b, obj ? "," : ", ");
-    }
-    if (obj && fa_jlen(n)) fa_buf_printf(b, "\n%*s", indent, "");
-    fa_buf_puts(b, obj ? "}" : "]");
-}
-
 const char *ffai_model_config_text(const ffai_model *model) {
     ffai_model *m = (ffai_model *)(uintptr_t)model; /* built once, on first use */
     pthread_mutex_lock(&m->tok_lock);
     if (!m->config_text) {
         fa_buf b = {0};
-        print_node(&b, fa_ckpt_config(m->ckpt), 0);
+        fa_json_print(&b, fa_ckpt_config(m->ckpt), 0);
         if (b.failed) fa_buf_free(&b); /* tried again next time */
         m->config_text = b.data;
     }
@@ -365,7 +340,7 @@ static void print_unquantized(fa_buf *b, const fa_jnode *config) {
         fa_buf_puts(b, any ? ",\n  " : "{\n  ");
         fa_buf_json(b, key, len);
         fa_buf_puts(b, ": ");
-        print_node(b, v, 2);
+        fa_json_print(b, v, 2);
         any = true;
     }
 }

@@ -51,6 +51,7 @@ struct ffai_model {
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
     const char *ignored;    /* see ffai_model_info; NULL: nothing */
     const char *extra;      /* the same: tensors that the family does not know */
+    const char *widened;    /* the same: quantized matrices that became floats */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;
@@ -61,6 +62,9 @@ struct ffai_model {
     char *own_template;        /* ffai_model_opts.chat_template or NULL */
     struct fa_templates *tmpl; /* chat templates, loaded once, on first use (template.c) */
 };
+
+/* Without looking for weights: for a conversion, which binds in its own way. No engine can be made of it. */
+int fa_model_open_unbound(ffai_model **out, const char *path, fa_error *err);
 
 /* ---- weights (weights.c) ---- */
 

@@ -149,6 +149,7 @@ int fa_engine_record(ffai_engine *e, fa_program *prog, bool taps, bool hidden, b
                 .batch = &e->batch,
                 .layer = -1,
                 .taps = taps,
+                .inputs = taps && e->inputs,
                 .composed = e->composed || taps,
                 .adapted = adapted ? &e->adapters.table : NULL};
     const fa_family *f = e->m->family;

@@ -15,6 +15,7 @@ static bool stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_
         fa_fail_prefix(&b->err, b->err.code, "%s", src->t->file);
         return false;
     }
+    fa_bind_list_stored(b, w, src, n, rows, name);
     size_t bytes = src->t->bytes + (src->scales ? 2 * src->scales->bytes : 0);
     if (!b->used[src->t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
     fa_bind_used(b, src->t, FA_USE_MATRIX);
@@ -32,6 +33,7 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
         *w = b->last;
         return true;
     }
+    src.order = NULL;
     if (b->synth) {
         *w = (fa_weight){.rows = (n ? n : 1) * rows, .cols = cols};
         fa_bind_synth(b, w, n, name);
@@ -45,6 +47,7 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
     if (b->err.code) return false;
     snprintf(b->last_name, sizeof b->last_name, "%s", name);
     b->last = *w;
+    b->last_order = src.order;
     return true;
 }
 
@@ -123,9 +126,10 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
     out->w.rows = rows;
     out->w.cols = cols;
     if (b->err.code) return;
-    if (whole(b, &w, 0, p->total, cols, name, &there))
+    if (whole(b, &w, 0, p->total, cols, name, &there)) {
         out->w = rows_of(&w, p->from, p->step, rows);
-    else if (!there)
+        out->order = b->last_order;
+    } else if (!there)
         fa_bind_missing(b, name, ".weight");
     fa_bind_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
@@ -154,6 +158,7 @@ void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t r
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
     fa_linear table;
     fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
+    if (table.order) fa_bind_fail(b, FFAI_ENOTSUP, NULL, "%s: a table whose columns have an order", name);
     *embed = table.w;
 }
 
@@ -217,6 +222,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     src.made = src.made_scales = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
+    out->order = src.order;
     fa_bind_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
 }
 

@@ -45,6 +45,7 @@ typedef struct fa_target {
     int64_t rows, cols; /* of the part that is bound */
     fa_part part;       /* rows of what the name stands for */
     const int64_t *row; /* gathered rows [rows] instead, or NULL */
+    bool ordered;       /* its columns have an order of their own (fa_linear) */
     int64_t n_expert;   /* it is a stack of so many; 0: one matrix */
     fa_weight w;        /* in host memory, unless weights are random; of a stack the first one's */
 } fa_target;
@@ -76,7 +77,24 @@ typedef struct fa_source {
     const fa_ckpt_tensor *t, *scales, *biases;
     /* codes; scales and biases: they were made in fa_bind_host memory, no tensor holds them as they are */
     bool made, made_scales;
+    const float *order; /* see fa_linear, where the matrix is to lie; NULL: in order */
 } fa_source;
+
+/* A matrix, or a stack of n of them (n 0: no stack), as the checkpoint stores it: what fa_bind_stored finds again. */
+typedef struct fa_stored {
+    const char *name; /* of the family, without ".weight" */
+    const char *real; /* the checkpoint's, likewise */
+    int64_t n, rows, cols;
+    size_t tensor;   /* of the checkpoint */
+    fa_weight w;     /* format; no addresses */
+    bool turned;     /* b->turned was set */
+    bool by_columns; /* floats that are stored as [n, cols, rows] */
+} fa_stored;
+
+typedef struct fa_stored_list {
+    fa_stored *at; /* [n] in model memory */
+    size_t n, cap;
+} fa_stored_list;
 
 enum { FA_NAME_MAX = 256, FA_REAL_MAX = FA_NAME_MAX + 64 /* with prefix and suffix */ };
 
@@ -94,7 +112,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] fa_use */
-    fa_names missing, extra;
+    fa_names missing, extra, widened;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -113,10 +131,12 @@ struct fa_binder {
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
     fa_weight last;
-    bool turned;         /* see fa_part */
-    bool experts;        /* what is bound are experts */
-    uint32_t n_id;       /* matrices that got an id: the same in every binding of a model */
-    fa_targets *targets; /* where they are listed; NULL: nowhere */
+    const float *last_order;
+    bool turned;            /* see fa_part */
+    bool experts;           /* what is bound are experts */
+    uint32_t n_id;          /* matrices that got an id: the same in every binding of a model */
+    fa_targets *targets;    /* where they are listed; NULL: nowhere */
+    fa_stored_list *stored; /* where stored matrices are listed; NULL: nowhere */
     fa_error err;
 };
 
@@ -126,6 +146,8 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 int fa_binder_finish(fa_binder *b, fa_error *err);
 /* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
 const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
+/* The same: quantized matrices that became floats. */
+const char *fa_binder_widened(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
@@ -157,6 +179,9 @@ void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
 void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name);
 /* A linear layer or a table gets its id. row: gathered, or NULL. */
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
+/* A stored matrix is listed, the first time that it is bound. */
+void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
+                         const char *name);
 /* Finds out what stands in front of the checkpoint's names. */
 void fa_bind_choose_prefix(fa_binder *b);
 /* A family name with that in front, plus suffix. */

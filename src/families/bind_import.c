@@ -16,9 +16,12 @@
  *            Layout "gemv_fast": X.qweight I16 [rows / 4, cols], X.scales and X.scaled_zeros (-scale * zero) F16
  *            [8 W, rows]; see turn_fast.
  *
- * Where groups are not runs of columns (act-order), there is no affine form: such a matrix becomes floats, f16
- * where they hold every value and f32 where not. Two codes of four bits that are floats: bind_fp4.c. */
+ * Where groups are not runs of columns (act-order), columns are put in the order of their groups, which the layer then
+ * asks of its input (fa_linear.order). In experts, whose inputs are shared, and where groups are of several sizes or
+ * none of ours, there is no affine form: such a matrix becomes floats, f16 where they hold every value and f32 where
+ * not. Two codes of four bits that are floats: bind_fp4.c. */
 #define _POSIX_C_SOURCE 200809L
+#include "base/alloc.h"
 #include "families/bind.h"
 
 #include <string.h>
@@ -307,6 +310,7 @@ static int64_t group_at(const fa_ckpt_tensor *order, int64_t group, int64_t k) {
 /* As floats: groups that our formats do not have. */
 static bool import_floats(fa_binder *b, fa_weight *w, fa_source *s, const affine *a, const fa_ckpt_tensor *order) {
     fa_dtype t = a->scales->dtype == FA_BF16 ? FA_F32 : FA_F16;
+    fa_name_list_add(&b->widened, s->t->name);
     for (int pass = 0; pass < 2; pass++) {
         const size_t size = fa_dtype_size(t);
         uint8_t *to = NULL;
@@ -347,6 +351,63 @@ static bool is_order(const fa_ckpt_tensor *t, int64_t cols) {
     return !t || ((t->dtype == FA_I32 || t->dtype == FA_U32) && t->n_dim == 1 && t->dim[0] == cols);
 }
 
+/* Columns by their groups, as many in each: to[j] is the column that stands at j. False: groups of several sizes. */
+static bool sorted(const fa_ckpt_tensor *order, const affine *a, int64_t cols, int32_t *to) {
+    int64_t *at = FA_NEWN(int64_t, (size_t)a->groups);
+    bool even = at && a->group * a->groups == cols;
+    for (int64_t g = 0; even && g < a->groups; g++) at[g] = g * a->group;
+    for (int64_t k = 0; even && k < cols; k++) {
+        const int64_t g = group_at(order, a->group, k);
+        even = at[g] < (g + 1) * a->group;
+        if (even) to[at[g]++] = (int32_t)k;
+    }
+    fa_free(at);
+    return even;
+}
+
+/* Codes of `bits` bits, lowest first: one a byte, and back. */
+static void spread(const uint8_t *row, int bits, int64_t n, uint8_t *out) {
+    uint32_t have = 0, left = 0;
+    for (int64_t k = 0; k < n; k++) {
+        if (left < (uint32_t)bits) {
+            have |= (uint32_t)*row++ << left;
+            left += 8;
+        }
+        out[k] = (uint8_t)(have & ((1u << bits) - 1));
+        have >>= bits;
+        left -= (uint32_t)bits;
+    }
+}
+
+static void pack_picked(const uint8_t *codes, const int32_t *order, int bits, int64_t n, uint8_t *row) {
+    uint32_t have = 0, held = 0;
+    for (int64_t k = 0; k < n; k++) {
+        have |= (uint32_t)codes[order[k]] << held;
+        for (held += (uint32_t)bits; held >= 8; held -= 8, have >>= 8) *row++ = (uint8_t)have;
+    }
+}
+
+/* Moves the columns of codes [rows, row_bytes] in place. */
+static bool reorder(fa_binder *b, const fa_weight *w, int bits, const int32_t *order, const uint8_t *from,
+                    uint8_t *to) {
+    uint8_t *row = FA_NEWN(uint8_t, (size_t)w->cols);
+    if (!row) fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for %lld codes", (long long)w->cols);
+    for (int64_t r = 0; row && r < w->rows; r++) {
+        spread(from + (size_t)r * w->row_bytes, bits, w->cols, row);
+        pack_picked(row, order, bits, w->cols, to + (size_t)r * w->row_bytes);
+    }
+    fa_free(row);
+    return row != NULL;
+}
+
+/* Where the layer finds its order. */
+static bool place_order(fa_binder *b, fa_source *s, const int32_t *order, int64_t cols) {
+    float *host = NULL;
+    s->order = fa_bind_place_vector(b, NULL, cols, &host);
+    for (int64_t k = 0; host && k < cols; k++) host[k] = (float)order[k];
+    return s->order != NULL;
+}
+
 /* Are the groups runs of `group` columns? False with *bad, and an error: a number that is no group. */
 static bool runs(fa_binder *b, const fa_ckpt_tensor *order, const affine *a, int64_t cols, bool *bad) {
     bool ok = true;
@@ -357,6 +418,28 @@ static bool runs(fa_binder *b, const fa_ckpt_tensor *order, const affine *a, int
     }
     if (*bad) fa_bind_fail(b, FFAI_EFORMAT, order, "a group that is not within 0 .. %lld", (long long)a->groups - 1);
     return ok && !*bad;
+}
+
+/* Groups that are no runs of columns, or of a size that is not ours: w->row_bytes is that of the codes. */
+static bool import_ordered(fa_binder *b, fa_weight *w, fa_source *s, const affine *a, const fa_ckpt_tensor *order) {
+    int32_t *to = FA_NEWN(int32_t, (size_t)w->cols);
+    if (!to) {
+        fa_bind_fail(b, FFAI_ENOMEM, s->t, "no memory for an order of %lld columns", (long long)w->cols);
+        return false;
+    }
+    if (!order || b->experts || a->awq || !our_group(a->group) || !sorted(order, a, w->cols, to)) {
+        fa_free(to);
+        return import_floats(b, w, s, a, order);
+    }
+    s->made = true;
+    uint8_t *codes = fa_bind_host(b, (size_t)w->rows * w->row_bytes);
+    w->codes = codes;
+    bool ok = codes || fa_bind_dry(b);
+    if (codes && !a->codes_by_row) turn_words(s->t, w->cols * a->bits / 32, w->rows, codes);
+    if (codes) ok = reorder(b, w, a->bits, to, a->codes_by_row ? s->t->data : codes, codes);
+    ok = ok && place_order(b, s, to, w->cols) && affine_planes(b, w, s, a);
+    fa_free(to);
+    return ok;
 }
 
 /* Bits from the shapes; false: no such matrix. */
@@ -472,8 +555,8 @@ static bool import_gptq(fa_binder *b, fa_weight *w, fa_source *s, const char *na
     if (!gptq_shape(&a, w, s, order)) return no_form(b, w, s);
     const bool plain = runs(b, order, &a, w->cols, &bad);
     if (bad) return false;
-    if (!plain || !our_group(a.group)) return import_floats(b, w, s, &a, order);
     w->row_bytes = (size_t)(w->cols * a.bits / 8);
+    if (!plain || !our_group(a.group)) return import_ordered(b, w, s, &a, order);
     s->made = true;
     uint8_t *codes = fa_bind_host(b, (size_t)w->rows * w->row_bytes);
     w->codes = codes;
@@ -502,9 +585,9 @@ static bool import_packed(fa_binder *b, fa_weight *w, fa_source *s, const char *
     a.constant = 1 << (a.bits - 1);
     s->biases = a.zeros;
     if (shape) fa_bind_used(b, shape, FA_USE_FLOATS);
-    if (!runs(b, order, &a, w->cols, &bad)) return !bad && import_floats(b, w, s, &a, order);
-    w->codes = t->data;
     w->row_bytes = (size_t)(w->cols * a.bits / 8);
+    if (!runs(b, order, &a, w->cols, &bad)) return !bad && import_ordered(b, w, s, &a, order);
+    w->codes = t->data;
     return affine_planes(b, w, s, &a);
 }
 

@@ -30,6 +30,7 @@ void fa_binder_close(fa_binder *b) {
     fa_free(b->used);
     fa_name_list_free(&b->missing);
     fa_name_list_free(&b->extra);
+    fa_name_list_free(&b->widened);
     fa_buf_free(&b->wrong);
     b->used = NULL;
 }
@@ -60,14 +61,19 @@ static void find_extra(fa_binder *b) {
     }
 }
 
-const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
-    if (!b->extra.total) return NULL;
+/* A list of names as text in mem; NULL: it is empty. */
+static const char *names_text(const fa_names *names, fa_mem *mem) {
+    if (!names->total) return NULL;
     fa_buf list = {0};
-    fa_name_list_print(&b->extra, &list);
+    fa_name_list_print(names, &list);
     const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
     fa_buf_free(&list);
     return text;
 }
+
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) { return names_text(&b->extra, mem); }
+
+const char *fa_binder_widened(const fa_binder *b, fa_mem *mem) { return names_text(&b->widened, mem); }
 
 int fa_binder_finish(fa_binder *b, fa_error *err) {
     if (b->err.code && (b->err.code == FFAI_ENOMEM || !b->n_wrong)) {
@@ -163,7 +169,7 @@ static void add_target(fa_binder *b, const fa_target *t, const char *name) {
 
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
     if (b->experts) return; /* the stack has one */
-    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
+    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part, .ordered = l->order != NULL};
     l->w.id = t.id;
     t.w = l->w;
     if (row && b->targets) {
@@ -180,4 +186,46 @@ void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, cons
     if (!w->id) w->id = ++b->n_id;
     add_target(b, &(fa_target){.id = w->id, .rows = w->rows, .cols = w->cols, .part = *part, .n_expert = e->n, .w = *w},
                name);
+}
+
+/* ---- what a conversion finds ---- */
+
+/* A list in memory that only grows. */
+static bool room_for_stored(fa_binder *b, fa_stored_list *l) {
+    if (l->n < l->cap) return true;
+    size_t cap = l->cap ? 2 * l->cap : 256;
+    fa_stored *grown = (fa_stored *)fa_mem_calloc(b->mem, cap, sizeof *grown);
+    if (!grown) return false;
+    if (l->n) memcpy(grown, l->at, l->n * sizeof *grown);
+    l->at = grown;
+    l->cap = cap;
+    return true;
+}
+
+void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src, int64_t n, int64_t rows,
+                         const char *name) {
+    fa_stored_list *l = b->stored;
+    const size_t tensor = (size_t)(src->t - fa_ckpt_at(b->ckpt, 0));
+    if (!l || b->used[tensor] & FA_USE_MATRIX) return;
+    char real[FA_REAL_MAX];
+    fa_bind_real_name(b, real, name, "");
+    if (!room_for_stored(b, l)) {
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
+        return;
+    }
+    fa_stored *m = &l->at[l->n];
+    *m = (fa_stored){.name = fa_mem_printf(b->mem, "%s", name),
+                     .real = fa_mem_printf(b->mem, "%s", real),
+                     .n = n,
+                     .rows = rows,
+                     .cols = w->cols,
+                     .tensor = tensor,
+                     .w = *w,
+                     .turned = b->turned,
+                     .by_columns = src->made && fa_fmt_plain(w->fmt) && n};
+    m->w.codes = m->w.scales = m->w.biases = NULL;
+    if (m->name && m->real)
+        l->n++;
+    else
+        fa_bind_fail(b, FFAI_ENOMEM, NULL, "no memory for names");
 }

@@ -33,8 +33,15 @@ static int remove_file(fa_error *err, const char *dir, const char *sub, const ch
     return rc;
 }
 
+/* What a blob frees: a shared content goes with its last link. After the link itself, or before (dry). */
+static int64_t freed_by(const fa_hub_repo *r, const fa_hub_blob *b, bool dry) {
+    if (!*b->shared) return b->size;
+    bool last = dry ? fa_hub_shared_users(r->cache, b->shared) == 1 : fa_hub_shared_drop(r->cache, b->shared);
+    return last ? b->size : 0;
+}
+
 static int remove_repo(const fa_hub_repo *r, bool dry, int64_t *freed, fa_error *err) {
-    for (size_t i = 0; i < r->n_blob; i++) *freed += r->blob[i].size;
+    for (size_t i = 0; i < r->n_blob && dry; i++) *freed += freed_by(r, &r->blob[i], true);
     for (size_t i = 0; i < r->n_rev; i++) { /* copies in place of links */
         int64_t links = 0;
         for (size_t k = 0; k < r->rev[i].n_blob; k++) links += r->blob[r->rev[i].blob[k]].size;
@@ -46,6 +53,7 @@ static int remove_repo(const fa_hub_repo *r, bool dry, int64_t *freed, fa_error 
     int rc = refs.failed ? fa_fail(err, FFAI_ENOMEM, "%s: no memory", r->dir) : remove_tree(refs.data, err);
     if (!rc) rc = remove_tree(r->dir, err);
     if (!rc) rc = remove_tree(r->lock_dir, err);
+    for (size_t i = 0; i < r->n_blob && !rc; i++) *freed += freed_by(r, &r->blob[i], false);
     fa_buf_free(&refs);
     return rc;
 }
@@ -75,8 +83,8 @@ static int remove_rev(fa_hub_repo *r, const fa_hub_rev *v, bool dry, int64_t *fr
         fa_hub_blob *o = &r->blob[v->blob[i]];
         links += o->size;
         if (--o->n_user > 0) continue;
-        *freed += o->size;
         if (!dry) rc = remove_file(err, r->dir, "blobs", o->name, "");
+        if (!rc) *freed += freed_by(r, o, dry);
         o->n_user = -1; /* gone */
     }
     *freed += v->bytes - links;
@@ -170,8 +178,8 @@ static int prune_repo(fa_hub_repo *r, bool dry, int64_t *freed, fa_error *err) {
         if (!*r->rev[i].refs) rc = remove_rev(r, &r->rev[i], dry, freed, err);
     for (size_t i = 0; i < r->n_blob && !rc; i++) {
         if (r->blob[i].n_user != 0) continue;
-        *freed += r->blob[i].size;
         if (!dry) rc = remove_file(err, r->dir, "blobs", r->blob[i].name, "");
+        if (!rc) *freed += freed_by(r, &r->blob[i], dry);
     }
     return rc || dry ? rc : prune_trees(r, err);
 }

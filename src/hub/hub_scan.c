@@ -122,6 +122,7 @@ static int scan_blobs(fa_hub_repo *r, fa_mem *mem, fa_error *err) {
         else if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) {
             b->size = (int64_t)st.st_size;
             b->used = (int64_t)st.st_atime;
+            fa_hub_shared_hash(path, b->shared);
             r->n_blob++;
         }
     }
@@ -186,11 +187,10 @@ static int scan_revs(fa_hub_repo *r, fa_mem *mem, fa_error *err) {
         char *path = join(mem, dir, name[i]);
         fa_hub_rev *v = &r->rev[r->n_rev];
         scan s = {r, v};
-        if (!path) return no_memory(r->dir, err);
-        if (!fa_hub_is_hex(name[i], 40) || !fa_path_is_dir(path)) continue;
+        if (path && (!fa_hub_is_hex(name[i], 40) || !fa_path_is_dir(path))) continue;
         v->commit = fa_mem_printf(mem, "%s", name[i]);
         v->refs = fa_mem_printf(mem, "%s", "");
-        if (!v->commit || !v->refs) rc = no_memory(r->dir, err);
+        if (!path || !v->commit || !v->refs) rc = no_memory(r->dir, err);
         if (!rc) r->n_rev++;
         if (!rc) rc = walk(path, "", 0, count_file, &s, err);
     }
@@ -230,6 +230,7 @@ int fa_hub_scan_repo(fa_hub_repo *r, fa_mem *mem, const char *cache, const char 
     r->repo = cut ? fa_mem_printf(mem, "%.*s/%s", (int)(cut - name), name, cut + 2) : fa_mem_printf(mem, "%s", name);
     r->dir = join(mem, cache, folder);
     r->lock_dir = fa_mem_printf(mem, "%s/.locks/%s", cache, folder);
+    r->cache = cache;
     if (!r->repo || !r->dir || !r->lock_dir) return no_memory(cache, err);
     ref_scan s = {r, mem};
     char *refs = join(mem, r->dir, "refs");

@@ -9,6 +9,7 @@ typedef struct fa_hub_blob {
     int64_t size, used; /* bytes; seconds since 1970 */
     int n_user;         /* revisions that link to it */
     size_t last_user;   /* the last revision that was counted, + 1 */
+    char shared[65];    /* it is a link to this content of the whole cache, "" */
 } fa_hub_blob;
 
 typedef struct fa_hub_rev {
@@ -21,8 +22,9 @@ typedef struct fa_hub_rev {
 
 typedef struct fa_hub_repo {
     char *repo, *dir, *lock_dir; /* "org/name" */
-    fa_hub_blob *blob;           /* [n_blob], in the order of names; unfinished downloads too */
-    fa_hub_rev *rev;             /* [n_rev] */
+    const char *cache;
+    fa_hub_blob *blob; /* [n_blob], in the order of names; unfinished downloads too */
+    fa_hub_rev *rev;   /* [n_rev] */
     size_t n_blob, n_rev;
 } fa_hub_repo;
 
@@ -39,6 +41,15 @@ void fa_hub_repo_free(fa_hub_repo *r); /* not the strings: those are mem's */
 
 /* Fills h->tree from the files of a snapshot, as far as they are there. 1: there are some. */
 int fa_hub_scan_snapshot(fa_hub *h, const char *dir, fa_error *err);
+/* ---- contents that repositories share (hub_shared.c) ---- */
+
+/* The hash of the shared content that a blob is a link to, "" for any other file. */
+void fa_hub_shared_hash(const char *blob, char hash[65]);
+/* Links to it; -1: not known. */
+int fa_hub_shared_users(const char *cache, const char *hash);
+/* Removes it when nothing links to it any more; whether it did. */
+bool fa_hub_shared_drop(const char *cache, const char *hash);
+
 /* Names in a folder, sorted, without "." and ".."; a folder that does not exist is empty. Free with fa_hub_names_free.
  */
 int fa_hub_names(char ***names, size_t *n, const char *dir, fa_error *err);

@@ -4,6 +4,7 @@
 #ifndef FA_IO_JSON_H
 #define FA_IO_JSON_H
 
+#include "base/buf.h"
 #include "base/err.h"
 
 typedef enum fa_jtype { FA_JNULL, FA_JBOOL, FA_JINT, FA_JNUM, FA_JSTR, FA_JARR, FA_JOBJ } fa_jtype;
@@ -35,5 +36,8 @@ const char *fa_jstr(const fa_jnode *n, size_t *len); /* NULL when n is no string
 bool fa_jbool(const fa_jnode *n, bool otherwise);
 int64_t fa_jint(const fa_jnode *n, int64_t otherwise); /* accepts a FA_JNUM with an integral value in range */
 double fa_jnum(const fa_jnode *n, double otherwise);   /* FA_JINT or FA_JNUM */
+
+/* The tree as text, keys in file order; indent: of the line that it begins on. */
+void fa_json_print(fa_buf *b, const fa_jnode *n, int indent);
 
 #endif

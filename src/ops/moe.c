@@ -57,6 +57,8 @@ static void record_moe(fa_cx *cx, fa_tensor out, fa_tensor x, fa_tensor choice, 
                    (long long)choice.dim[1], (long long)x.dim[0]);
         return;
     }
+    if (cx->inputs && m->gate.n) fa_tap(cx, m->gate.w[0].name, x);
+    if (cx->inputs && (!m->gate.n || m->gate.w[0].name != m->up.w[0].name)) fa_tap(cx, m->up.w[0].name, x);
     fa_rec r = {.in = {x, choice}, .out = out};
     r.p.moe.moe = m;
     r.p.moe.scale = scale;

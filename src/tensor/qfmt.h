@@ -109,6 +109,10 @@ int fa_weight_check(const fa_weight *w, fa_error *err);
  * may be NULL for float formats; fa_dequant_scratch gives its size. */
 void fa_dequant_row(const fa_weight *w, int64_t row, float *out, void *scratch);
 size_t fa_dequant_scratch(int64_t cols);
+/* Affine with the least error of h[k] * (x[k] - value[k])^2 over the row (affine_fit.c); h > 0. Returns that sum; codes
+ * NULL: only that. */
+double fa_quant_affine_fit(const fa_weight *shape, const float *x, const float *h, uint8_t *codes, uint8_t *scales,
+                           uint8_t *biases);
 /* "bf16", "q4_k", "affine 4-bit g64": for people. */
 const char *fa_weight_fmt_text(const fa_weight *w, char buf[32]);
 

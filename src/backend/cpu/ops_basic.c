@@ -298,6 +298,17 @@ static void cols_run(const cpu_task *t, int phase, int64_t item) {
 }
 const cpu_op cpu_cols = {1, out_items, cols_run, NULL};
 
+static void pick_cols_run(const cpu_task *t, int phase, int64_t item) {
+    const float *order = t->r->p.pick_cols;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        const float *x = row_in(t->r, 0, i);
+        float *out = row_out(t->r, i);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) out[j] = x[(int64_t)order[j]];
+    }
+}
+const cpu_op cpu_pick_cols = {1, out_items, pick_cols_run, NULL};
+
 static void row_gate_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;
     FOR_ROWS(i, item, t->r->out.dim[0]) {

@@ -202,7 +202,7 @@ static cpu_input slots(const cpu_input *in, int64_t s, int64_t n, int64_t K) {
 static void product(const cpu_task *t, const plan *p, const cpu_input *in, const fa_experts *x, int32_t e, int64_t r0,
                     int64_t r1, int64_t n, float *y) {
     const fa_weight *w = &x->w[e];
-    const fa_linear whole = {*w, x->bias ? x->bias + e * w->rows : NULL}, part = cpu_linear_slice(&whole, r0, r1);
+    const fa_linear whole = {*w, x->bias ? x->bias + e * w->rows : NULL, NULL}, part = cpu_linear_slice(&whole, r0, r1);
     unsigned form = cpu_form_of(t->cpu, w, p->M);
     cpu_input few = {0};
     if (form == CPU_BF16 && n <= CPU_FEW_ROWS) {

@@ -409,6 +409,21 @@ static void cols_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
 }
 extern const cu_op cu_op_cols = {cols_launch, float_work};
 
+/* The same for n columns in any order; ld: columns of x. */
+static __global__ void pick_kernel(const void *x, int x_type, const float *order, int64_t ld, int64_t n, float *out) {
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x;
+    if (i < n) out[row * n + i] = cu_get(x, x_type, row * ld + (int64_t)order[i]);
+}
+
+static void pick_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    const int64_t n = cols_of(r->out);
+    CU_LAUNCH(cu, pick_kernel, dim3((unsigned)rows_of(r->out), cu_blocks(n, THREADS)), THREADS, 0,
+              (const void *)r->in[0].data, (int)r->in[0].dtype, r->p.pick_cols, cols_of(r->in[0]), n, fa_f32(r->out));
+}
+extern const cu_op cu_op_pick_cols = {pick_launch, float_work};
+
 /* ---- rows ---- */
 
 /* A block: a piece of 4 * THREADS columns of one output row. */
