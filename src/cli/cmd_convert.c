@@ -1,6 +1,7 @@
 /* ffai convert: a checkpoint in any layout to mlx's, quantized or not. */
 #define _POSIX_C_SOURCE 200809L
 #include "cli/commands.h"
+#include "cli/hub.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
@@ -173,6 +174,7 @@ static int read_calibration(const cli_opts *o, ffai_convert_opts *co, int32_t **
 static int run_convert(const cli_opts *o) {
     rules r = {0};
     int32_t *ids = NULL;
+    char *path = NULL;
     ffai_error err;
     ffai_convert_info info;
     bar b = {.on = isatty(2) && !term_is_quiet(), .begun = out_now()};
@@ -193,9 +195,11 @@ static int run_convert(const cli_opts *o) {
     if (!rc && cli_has(o, OPT_CALIBRATE) && !co.mode) co.mode = "affine";
     co.rules = r.at;
     co.n_rule = r.n;
+    if (!rc) term_catch_interrupt(true);
+    if (!rc) rc = hub_path(o, cli_str(o, OPT_MODEL, ""), false, &path);
     if (!rc) {
-        term_catch_interrupt(true);
-        rc = ffai_convert(cli_str(o, OPT_MODEL, ""), cli_str(o, OPT_OUT, ""), &co, &info, &err);
+        b.begun = out_now();
+        rc = ffai_convert(path, cli_str(o, OPT_OUT, ""), &co, &info, &err);
         if (rc && b.on) fputs("\r\x1b[K", stderr);
         if (rc == FFAI_ECANCEL)
             rc = cli_fail(o, "interrupted; nothing was written");
@@ -206,6 +210,7 @@ static int run_convert(const cli_opts *o) {
     }
     rules_free(&r);
     ffai_free(ids);
+    free(path);
     return rc;
 }
 

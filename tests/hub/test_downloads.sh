@@ -121,6 +121,10 @@ rm -rf acme
 good tokenize -m acme/demo@v2 -p 'The sea'
 [ -f cache/models--acme--demo/refs/v2 ] || fail "no ref v2"
 
+fresh
+good convert -m acme/demo -o four --bits 4 --quiet
+[ -f four/model.safetensors ] || fail "convert by id"
+
 # ---- revisions, list, rm, prune
 fresh
 good pull acme/demo
