@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A GGUF of random weights in the shape of a config.json (qwen3_moe, qwen3 or lfm2), without vocabulary: for speed only.
 
-    random_gguf.py CONFIG_DIR OUT.gguf [Q4_0 | Q8_0]        needs numpy and gguf from PyPI
+    random_gguf.py CONFIG_DIR OUT.gguf [Q4_0 | Q8_0 | BF16]        needs numpy and gguf from PyPI
 """
 import json, sys, numpy as np, gguf
 
@@ -25,7 +25,11 @@ def main():
         w.add_expert_count(c["num_experts"]); w.add_expert_used_count(c["num_experts_per_tok"])
         w.add_expert_feed_forward_length(c["moe_intermediate_size"])
 
-    def add(tensor, *shape):  # blocks that begin with an f16 scale; values of about 1 / sqrt(columns)
+    def add(tensor, *shape):  # values of about 1 / sqrt(columns); blocks begin with an f16 scale
+        if name == "BF16":
+            v = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+            w.add_tensor(tensor, (v.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8), raw_dtype=kind)
+            return
         b = rng.integers(0, 256, (*shape[:-1], shape[-1] // block, size), dtype=np.uint8)
         b[..., 0:2] = np.full(1, shape[-1] ** -0.5 / (4.6 if name == "Q4_0" else 74), np.float16).view(np.uint8)
         w.add_tensor(tensor, b.reshape(*shape[:-1], -1), raw_dtype=kind)

@@ -12,6 +12,7 @@ install(DIRECTORY examples DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/ffai FILES_M
 # pkg-config: shared users need only -lffai; static users get the rest from the private fields. Paths stay relative to the .pc file so that a
 # moved or DESTDIR-staged tree still works.
 list(JOIN FFAI_PACKAGE_MODULES " " FFAI_PC_REQUIRES)
+list(JOIN FFAI_SHARED_MODULES " " FFAI_SHARED_REQUIRES)
 file(RELATIVE_PATH FFAI_PC_PREFIX ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 configure_file(${PROJECT_SOURCE_DIR}/cmake/ffai.pc.in ${PROJECT_BINARY_DIR}/ffai.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/ffai.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -61,6 +61,8 @@ foreach(f ${FFAI_TEST_TOOLS})
   target_link_libraries(${name} PRIVATE ffai_static)
 endforeach()
 
+add_dependencies(test_hub hub_tool)
+
 # Parity with the official implementation on tiny checkpoints, which the generator writes into the build folder.
 add_library(ffai_gen STATIC tests/families/gen_ckpt.c tests/families/gen_tensor.c tests/families/harness.c)
 target_link_libraries(ffai_gen PUBLIC ffai_static)
@@ -113,7 +115,8 @@ foreach(f ${FFAI_TEST_SCRIPTS})
   get_filename_component(suite ${dir} NAME)
   add_test(NAME ${suite}.${name} COMMAND bash ${f})
   set(env FFAI_SOURCE_DIR=${PROJECT_SOURCE_DIR} FFAI_BUILD_DIR=${PROJECT_BINARY_DIR} FFAI_SANITIZE=${FFAI_SANITIZE}
-    CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER})
+    CC=${CMAKE_C_COMPILER} CXX=${CMAKE_CXX_COMPILER}
+    HF_ENDPOINT=http://127.0.0.1:9 HF_HUB_CACHE=${PROJECT_BINARY_DIR}/no-models) # no test asks a real hub
   if(TARGET ffai)
     list(APPEND env FFAI=$<TARGET_FILE:ffai>)
   endif()

@@ -119,7 +119,7 @@ FFAI_API int ffai_model_write_synthetic(const ffai_model *m, const char *dir, ff
 typedef struct ffai_model_info {
     const char *path, *family, *model_type, *arch;
     const char *format;         /* what most weight bytes are stored as: "bf16", "affine 4-bit g64", "q4_k" */
-    const char *container;      /* "safetensors" or "gguf" */
+    const char *container;      /* "safetensors", "torch" or "gguf" */
     int64_t n_param;            /* of bound tensors, logical elements */
     int64_t n_active;           /* of those, what a token goes through: without the experts that it does not choose */
     int64_t weight_bytes;       /* stored bytes of bound tensors */
@@ -132,7 +132,9 @@ typedef struct ffai_model_info {
     const char
         *extra; /* tensors among the text model's that its family does not know: a sign of another variant, mostly
                    "" */
-    int block;  /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
+    const char
+        *widened; /* quantized matrices that became f16 or f32, as no format of ours has their groups; mostly "" */
+    int block;    /* tokens that the model was made to fill in at a time (ffai_diffusion); 0: it cannot */
 } ffai_model_info;
 
 FFAI_API void ffai_model_get_info(const ffai_model *m, ffai_model_info *info); /* strings live as long as the model */
@@ -150,6 +152,91 @@ typedef struct ffai_tensor_info {
 FFAI_API bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info);
 /* config.json's text (for GGUF: the equivalent that was synthesised); lives as long as the model. */
 FFAI_API const char *ffai_model_config_text(const ffai_model *m);
+
+/* ---- the hub: models by their id, and the local cache of them ---- */
+
+/* A model hub is a server with the API of huggingface.co; the cache is the folder that Python's huggingface_hub keeps,
+ * in its layout and with its locks: both may use it at once. docs/hub.md. The caller reads the environment, if it
+ * wants to (HF_HUB_CACHE, HF_TOKEN, ...). */
+typedef struct ffai_hub_progress {
+    const char *repo;
+    int64_t n_file, n_file_done; /* of those that are fetched now */
+    int64_t bytes, bytes_done;   /* the same, with what earlier attempts left */
+    double bytes_per_s;          /* over the last seconds */
+    const char *waiting;         /* why nothing comes for now, or NULL */
+} ffai_hub_progress;
+
+typedef struct ffai_hub_opts {
+    const char *cache;      /* the folder with models--org--name; needed */
+    const char *endpoint;   /* NULL: "https://huggingface.co" */
+    const char *token;      /* for private and gated repositories; is sent to the endpoint and to no other host */
+    const char *http_proxy; /* of http:// and https:// URLs; NULL: none */
+    const char *https_proxy;
+    const char *no_proxy;       /* comma-separated hosts that are reached without one */
+    const char *ca_file;        /* certificates to trust in place of the system's; NULL: the system's */
+    bool offline;               /* the cache only */
+    bool update;                /* asks the hub even when the cache holds the revision */
+    bool dry_run;               /* finds out what would be fetched, writes nothing */
+    bool no_weights;            /* config, tokenizer and templates are enough (a GGUF file holds all of them) */
+    int n_connection;           /* transfers at once; 0: 8 */
+    const char *const *include; /* patterns of files to fetch in place of what the model needs; NULL at the end */
+    const char *const *exclude; /* and of files to leave out */
+    bool (*progress)(void *user, const ffai_hub_progress *p); /* some times a second; false cancels. May be NULL */
+    void *user;
+} ffai_hub_opts;
+
+/* Whether the text has the form of an id, "org/name[:part][@revision]". A program asks for a file of that name first.
+ */
+FFAI_API bool ffai_hub_is_id(const char *text);
+
+typedef struct ffai_hub_model ffai_hub_model;
+/* Finds the model in the cache, and fetches what is missing: weights of one format (safetensors before GGUF), config,
+ * tokenizer, templates. Every file is verified before it gets its name; what was fetched when an error or `progress`
+ * ended it is used by the next attempt. part: of a GGUF file's name when there are several ("q8_0"; default q4_k_m). */
+FFAI_API int ffai_hub_pull(ffai_hub_model **out, const char *id, const ffai_hub_opts *opts, ffai_error *err);
+FFAI_API void ffai_hub_model_free(ffai_hub_model *m);
+
+typedef struct ffai_hub_model_info {
+    const char *path; /* for ffai_model_open: a folder or a .gguf file */
+    const char *repo, *revision, *commit;
+    int64_t n_file, bytes;            /* of the model */
+    int64_t n_fetched, bytes_fetched; /* of those, what came (or, in a dry run, would come) over the network now */
+} ffai_hub_model_info;
+FFAI_API void ffai_hub_model_get_info(const ffai_hub_model *m, ffai_hub_model_info *info); /* lives as long as m */
+
+typedef struct ffai_hub_file_info {
+    const char *name;
+    int64_t bytes;
+    int64_t fetch; /* bytes of it that came over the network, or would */
+    bool used;     /* belongs to what was asked for */
+} ffai_hub_file_info;
+/* File i of the repository in name order; false past the last one. Only the files in use are known when the cache alone
+ * was asked and holds no listing. */
+FFAI_API bool ffai_hub_model_file_at(const ffai_hub_model *m, size_t i, ffai_hub_file_info *info);
+
+/* One revision of a model in the cache. */
+typedef struct ffai_hub_cached {
+    const char *repo, *commit;
+    const char *refs; /* branches and tags that stand for it, comma-separated; "" */
+    int64_t n_file;
+    int64_t bytes;     /* of its files */
+    int64_t own_bytes; /* of those that no other revision shares */
+    int64_t used;      /* last use, seconds since 1970 */
+    bool complete;     /* no file is known to be missing */
+} ffai_hub_cached;
+typedef struct ffai_hub_list ffai_hub_list;
+FFAI_API int ffai_hub_list_create(ffai_hub_list **out, const char *cache, ffai_error *err);
+FFAI_API void ffai_hub_list_free(ffai_hub_list *l);
+FFAI_API bool ffai_hub_list_at(const ffai_hub_list *l, size_t i, ffai_hub_cached *c);
+/* What is in no revision: unfinished downloads, leftovers. */
+FFAI_API int64_t ffai_hub_list_loose_bytes(const ffai_hub_list *l);
+
+/* Removes a model from the cache, or with "org/name@revision" (branch, tag, commit or the beginning of one) this
+ * revision and what no other one needs. *freed: bytes; may be NULL. Refused while somebody downloads it. */
+FFAI_API int ffai_hub_remove(const char *cache, const char *id, bool dry_run, int64_t *freed, ffai_error *err);
+/* Removes what nobody asks for by name: revisions that no branch or tag stands for, unfinished downloads, contents that
+ * no revision uses. Repositories that somebody downloads just now are left alone. */
+FFAI_API int ffai_hub_prune(const char *cache, bool dry_run, int64_t *freed, ffai_error *err);
 
 /* ---- tokens ---- */
 
@@ -330,9 +417,10 @@ typedef struct ffai_profile_row {
 
 FFAI_API bool ffai_engine_profile(const ffai_engine *e, size_t i, ffai_profile_row *row);
 
-/* ---- adapters: LoRA ---- */
+/* ---- adapters: LoRA, DoRA ---- */
 
-/* Low-rank changes of a model's linear layers and embeddings, y += scale * B (A x), as PEFT and mlx-lm train them.
+/* Low-rank changes of a model's linear layers, experts and embeddings, y += scale * B (A x), as PEFT and mlx-lm train
+ * them, with magnitudes or without.
  * Loaded into an engine beside the model, whose weights, quantized or not, stay as they are; each request says which
  * ones it uses and how strongly. docs/lora.md. */
 typedef struct ffai_adapter ffai_adapter;
@@ -340,13 +428,14 @@ typedef struct ffai_adapter ffai_adapter;
 /* One of those that a request uses. */
 typedef struct ffai_adapter_use {
     ffai_adapter *adapter;
-    float scale; /* times the adapter's own; 0: off. Any finite number. Of the same adapter twice: the sum */
+    float scale; /* times the adapter's own; 0: off, magnitudes too. Any finite number. Of the same adapter twice: the
+                    sum */
 } ffai_adapter_use;
 
 /* path: a folder with adapter_config.json and adapter_model.safetensors (PEFT) or adapters.safetensors (mlx-lm), or
  * that weight file. Between steps, also while requests run. It goes with its engine. Refused: an adapter that changes
- * what the model does not have, or that is not a plain low-rank sum (DoRA, changed biases, modules_to_save, experts).
- */
+ * what the model does not have, or that is more than a low-rank sum with or without magnitudes (changed biases,
+ * modules_to_save). */
 FFAI_API int ffai_adapter_load(ffai_adapter **out, ffai_engine *e, const char *path, ffai_error *err);
 /* Refused while an unfinished request uses it. NULL is fine. */
 FFAI_API int ffai_adapter_drop(ffai_adapter *a, ffai_error *err);
@@ -354,7 +443,7 @@ FFAI_API int ffai_adapter_drop(ffai_adapter *a, ffai_error *err);
 typedef struct ffai_adapter_info {
     const char *path;
     const char *kind; /* "peft", "mlx" */
-    int64_t n_matrix; /* matrices of the model that it changes */
+    int64_t n_matrix; /* matrices of the model that it changes; a stack of experts is one */
     int64_t rank;     /* the largest */
     int64_t bytes;    /* where the engine runs */
 } ffai_adapter_info;

@@ -7,7 +7,7 @@
 # Installs what is missing when it may (apt, and root or sudo without a password); otherwise prints the command to type and fails.
 set -euo pipefail
 
-build=(cmake ninja-build pkg-config gcc g++ libsimdjson-dev libcmocka-dev libpcre2-dev libutf8proc-dev libedit-dev)
+build=(cmake ninja-build pkg-config gcc g++ libsimdjson-dev libcmocka-dev libpcre2-dev libutf8proc-dev libedit-dev libcurl4-openssl-dev libssl-dev)
 check=("${build[@]}" git clang-format-14 shellcheck)
 ci=("${check[@]}" clang-14 clang libclang-rt-14-dev ccache gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 

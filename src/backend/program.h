@@ -26,13 +26,15 @@ typedef struct fa_norm {
 
 /* y = x W^T + bias */
 typedef struct fa_linear {
-    fa_weight w;       /* [out, in] */
-    const float *bias; /* [out] or NULL */
+    fa_weight w;        /* [out, in] */
+    const float *bias;  /* [out] or NULL */
+    const float *order; /* [in] column j of w is for column order[j] of x (whole numbers); NULL: for column j */
 } fa_linear;
 
 /* Rotary position embedding: angle of pair i at position p is p * inv_freq[i]. */
 typedef struct fa_rope {
     int64_t n_pair;             /* rotated pairs: 2 * n_pair leading dims of each head; 0 = no rotation */
+    int64_t dim;                /* of frequencies: theta^(-2 i / dim); 2 * n_pair, or one less (dynamic only) */
     const float *inv_freq;      /* [n_pair] */
     const float *inv_freq_long; /* longrope: used when the sequence is longer than original_ctx; NULL otherwise */
     float mscale;               /* multiplies cos and sin (yarn, longrope); 1 otherwise */
@@ -95,11 +97,22 @@ typedef struct fa_moe {
 } fa_moe;
 
 /* What one adapter changes on one matrix: y += s * (b (a x) + bias), s = scale times the sequence's scale for the
- * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16. */
+ * adapter (fa_batch.adapt). Of an embedding: row t of the table += s * b a_t. Formats F32, F16, BF16.
+ *
+ * With magnitudes (DoRA: Liu et al. 2024) row r of the changed matrix W + s b a gets a length of its own: then what y
+ * is so far, without the bias that the layer itself has, is multiplied by m[r] / |(W + s b a)[r]|. The length for any s
+ * is sqrt(c + (p s + q)^2), of which c, p and q are known. Of an embedding, lengths are those of columns, or of tokens'
+ * rows. */
 typedef struct fa_lora {
     fa_weight a;       /* [rank, in]; of an embedding [vocab, rank] */
     fa_weight b;       /* [out, rank] */
     const float *bias; /* [out] or NULL */
+    const float *mag;  /* [4, n_mag]: m, c, p, q; NULL: no magnitudes */
+    int64_t n_mag;
+    bool by_token; /* of an embedding: its n_mag are rows of the table, not columns */
+    /* Of a stack of experts: a [k rank, in] and b [k out, rank] are k matrices, of which expert e has the expert[e]-th,
+     * or none: -1. No bias, no magnitudes. */
+    const int32_t *expert;
     float scale;
     int adapter;    /* its column of fa_batch.adapt */
     int64_t u_from; /* where its a x stands in the a x of all: columns [u_from, u_from + rank) */
@@ -108,6 +121,7 @@ typedef struct fa_lora {
 /* What all loaded adapters change on one matrix. */
 typedef struct fa_loras {
     int n;                   /* 0: nothing */
+    bool dora;               /* some have magnitudes */
     int64_t rank, max_rank;  /* their sum; the largest */
     const fa_lora *item;     /* [n] in host memory; addresses in it are the backend's */
     const fa_lora *dev_item; /* the same in a device's memory; NULL on the CPU */
@@ -147,7 +161,7 @@ typedef struct fa_conv {
     int kernel;
     const float *w;    /* [n, kernel] */
     const float *bias; /* [n] or NULL */
-    fa_act_fn act;     /* LINEAR, SILU */
+    fa_act_fn act;     /* LINEAR and SILU; others are a record behind (fa_conv_op) */
     int64_t state_at;  /* where its state begins in fa_state.conv: layers with several have one behind the other */
 } fa_conv;
 
@@ -274,6 +288,7 @@ void fa_batch_lay_out(fa_batch *b, int64_t rows, int64_t n_seq);
     X(SSD, "ssd")                                                                                                      \
     X(DELTA, "delta")                                                                                                  \
     X(GATE_NORM, "gate_norm")                                                                                          \
+    X(PICK_COLS, "pick_cols")                                                                                          \
     X(SCALE_COLS, "scale_cols")                                                                                        \
     X(TAP, "tap")                                                                                                      \
     X(NORM_QKV, "norm_qkv")                                                                                            \
@@ -350,7 +365,9 @@ typedef struct fa_rec {
             float scale; /* of the sum of experts */
             bool add;    /* out += instead of = */
             int n_used;
-        } moe; /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
+            const fa_loras *lora[3]; /* what adapters change on gate, up and down: NULL: nothing */
+            bool out_rows;           /* with lora: see below */
+        } moe;                       /* in[0] x [n, dim], in[1] what ROUTE put out; out [n, dim] */
         struct {
             fa_view x;
             const fa_conv *w;
@@ -375,12 +392,14 @@ typedef struct fa_rec {
             fa_view z;
             const fa_gate *w;
         } gate_norm;             /* in place on out */
+        const float *pick_cols;  /* column j of out is column [j] of in[0] */
         const float *scale_cols; /* in place: column j of out times [j] */
         struct {
             const fa_loras *list;
-            bool out_rows; /* rows of x are those of fa_batch.out_row; else those of the batch */
-            float embed;   /* LORA_EMBED: the table's scale */
-        } lora;            /* in[0] x [n, in], out [n, out] is added to; LORA_EMBED: out [n_tok, dim] */
+            const float *bias; /* of the layer itself, which y holds already; or NULL */
+            bool out_rows;     /* rows of x are those of fa_batch.out_row; else those of the batch */
+            float embed;       /* LORA_EMBED: the table's scale */
+        } lora;                /* in[0] x [n, in], out [n, out] is added to; LORA_EMBED: out [n_tok, dim] */
         struct {
             const char *name;
         } tap; /* in[0] */

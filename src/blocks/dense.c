@@ -6,6 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
+const fa_dense_defaults fa_dense_llama = {.vocab = 32000,
+                                          .dim = 4096,
+                                          .ff_dim = 11008,
+                                          .n_layer = 32,
+                                          .n_head = 32,
+                                          .max_ctx = 2048,
+                                          .act_key = "hidden_act",
+                                          .act = "silu"};
+
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d) {
     c->dim = fa_cfg_int(r, "hidden_size", d->dim, 1, 1 << 20);
     c->n_layer = fa_cfg_int(r, "num_hidden_layers", d->n_layer, 1, 4096);
@@ -58,21 +67,27 @@ void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
 
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user) {
-    const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types);
+    static const fa_layer_kind names[] = {{"full_attention", 0}, {"sliding_attention", 1}, {NULL, 0}};
+    uint8_t *slides = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!slides) fa_cfg_no_memory(r);
     if (r->err.code) return;
-    if (types && (int64_t)fa_jlen(types) < c->n_layer) {
-        fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
-        return;
+    const bool told = fa_cfg_layer_kinds(r, "layer_types", names, c->n_layer, slides);
+    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) {
+        if (!told) slides[i] = sliding && sliding(user, i);
+        c->window[i] = slides[i] ? (int32_t)window : 0;
     }
-    for (int64_t i = 0; i < c->n_layer; i++, t = types ? fa_jnext(t) : NULL) {
-        const char *s = types ? fa_jstr(t, NULL) : NULL;
-        bool slides = s ? strcmp(s, "sliding_attention") == 0 : !types && sliding && sliding(user, i);
-        if (types && !slides && (!s || strcmp(s, "full_attention") != 0)) {
-            fa_cfg_fail(r, "\"layer_types\": layer %lld is \"%s\"", (long long)i, s ? s : "no string");
-            return;
-        }
-        c->window[i] = slides ? (int32_t)window : 0;
+}
+
+void *fa_dense_mixers(fa_cfg *r, fa_dense_cfg *c, size_t size, const fa_dense_mixer *mixer) {
+    void *own = fa_mem_calloc(r->mem, 1, size);
+    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
+    if (!own || !c->layer_mix) {
+        fa_cfg_no_memory(r);
+        return NULL;
     }
+    c->mix_cfg = own;
+    c->mixer = mixer;
+    return own;
 }
 
 static bool late_layer(const void *user, int64_t layer) { return layer >= *(const int64_t *)user; }
@@ -194,7 +209,7 @@ static void bind_norms(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, i
 static void bind_layer(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     const bool mix = c->layer_mix && c->layer_mix[i];
     if (mix)
-        c->bind_mix(b, c, l, i);
+        c->mixer->bind(b, c, l, i);
     else
         (c->bind_attn ? c->bind_attn : fa_dense_bind_attn)(b, c, l, i);
     l->qkv.clip = c->clip_qkv;
@@ -231,7 +246,7 @@ void fa_dense_caches(const void *cfg, fa_kv_spec *spec) {
     const fa_dense_cfg *c = (const fa_dense_cfg *)cfg;
     for (int64_t i = 0; i < c->n_layer; i++) {
         if (c->layer_mix && c->layer_mix[i])
-            c->mix_spec(c, &spec[i]);
+            c->mixer->spec(c, &spec[i]);
         else
             spec[i] = (fa_kv_spec){.n_head = c->n_kv_head,
                                    .head_dim = c->head_dim,
@@ -285,7 +300,7 @@ void fa_dense_body(fa_cx *cx, const fa_lm *m, fa_tensor h) {
         const fa_dense_layer *l = &w->layer[i];
         size_t mark = fa_layer_begin(cx, i);
         if (l->mix)
-            c->mix(cx, c, l, h, m->state ? &m->state[i] : NULL);
+            c->mixer->add(cx, c, l, h, m->state ? &m->state[i] : NULL);
         else
             attend(cx, c, l, h, &m->kv[i], c->layer_rope[i], table[c->layer_rope[i]], growth);
         if (!c->no_mlp) mlp(cx, c, l, h);

@@ -3,7 +3,7 @@
  *     h += s * [post_attn_norm](o_proj(attention(rope([q_norm] q_proj(n)), rope([k_norm] k_proj(n)), v_proj(n))))
  *     h += s * [post_mlp_norm](down_proj(act(gate_proj(m)) * up_proj(m)))     or the experts (blocks/moe.h) of m
  *
- * Bracketed norms exist where the family has them; in some layers a recurrent mixer stands in for attention (mix). A
+ * Bracketed norms exist where the family has them; in some layers a recurrent mixer stands in for attention. A
  * family file reads its config into fa_dense_cfg and says which tensors there are; where its checkpoints fuse or rename
  * projections it binds them itself (bind_attn, bind_mlp) or lists other names (fa_family.renames). */
 #ifndef FA_BLOCKS_DENSE_H
@@ -15,6 +15,14 @@ enum { FA_DENSE_ROPES = 2 };
 
 typedef struct fa_dense_cfg fa_dense_cfg;
 typedef struct fa_dense_layer fa_dense_layer;
+
+/* A recurrent mixer that stands in for attention: floats of state of a layer, its weights (bind makes l->mix), and
+ * h += residual_scale * mixer(attn_norm(h)). */
+typedef struct fa_dense_mixer {
+    void (*spec)(const fa_dense_cfg *c, fa_kv_spec *spec);
+    void (*bind)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
+    void (*add)(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st);
+} fa_dense_mixer;
 
 struct fa_dense_cfg {
     int64_t dim, n_layer, n_head, n_kv_head, head_dim, ff_dim, vocab;
@@ -39,13 +47,9 @@ struct fa_dense_cfg {
     /* NULL: q_proj, k_proj, v_proj, o_proj; gate_proj, up_proj, down_proj */
     void (*bind_attn)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
     void (*bind_mlp)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
-    /* Layers with a recurrent mixer in place of attention (layer_mix[i] != 0; NULL: no layer): mix does
-     * h += residual_scale * mixer(attn_norm(h)), mix_spec tells the size of its state */
-    uint8_t *layer_mix;
-    const void *mix_cfg;
-    void (*mix_spec)(const fa_dense_cfg *c, fa_kv_spec *spec);
-    void (*bind_mix)(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i);
-    void (*mix)(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st);
+    uint8_t *layer_mix;  /* [n_layer] not 0: a mixer in place of attention; NULL: no layer */
+    const void *mix_cfg; /* the mixer's own */
+    const fa_dense_mixer *mixer;
     fa_rope rope[FA_DENSE_ROPES];
     uint8_t *layer_rope; /* [n_layer] index into rope */
     fa_rope q_growth;    /* n_pair 1: queries are multiplied by its cosine, which grows with the position */
@@ -63,7 +67,7 @@ struct fa_dense_layer {
     fa_linear gate, up;  /* [ff_dim, dim] */
     fa_linear down;      /* [dim, ff_dim] */
     fa_moe_layer *moe;   /* instead of gate, up, down; or NULL */
-    void *mix;           /* instead of q, k, v, o: what bind_mix made; or NULL */
+    void *mix;           /* instead of q, k, v, o: what mixer->bind made; or NULL */
 };
 
 typedef struct fa_dense {
@@ -83,6 +87,8 @@ typedef struct fa_dense_defaults {
     bool tied;
 } fa_dense_defaults;
 
+extern const fa_dense_defaults fa_dense_llama; /* Llama's, which Granite and others have taken over */
+
 void fa_dense_read(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
 /* The same for models of layers that are a norm and a recurrent mixer, with the keys of Mamba: no heads, no MLP. */
 void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_dense_defaults *d);
@@ -91,6 +97,9 @@ void fa_dense_read_mixers(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
 void fa_dense_windows(fa_cfg *r, fa_dense_cfg *c, int64_t window, bool (*sliding)(const void *user, int64_t layer),
                       const void *user);
 
+/* Lets layers have this mixer: mix_cfg of `size` zeros, which is returned, and layer_mix without any. NULL after an
+ * error. */
+void *fa_dense_mixers(fa_cfg *r, fa_dense_cfg *c, size_t size, const fa_dense_mixer *mixer);
 /* The windows of Qwen 2 and 3: with use_sliding_window, layers from max_window_layers (default: first) on, or those of
  * layer_types. */
 void fa_dense_late_windows(fa_cfg *r, fa_dense_cfg *c, int64_t first);

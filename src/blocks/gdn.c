@@ -11,6 +11,7 @@ static int64_t values_of(const fa_gdn_cfg *c) { return (int64_t)c->n_v_head * c-
 
 void fa_gdn_read(fa_cfg *r, fa_gdn_cfg *c, const fa_gdn_cfg *d) {
     *c = *d;
+    c->act = fa_cfg_act(r, "hidden_act", "silu");
     c->n_k_head = (int)fa_cfg_int(r, "linear_num_key_heads", d->n_k_head, 1, 65536);
     c->n_v_head = (int)fa_cfg_int(r, "linear_num_value_heads", d->n_v_head, 1, 65536);
     c->k_dim = (int)fa_cfg_int(r, "linear_key_head_dim", d->k_dim ? d->k_dim : 1, 1, 4096);
@@ -20,39 +21,30 @@ void fa_gdn_read(fa_cfg *r, fa_gdn_cfg *c, const fa_gdn_cfg *d) {
         fa_cfg_fail(r, "linear_num_value_heads %d is no multiple of linear_num_key_heads %d", c->n_v_head, c->n_k_head);
 }
 
-static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) { fa_gdn_spec((const fa_gdn_cfg *)c->mix_cfg, spec); }
+static void dense_spec(const fa_dense_cfg *c, fa_kv_spec *spec) { fa_gdn_spec((const fa_gdn_cfg *)c->mix_cfg, spec); }
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+static void dense_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     fa_gdn *w = (fa_gdn *)fa_bind_alloc(b, 1, sizeof *w);
     if (w) fa_gdn_bind(b, (const fa_gdn_cfg *)c->mix_cfg, w, c->dim, i);
     l->mix = w;
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void dense_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     const fa_gdn *w = (const fa_gdn *)l->mix;
     fa_tensor y = fa_gdn_op(cx, w, fa_norm_op(cx, h, &l->attn_norm), st);
     fa_tap(cx, "attn_out", y);
     fa_linear_add(cx, h, y, &w->out, NULL, c->residual_scale);
 }
 
-void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, const fa_gdn_cfg *gdn, bool (*linear)(const void *user, int64_t layer),
-                   const void *user) {
-    const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types);
-    c->mix_cfg = gdn;
-    c->mix_spec = mix_spec;
-    c->bind_mix = bind_mix;
-    c->mix = mix;
-    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
-    if (!c->layer_mix) fa_cfg_no_memory(r);
-    if (c->act != FA_ACT_SILU) fa_cfg_fail(r, "\"hidden_act\": linear attention is known with silu only");
-    if (types && (int64_t)fa_jlen(types) < c->n_layer)
-        fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
-    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++, t = types ? fa_jnext(t) : NULL) {
-        const char *s = types ? fa_jstr(t, NULL) : NULL;
-        c->layer_mix[i] = s ? strcmp(s, "linear_attention") == 0 : !types && linear(user, i);
-        if (types && !c->layer_mix[i] && (!s || strcmp(s, "full_attention") != 0))
-            fa_cfg_fail(r, "\"layer_types\": layer %lld is \"%s\"", (long long)i, s ? s : "no string");
-    }
+void *fa_gdn_in_dense(fa_cfg *r, fa_dense_cfg *c, size_t size) {
+    static const fa_dense_mixer mixer = {dense_spec, dense_bind, dense_add};
+    return fa_dense_mixers(r, c, size, &mixer);
+}
+
+void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, bool (*linear)(const void *user, int64_t layer), const void *user) {
+    static const fa_layer_kind names[] = {{"full_attention", 0}, {"linear_attention", 1}, {NULL, 0}};
+    if (fa_cfg_layer_kinds(r, "layer_types", names, c->n_layer, c->layer_mix)) return;
+    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++) c->layer_mix[i] = linear(user, i);
 }
 
 /* ---- weights ---- */
@@ -119,7 +111,7 @@ void fa_gdn_bind(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, int 
     snprintf(block, sizeof block, "model.layers.%d.linear_attn", layer);
     w->cfg = c;
     (each ? bind_each : bind_projections)(b, c, w, dim, block);
-    for (int i = 0; i < 3; i++) w->conv[i].act = FA_ACT_SILU;
+    for (int i = 0; i < 3; i++) w->conv[i].act = c->act;
     w->delta = (fa_delta){.n_k_head = c->n_k_head,
                           .n_v_head = c->n_v_head,
                           .k_dim = c->k_dim,

@@ -1,5 +1,5 @@
 /* The gated delta net (Yang, Kautz, Hatamizadeh 2024): a recurrent mixer that stands in for attention. Of normalised
- * rows x, with [q | k | v] = silu(conv(in_proj_qkv x)), a causal convolution of each channel,
+ * rows x, with [q | k | v] = act(conv(in_proj_qkv x)), a causal convolution of each channel,
  *
  *     y = out_proj(norm(delta_rule(q, k, v, in_proj_b x, in_proj_a x)) * silu(in_proj_z x))
  *
@@ -21,6 +21,7 @@ typedef enum fa_gdn_kind {
 typedef struct fa_gdn_cfg {
     fa_gdn_kind kind; /* what the family's checkpoints have; GGUF splits grouped rows */
     int n_k_head, n_v_head, k_dim, v_dim, kernel;
+    fa_act_fn act; /* behind the convolution; the gate is always SiLU */
     double norm_eps;
     float beta_scale;   /* 2: eigenvalues of the transition may be negative */
     bool tiled;         /* see fa_delta */
@@ -41,10 +42,11 @@ typedef struct fa_gdn {
 /* linear_num_key_heads, linear_num_value_heads, linear_key_head_dim, linear_value_head_dim (0: no default of its own,
  * the caller's), linear_conv_kernel_dim. d: the defaults. */
 void fa_gdn_read(fa_cfg *r, fa_gdn_cfg *c, const fa_gdn_cfg *d);
-/* What a dense decoder needs to have such layers where layer_types (else `linear(layer)`) says "linear_attention": its
- * layer_mix and the hooks. */
-void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, const fa_gdn_cfg *gdn, bool (*linear)(const void *user, int64_t layer),
-                   const void *user);
+/* Lets a dense decoder have such layers (fa_dense_mixers): a config of `size` zeros that begins with fa_gdn_cfg, to be
+ * filled. NULL after an error. */
+void *fa_gdn_in_dense(fa_cfg *r, fa_dense_cfg *c, size_t size);
+/* ... where layer_types (else `linear(layer)`) says "linear_attention". */
+void fa_gdn_layers(fa_cfg *r, fa_dense_cfg *c, bool (*linear)(const void *user, int64_t layer), const void *user);
 /* "model.layers.%d.linear_attn" */
 void fa_gdn_bind(fa_binder *b, const fa_gdn_cfg *c, fa_gdn *w, int64_t dim, int layer);
 /* Floats of state. */

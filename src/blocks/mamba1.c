@@ -24,7 +24,7 @@ void fa_mamba1_read(fa_cfg *r, fa_mamba1_cfg *c, int64_t dim, const fa_mamba1_ke
     c->proj_bias = fa_cfg_bool(r, keys->proj_bias, false);
     c->conv_bias = fa_cfg_bool(r, keys->conv_bias, true);
     c->act = fa_cfg_act(r, "hidden_act", "silu");
-    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_applied", false);
+    c->decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false);
 }
 
 void fa_mamba1_spec(const fa_mamba1_cfg *c, fa_kv_spec *spec) {
@@ -46,8 +46,7 @@ void fa_mamba1_bind(fa_binder *b, const fa_mamba1_cfg *c, fa_mamba1 *m, int laye
     snprintf(at, sizeof at, "model.layers.%d.%s", layer, c->block);
     fa_bind_linear(b, &m->in, 2 * c->inner, c->dim, bias, "%s.in_proj", at);
     fa_bind_conv(b, &m->conv, c->inner, c->kernel, c->conv_bias ? FA_BIAS : FA_NO_BIAS, NULL, "%s.conv1d", at);
-    if (c->act == FA_ACT_SILU) m->conv.act = c->act;
-    m->act = c->act;
+    m->conv.act = c->act;
     fa_bind_linear(b, &m->x, c->rank + 2 * c->n_state, c->inner, FA_NO_BIAS, "%s.x_proj", at);
     m->norms = c->norms;
     if (c->norms) {
@@ -58,7 +57,7 @@ void fa_mamba1_bind(fa_binder *b, const fa_mamba1_cfg *c, fa_mamba1 *m, int laye
     fa_bind_linear(b, &m->dt, c->inner, c->rank, FA_BIAS, "%s.dt_proj", at);
     m->scan = (fa_ssm1){.dim = c->inner,
                         .n_state = c->n_state,
-                        .a = fa_bind_decay(b, c->inner, c->n_state, c->decay_as_is, "%s.A_log", at),
+                        .a = fa_bind_decay(b, c->inner, c->n_state, c->decay_applied, "%s.A_log", at),
                         .d = fa_bind_vector(b, c->inner, 1, "%s.D", at)};
     m->gate = (fa_gate){.act = FA_ACT_SILU};
     fa_bind_linear(b, &m->out, c->dim, c->inner, bias, "%s.out_proj", at);
@@ -73,7 +72,6 @@ void fa_mamba1_add(fa_cx *cx, const fa_mamba1 *m, fa_tensor h, fa_tensor n, cons
     const int64_t rank = m->dt.w.cols, N = m->scan.n_state;
     fa_tensor xz = fa_linear_op(cx, n, &m->in);
     fa_tensor x = fa_conv_op(cx, fa_from(cx, xz, 0), &m->conv, st);
-    if (m->conv.act != m->act) x = fa_glu(cx, x, (fa_tensor){0}, m->act);
     fa_tensor p = fa_linear_op(cx, x, &m->x), dt = m->norms ? part(cx, p, 0, &m->dt_norm) : fa_cols(cx, p, 0, rank);
     dt = fa_linear_op(cx, dt, &m->dt);
     fa_view b = m->norms ? fa_from(cx, part(cx, p, rank, &m->b_norm), 0) : fa_from(cx, p, rank),
@@ -86,29 +84,21 @@ void fa_mamba1_add(fa_cx *cx, const fa_mamba1 *m, fa_tensor h, fa_tensor n, cons
 
 /* ---- in a dense decoder ---- */
 
-static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
+static void dense_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
     fa_mamba1_spec((const fa_mamba1_cfg *)c->mix_cfg, spec);
 }
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+static void dense_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     if ((l->mix = fa_bind_alloc(b, 1, sizeof(fa_mamba1))))
         fa_mamba1_bind(b, (const fa_mamba1_cfg *)c->mix_cfg, (fa_mamba1 *)l->mix, i);
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void dense_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     fa_mamba1_add(cx, (const fa_mamba1 *)l->mix, h, fa_norm_op(cx, h, &l->attn_norm), st, c->residual_scale);
 }
 
 void fa_mamba1_mix(fa_cfg *r, fa_dense_cfg *d, const fa_mamba1_cfg *c) {
-    fa_mamba1_cfg *own = (fa_mamba1_cfg *)fa_mem_calloc(r->mem, 1, sizeof *own);
-    d->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)d->n_layer, 1);
-    if (!own || !d->layer_mix) {
-        fa_cfg_no_memory(r);
-        return;
-    }
-    *own = *c;
-    d->mix_cfg = own;
-    d->mix_spec = mix_spec;
-    d->bind_mix = bind_mix;
-    d->mix = mix;
+    static const fa_dense_mixer mixer = {dense_spec, dense_bind, dense_add};
+    fa_mamba1_cfg *own = (fa_mamba1_cfg *)fa_dense_mixers(r, d, sizeof *own, &mixer);
+    if (own) *own = *c;
 }

@@ -13,11 +13,11 @@
 typedef struct fa_mamba1_cfg {
     int64_t dim, inner, n_state, kernel, rank; /* rank: of dt */
     bool proj_bias, conv_bias;
-    fa_act_fn act;     /* behind the convolution; the gate is always SiLU */
-    bool norms, bare;  /* of dt, B and C; without weights */
-    double eps;        /* of those */
-    bool decay_as_is;  /* A_log holds -exp(A_log): GGUF */
-    const char *block; /* what stands behind "model.layers.N." */
+    fa_act_fn act;      /* behind the convolution; the gate is always SiLU */
+    bool norms, bare;   /* of dt, B and C; without weights */
+    double eps;         /* of those */
+    bool decay_applied; /* A_log is -exp(A_log) already: GGUF */
+    const char *block;  /* what stands behind "model.layers.N." */
 } fa_mamba1_cfg;
 
 /* What the config keys are called; inner NULL: always expand times dim. */
@@ -28,7 +28,6 @@ typedef struct fa_mamba1_keys {
 typedef struct fa_mamba1 {
     fa_linear in;                    /* [2 * inner, dim]: x, z */
     fa_conv conv;                    /* of inner channels */
-    fa_act_fn act;                   /* behind it, when it has none itself */
     fa_linear x;                     /* [rank + 2 * n_state, inner]: dt, B, C */
     bool norms;                      /* of dt [rank], B and C [n_state] */
     fa_norm dt_norm, b_norm, c_norm; /* w NULL: without weights */
@@ -40,7 +39,7 @@ typedef struct fa_mamba1 {
 
 /* Sizes, biases and hidden_act of a model of `dim` columns; the rest is the family's. */
 void fa_mamba1_read(fa_cfg *r, fa_mamba1_cfg *c, int64_t dim, const fa_mamba1_keys *keys);
-/* Lets layers of a dense decoder have this mixer: hooks and layer_mix, all zeros. */
+/* Lets layers of a dense decoder have this mixer (fa_dense_mixers). */
 void fa_mamba1_mix(fa_cfg *r, fa_dense_cfg *d, const fa_mamba1_cfg *c);
 
 void fa_mamba1_spec(const fa_mamba1_cfg *c, fa_kv_spec *spec);

@@ -75,9 +75,8 @@ void fa_mamba2_read(fa_cfg *r, fa_mamba2_cfg *c, const fa_mamba2_keys *k) {
     c->kernel = read_int(r, k->kernel, c->kernel, 256);
     if (k->conv_bias) c->conv_bias = fa_cfg_bool(r, k->conv_bias, c->conv_bias);
     if (k->in_bias) c->in_bias = c->out_bias = fa_cfg_bool(r, k->in_bias, c->in_bias);
-    if (k->act && fa_cfg_act(r, k->act, "silu") != FA_ACT_SILU)
-        fa_cfg_fail(r, "\"%s\": the Mamba mixer takes silu", k->act);
-    c->decay_as_is = fa_cfg_bool(r, "ffai_decay_applied", false);
+    c->act = fa_cfg_act(r, k->act, "silu");
+    c->decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false);
     read_limits(r, c);
     check(r, c, k);
 }
@@ -94,12 +93,12 @@ void fa_mamba2_bind(fa_binder *b, const fa_mamba2_cfg *c, fa_mamba2 *l, bool *ml
     va_end(ap);
     fa_bind_linear(b, &l->in, fa_mamba2_in_rows(c), c->dim, c->in_bias ? FA_BIAS : FA_NO_BIAS, "%s.in_proj", at);
     fa_bind_conv(b, &l->conv, channels(c), c->kernel, c->conv_bias ? FA_BIAS : FA_NO_BIAS, mlx, "%s.conv1d", at);
-    l->conv.act = FA_ACT_SILU;
+    l->conv.act = c->act;
     l->scan = (fa_ssd){.n_head = (int)c->n_head,
                        .head_dim = (int)c->head_dim,
                        .n_state = (int)c->n_state,
                        .n_group = (int)c->n_group,
-                       .a = fa_bind_decay(b, c->n_head, 0, c->decay_as_is, "%s.A_log", at),
+                       .a = fa_bind_decay(b, c->n_head, 0, c->decay_applied, "%s.A_log", at),
                        .d = fa_bind_vector(b, c->n_head, 1, "%s.D", at),
                        .dt_bias = fa_bind_vector(b, c->n_head, 0, "%s.dt_bias", at),
                        .dt_min = c->dt_min,
@@ -136,30 +135,24 @@ void fa_mamba2_add(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, fa_ten
     fa_linear_add(cx, h, fa_mamba2_scan(cx, c, l, n, st), &l->out, NULL, scale);
 }
 
-static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
+/* ---- in a dense decoder ---- */
+
+static void dense_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
     fa_mamba2_spec((const fa_mamba2_cfg *)c->mix_cfg, spec);
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void dense_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+    const fa_mamba2_cfg *m = (const fa_mamba2_cfg *)c->mix_cfg;
+    if ((l->mix = fa_bind_alloc(b, 1, sizeof(fa_mamba2))))
+        fa_mamba2_bind(b, m, (fa_mamba2 *)l->mix, NULL, "model.layers.%d.%s", i, m->block);
+}
+
+static void dense_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     fa_mamba2_add(cx, (const fa_mamba2_cfg *)c->mix_cfg, (const fa_mamba2 *)l->mix, h, fa_norm_op(cx, h, &l->attn_norm),
                   st, c->residual_scale);
 }
 
 fa_mamba2_cfg *fa_mamba2_in_dense(fa_cfg *r, fa_dense_cfg *c) {
-    fa_mamba2_cfg *m = (fa_mamba2_cfg *)fa_mem_calloc(r->mem, 1, sizeof *m);
-    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
-    if (!m || !c->layer_mix) {
-        fa_cfg_no_memory(r);
-        return NULL;
-    }
-    c->mix_cfg = m;
-    c->mix_spec = mix_spec;
-    c->mix = mix;
-    return m;
-}
-
-void fa_mamba2_bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, const char *name) {
-    l->mix = fa_bind_alloc(b, 1, sizeof(fa_mamba2));
-    if (l->mix)
-        fa_mamba2_bind(b, (const fa_mamba2_cfg *)c->mix_cfg, (fa_mamba2 *)l->mix, NULL, "model.layers.%d.%s", i, name);
+    static const fa_dense_mixer mixer = {dense_spec, dense_bind, dense_add};
+    return (fa_mamba2_cfg *)fa_dense_mixers(r, c, sizeof(fa_mamba2_cfg), &mixer);
 }

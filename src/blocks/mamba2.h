@@ -1,6 +1,6 @@
 /* The Mamba 2 mixer (Dao, Gu 2024) as Mamba 2, Granite 4, Falcon H1 and Nemotron H have it. Of normalised rows n:
  *
- *     [z | u | dt] = in_proj n [* in_scale]      [x | B | C] = silu(conv(u))      y = scan(x, dt, B, C)
+ *     [z | u | dt] = in_proj n [* in_scale]      [x | B | C] = act(conv(u))      y = scan(x, dt, B, C)
  *     y = norm(y * silu(z)), norm(y) * silu(z), or y * silu(z)                    mixer(n) = out_proj y
  *
  * The norm is one of n_group groups of columns. The scan is fa_ssd (backend/program.h). */
@@ -18,10 +18,12 @@ typedef struct fa_mamba2_cfg {
     double eps;
     float dt_min, dt_max;
     bool in_bias, out_bias, conv_bias;
-    bool decay_as_is; /* A_log holds -exp(A_log): GGUF */
+    fa_act_fn act;      /* behind the convolution; the gate is always SiLU */
+    bool decay_applied; /* A_log is -exp(A_log) already: GGUF */
+    const char *block;  /* in a dense decoder: what stands behind "model.layers.N." */
 } fa_mamba2_cfg;
 
-/* Names of a family's keys; a NULL is not looked for. */
+/* Names of a family's keys; a NULL (never act) is not looked for. */
 typedef struct fa_mamba2_keys {
     const char *n_head, *head_dim, *n_state, *n_group, *kernel, *conv_bias, *in_bias, *act;
 } fa_mamba2_keys;
@@ -55,10 +57,7 @@ void fa_mamba2_add(fa_cx *cx, const fa_mamba2_cfg *c, const fa_mamba2 *l, fa_ten
                    float scale);
 
 /* ---- in layers of the dense decoder ---- */
-/* Gives c a mixer's config to be filled, no layers that have one (layer_mix), and the hooks but for bind_mix. NULL
- * after an error. */
+/* Gives c a mixer's config to be filled (fa_dense_mixers). NULL after an error. */
 fa_mamba2_cfg *fa_mamba2_in_dense(fa_cfg *r, fa_dense_cfg *c);
-/* bind_mix: the mixer is model.layers.N.<name>. */
-void fa_mamba2_bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i, const char *name);
 
 #endif

@@ -86,6 +86,28 @@ static void bind_plain(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, int64_t dim
     }
 }
 
+/* What adapters may call the experts: stacks as in mlx, an expert's own matrices without the number, the fused stack.
+ */
+static void name_experts(fa_binder *b, const fa_moe_cfg *c, fa_moe *m, const char *block) {
+    static const char *const names[3] = {"gate_proj", "up_proj", "down_proj"}, *const plain[3] = {"", "fc1", "fc2"};
+    fa_experts *const of[3] = {&m->gate, &m->up, &m->down};
+    const int64_t ff = c->ff_dim;
+    for (int i = 0; i < 3; i++) {
+        const fa_part whole = {.step = 1, .total = of[i]->n ? of[i]->w[0].rows : 0, .turned = c->turned};
+        fa_bind_stack(b, of[i], whole, "%s.experts.%s", block, names[i]);
+        if (c->name[i]) fa_bind_stack(b, of[i], whole, "%s.experts.%s", block, c->name[i]);
+        if (c->plain) fa_bind_stack(b, of[i], whole, "%s.experts.%s", block, plain[i]);
+        if (i == 2 && c->fused_down) fa_bind_stack(b, of[i], whole, "%s.%s", block, c->fused_down);
+        if (i == 2 || c->plain) continue;
+        const fa_part part = {.from = i ? c->interleaved ? 1 : ff : 0,
+                              .step = c->interleaved ? 2 : 1,
+                              .total = 2 * ff,
+                              .turned = c->turned};
+        fa_bind_stack(b, of[i], part, "%s.experts.gate_up_proj", block);
+        if (c->gate_up) fa_bind_stack(b, of[i], part, "%s.%s", block, c->gate_up);
+    }
+}
+
 static void bind_latent(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim, const char *block) {
     fa_bias bias = c->shared_bias ? FA_BIAS : FA_NO_BIAS;
     fa_bind_linear(b, &l->fc1, c->latent, dim, bias, "%s.fc1_latent_proj", block);
@@ -125,6 +147,7 @@ void fa_moe_bind(fa_binder *b, const fa_moe_cfg *c, fa_moe_layer *l, int64_t dim
         l->route.bias = fa_bind_vector(b, c->route.n_expert, 0, "model.layers.%d.%s", layer, c->score_bias);
     snprintf(name, sizeof name, "model.layers.%d%s%s", layer, *block ? "." : "", block);
     (c->plain ? bind_plain : bind_experts)(b, c, &l->experts, c->latent ? c->latent : dim, name);
+    name_experts(b, c, &l->experts, name);
     if (c->latent) bind_latent(b, c, l, dim, name);
     fa_bind_mixture(b, &l->experts, c->route.n_used);
     if (!c->shared_ff) return;

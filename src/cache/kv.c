@@ -1,10 +1,9 @@
 /* Pages, page tables and window groups of the KV cache. */
-#define _DEFAULT_SOURCE
-#include "cache/state.h"
 #include "base/alloc.h"
+#include "cache/mem.h"
+#include "cache/state.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 enum { MAX_TABLE = 1 << 24 /* entries of one group's page tables: a thousand sequences of a million tokens */ };
 
@@ -94,23 +93,6 @@ static int fill_group(fa_kv_group *g, const fa_kv_cache *c) {
     return 0;
 }
 
-/* A device's memory is taken and zeroed at once: what stands behind a sequence's end is multiplied by zero, and must
- * not be an infinity that someone left there. */
-static int reserve(fa_kv_cache *c, const fa_kv_opts *o, fa_error *err) {
-    size_t bytes = c->bytes ? c->bytes : 1;
-    if (o->dev) {
-        c->dev = o->dev;
-        c->mem = (uint8_t *)o->dev->alloc(o->dev, bytes, "the cache", err);
-        return c->mem ? o->dev->fill(o->dev, c->mem, 0, bytes, err) : FFAI_ENOMEM;
-    }
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return fa_fail(err, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %d tokens x %d sequences", c->bytes,
-                       o->n_ctx, o->n_slot);
-    c->mem = (uint8_t *)p;
-    return 0;
-}
-
 int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err) {
     *out = NULL;
     fa_kv_cache *c = FA_NEW(fa_kv_cache);
@@ -133,13 +115,14 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
         if (fill_group(&c->group[g], c)) goto nomem;
         c->bytes += (size_t)(c->group[g].page_bytes * all_pages(&c->group[g]));
     }
-    rc = reserve(c, o, err);
+    c->dev = o->dev;
+    rc = fa_cache_reserve(o->dev, &c->mem, c->bytes, "the cache", err);
     if (!rc) rc = fa_states_create(&c->states, spec, n_layer, o, err);
     if (rc) {
         fa_kv_free(c);
         return rc;
     }
-    uint8_t *at = c->mem;
+    uint8_t *at = (uint8_t *)c->mem;
     for (int i = 0; i < n_layer; i++) {
         if (spec[i].shared) {
             c->layer[i] = c->layer[spec[i].shared - 1];
@@ -174,10 +157,7 @@ void fa_kv_free(fa_kv_cache *c) {
         fa_free(c->group[g].free);
         fa_free(c->group[g].table);
     }
-    if (c->mem && c->dev)
-        c->dev->release(c->dev, c->mem);
-    else if (c->mem)
-        munmap(c->mem, c->bytes ? c->bytes : 1);
+    fa_cache_release(c->dev, c->mem, c->bytes);
     fa_free(c->layer);
     fa_free(c->own);
     fa_free(c->len);

@@ -38,7 +38,7 @@ typedef struct fa_kv_cache {
     int32_t *len; /* [n_slot] tokens whose pages exist */
     fa_dtype dtype;
     fa_device *dev; /* whose memory it is; NULL: host memory, resident as pages are first written */
-    uint8_t *mem;   /* one reservation */
+    void *mem;      /* one reservation */
     size_t bytes;
 } fa_kv_cache;
 

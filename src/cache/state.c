@@ -1,10 +1,9 @@
 /* Recurrent states: memory, and which state of a slot is which position's. */
-#define _DEFAULT_SOURCE
 #include "cache/state.h"
 #include "base/alloc.h"
+#include "cache/mem.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 enum { ALIGN = 64 /* floats: 256 bytes, as kernels want it */ };
 
@@ -27,19 +26,6 @@ int fa_states_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int
                    (long long)*each, o->n_slot);
 }
 
-static int reserve(fa_states *s, const fa_kv_opts *o, fa_error *err) {
-    if (o->dev) {
-        s->dev = o->dev;
-        s->mem = (float *)o->dev->alloc(o->dev, s->bytes, "recurrent states", err);
-        return s->mem ? o->dev->fill(o->dev, s->mem, 0, s->bytes, err) : FFAI_ENOMEM;
-    }
-    void *p = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED)
-        return fa_fail(err, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for recurrent states", s->bytes);
-    s->mem = (float *)p;
-    return 0;
-}
-
 int fa_states_create(fa_states **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err) {
     int64_t each, all;
     *out = NULL;
@@ -54,7 +40,13 @@ int fa_states_create(fa_states **out, const fa_kv_spec *spec, int n_layer, const
     s->bytes = (size_t)all;
     s->layer = FA_NEWN(fa_state, (size_t)n_layer);
     s->entry = FA_NEWN(fa_state_entry, (size_t)s->n_slot * (size_t)s->per_slot);
-    rc = s->layer && s->entry ? reserve(s, o, err) : fa_fail(err, FFAI_ENOMEM, "cache: no memory for recurrent states");
+    s->dev = o->dev;
+    void *mem = NULL;
+    if (!s->layer || !s->entry)
+        rc = fa_fail(err, FFAI_ENOMEM, "cache: no memory for recurrent states");
+    else
+        rc = fa_cache_reserve(o->dev, &mem, s->bytes, "recurrent states", err);
+    s->mem = (float *)mem;
     if (rc) {
         fa_states_free(s);
         return rc;
@@ -70,10 +62,7 @@ int fa_states_create(fa_states **out, const fa_kv_spec *spec, int n_layer, const
 
 void fa_states_free(fa_states *s) {
     if (!s) return;
-    if (s->mem && s->dev)
-        s->dev->release(s->dev, s->mem);
-    else if (s->mem)
-        munmap(s->mem, s->bytes);
+    fa_cache_release(s->dev, s->mem, s->bytes);
     fa_free(s->layer);
     fa_free(s->entry);
     fa_free(s);

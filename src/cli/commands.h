@@ -12,6 +12,10 @@
     X(embed)                                                                                                           \
     X(tokenize)                                                                                                        \
     X(template)                                                                                                        \
+    X(pull)                                                                                                            \
+    X(list)                                                                                                            \
+    X(rm)                                                                                                              \
+    X(prune)                                                                                                           \
     X(models)                                                                                                          \
     X(devices)                                                                                                         \
     X(bench)                                                                                                           \

@@ -1,6 +1,7 @@
 /* Model and engine from the common flags. */
 #define _POSIX_C_SOURCE 200809L
 #include "cli/session.h"
+#include "cli/hub.h"
 #include "cli/out.h"
 #include "cli/term.h"
 #include "cli/text_in.h"
@@ -16,7 +17,7 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
     *m = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (rc) return rc;
-    char *template = NULL;
+    char *template = NULL, *path = NULL;
     size_t len;
     if (cli_has(o, OPT_TEMPLATE)) rc = text_read(o, OPT_TEMPLATE, cli_str(o, OPT_TEMPLATE, ""), &template, &len);
     if (rc) return rc;
@@ -24,14 +25,18 @@ int session_model(const cli_opts *o, bool tokenizer_only, ffai_model **m) {
                           .weights = cli_str(o, OPT_WEIGHTS, NULL),
                           .tokenizer_only = tokenizer_only,
                           .synthetic = cli_str(o, OPT_SYNTHETIC, NULL)};
-    rc = ffai_model_open(m, cli_str(o, OPT_MODEL, ""), &mo, &err);
+    rc = hub_path(o, cli_str(o, OPT_MODEL, ""), tokenizer_only || mo.synthetic, &path);
+    if (!rc && ffai_model_open(m, path, &mo, &err) != 0) rc = cli_fail(o, "%s", err.msg);
     free(template);
-    if (rc) return cli_fail(o, "%s", err.msg);
+    free(path);
+    if (rc) return rc;
     if (tokenizer_only) return 0;
     ffai_model_info in;
     char size[16];
     ffai_model_get_info(*m, &in);
     if (*in.extra) term_note("%s: tensors that %s does not know: %s", in.path, in.family, in.extra);
+    if (*in.widened)
+        term_note("%s: held as f16 or f32, as their groups of columns fit no format: %s", in.path, in.widened);
     term_detail("%s: %s, %s, %s", in.path, in.family, in.format, out_bytes(size, (double)in.weight_bytes));
     return 0;
 }
@@ -72,9 +77,12 @@ int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine
     size_t len;
     int rc = lora_scale(o, id, given, &use->scale, &len);
     if (rc) return rc;
-    char *path = strndup(given, len);
-    if (!path) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
-    if (ffai_adapter_load(&use->adapter, e, path, &err)) rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    char *name = strndup(given, len), *path = NULL;
+    if (!name) return cli_fail(o, "--%s: out of memory", cli_options[id].name);
+    rc = hub_path(o, name, false, &path);
+    if (!rc && ffai_adapter_load(&use->adapter, e, path, &err))
+        rc = cli_fail(o, "--%s: %s", cli_options[id].name, err.msg);
+    free(name);
     free(path);
     if (rc) return rc;
     ffai_adapter_info in;
@@ -143,16 +151,18 @@ void session_profile(const cli_opts *o, const ffai_engine *e) {
     for (size_t i = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) total += r.seconds;
     out_table t;
     out_table_begin(&t, head, "lrrrrr");
-    int i = 0;
-    for (; ffai_engine_profile(e, (size_t)i, &r) && !r.kernel; i++) {
-        out_cell(&t, i, 0, "%s", r.op);
-        out_cell(&t, i, 1, "%lld", (long long)r.calls);
-        out_cell(&t, i, 2, "%.4f", r.seconds);
-        out_cell(&t, i, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
-        out_cell(&t, i, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
-        out_cell(&t, i, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+    size_t i = 0;
+    for (int row = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) {
+        if (!r.calls) continue;
+        out_cell(&t, row, 0, "%s", r.op);
+        out_cell(&t, row, 1, "%lld", (long long)r.calls);
+        out_cell(&t, row, 2, "%.4f", r.seconds);
+        out_cell(&t, row, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
+        out_cell(&t, row, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
+        out_cell(&t, row, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+        row++;
     }
     fflush(stdout);
     out_table_end(&t, stderr);
-    if (r.kernel) kernel_profile(e, (size_t)i, total);
+    if (r.kernel) kernel_profile(e, i, total);
 }

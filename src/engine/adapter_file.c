@@ -1,5 +1,6 @@
-/* Reading adapters. Formulas: peft/tuners/lora/layer.py (y += (B (A x) + bias) * alpha / r, or alpha / sqrt(r)) and
- * mlx_lm/tuner/lora.py (y += scale * ((x A) B)). */
+/* Reading adapters. Formulas: peft/tuners/lora/layer.py (y += (B (A x) + bias) * alpha / r, or alpha / sqrt(r); stacks
+ * of experts: ParamWrapper), dora.py there, and mlx_lm/tuner/lora.py (y += scale * ((x A) B); stacks of experts:
+ * LoRASwitchLinear), dora.py there. */
 #include "engine/adapter_file.h"
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -57,7 +58,7 @@ static int open_files(fa_adapter_file *f, const char *path, fa_error *err) {
 
 /* ---- tensors to modules ---- */
 
-typedef enum part { PART_NONE, PART_A, PART_B, PART_BIAS, PART_BASE } part;
+typedef enum part { PART_NONE, PART_A, PART_B, PART_BIAS, PART_MAG, PART_BASE } part;
 
 /* Which part of a module a tensor is; *len: the length of the module's name. */
 static part part_of(const char *name, bool mlx, size_t *len, bool *table) {
@@ -69,6 +70,7 @@ static part part_of(const char *name, bool mlx, size_t *len, bool *table) {
                  {".lora_B", PART_B, false, false},
                  {".lora_embedding_A", PART_A, false, true},
                  {".lora_embedding_B", PART_B, false, true},
+                 {".lora_magnitude_vector", PART_MAG, false, false},
                  {".base_layer", PART_BASE, false, false},
                  {".lora_a", PART_A, true, false},
                  {".lora_b", PART_B, true, false}};
@@ -83,7 +85,10 @@ static part part_of(const char *name, bool mlx, size_t *len, bool *table) {
         if (!*rest || (!mlx && !strcmp(rest, ".weight"))) return marks[i].part;
         return !mlx && marks[i].part == PART_B && !strcmp(rest, ".bias") ? PART_BIAS : PART_NONE;
     }
-    return PART_NONE;
+    *table = false;
+    *len = strlen(name);
+    *len -= *len > 2 ? 2 : *len;
+    return mlx && !strcmp(name + *len, ".m") ? PART_MAG : PART_NONE;
 }
 
 /* The name of a module without what PEFT puts in front. */
@@ -114,40 +119,45 @@ static int add_tensor(fa_adapter_file *f, fa_smap *known, const fa_st_tensor *t,
     size_t len;
     bool table;
     part p = part_of(t->name, f->mlx, &len, &table);
-    if (p == PART_NONE) {
+    if (p == PART_NONE || (p == PART_MAG && !f->dora)) {
         fa_buf_printf(others, "%s%s", (*n_other)++ ? ", " : "", t->name);
         return 0;
     }
     const char *name = module_name(f, t->name, len);
     fa_adapter_module *m = name ? module_at(f, known, name) : NULL;
     if (!m) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for %zu tensors", fa_st_what(f->st), fa_st_count(f->st));
-    if (p != PART_BASE && (!has_floats(t) || t->n_dim != (p == PART_BIAS ? 1 : 2)))
-        return fa_fail(err, FFAI_ENOTSUP, "%s: tensor %s: %d-dimensional %s%s", fa_st_what(f->st), t->name, t->n_dim,
-                       t->type_name,
-                       t->n_dim == 3 ? ": adapters of experts are not supported" : ", not a float matrix or vector");
+    const int n_dim = p == PART_BIAS || p == PART_MAG ? 1 : f->mlx && t->n_dim == 3 ? 3 : 2;
+    if (p != PART_BASE && (!has_floats(t) || t->n_dim != n_dim))
+        return fa_fail(err, FFAI_ENOTSUP, "%s: tensor %s: %d-dimensional %s, not a float matrix or vector",
+                       fa_st_what(f->st), t->name, t->n_dim, t->type_name);
     m->table = m->table || table;
     if (p == PART_A) m->a = t;
     if (p == PART_B) m->b = t;
     if (p == PART_BIAS) m->bias = t;
+    if (p == PART_MAG) m->mag = t;
     if (p == PART_BASE) m->base = t;
     return 0;
 }
 
-/* Both matrices of every module, with one rank. */
+/* Both matrices of every module, with one rank, and what else it must or must not have. */
 static int check_pairs(fa_adapter_file *f, fa_error *err) {
     for (size_t i = 0; i < f->n; i++) {
         fa_adapter_module *m = &f->module[i];
-        const char *missing = !m->a ? "first" : "second";
-        if (!m->a || !m->b)
-            return fa_fail(err, FFAI_EFORMAT, "%s: module %s: its %s matrix is missing", fa_st_what(f->st), m->name,
-                           missing);
-        m->rank = f->mlx ? m->a->dim[1] : m->a->dim[0];
-        int64_t b_rank = f->mlx ? m->b->dim[0] : m->b->dim[1];
-        if (m->rank != b_rank || m->rank < 1)
-            return fa_fail(err, FFAI_EFORMAT,
-                           "%s: module %s: matrices [%lld, %lld] and [%lld, %lld] have no rank in common",
-                           fa_st_what(f->st), m->name, (long long)m->a->dim[0], (long long)m->a->dim[1],
-                           (long long)m->b->dim[0], (long long)m->b->dim[1]);
+        const char *missing = !m->a ? "first matrix is" : !m->b ? "second matrix is" : "magnitudes are";
+        if (!m->a || !m->b || (f->dora && !m->mag))
+            return fa_fail(err, FFAI_EFORMAT, "%s: module %s: its %s missing", fa_st_what(f->st), m->name, missing);
+        if (f->dora && m->bias)
+            return fa_fail(err, FFAI_ENOTSUP, "%s: module %s: magnitudes together with a bias are not supported",
+                           fa_st_what(f->st), m->name);
+        const int64_t *a = m->a->dim, *b = m->b->dim;
+        const bool stack = m->a->n_dim == 3 && m->b->n_dim == 3 && a[0] == b[0];
+        m->rank = f->mlx ? a[1] : a[0];
+        int64_t b_rank = stack ? b[2] : f->mlx ? b[0] : b[1];
+        if (m->rank != b_rank || m->rank < 1 || (!stack && (m->a->n_dim != 2 || m->b->n_dim != 2)))
+            return fa_fail(
+                err, FFAI_EFORMAT, "%s: module %s: matrices [%lld, %lld%s] and [%lld, %lld%s] have no rank in common",
+                fa_st_what(f->st), m->name, (long long)a[0], (long long)a[1], m->a->n_dim == 3 ? ", ..." : "",
+                (long long)b[0], (long long)b[1], m->b->n_dim == 3 ? ", ..." : "");
     }
     return 0;
 }
@@ -162,7 +172,7 @@ static int read_modules(fa_adapter_file *f, fa_error *err) {
     for (size_t i = 0; i < n && !rc; i++) rc = add_tensor(f, &known, fa_st_at(f->st, i), &others, &n_other, err);
     if (!rc && n_other)
         rc = fa_fail(err, FFAI_ENOTSUP,
-                     "%s: %d tensor%s no low-rank matri%s (DoRA, biases and modules_to_save are not supported): %s",
+                     "%s: %d tensor%s no low-rank matri%s (biases and modules_to_save are not supported): %s",
                      fa_st_what(f->st), n_other, n_other > 1 ? "s are" : " is", n_other > 1 ? "ces" : "x",
                      others.data ? others.data : "");
     if (!rc && !f->n) rc = fa_fail(err, FFAI_EFORMAT, "%s: no adapter: it holds no matrices", fa_st_what(f->st));
@@ -174,12 +184,13 @@ static int read_modules(fa_adapter_file *f, fa_error *err) {
 
 /* ---- mlx's config ---- */
 
-static int check_mlx(const fa_adapter_file *f, fa_error *err) {
+static int check_mlx(fa_adapter_file *f, fa_error *err) {
     const fa_jnode *node = fa_jget(fa_json_root(f->config), "fine_tune_type");
     const char *type = fa_jstr(node, NULL);
-    if (!node || (type && !strcmp(type, "lora"))) return 0;
-    return fa_fail(err, FFAI_ENOTSUP, "%s: \"fine_tune_type\" is %s, only lora is supported", fa_st_what(f->st),
-                   type ? type : "no string");
+    f->dora = type && !strcmp(type, "dora");
+    if (!node || f->dora || (type && !strcmp(type, "lora"))) return 0;
+    return fa_fail(err, FFAI_ENOTSUP, "%s: \"fine_tune_type\" is %s, only lora and dora are supported",
+                   fa_st_what(f->st), type ? type : "no string");
 }
 
 static int read_mlx(fa_adapter_file *f, fa_error *err) {
@@ -210,12 +221,11 @@ static bool is_set(const fa_jnode *n) {
 }
 
 /* Keys that change what is computed. */
-static int check_peft(const fa_adapter_file *f, fa_error *err) {
-    static const char *const no[] = {"use_dora",           "use_qalora",        "use_bdlora",
-                                     "layer_replication",  "kasa_config",       "alora_invocation_tokens",
-                                     "arrow_config",       "velora_config",     "trainable_token_indices",
-                                     "modules_to_save",    "monteclora_config", "target_parameters",
-                                     "ensure_weight_tying"};
+static int check_peft(fa_adapter_file *f, fa_error *err) {
+    static const char *const no[] = {"use_qalora",          "use_bdlora",       "layer_replication",
+                                     "kasa_config",         "arrow_config",     "alora_invocation_tokens",
+                                     "velora_config",       "modules_to_save",  "trainable_token_indices",
+                                     "ensure_weight_tying", "monteclora_config"};
     /* these are drawn at random or taken from data; all others change the base model too */
     static const char *const plain_init[] = {"gaussian", "orthogonal", "eva"};
     const fa_jnode *root = fa_json_root(f->config), *init = fa_jget(root, "init_lora_weights");
@@ -232,6 +242,7 @@ static int check_peft(const fa_adapter_file *f, fa_error *err) {
         return fa_fail(err, FFAI_ENOTSUP,
                        "%s: adapter_config.json: \"bias\" is \"%s\": changed biases are not supported",
                        fa_st_what(f->st), bias);
+    f->dora = is_set(fa_jget(root, "use_dora"));
     bool plain = !how;
     for (size_t i = 0; i < sizeof plain_init / sizeof *plain_init; i++) plain = plain || !strcmp(how, plain_init[i]);
     if (!plain)
@@ -267,25 +278,41 @@ static int by_pattern(const fa_adapter_file *f, const char *key, const char *nam
     return rc < 0 ? rc : 0;
 }
 
-static int read_peft(fa_adapter_file *f, fa_error *err) {
+bool fa_adapter_file_targets(const fa_adapter_file *f, const char *name) {
+    const fa_jnode *list = fa_jget(fa_json_root(f->config), "target_parameters");
+    size_t n = strlen(name);
+    for (const fa_jnode *t = fa_jfirst(list); t; t = fa_jnext(t)) {
+        const char *text = fa_jstr(t, NULL) ? fa_jstr(t, NULL) : "";
+        size_t len = strlen(text);
+        if (len && len <= n && !strcmp(name + n - len, text) && (len == n || name[n - len - 1] == '.')) return true;
+    }
+    return false;
+}
+
+bool fa_adapter_file_old_stacks(const fa_adapter_file *f) {
+    const char *version = fa_jstr(fa_jget(fa_json_root(f->config), "peft_version"), NULL);
+    int major = 0, minor = 0; /* 0.18 was the first to write it */
+    return !version || sscanf(version, "%9d.%9d", &major, &minor) != 2 || (major == 0 && minor < 19);
+}
+
+int fa_adapter_file_scale(const fa_adapter_file *f, fa_adapter_module *m, const char *name, int64_t n_expert,
+                          fa_error *err) {
+    if (f->mlx) return 0;
     const fa_jnode *root = fa_json_root(f->config);
     bool root_of_rank = fa_jbool(fa_jget(root, "use_rslora"), false);
-    int rc = 0;
-    for (size_t i = 0; i < f->n && !rc; i++) {
-        fa_adapter_module *m = &f->module[i];
-        double rank = fa_jnum(fa_jget(root, "r"), 8), alpha = fa_jnum(fa_jget(root, "lora_alpha"), 8);
-        rc = by_pattern(f, "rank_pattern", m->name, &rank, err);
-        if (!rc) rc = by_pattern(f, "alpha_pattern", m->name, &alpha, err);
-        if (rc) return rc;
-        if (rank != (double)m->rank)
-            return fa_fail(err, FFAI_EFORMAT, "%s: module %s: its matrices have rank %lld, adapter_config.json says %g",
-                           fa_st_what(f->st), m->name, (long long)m->rank, rank);
-        m->scale = (float)(root_of_rank ? alpha / sqrt(rank) : alpha / rank);
-        if (!isfinite(m->scale))
-            return fa_fail(err, FFAI_EFORMAT, "%s: module %s: adapter_config.json: the alpha is no finite number",
-                           fa_st_what(f->st), m->name);
-    }
-    return rc;
+    double rank = fa_jnum(fa_jget(root, "r"), 8), alpha = fa_jnum(fa_jget(root, "lora_alpha"), 8);
+    int rc = by_pattern(f, "rank_pattern", name, &rank, err);
+    if (!rc) rc = by_pattern(f, "alpha_pattern", name, &alpha, err);
+    if (rc) return rc;
+    if (rank * (double)(n_expert ? n_expert : 1) != (double)m->rank)
+        return fa_fail(err, FFAI_EFORMAT, "%s: module %s: its matrices have rank %lld, adapter_config.json says %g%s",
+                       fa_st_what(f->st), m->name, (long long)m->rank, rank, n_expert ? " for each expert" : "");
+    m->rank = (int64_t)rank;
+    m->scale = (float)(root_of_rank ? alpha / sqrt(rank) : alpha / rank);
+    if (!isfinite(m->scale))
+        return fa_fail(err, FFAI_EFORMAT, "%s: module %s: adapter_config.json: the alpha is no finite number",
+                       fa_st_what(f->st), m->name);
+    return 0;
 }
 
 /* ---- the whole ---- */
@@ -298,7 +325,7 @@ static void hash_tensor(uint64_t h[4], const fa_st_tensor *t) {
     h[0] = fa_hash(h, 4 * sizeof *h);
 }
 
-static uint64_t hash_of(const fa_adapter_file *f) {
+uint64_t fa_adapter_file_hash(const fa_adapter_file *f) {
     uint64_t h[4] = {0};
     for (size_t i = 0; i < f->n; i++) {
         const fa_adapter_module *m = &f->module[i];
@@ -308,6 +335,7 @@ static uint64_t hash_of(const fa_adapter_file *f) {
         hash_tensor(h, m->a);
         hash_tensor(h, m->b);
         hash_tensor(h, m->bias);
+        hash_tensor(h, m->mag);
     }
     return h[0];
 }
@@ -321,11 +349,8 @@ int fa_adapter_file_open(fa_adapter_file *f, const char *path, fa_error *err) {
         rc = f->mlx ? check_mlx(f, err) : check_peft(f, err);
     }
     if (!rc) rc = read_modules(f, err);
-    if (!rc) rc = f->mlx ? read_mlx(f, err) : read_peft(f, err);
-    if (rc)
-        fa_adapter_file_close(f);
-    else
-        f->hash = hash_of(f);
+    if (!rc && f->mlx) rc = read_mlx(f, err);
+    if (rc) fa_adapter_file_close(f);
     return rc;
 }
 

@@ -13,6 +13,7 @@ enum { FA_PROGRAMS = 32 /* recorded shapes kept */ };
 typedef struct fa_adapters {
     ffai_adapter *at[FA_ADAPTERS]; /* NULL: free */
     int n;                         /* all from here on are free */
+    uint64_t n_loaded;             /* so far */
     float use[FA_ADAPTERS];        /* what sequences use that say nothing */
     fa_adapted table;              /* what they change */
     fa_mem mem;                    /* its memory */

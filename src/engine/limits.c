@@ -26,18 +26,27 @@ typedef struct limits_job {
     _Alignas(8) uint64_t sink[64];
 } limits_job;
 
+/* The sum of n numbers, read in eight places at once and asked for ahead: one stream of loads leaves a third or more of
+ * the memory's rate unused. */
+static uint64_t read_block(const uint64_t *p, int64_t n) {
+    enum { STREAMS = 8, LINE = 8, AHEAD = 16 * LINE };
+    uint64_t sum = 0;
+    for (int64_t t = 0; t < n / STREAMS; t += LINE)
+        for (int s = 0; s < STREAMS; s++) {
+            const uint64_t *q = p + s * (n / STREAMS) + t;
+            __builtin_prefetch(q + AHEAD);
+            for (int i = 0; i < LINE; i++) sum += q[i];
+        }
+    return sum;
+}
+
 static void limits_run(void *arg, int ith, int n_thread) {
     limits_job *j = (limits_job *)arg;
     (void)n_thread;
     if (j->what == 0) {
         const int64_t block = 1 << 17, n = STREAM_BYTES / 8 / block;
-        uint64_t a = 0, b = 0, c = 0, d = 0;
-        for (int64_t i; (i = fa_pool_take(j->pool, 1)) < n;) {
-            const uint64_t *p = j->data + i * block;
-            for (int64_t t = 0; t < block; t += 8)
-                a += p[t] ^ p[t + 1], b += p[t + 2] ^ p[t + 3], c += p[t + 4] ^ p[t + 5], d += p[t + 6] ^ p[t + 7];
-        }
-        j->sink[ith % 64] += a + b + c + d;
+        for (int64_t i; (i = fa_pool_take(j->pool, 1)) < n;)
+            j->sink[ith % 64] += read_block(j->data + i * block, block);
         return;
     }
     void *scratch = j->scratch + (size_t)ith * j->scratch_bytes;

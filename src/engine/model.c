@@ -148,6 +148,7 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     if (!rc) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & ~FA_USE_NAMED;
         m->extra = fa_binder_extra(&b, &m->mem);
+        m->widened = fa_binder_widened(&b, &m->mem);
         m->n_param = b.n_param;
         m->n_active = b.n_param - b.n_idle;
         m->n_expert = b.n_expert;
@@ -263,7 +264,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                                   .format = "",
                                   .container = "",
                                   .ignored = "",
-                                  .extra = ""};
+                                  .extra = "",
+                                  .widened = ""};
         return;
     }
     for (int64_t i = 0; i < n; i++) unused += !m->used[i];
@@ -272,7 +274,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .model_type = m->model_type,
                               .arch = m->arch,
                               .format = m->format ? m->format : "",
-                              .container = fa_ckpt_gguf(m->ckpt) ? "gguf" : "safetensors",
+                              .container = fa_ckpt_container(m->ckpt),
                               .n_param = m->n_param,
                               .n_active = m->n_active,
                               .weight_bytes = m->weight_bytes,
@@ -292,7 +294,8 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .tied = m->dims.tied,
                               .block = m->dims.block,
                               .ignored = m->ignored ? m->ignored : "",
-                              .extra = m->extra ? m->extra : ""};
+                              .extra = m->extra ? m->extra : "",
+                              .widened = m->widened ? m->widened : ""};
 }
 
 bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info) {

@@ -51,6 +51,7 @@ struct ffai_model {
     ffai_sampling sampling; /* what ffai_sampling_default hands on */
     const char *ignored;    /* see ffai_model_info; NULL: nothing */
     const char *extra;      /* the same: tensors that the family does not know */
+    const char *widened;    /* the same: quantized matrices that became floats */
     pthread_mutex_t tok_lock;
     const char *tok_dir; /* set when only the tokenizer was opened: the folder */
     fa_tok *tok;

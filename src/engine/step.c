@@ -213,6 +213,7 @@ static void count_attention(ffai_engine *e) {
     fa_op_time *t = &e->times[FA_OP_ATTEND];
     for (int64_t l = 0; l < e->m->dims.n_layer; l++) {
         const fa_kv *kv = &e->kv->layer[l];
+        if (!kv->n_head) continue; /* a layer without attention; where no layer has any there are no page groups */
         const int32_t *lo = b->kv_lo[kv->group];
         double row = (double)(kv->n_head * kv->head_dim), pairs = 0, keys = 0;
         for (int i = 0; i < b->n_tok; i++) pairs += b->kv_hi[i] - lo[i];

@@ -112,7 +112,7 @@ static void drop_pages(const ffai_model *m) {
         const fa_ckpt_tensor *t = fa_ckpt_at(m->ckpt, i);
         uintptr_t lo = ((uintptr_t)t->data + page - 1) / page * page,
                   hi = ((uintptr_t)t->data + t->bytes) / page * page;
-        if (m->used[i] && hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
+        if (m->used[i] && !t->copied && hi > lo) madvise((void *)lo, hi - lo, MADV_DONTNEED);
     }
 }
 

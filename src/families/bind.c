@@ -33,6 +33,7 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
         *w = b->last;
         return true;
     }
+    src.order = NULL;
     if (b->synth) {
         *w = (fa_weight){.rows = (n ? n : 1) * rows, .cols = cols};
         fa_bind_synth(b, w, n, name);
@@ -46,6 +47,7 @@ static bool whole(fa_binder *b, fa_weight *w, int64_t n, int64_t rows, int64_t c
     if (b->err.code) return false;
     snprintf(b->last_name, sizeof b->last_name, "%s", name);
     b->last = *w;
+    b->last_order = src.order;
     return true;
 }
 
@@ -124,9 +126,10 @@ static void bind_part(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, 
     out->w.rows = rows;
     out->w.cols = cols;
     if (b->err.code) return;
-    if (whole(b, &w, 0, p->total, cols, name, &there))
+    if (whole(b, &w, 0, p->total, cols, name, &there)) {
         out->w = rows_of(&w, p->from, p->step, rows);
-    else if (!there)
+        out->order = b->last_order;
+    } else if (!there)
         fa_bind_missing(b, name, ".weight");
     fa_bind_target(b, out, p, NULL, name);
     out->bias = bias_of(b, bias, p, rows, name);
@@ -155,6 +158,7 @@ void fa_bind_halves(fa_binder *b, fa_linear *first, fa_linear *second, int64_t r
 void fa_bind_embed(fa_binder *b, fa_weight *embed, int64_t vocab, int64_t dim, const char *name) {
     fa_linear table;
     fa_bind_linear(b, &table, vocab, dim, FA_NO_BIAS, "%s", name);
+    if (table.order) fa_bind_fail(b, FFAI_ENOTSUP, NULL, "%s: a table whose columns have an order", name);
     *embed = table.w;
 }
 
@@ -218,6 +222,7 @@ void fa_bind_gather(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, in
     src.made = src.made_scales = true;
     fa_bind_relocate(b, &g, &src);
     out->w = g;
+    out->order = src.order;
     fa_bind_target(b, out, &(fa_part){.step = 1, .total = total}, row, name);
 }
 
@@ -282,6 +287,11 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
         fa_bind_missing(b, name, "_bias");
 }
 
+void fa_bind_stack(fa_binder *b, fa_experts *e, fa_part part, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    if (e->n && !b->err.code) fa_bind_stack_target(b, e, &part, name);
+}
+
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used) {
     const fa_experts *e = &m->up;
     b->n_expert = e->n;
@@ -331,6 +341,18 @@ void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, flo
     if (host) fa_to_f32((fa_dtype)t->dtype, t->data, dim, host);
     for (int64_t i = 0; host && i < dim; i++) host[i] *= times;
     fa_bind_took_floats(b, t, dim);
+}
+
+void fa_bind_bias_times(fa_binder *b, fa_linear *l, float times, const float *by, const char *fmt, ...) {
+    FA_BIND_NAME(name, fmt);
+    const int64_t n = l->w.rows;
+    float *host = NULL;
+    if (b->err.code || b->synth || !l->bias || (times == 1 && !by)) return;
+    const fa_ckpt_tensor *t = fa_bind_find(b, name, ".bias");
+    if (!t || t->n_dim != 1 || t->dim[0] != n || !fa_bind_is_floats(b, t)) return;
+    l->bias = fa_bind_place_vector(b, NULL, n, &host);
+    if (host) fa_to_f32((fa_dtype)t->dtype, t->data, n, host);
+    for (int64_t i = 0; host && i < n; i++) host[i] *= by ? times * by[i] : times;
 }
 
 void fa_bind_layer_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, bool bias, const char *fmt, ...) {

@@ -45,6 +45,9 @@ typedef struct fa_target {
     int64_t rows, cols; /* of the part that is bound */
     fa_part part;       /* rows of what the name stands for */
     const int64_t *row; /* gathered rows [rows] instead, or NULL */
+    bool ordered;       /* its columns have an order of their own (fa_linear) */
+    int64_t n_expert;   /* it is a stack of so many; 0: one matrix */
+    fa_weight w;        /* in host memory, unless weights are random; of a stack the first one's */
 } fa_target;
 
 typedef struct fa_targets {
@@ -74,6 +77,7 @@ typedef struct fa_source {
     const fa_ckpt_tensor *t, *scales, *biases;
     /* codes; scales and biases: they were made in fa_bind_host memory, no tensor holds them as they are */
     bool made, made_scales;
+    const float *order; /* see fa_linear, where the matrix is to lie; NULL: in order */
 } fa_source;
 
 /* A matrix, or a stack of n of them (n 0: no stack), as the checkpoint stores it: what fa_bind_stored finds again. */
@@ -108,7 +112,7 @@ struct fa_binder {
     const fa_jnode *quant;    /* config's "quantization" or NULL */
     const char *body, *head;  /* what stands for "model." and before "lm_head" in this checkpoint */
     uint8_t *used;            /* [tensors of the checkpoint] fa_use */
-    fa_names missing, extra;
+    fa_names missing, extra, widened;
     fa_buf wrong; /* tensors of other shapes than expected, with both */
     int n_wrong;
     int64_t n_param, bytes;
@@ -127,6 +131,7 @@ struct fa_binder {
     /* the matrix that was bound last, whole: parts of one tensor are bound one after the other */
     char last_name[FA_REAL_MAX];
     fa_weight last;
+    const float *last_order;
     bool turned;            /* see fa_part */
     bool experts;           /* what is bound are experts */
     uint32_t n_id;          /* matrices that got an id: the same in every binding of a model */
@@ -141,6 +146,8 @@ int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, 
 int fa_binder_finish(fa_binder *b, fa_error *err);
 /* Tensors of the text model that its family does not know, as text in mem; NULL: none. After fa_binder_finish. */
 const char *fa_binder_extra(const fa_binder *b, fa_mem *mem);
+/* The same: quantized matrices that became floats. */
+const char *fa_binder_widened(const fa_binder *b, fa_mem *mem);
 void fa_binder_close(fa_binder *b);
 int fa_placer_open(fa_placer *p, const fa_ckpt *ckpt, fa_error *err);
 void fa_placer_close(fa_placer *p);
@@ -168,6 +175,8 @@ void fa_bind_fail(fa_binder *b, int code, const fa_ckpt_tensor *t, const char *f
 /* A tensor of another shape than expected: remembered. */
 void fa_bind_wrong(fa_binder *b, const fa_ckpt_tensor *t, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void fa_bind_missing(fa_binder *b, const char *name, const char *suffix);
+/* A stack of experts gets its id, unless it has one, and one more name. */
+void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name);
 /* A linear layer or a table gets its id. row: gathered, or NULL. */
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name);
 /* A stored matrix is listed, the first time that it is bound. */
@@ -193,6 +202,9 @@ bool fa_bind_stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64
 /* Matrices of other quantizers (bind_import.c). Is one stored under this name? Then its tensors are in s. */
 bool fa_bind_imports(fa_binder *b, fa_source *s, int64_t n, const char *name);
 bool fa_bind_import(fa_binder *b, fa_weight *w, fa_source *s, int64_t n, int64_t rows, const char *name);
+/* Two E2M1 codes a byte (bind_fp4.c): is it that, of tensors that were found, and then as above. */
+bool fa_bind_is_fp4(const fa_ckpt_tensor *codes);
+bool fa_bind_import_fp4(fa_binder *b, fa_weight *w, fa_source *s, const char *name);
 /* Moves w, whole, to where it is to lie. */
 void fa_bind_relocate(fa_binder *b, fa_weight *w, const fa_source *src);
 /* The same for random weights. */

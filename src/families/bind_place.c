@@ -27,9 +27,9 @@ static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t by
 
 static void copy_private(fa_binder *b, fa_weight *w, const fa_source *s) {
     const size_t scales = (size_t)w->rows * w->scale_row_bytes;
-    if (!s->made) w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
-    if (!s->made_scales && w->codes && w->scales) w->scales = private_plane(b, w->scales, scales);
-    if (!s->made_scales && w->codes && w->biases) w->biases = private_plane(b, w->biases, scales);
+    if (!s->made && !s->t->copied) w->codes = private_plane(b, w->codes, (size_t)w->rows * w->row_bytes);
+    if (!s->made_scales && w->codes && w->scales && !s->scales->copied) w->scales = private_plane(b, w->scales, scales);
+    if (!s->made_scales && w->codes && w->biases && !s->biases->copied) w->biases = private_plane(b, w->biases, scales);
     bool affine = w->fmt == FA_FMT_AFFINE;
     if (!w->codes || (w->scale_row_bytes && !w->scales) || (affine && !w->biases))
         fa_bind_fail(b, FFAI_ENOMEM, s->t, "no memory for a private copy of %zu bytes", s->t->bytes);

@@ -30,6 +30,7 @@ void fa_binder_close(fa_binder *b) {
     fa_free(b->used);
     fa_name_list_free(&b->missing);
     fa_name_list_free(&b->extra);
+    fa_name_list_free(&b->widened);
     fa_buf_free(&b->wrong);
     b->used = NULL;
 }
@@ -38,8 +39,9 @@ void fa_binder_close(fa_binder *b) {
 
 /* Buffers of old implementations, and statistics of quantizers, that no family needs. */
 static bool harmless(const char *name) {
-    static const char *const ends[] = {"rotary_emb.inv_freq", ".attn.bias", ".masked_bias", ".k_scale", ".v_scale",
-                                       ".input_scale",        "_scale_2"};
+    static const char *const ends[] = {
+        "rotary_emb.inv_freq", ".attn.bias", ".masked_bias",       ".k_scale", ".v_scale",
+        ".input_scale",        "_scale_2",   ".input_global_scale"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         size_t m = strlen(ends[i]);
@@ -59,14 +61,19 @@ static void find_extra(fa_binder *b) {
     }
 }
 
-const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) {
-    if (!b->extra.total) return NULL;
+/* A list of names as text in mem; NULL: it is empty. */
+static const char *names_text(const fa_names *names, fa_mem *mem) {
+    if (!names->total) return NULL;
     fa_buf list = {0};
-    fa_name_list_print(&b->extra, &list);
+    fa_name_list_print(names, &list);
     const char *text = list.data ? fa_mem_printf(mem, "%s", list.data) : NULL;
     fa_buf_free(&list);
     return text;
 }
+
+const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) { return names_text(&b->extra, mem); }
+
+const char *fa_binder_widened(const fa_binder *b, fa_mem *mem) { return names_text(&b->widened, mem); }
 
 int fa_binder_finish(fa_binder *b, fa_error *err) {
     if (b->err.code && (b->err.code == FFAI_ENOMEM || !b->n_wrong)) {
@@ -161,9 +168,10 @@ static void add_target(fa_binder *b, const fa_target *t, const char *name) {
 }
 
 void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64_t *row, const char *name) {
-    if (b->experts) return; /* which adapters cannot change */
-    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part};
+    if (b->experts) return; /* the stack has one */
+    fa_target t = {.id = ++b->n_id, .rows = l->w.rows, .cols = l->w.cols, .part = *part, .ordered = l->order != NULL};
     l->w.id = t.id;
+    t.w = l->w;
     if (row && b->targets) {
         int64_t *kept = (int64_t *)fa_bind_alloc(b, (size_t)t.rows, sizeof *kept);
         if (!kept) return;
@@ -171,6 +179,13 @@ void fa_bind_target(fa_binder *b, fa_linear *l, const fa_part *part, const int64
         t.row = kept;
     }
     add_target(b, &t, name);
+}
+
+void fa_bind_stack_target(fa_binder *b, fa_experts *e, const fa_part *part, const char *name) {
+    fa_weight *w = &e->w[0];
+    if (!w->id) w->id = ++b->n_id;
+    add_target(b, &(fa_target){.id = w->id, .rows = w->rows, .cols = w->cols, .part = *part, .n_expert = e->n, .w = *w},
+               name);
 }
 
 /* ---- what a conversion finds ---- */

@@ -120,6 +120,29 @@ fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise) {
     return FA_ACT_SILU;
 }
 
+/* -1: not in the list. */
+static int kind_of(const fa_layer_kind *names, const char *s, size_t len) {
+    for (; s && names->name; names++)
+        if (strlen(names->name) == len && memcmp(names->name, s, len) == 0) return names->kind;
+    return -1;
+}
+
+bool fa_cfg_layer_kinds(fa_cfg *c, const char *key, const fa_layer_kind *names, int64_t n_layer, uint8_t *kind) {
+    const fa_jnode *list = fa_cfg_node(c, key), *n = fa_jfirst(list);
+    if (!list || c->err.code) return false;
+    if (fa_jtype_of(list) != FA_JARR) fa_cfg_fail(c, "\"%s\" is no list", key);
+    if ((int64_t)fa_jlen(list) < n_layer)
+        fa_cfg_fail(c, "\"%s\" lists %zu of %lld layers", key, fa_jlen(list), (long long)n_layer);
+    for (int64_t i = 0; !c->err.code && i < n_layer; i++, n = fa_jnext(n)) {
+        size_t len = 0;
+        const char *s = fa_jstr(n, &len);
+        int k = kind_of(names, s, len);
+        if (k < 0) fa_cfg_fail(c, "\"%s\": layer %lld is \"%.60s\"", key, (long long)i, s ? s : "no string");
+        kind[i] = (uint8_t)(k > 0 ? k : 0);
+    }
+    return !c->err.code;
+}
+
 /* ---- RoPE (formulas: transformers, modeling_rope_utils.py) ---- */
 
 /* Where the numbers of one rope come from: its own dict, then older places. */
@@ -169,7 +192,7 @@ static double yarn_mscale(double scale, double m) { return scale <= 1 ? 1.0 : 0.
 
 static void scale_yarn(const rope_src *s, fa_rope *r, float *inv, double theta, double ctx, double max_ctx) {
     int64_t n = r->n_pair;
-    double dim = 2.0 * (double)n, factor = src_positive(s, "factor", max_ctx / ctx);
+    double dim = (double)r->dim, factor = src_positive(s, "factor", max_ctx / ctx);
     double m = src_num(s, "mscale", 0), m_all = src_num(s, "mscale_all_dim", 0);
     double def = m != 0 && m_all != 0 ? yarn_mscale(factor, m) / yarn_mscale(factor, m_all) : yarn_mscale(factor, 1);
     r->mscale = (float)positive(s, "attention_factor", src_num(s, "attention_factor", def));
@@ -238,12 +261,13 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     return scaled || !layer_type ? p : NULL;
 }
 
-void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled) {
+void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled) {
     rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
     if (s.dict && fa_jtype_of(s.dict) != FA_JOBJ)
         fa_cfg_fail(c, "\"rope_scaling\" or \"rope_parameters\" is no object");
     memset(r, 0, sizeof *r);
-    r->n_pair = head_dim / 2;
+    r->n_pair = (dim + 1) / 2;
+    r->dim = dim;
     r->mscale = 1;
     r->interleaved = fa_cfg_bool(c, "ffai_rope_interleaved", false);
     theta = src_num(&s, "rope_theta", theta);
@@ -264,7 +288,7 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim
     }
     r->inv_freq = inv;
     for (int64_t i = 0; i < r->n_pair; i++)
-        inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)(2 * r->n_pair)); /* in f32, as torch does */
+        inv[i] = 1.0f / powf((float)theta, (float)(2 * i) / (float)dim); /* in f32, as torch does */
     if (c->rope_factors && scaled && c->n_rope_factors != r->n_pair)
         fa_cfg_fail(c, "tensor rope_freqs.weight holds %lld factors for %lld rotated pairs",
                     (long long)c->n_rope_factors, (long long)r->n_pair);

@@ -42,10 +42,20 @@ bool fa_cfg_within(fa_cfg *c, const char *type);
 bool fa_cfg_tied(fa_cfg *c, bool otherwise);
 fa_act_fn fa_cfg_act(fa_cfg *c, const char *key, const char *otherwise); /* hidden_act names of transformers */
 
+/* What a list of the config calls a layer, and what that means to the family. */
+typedef struct fa_layer_kind {
+    const char *name;
+    uint8_t kind;
+} fa_layer_kind;
+
+/* The list `key` (layer_types) of names out of `names`, which ends with NULL, into kind[n_layer]. A shorter list and a
+ * name that is not in `names` are errors. False: there is no list, or an error; kind[] stays. */
+bool fa_cfg_layer_kinds(fa_cfg *c, const char *key, const fa_layer_kind *names, int64_t n_layer, uint8_t *kind);
+
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
  * rope_scaling. layer_type NULL: the flat one. theta is the default of the family. scaled false: rope_scaling does not
- * apply (Gemma 3 local layers). */
-void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled);
+ * apply (Gemma 3 local layers). dim: of the leading part of each head that rotates; an odd one and the next. */
+void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled);
 /* The same for the leading part of each head that partial_rotary_factor tells; share: when the key is absent. */
 void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
                          bool scaled);
@@ -78,6 +88,9 @@ void fa_bind_norm(fa_binder *b, fa_norm *out, int64_t dim, double eps, double of
 /* The same with weights `times` as large. */
 void fa_bind_norm_times(fa_binder *b, fa_norm *out, int64_t dim, double eps, float times, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* The bias of a layer that was bound whole, if it has one, anew: each value times `times` and, unless NULL, by[row]. */
+void fa_bind_bias_times(fa_binder *b, fa_linear *l, float times, const float *by, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 /* A part of a fused projection: `rows` rows of it, and of its bias. */
 void fa_bind_rows(fa_binder *b, fa_linear *out, int64_t rows, int64_t cols, fa_bias bias, fa_part part, const char *fmt,
                   ...) __attribute__((format(printf, 7, 8)));
@@ -108,6 +121,10 @@ void fa_bind_experts(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int
 /* Experts that have a tensor each: before, number, after. */
 void fa_bind_each_expert(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols, const char *before,
                          const char *after);
+/* Opens a stack of experts to adapters, under one of the names that they may call it by; of one that is fused with
+ * another, rows `part` of what the name stands for. All names of a stack come one after the other. */
+void fa_bind_stack(fa_binder *b, fa_experts *e, fa_part part, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* Says how many of a layer's experts a token goes through; nothing but `inspect` depends on it. */
 void fa_bind_mixture(fa_binder *b, const fa_moe *m, int n_used);
 /* ---- recurrent layers (bind_state.c) ---- */

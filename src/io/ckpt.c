@@ -138,9 +138,7 @@ static int open_any(fa_ckpt *c, bool need_weights, fa_error *err) {
         if (fa_path_is_file(c->path) && !ends_in(c->path, ".gguf"))
             return fa_fail(err, FFAI_EINVAL, "%s: neither a folder nor a .gguf file", c->path);
         if (!fa_path_exists(c->path) && looks_like_repo(c->path))
-            return fa_fail(err, FFAI_EIO,
-                           "%s: no such folder or file; models are not downloaded yet, give a folder or a .gguf file",
-                           c->path);
+            return fa_fail(err, FFAI_EIO, "%s: no such folder or file", c->path);
         return fa_ckpt_open_gguf(c, c->path, err); /* a file that does not exist is reported there */
     }
     char *config = fa_path_join(c->path, "config.json"), *gguf;
@@ -175,8 +173,11 @@ void fa_ckpt_free(fa_ckpt *c) {
     fa_smap_free(&c->by_name);
     fa_free(c->tensor);
     fa_names_free(c->owned, c->n_owned);
-    for (size_t i = 0; i < c->n_st; i++) fa_st_free(c->st[i]);
-    fa_free(c->st);
+    for (size_t i = 0; i < c->n_shard; i++) {
+        fa_st_free(c->shard[i].st);
+        fa_pt_free(c->shard[i].pt);
+    }
+    fa_free(c->shard);
     for (size_t i = 0; i < c->n_gguf; i++) fa_gguf_free(c->gguf[i]);
     fa_free(c->gguf);
     fa_names_free(c->gguf_path, c->n_gguf);
@@ -191,6 +192,9 @@ const fa_ckpt_tensor *fa_ckpt_at(const fa_ckpt *c, size_t i) { return i < fa_ckp
 const fa_jnode *fa_ckpt_config(const fa_ckpt *c) { return c ? fa_json_root(c->config) : NULL; }
 const fa_jnode *fa_ckpt_generation_config(const fa_ckpt *c) { return c ? fa_json_root(c->generation_config) : NULL; }
 const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c) { return c && c->n_gguf ? c->gguf[0] : NULL; }
+const char *fa_ckpt_container(const fa_ckpt *c) {
+    return fa_ckpt_gguf(c) ? "gguf" : c && c->torch ? "torch" : "safetensors";
+}
 const char *fa_ckpt_path(const fa_ckpt *c) { return c ? c->path : NULL; }
 
 const fa_ckpt_tensor *fa_ckpt_find(const fa_ckpt *c, const char *name) {

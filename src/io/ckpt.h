@@ -24,14 +24,15 @@ typedef struct fa_ckpt_tensor {
     int64_t dim[8]; /* outermost first */
     uint8_t n_dim;
     int8_t dtype; /* fa_dtype, or -1 for block formats */
+    bool copied;  /* data are no part of a mapping */
     int8_t fmt;   /* fa_fmt that a matrix of this type has (F32 F16 BF16 and GGUF blocks), or -1: recognised but not
                      computed, or no weight type */
 } fa_ckpt_tensor;
 
-/* path: a folder with config.json and *.safetensors (single file or model.safetensors.index.json), or one .gguf file
- * (split files: any part, all parts are found by name). A folder that holds no config.json but exactly one .gguf model
- * opens that. Nothing is read but headers. need_weights false: a folder may lack safetensors (config and tokenizer
- * only). */
+/* path: a folder with config.json and *.safetensors (single file or model.safetensors.index.json) or pytorch_model.bin
+ * (the same), or one .gguf file (split files: any part, all parts are found by name). A folder that holds no
+ * config.json but exactly one .gguf model opens that. Nothing is read but headers (and values of torch files that are
+ * saved transposed). need_weights false: a folder may lack weights (config and tokenizer only). */
 int fa_ckpt_open(fa_ckpt **out, const char *path, bool need_weights, fa_error *err);
 void fa_ckpt_free(fa_ckpt *c);
 size_t fa_ckpt_count(const fa_ckpt *c);
@@ -39,7 +40,8 @@ const fa_ckpt_tensor *fa_ckpt_at(const fa_ckpt *c, size_t i);
 const fa_ckpt_tensor *fa_ckpt_find(const fa_ckpt *c, const char *name); /* NULL when absent */
 const fa_jnode *fa_ckpt_config(const fa_ckpt *c);            /* root of config.json, or the synthesised tree */
 const fa_jnode *fa_ckpt_generation_config(const fa_ckpt *c); /* generation_config.json or NULL */
-const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c); /* first GGUF file (metadata: tokenizer), or NULL for folders */
-const char *fa_ckpt_path(const fa_ckpt *c);    /* the folder or file that was opened */
+const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c);   /* first GGUF file (metadata: tokenizer), or NULL for folders */
+const char *fa_ckpt_container(const fa_ckpt *c); /* "safetensors", "torch" or "gguf" */
+const char *fa_ckpt_path(const fa_ckpt *c);      /* the folder or file that was opened */
 
 #endif

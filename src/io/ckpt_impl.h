@@ -1,5 +1,5 @@
-/* Inside of a checkpoint: shared by ckpt.c (handle, index, lookups), ckpt_dir.c (folders of safetensors), ckpt_gguf.c
- * (GGUF parts) and gguf_hf.c (the GGUF -> HuggingFace translation). */
+/* Inside of a checkpoint: shared by ckpt.c (handle, index, lookups), ckpt_dir.c (folders of safetensors or torch
+ * files), ckpt_gguf.c (GGUF parts), gguf_names.c and gguf_hf.c (the GGUF -> HuggingFace translation). */
 #ifndef FA_IO_CKPT_IMPL_H
 #define FA_IO_CKPT_IMPL_H
 
@@ -7,12 +7,20 @@
 #include "base/smap.h"
 #include "io/ckpt.h"
 #include "io/safetensors.h"
+#include "io/torch.h"
+
+/* One file of a folder: one of the two. */
+typedef struct fa_shard {
+    fa_st *st;
+    fa_pt *pt;
+} fa_shard;
 
 struct fa_ckpt {
     char *path;
     fa_json *config, *generation_config;
-    fa_st **st; /* safetensors files, or */
-    size_t n_st;
+    fa_shard *shard; /* files of a folder, or */
+    size_t n_shard;
+    bool torch;     /* they are torch's, not safetensors */
     fa_gguf **gguf; /* GGUF parts, in order */
     char **gguf_path;
     size_t n_gguf;
@@ -33,13 +41,18 @@ void fa_names_free(char **names, size_t n);
 /* "<stem>-00002-of-00005<suffix>": part and parts (1-based) and the length of the stem; false for other names. */
 bool fa_split_name(const char *name, const char *suffix, size_t *stem, unsigned *part, unsigned *parts);
 
-int fa_ckpt_open_dir(fa_ckpt *c, bool need_weights, fa_error *err);  /* fills config, generation_config, st */
+int fa_ckpt_open_dir(fa_ckpt *c, bool need_weights, fa_error *err);  /* fills config, generation_config, shard */
 int fa_ckpt_open_gguf(fa_ckpt *c, const char *path, fa_error *err);  /* fills gguf, config */
 int fa_ckpt_add(fa_ckpt *c, const fa_ckpt_tensor *t, fa_error *err); /* room was reserved; refuses a name that exists */
 
+/* A config.json of the mamba_ssm package becomes one of transformers (mamba_ssm.c); any other stays as it is. */
+int fa_mamba_ssm_config(fa_json **config, const char *file, fa_error *err);
+
 /* The HuggingFace name of a GGUF tensor into buf; false: no translation, the GGUF name stays. */
 bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size);
-/* The same for Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
+/* Are there names for an architecture's mixtures of experts? */
+bool fa_gguf_hf_moe(const char *arch);
+/* Names of Gemma 4 (gguf_gemma4.c): name is what stands behind "blk.N.", prefix "model.layers.N."; or a whole name
  * and "". */
 bool fa_gguf_gemma4_name(const char *name, const char *prefix, char *buf, size_t size);
 /* Adds the keys of a Gemma 4 model to an object. */

@@ -1,6 +1,6 @@
-/* GGUF in HuggingFace words: tensor names, and a config.json made from the metadata, so that families know one spelling
- * only. Facts about what the GGUF converter changes in the weights go into the config under "ffai_" keys;
- * docs/formats.md lists them. */
+/* GGUF in HuggingFace words: a config.json made from the metadata, so that families know one spelling only (tensor
+ * names: gguf_names.c). Facts about what the GGUF converter changes in the weights go into the config under "ffai_"
+ * keys; docs/formats.md lists them. */
 #include "base/alloc.h"
 #include "io/ckpt_impl.h"
 
@@ -14,175 +14,47 @@ typedef struct arch_row {
     const char *arch, *model_type, *class_name;
     double rope_theta; /* when rope.freq_base is missing */
     bool gemma;        /* (1 + w) norms stored as 1 + w, gelu, scaled embeddings */
-    bool four_norms;   /* norms before and after both halves of a layer (Gemma 2, 3) */
     bool pairs;        /* q/k rows permuted so that RoPE turns neighbours (2i, 2i+1) */
 } arch_row;
 
 static const arch_row archs[] = {
-    {"llama", "llama", "LlamaForCausalLM", 10000, false, false, true},
-    {"qwen2", "qwen2", "Qwen2ForCausalLM", 10000, false, false, false},
-    {"qwen3", "qwen3", "Qwen3ForCausalLM", 10000, false, false, false},
-    {"gemma", "gemma", "GemmaForCausalLM", 10000, true, false, false},
-    {"gemma2", "gemma2", "Gemma2ForCausalLM", 10000, true, true, false},
-    {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1000000, true, true, false},
-    {"granite", "granite", "GraniteForCausalLM", 10000, false, false, true},
-    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false, false},
-    {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, false, true},
-    {"olmo", "olmo", "OlmoForCausalLM", 10000, false, false, true},
-    {"gemma4", "gemma4_text", "Gemma4ForCausalLM", 1000000, false, false, false},
-    {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, false, true},
-    {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, true, false},
-    {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false, false},
-    {"qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM", 10000, false, false, false},
-    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 10000, false, false, false},
-    {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false, false},
-    {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, false, true},
-    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false, false},
-    {"mamba", "mamba", "MambaForCausalLM", 0, false, false, false},
-    {"jamba", "jamba", "JambaForCausalLM", 0, false, false, false},
-    {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false, false},
-    {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, false, true},
-    {"lfm2", "lfm2", "Lfm2ForCausalLM", 1000000, false, false, false},
-    {"lfm2moe", "lfm2_moe", "Lfm2MoeForCausalLM", 1000000, false, false, false},
-    {"nemotron_h", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
-    {"nemotron_h_moe", "nemotron_h", "NemotronHForCausalLM", 0, false, false, false},
-    {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false, false},
-    {"qwen35", "qwen3_5_text", "Qwen3_5ForCausalLM", 10000, false, false, false},
-    {"qwen35moe", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", 10000, false, false, false},
-    {"qwen3next", "qwen3_next", "Qwen3NextForCausalLM", 10000, false, false, false},
+    {"llama", "llama", "LlamaForCausalLM", 10000, false, true},
+    {"qwen2", "qwen2", "Qwen2ForCausalLM", 10000, false, false},
+    {"qwen3", "qwen3", "Qwen3ForCausalLM", 10000, false, false},
+    {"gemma", "gemma", "GemmaForCausalLM", 10000, true, false},
+    {"gemma2", "gemma2", "Gemma2ForCausalLM", 10000, true, false},
+    {"gemma3", "gemma3_text", "Gemma3ForCausalLM", 1000000, true, false},
+    {"granite", "granite", "GraniteForCausalLM", 10000, false, true},
+    {"starcoder2", "starcoder2", "Starcoder2ForCausalLM", 10000, false, false},
+    {"smollm3", "smollm3", "SmolLM3ForCausalLM", 10000, false, true},
+    {"olmo", "olmo", "OlmoForCausalLM", 10000, false, true},
+    {"gemma4", "gemma4_text", "Gemma4ForCausalLM", 1000000, false, false},
+    {"internlm2", "internlm2", "InternLM2ForCausalLM", 10000, false, true},
+    {"olmo2", "olmo2", "Olmo2ForCausalLM", 10000, false, false},
+    {"phi3", "phi3", "Phi3ForCausalLM", 10000, false, false},
+    {"qwen2moe", "qwen2_moe", "Qwen2MoeForCausalLM", 10000, false, false},
+    {"qwen3moe", "qwen3_moe", "Qwen3MoeForCausalLM", 10000, false, false},
+    {"qwen3vlmoe", "qwen3_vl_moe_text", "Qwen3VLMoeForConditionalGeneration", 10000, false, false},
+    {"granitemoe", "granitemoe", "GraniteMoeForCausalLM", 10000, false, true},
+    {"gpt-oss", "gpt_oss", "GptOssForCausalLM", 150000, false, false},
+    {"mamba", "mamba", "MambaForCausalLM", 0, false, false},
+    {"jamba", "jamba", "JambaForCausalLM", 0, false, false},
+    {"mamba2", "mamba2", "Mamba2ForCausalLM", 0, false, false},
+    {"granitehybrid", "granitemoehybrid", "GraniteMoeHybridForCausalLM", 10000, false, true},
+    {"lfm2", "lfm2", "Lfm2ForCausalLM", 1000000, false, false},
+    {"lfm2moe", "lfm2_moe", "Lfm2MoeForCausalLM", 1000000, false, false},
+    {"nemotron_h", "nemotron_h", "NemotronHForCausalLM", 0, false, false},
+    {"nemotron_h_moe", "nemotron_h", "NemotronHForCausalLM", 0, false, false},
+    {"falcon-h1", "falcon_h1", "FalconH1ForCausalLM", 100000000000.0, false, false},
+    {"qwen35", "qwen3_5_text", "Qwen3_5ForCausalLM", 10000, false, false},
+    {"qwen35moe", "qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", 10000, false, false},
+    {"qwen3next", "qwen3_next", "Qwen3NextForCausalLM", 10000, false, false},
 };
 
 static const arch_row *find_arch(const char *arch) {
     for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
         if (strcmp(archs[i].arch, arch) == 0) return &archs[i];
     return NULL;
-}
-
-/* ---- tensor names ---- */
-
-typedef struct rename_row {
-    const char *gguf, *hf;
-} rename_row;
-
-static const rename_row whole[] = {
-    {"token_embd.", "model.embed_tokens."},
-    {"output_norm.", "model.norm."},
-    {"output.", "lm_head."},
-};
-
-/* behind "blk.<n>." */
-static const rename_row in_layer[] = {
-    {"attn_norm.", "input_layernorm."},    {"attn_q.", "self_attn.q_proj."},
-    {"attn_qkv.", "self_attn.qkv_proj."},  {"attn_k.", "self_attn.k_proj."},
-    {"attn_v.", "self_attn.v_proj."},      {"attn_output.", "self_attn.o_proj."},
-    {"attn_q_norm.", "self_attn.q_norm."}, {"attn_k_norm.", "self_attn.k_norm."},
-    {"ffn_gate.", "mlp.gate_proj."},       {"ffn_up.", "mlp.up_proj."},
-    {"ffn_down.", "mlp.down_proj."},       {"ffn_norm.", "post_attention_layernorm."},
-};
-
-/* the same, for architectures with four norms; looked at first */
-static const rename_row in_layer_four_norms[] = {
-    {"post_attention_norm.", "post_attention_layernorm."},
-    {"ffn_norm.", "pre_feedforward_layernorm."},
-    {"post_ffw_norm.", "post_feedforward_layernorm."},
-};
-
-/* Phi 3: gate and up are one tensor */
-static const rename_row in_layer_phi3[] = {{"ffn_up.", "mlp.gate_up_proj."}};
-
-/* Mixtures of experts: where the router and the stacks of experts belong. */
-static const struct {
-    const char *arch, *router, *experts;
-} in_layer_moe[] = {
-    {"llama", "block_sparse_moe.gate", "block_sparse_moe.switch_mlp"}, /* Mixtral */
-    {"qwen2moe", "mlp.gate", "mlp.switch_mlp"},
-    {"qwen3moe", "mlp.gate", "mlp.switch_mlp"},
-    {"qwen3vlmoe", "mlp.gate", "mlp.switch_mlp"},
-    {"granitemoe", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
-    {"gpt-oss", "mlp.router", "mlp.experts"},
-    {"jamba", "feed_forward.router", "feed_forward.switch_mlp"},
-    {"lfm2moe", "feed_forward.gate", "feed_forward.switch_mlp"},
-    {"nemotron_h_moe", "mixer.gate", "mixer.switch_mlp"},
-    {"granitehybrid", "block_sparse_moe.router.layer", "block_sparse_moe.switch_mlp"},
-    {"qwen35moe", "mlp.gate", "mlp.experts"},
-    {"qwen3next", "mlp.gate", "mlp.experts"},
-};
-
-static const rename_row in_layer_shared_expert[] = {
-    {"ffn_gate_inp_shexp.", "mlp.shared_expert_gate."},
-    {"ffn_gate_shexp.", "mlp.shared_expert.gate_proj."},
-    {"ffn_up_shexp.", "mlp.shared_expert.up_proj."},
-    {"ffn_down_shexp.", "mlp.shared_expert.down_proj."},
-};
-
-static const rename_row in_layer_gpt_oss[] = {{"post_attention_norm.", "post_attention_layernorm."}};
-
-/* Replaces the row's prefix of name; NULL rows end nothing: count says how many. */
-static bool apply(const rename_row *rows, size_t count, const char *name, const char *prefix, char *buf, size_t size) {
-    for (size_t i = 0; i < count; i++) {
-        size_t n = strlen(rows[i].gguf);
-        if (strncmp(name, rows[i].gguf, n) != 0) continue;
-        if (strcmp(name + n, "weight") != 0 && strcmp(name + n, "bias") != 0) return false;
-        return (size_t)snprintf(buf, size, "%s%s%s", prefix, rows[i].hf, name + n) < size;
-    }
-    return false;
-}
-
-#define ROWS(table) table, sizeof(table) / sizeof *(table)
-
-enum { N_MOE = sizeof in_layer_moe / sizeof *in_layer_moe };
-
-/* N_MOE: its mixtures are not understood. */
-static size_t moe_row(const char *arch) {
-    size_t k = 0;
-    while (k < N_MOE && strcmp(in_layer_moe[k].arch, arch) != 0) k++;
-    return k;
-}
-
-/* Names of an architecture with experts. Files of 2023 have a tensor per expert: ffn_gate.7.weight. */
-static bool apply_moe(const char *arch, const char *name, const char *prefix, char *buf, size_t size) {
-    static const char *const parts[] = {"ffn_gate", "gate_proj", "w1",        "ffn_up", "up_proj",
-                                        "w3",       "ffn_down",  "down_proj", "w2"};
-    size_t k = moe_row(arch);
-    if (k == N_MOE) return false;
-    if (strcmp(name, "attn_sinks.weight") == 0) return (size_t)snprintf(buf, size, "%sself_attn.sinks", prefix) < size;
-    if (strncmp(name, "ffn_gate_inp.", 13) == 0)
-        return (size_t)snprintf(buf, size, "%s%s.%s", prefix, in_layer_moe[k].router, name + 13) < size;
-    for (size_t i = 0; i < 9; i += 3) {
-        size_t len = strlen(parts[i]);
-        if (strncmp(name, parts[i], len) != 0) continue;
-        const char *rest = name + len;
-        if (strncmp(rest, "_exps.", 6) == 0)
-            return (size_t)snprintf(buf, size, "%s%s.%s.%s", prefix, in_layer_moe[k].experts, parts[i + 1], rest + 6) <
-                   size;
-        size_t digits = rest[0] == '.' ? strspn(rest + 1, "0123456789") : 0;
-        if (k == 0 && digits && strcmp(rest + 1 + digits, ".weight") == 0)
-            return (size_t)snprintf(buf, size, "%sblock_sparse_moe.experts%.*s.%s.weight", prefix, (int)digits + 1,
-                                    rest, parts[i + 2]) < size;
-    }
-    if (strcmp(arch, "gpt-oss") == 0 && apply(ROWS(in_layer_gpt_oss), name, prefix, buf, size)) return true;
-    return apply(ROWS(in_layer_shared_expert), name, prefix, buf, size);
-}
-
-bool fa_gguf_hf_name(const char *arch, const char *name, char *buf, size_t size) {
-    const arch_row *a = find_arch(arch);
-    char prefix[32];
-    bool gemma4 = strcmp(arch, "gemma4") == 0;
-    if (strncmp(name, "blk.", 4) != 0)
-        return (gemma4 && fa_gguf_gemma4_name(name, "", buf, size)) ||
-               (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, "", buf, size)) ||
-               apply(ROWS(whole), name, "", buf, size);
-    size_t digits = strspn(name + 4, "0123456789");
-    if (digits == 0 || digits > 6 || name[4 + digits] != '.') return false;
-    snprintf(prefix, sizeof prefix, "model.layers.%.*s.", (int)digits, name + 4);
-    name += 4 + digits + 1;
-    if (gemma4 && fa_gguf_gemma4_name(name, prefix, buf, size)) return true;
-    if (fa_gguf_is_hybrid(arch) && fa_gguf_hybrid_name(arch, name, prefix, buf, size)) return true;
-    if (fa_gguf_is_ssm(arch) && fa_gguf_ssm_name(arch, name, prefix, buf, size)) return true;
-    if (fa_gguf_is_gdn(arch) && fa_gguf_gdn_name(name, prefix, buf, size)) return true;
-    if (a && a->four_norms && apply(ROWS(in_layer_four_norms), name, prefix, buf, size)) return true;
-    if (strcmp(arch, "phi3") == 0 && apply(ROWS(in_layer_phi3), name, prefix, buf, size)) return true;
-    return apply_moe(arch, name, prefix, buf, size) || apply(ROWS(in_layer), name, prefix, buf, size);
 }
 
 /* ---- metadata ---- */
@@ -545,7 +417,7 @@ static int put_experts(const maker *m, int64_t n_layer) {
 static void put_model_type(const maker *m) {
     const char *type = m->row ? m->row->model_type : m->arch, *class_name = m->row ? m->row->class_name : "";
     bool llama = strcmp(m->arch, "llama") == 0, gemma4 = strcmp(m->arch, "gemma4") == 0,
-         moe = has_experts(m) && moe_row(m->arch) == N_MOE && !gemma4;
+         moe = has_experts(m) && !fa_gguf_hf_moe(m->arch) && !gemma4;
     if (llama && has_experts(m)) {
         type = "mixtral";
         class_name = "MixtralForCausalLM";

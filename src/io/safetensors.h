@@ -17,6 +17,7 @@ typedef struct fa_st_tensor {
     int64_t dim[8]; /* outermost first; [] has n_dim 0 and one value */
     uint8_t n_dim;
     int8_t dtype; /* fa_dtype, or -1: a type of the format that fa_dtype lacks (F4, F6, C64, FNUZ) */
+    bool copied;  /* data are no part of the file's mapping but memory of the handle (io/torch.h alone) */
 } fa_st_tensor;
 
 enum { FA_ST_MAX_DIM = 8, FA_ST_MAX_HEADER = 100 * 1000 * 1000 };

@@ -36,16 +36,34 @@ fa_tensor fa_norm_op(fa_cx *cx, fa_tensor x, const fa_norm *w) {
     return r.out;
 }
 
+fa_tensor fa_pick_cols(fa_cx *cx, fa_tensor x, const float *order, int64_t n) {
+    fa_rec r = {.in = {x}};
+    if (!fa_cx_check_cols(cx, FA_OP_PICK_COLS, x, n, "the order of columns")) return r.out;
+    r.out = fa_cx_tensor(cx, FA_OP_PICK_COLS, x.dim[0], n);
+    r.p.pick_cols = order;
+    r.bytes = 8 * n_elem(r.out);
+    fa_cx_record(cx, FA_OP_PICK_COLS, &r);
+    return r.out;
+}
+
+void fa_cx_linear(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *w) {
+    if (!fa_cx_ok(cx)) return;
+    const size_t mark = fa_arena_mark(cx->arena);
+    fa_rec r = {.in = {w->order ? fa_pick_cols(cx, x, w->order, w->w.cols) : x}, .out = y};
+    r.p.linear = w;
+    r.bytes = fa_weight_traffic(&w->w) + 4 * (n_elem(x) + n_elem(y));
+    r.flops = 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols;
+    fa_cx_record(cx, FA_OP_LINEAR, &r);
+    fa_arena_reset(cx->arena, mark);
+    fa_cx_lora(cx, y, x, w);
+}
+
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w) {
     fa_rec r = {.in = {x}};
     if (!fa_cx_check_cols(cx, FA_OP_LINEAR, x, w->w.cols, w->w.name ? w->w.name : "the weight")) return r.out;
     if (cx->inputs) fa_tap(cx, w->w.name, x);
     r.out = fa_cx_tensor(cx, FA_OP_LINEAR, x.dim[0], w->w.rows);
-    r.p.linear = w;
-    r.bytes = fa_weight_traffic(&w->w) + 4 * (n_elem(x) + n_elem(r.out));
-    r.flops = 2 * (double)x.dim[0] * (double)w->w.rows * (double)w->w.cols;
-    fa_cx_record(cx, FA_OP_LINEAR, &r);
-    fa_cx_lora(cx, r.out, x, &w->w);
+    fa_cx_linear(cx, r.out, x, w);
     return r.out;
 }
 

@@ -16,6 +16,7 @@ static bool fuses_head_norm(const fa_norm *n, int64_t head_dim) { return !n || (
 
 static bool fuses_qkv(const fa_cx *cx, const fa_norm *norm, const fa_qkv *w, const fa_kv *kv) {
     if (fa_cx_loras(cx, &w->q.w) || fa_cx_loras(cx, &w->k.w) || fa_cx_loras(cx, &w->v.w)) return false;
+    if (w->q.order || w->k.order || w->v.order) return false;
     int64_t hd = kv->head_dim;
     return fuses_norm(norm) && w->clip == 0 && fuses_head_norm(w->q_norm, hd) && fuses_head_norm(w->k_norm, hd) &&
            fuses_head_norm(w->v_norm, hd);
@@ -44,12 +45,7 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, k = {0}, v = {0};
         if (own) k = fa_linear_op(cx, n, &w->k);
         if (own) v = fa_linear_op(cx, n, &w->v);
-        fa_rec r = {.in = {n}, .out = q};
-        r.p.linear = &w->q;
-        r.flops = linear_flops(h, &w->q);
-        r.bytes = fa_weight_traffic(&w->q.w);
-        fa_cx_record(cx, FA_OP_LINEAR, &r);
-        fa_cx_lora(cx, q, n, &w->q.w);
+        fa_cx_linear(cx, q, n, &w->q);
         fa_tap(cx, "q_proj", q);
         fa_clamp(cx, q, w->clip);
         inner_norm(cx, q, w->q_norm);
@@ -102,7 +98,9 @@ fa_tensor fa_norm_qkv(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_qkv 
 
 void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, const fa_norm *post, float scale) {
     if (!fa_cx_ok(cx)) return;
-    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || (post && (!fuses_norm(post) || fa_cx_loras(cx, &w->w)))) {
+    const fa_loras *l = fa_cx_loras(cx, &w->w);
+    if (!fuse(cx, FA_OP_LINEAR_ADD) || scale != 1.0f || w->order || (l && (l->dora || post)) ||
+        (post && !fuses_norm(post))) {
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor y = fa_linear_op(cx, x, w);
         if (post) y = fa_norm_op(cx, y, post);
@@ -118,7 +116,7 @@ void fa_linear_add(fa_cx *cx, fa_tensor h, fa_tensor x, const fa_linear *w, cons
     r.flops = linear_flops(x, w);
     r.bytes = fa_weight_traffic(&w->w) + 4.0 * (double)x.dim[0] * (double)(w->w.cols + 2 * w->w.rows);
     fa_cx_record(cx, FA_OP_LINEAR_ADD, &r);
-    fa_cx_lora(cx, h, x, &w->w);
+    fa_cx_lora(cx, h, x, w);
 }
 
 fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_linear *gate, const fa_linear *up,
@@ -130,8 +128,8 @@ fa_tensor fa_norm_mlp_up(fa_cx *cx, fa_tensor h, const fa_norm *norm, const fa_l
                    (long long)up->w.rows);
         return r.out;
     }
-    bool adapted = fa_cx_loras(cx, &gate->w) || fa_cx_loras(cx, &up->w);
-    if (!fuse(cx, FA_OP_NORM_MLP_UP) || !fuses_norm(norm) || !up->w.rows || adapted) {
+    bool own = fa_cx_loras(cx, &gate->w) || fa_cx_loras(cx, &up->w) || gate->order || up->order;
+    if (!fuse(cx, FA_OP_NORM_MLP_UP) || !fuses_norm(norm) || !up->w.rows || own) {
         r.out = fa_cx_tensor(cx, FA_OP_NORM_MLP_UP, h.dim[0], gate->w.rows); /* outlives the temporaries below */
         size_t mark = fa_arena_mark(cx->arena);
         fa_tensor n = norm ? fa_norm_op(cx, h, norm) : h, u = {0};

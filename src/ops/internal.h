@@ -17,8 +17,12 @@ static inline bool fa_cx_ok(const fa_cx *cx) { return cx->err.code == 0; }
 bool fa_cx_check_cols(fa_cx *cx, fa_op op, fa_tensor x, int64_t dim, const char *what);
 /* What adapters change on w; NULL: nothing. */
 const fa_loras *fa_cx_loras(const fa_cx *cx, const fa_weight *w);
-/* y += what adapters add to the product of x and w. */
-void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_weight *w);
+/* Rows of a record that adapters change: those of the batch, or its outputs (*out_rows); anything else is an error. */
+bool fa_cx_lora_rows(fa_cx *cx, fa_op op, const fa_weight *w, int64_t rows, bool *out_rows);
+/* What adapters make of y = w x. y may hold a sum that this product was added to, unless they have magnitudes. */
+void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *w);
+/* y = x W^T + bias and what adapters add, into a tensor that is there; its temporaries are released. */
+void fa_cx_linear(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *w);
 /* The same for the rows of table w that were put into y, times scale. */
 void fa_cx_lora_embed(fa_cx *cx, fa_tensor y, const fa_weight *w, float scale);
 /* Bytes that reading weight w once moves. */

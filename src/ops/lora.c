@@ -17,18 +17,22 @@ static void estimate(fa_rec *r, const fa_loras *l, int64_t rows, bool table) {
     }
 }
 
-void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_weight *w) {
-    const fa_loras *l = fa_cx_loras(cx, w);
-    if (!l || !fa_cx_ok(cx)) return;
+bool fa_cx_lora_rows(fa_cx *cx, fa_op op, const fa_weight *w, int64_t rows, bool *out_rows) {
     const fa_batch *b = cx->batch;
-    if (x.dim[0] != b->n_tok && x.dim[0] != b->n_out) {
-        fa_cx_fail(cx, FA_OP_LORA, "%s: %lld rows are neither the batch's %d nor its %d outputs",
-                   w->name ? w->name : "a matrix", (long long)x.dim[0], b->n_tok, b->n_out);
-        return;
-    }
+    *out_rows = rows != b->n_tok; /* as many outputs as rows: output i is row i */
+    if (rows == b->n_tok || rows == b->n_out) return true;
+    fa_cx_fail(cx, op, "%s: %lld rows are neither the batch's %d nor its %d outputs", w->name ? w->name : "a matrix",
+               (long long)rows, b->n_tok, b->n_out);
+    return false;
+}
+
+void fa_cx_lora(fa_cx *cx, fa_tensor y, fa_tensor x, const fa_linear *lin) {
+    const fa_weight *w = &lin->w;
+    const fa_loras *l = fa_cx_loras(cx, w);
     fa_rec r = {.in = {x}, .out = y};
+    if (!l || !fa_cx_ok(cx) || !fa_cx_lora_rows(cx, FA_OP_LORA, w, x.dim[0], &r.p.lora.out_rows)) return;
     r.p.lora.list = l;
-    r.p.lora.out_rows = x.dim[0] != b->n_tok; /* as many outputs as rows: output i is row i */
+    r.p.lora.bias = lin->bias;
     r.bytes = 4 * (double)x.dim[0] * (double)(x.dim[1] + 2 * y.dim[1] + 2 * l->rank);
     estimate(&r, l, x.dim[0], false);
     fa_cx_record(cx, FA_OP_LORA, &r);

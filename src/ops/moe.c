@@ -33,6 +33,18 @@ static bool fits(fa_cx *cx, const fa_experts *e, int64_t n, int64_t rows, int64_
     return false;
 }
 
+/* What adapters change on the experts; false: not possible. */
+static bool adapted(fa_cx *cx, fa_rec *r, const fa_moe *m, double choices) {
+    const fa_experts *e[3] = {&m->gate, &m->up, &m->down};
+    for (int i = 0; i < 3; i++) {
+        const fa_loras *l = e[i]->n ? fa_cx_loras(cx, &e[i]->w[0]) : NULL;
+        if (l && !fa_cx_lora_rows(cx, FA_OP_MOE, &e[i]->w[0], r->in[0].dim[0], &r->p.moe.out_rows)) return false;
+        r->p.moe.lora[i] = l;
+        if (l) r->flops += choices * 2 * (double)l->rank * (double)(e[i]->w[0].rows + e[i]->w[0].cols);
+    }
+    return true;
+}
+
 static void record_moe(fa_cx *cx, fa_tensor out, fa_tensor x, fa_tensor choice, const fa_moe *m, float scale,
                        bool add) {
     if (!fa_cx_ok(cx)) return;
@@ -56,6 +68,7 @@ static void record_moe(fa_cx *cx, fa_tensor out, fa_tensor x, fa_tensor choice, 
     r.bytes = expert_traffic(&m->gate, choices) + expert_traffic(&m->up, choices) + expert_traffic(&m->down, choices) +
               8 * (double)x.dim[0] * (double)dim;
     r.flops = choices * 2 * (double)dim * (double)ff * (m->gate.n ? 3 : 2);
+    if (cx->adapted && !adapted(cx, &r, m, choices)) return;
     fa_cx_record(cx, FA_OP_MOE, &r);
 }
 

@@ -45,6 +45,8 @@ fa_tensor fa_rope_table(fa_cx *cx, const fa_rope *r);
 fa_tensor fa_norm_op(fa_cx *cx, fa_tensor x, const fa_norm *w);
 /* x [n, in] times w [out, in] transposed, plus bias: [n, out]. */
 fa_tensor fa_linear_op(fa_cx *cx, fa_tensor x, const fa_linear *w);
+/* Columns order[0..n) of x (fa_linear.order). */
+fa_tensor fa_pick_cols(fa_cx *cx, fa_tensor x, const float *order, int64_t n);
 /* In place: normalises each head of x [n, heads * dim]. */
 void fa_head_norm(fa_cx *cx, fa_tensor x, const fa_norm *w);
 /* In place: rotates the leading 2 * n_pair dims of each head of x [n_tok, heads * head_dim] by table (fa_rope_table).

@@ -39,7 +39,8 @@ fa_tensor fa_conv_op(fa_cx *cx, fa_view x, const fa_conv *w, const fa_state *st)
     r.flops = 2 * n * w->kernel;
     r.bytes = 8 * n + 4 * (double)(w->n * w->kernel) + state_bytes(cx, w->n * (w->kernel - 1));
     fa_cx_record(cx, FA_OP_CONV, &r);
-    return r.out;
+    const bool own = w->act == FA_ACT_SILU || w->act == FA_ACT_LINEAR;
+    return own ? r.out : fa_glu(cx, r.out, (fa_tensor){0}, w->act);
 }
 
 fa_tensor fa_ssm1_op(fa_cx *cx, fa_view x, fa_view dt, fa_view b, fa_view c, const fa_ssm1 *w, const fa_state *st) {

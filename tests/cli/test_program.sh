@@ -159,6 +159,14 @@ for format in affine4g64 mxfp4 nvfp4 mxfp8 fp8 q8_0 iq4_nl; do
     "$FFAI" bench -m shape --synthetic $format -p 8 -n 2 -r 1 --csv >synthetic.csv || fail "bench --synthetic $format"
     [ "$(grep -cE '^(prefill|decode),8,1,' synthetic.csv)" = 2 ] || fail "bench --synthetic $format: $(cat synthetic.csv)"
 done
+# A model without attention has no keys to count in a profile.
+mkdir recurrent && cat >recurrent/config.json <<'JSON'
+{"model_type": "mamba2", "vocab_size": 288, "hidden_size": 128, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 64, "state_size": 32,
+ "n_groups": 1, "conv_kernel": 4, "expand": 2, "torch_dtype": "bfloat16"}
+JSON
+"$FFAI" bench -m recurrent --synthetic bf16 --ctx 64 -p 8 -n 2 -r 1 --profile >/dev/null 2>err || fail "bench --profile without attention"
+grep -q '^ssd ' err || fail "bench --profile: $(cat err)"
+grep -q '^attend ' err && fail "bench --profile: a row of an operation that did not run: $(cat err)"
 "$FFAI" bench -m shape --synthetic affine4g64 --write-synthetic written || fail "--write-synthetic"
 "$FFAI" inspect -m written --token-ids 1,2,3 --logits written.npy || fail "a written checkpoint does not run"
 "$FFAI" inspect -m written --json >written.json

@@ -5,7 +5,7 @@
 set -uo pipefail
 FFAI=$(realpath "${FFAI:-$(dirname "$0")/../../ffai}") || exit 1
 cd "$(dirname "$0")" || exit 1
-export NO_COLOR=1 FFAI_MODELS
+export NO_COLOR=1 FFAI_MODELS HF_ENDPOINT=http://127.0.0.1:9 HF_HUB_CACHE=/nonexistent/models # no hub is asked
 FFAI_MODELS=$(realpath ../../models 2>/dev/null || echo none)
 # shellcheck disable=SC2317 # the transcripts call it
 ffai() { "$FFAI" "$@"; }

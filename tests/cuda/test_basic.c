@@ -16,6 +16,7 @@ typedef struct ctx {
     fa_act_fn act;
     hn_kv *kv[3];
     int n_kv;
+    const float *order[2]; /* of columns, on either side */
 } ctx;
 
 static const int64_t all_cols[] = {1, 2, 3, 7, 8, 60, 64, 127, 256, 1023, 1024, 1536, 4096, 5121};
@@ -152,6 +153,7 @@ static void test_rope(void **state) {
                 inv_long[j] = inv[j] / (float)(j + 2);
             }
             fa_rope rope = {.n_pair = np,
+                            .dim = 2 * np - np % 2,
                             .inv_freq = inv,
                             .inv_freq_long = kind == 3 ? inv_long : NULL,
                             .mscale = kind == 3 ? 1.19f : 1,
@@ -251,6 +253,7 @@ static void change_body(fa_cx *cx, int side, void *arg) {
     fa_tensor part = fa_cols(cx, x, from, n);
     fa_row_gate(cx, part, g, FA_ACT_SIGMOID);
     hn_expect(c->h, side, "gated columns", part);
+    hn_expect(c->h, side, "picked columns", fa_pick_cols(cx, x, c->order[side], c->cols));
 }
 
 static void rows_body(fa_cx *cx, int side, void *arg) {
@@ -267,6 +270,10 @@ static void test_elementwise(void **state) {
         hn_seqs(h, (hn_seq[]){{.n = 1}, {.n = 5, .n_out = 3}, {.n = 3, .n_out = -1}}, 3);
         c.x = hn_floats(h, c.rows * c.cols, 3);
         c.y = hn_floats(h, c.rows * c.cols, 3);
+        float *order = hn_floats(h, c.cols, 1);
+        for (int64_t j = 0; j < c.cols; j++) order[j] = (float)((j * 7 + 3) % c.cols);
+        c.order[0] = order;
+        c.order[1] = (const float *)hn_upload(h, order, (size_t)c.cols * sizeof *order);
         hn_run(h, add_body, &c);
         hn_run(h, change_body, &c);
         hn_run(h, rows_body, &c);

@@ -1,6 +1,7 @@
-/* Adapters in an engine: off is the model itself, to the bit; sequences with different adapters in one batch answer as
- * alone; they change at run time; what the cache holds is found by those who use the same adapters at the same scales,
- * in files too; what is wrong with a file is told and leaves the engine as it was. Parity is in tests/families.
+/* Adapters in an engine (of dense layers, of experts, with magnitudes): off is the model itself, to the bit; sequences
+ * with different adapters in one batch answer as alone; they change at run time; what the cache holds is found by those
+ * who use the same adapters at the same scales, in files too; what is wrong with a file is told and leaves the engine
+ * as it was. Parity is in tests/families.
  *
  *     test_lora [DEVICE]         "cpu" by default; the module of "cuda:0" is $FFAI_CUDA_MODULE, or the emulated one */
 #define _POSIX_C_SOURCE 200809L
@@ -25,12 +26,14 @@
 enum { N = 24, MAX_VOCAB = 512, GEN = 6, N_SLOT = 4 };
 
 static const char *device = "cpu", *cuda_module;
-static char dir[64] = "/tmp/ffai-lora-XXXXXX", first[600], second[600];
+static char dir[64], first[600], second[600];
+static const char *fixture; /* the group's */
+static bool magnitudes;     /* its first adapter has them */
 static ffai_model *model;
 static int32_t ids[N];
 static int64_t vocab;
 
-/* lora_llama_two: a Llama with two adapters, of ranks 1 and 20, on some of the same projections. */
+/* A fixture with two adapters on some of the same matrices. */
 static int set_up(void **state) {
     (void)state;
     fx f;
@@ -39,7 +42,8 @@ static int set_up(void **state) {
     const char *source = getenv("FFAI_SOURCE_DIR");
     char data[600];
     snprintf(data, sizeof data, "%s/tests/data/families", source ? source : FFAI_SOURCE_DIR);
-    if (!mkdtemp(dir) || fx_open(&f, data, "lora_llama_two", &err) || fx_write(&f, dir, path, &err) ||
+    snprintf(dir, sizeof dir, "/tmp/ffai-lora-XXXXXX");
+    if (!mkdtemp(dir) || fx_open(&f, data, fixture, &err) || fx_write(&f, dir, path, &err) ||
         ffai_model_open(&model, path, NULL, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         return -1;
@@ -148,7 +152,10 @@ static void test_off(void **state) {
         assert_int_equal(ffai_adapter_drop(a, &err), 0);
         same(want, eval(e, 0, N / 2, 1));
         use(e, b, 1);
-        same(other, eval(e, 0, N / 2, 1));
+        rows *still = eval(e, 0, N / 2, 1);
+        /* sums that go straight to the residual stream wait while there are magnitudes */
+        assert_true(apart(other, still) <= (magnitudes ? p ? 0.1 : 1e-4 : 0));
+        free(still);
         assert_int_equal(ffai_adapter_drop(b, &err), 0); /* what the engine uses by itself may go */
         same(want, eval(e, 0, N / 2, 1));
         assert_int_equal(ffai_adapter_drop(NULL, &err), 0);
@@ -264,7 +271,8 @@ static void test_mixed_batch(void **state) {
         run_out(e);
         for (int k = 0; k < N_SLOT; k++) {
             ffai_engine *alone = engine("exact", 1);
-            ffai_adapter *b1 = load(alone, second), *a1 = load(alone, first);
+            ffai_adapter *a1 = magnitudes ? load(alone, first) : NULL, *b1 = load(alone, second);
+            if (!a1) a1 = load(alone, first); /* magnitudes are for what adapters before have made */
             size_t n = mix(k, a1, b1, u);
             ffai_request *one = submit(alone, prompt[k], u, n, logprobs);
             run_out(alone);
@@ -432,14 +440,15 @@ static void test_refused(void **state) {
         {"{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2}", FFAI_EFORMAT, "rank 1, adapter_config.json says 2"},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 1e400}", FFAI_EFORMAT, ""},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": \"x\"}", 0, NULL},
-        {"{\"peft_type\": \"LORA\", \"r\": 1, \"use_dora\": true}", FFAI_ENOTSUP, "use_dora"},
+        {"{\"peft_type\": \"LORA\", \"r\": 1, \"use_dora\": true}", FFAI_EFORMAT, "magnitudes are missing"},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"modules_to_save\": [\"lm_head\"]}", FFAI_ENOTSUP, "modules_to_save"},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"bias\": \"all\"}", FFAI_ENOTSUP, "\"bias\" is \"all\""},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"init_lora_weights\": \"pissa_niter_4\"}", FFAI_ENOTSUP,
          "pissa_niter_4"},
         {"{\"peft_type\": \"LORA\", \"r\": 1, \"rank_pattern\": {\"(\": 1}}", FFAI_EFORMAT, ""},
         {"{\"peft_type\": \"IA3\"}", FFAI_ENOTSUP, "IA3"},
-        {"{\"fine_tune_type\": \"dora\"}", FFAI_ENOTSUP, "dora"},
+        {"{\"fine_tune_type\": \"full\"}", FFAI_ENOTSUP, "only lora and dora"},
+        {"{\"fine_tune_type\": \"dora\", \"lora_parameters\": {\"scale\": 1}}", FFAI_ENOTSUP, "no low-rank"},
         {"{\"lora_parameters\": {\"rank\": 1}}", FFAI_ENOTSUP, ""},
         {"{}", FFAI_ENOTSUP, "peft_type"},
         {"[]", FFAI_EFORMAT, "not a JSON object"},
@@ -518,7 +527,7 @@ static void test_no_memory(void **state) {
     for (long n = 1; came; n += n < 40 ? 1 : 7) {
         ffai_error err = {0};
         fa_alloc_fail_at(n);
-        int rc = ffai_adapter_load(&b, e, second, &err);
+        int rc = ffai_adapter_load(&b, e, magnitudes ? first : second, &err);
         came = fa_alloc_fail_left() == 0;
         fa_alloc_fail_at(0);
         if (rc && (rc != FFAI_ENOMEM || !came)) fail_msg("allocation %ld: %s", n, err.msg);
@@ -531,16 +540,282 @@ static void test_no_memory(void **state) {
     ffai_engine_free(e);
 }
 
+/* ---- files for experts: shapes are all that there is to them ---- */
+
+typedef struct made {
+    const char *name, *shape;
+    int64_t n; /* values of 4 bytes */
+} made;
+
+/* An adapter folder with these tensors, all zeros. */
+static const char *folder_of(const char *config, const char *file, const made *t, int n) {
+    static char path[200];
+    static int number;
+    char to[300], head[4000];
+    int len = 0;
+    int64_t at = 0;
+    for (int i = 0; i < n; i++) {
+        len += snprintf(head + len, sizeof head - (size_t)len,
+                        "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%lld,%lld]}", i ? "," : "{",
+                        t[i].name, t[i].shape, (long long)(4 * at), (long long)(4 * (at + t[i].n)));
+        at += t[i].n;
+    }
+    len += snprintf(head + len, sizeof head - (size_t)len, "}");
+    while (len % 8) head[len++] = ' ';
+    snprintf(path, sizeof path, "%s/made%d", dir, number++);
+    assert_int_equal(mkdir(path, 0777), 0);
+    snprintf(to, sizeof to, "%s/%s", path, file);
+    FILE *f = fopen(to, "wb");
+    assert_non_null(f);
+    uint64_t size = (uint64_t)len;
+    fwrite(&size, 8, 1, f);
+    fwrite(head, 1, (size_t)len, f);
+    for (int64_t i = 0; i < 4 * at; i++) fputc(0, f);
+    fclose(f);
+    snprintf(to, sizeof to, "%s/adapter_config.json", path);
+    f = fopen(to, "w");
+    assert_non_null(f);
+    fputs(config, f);
+    fclose(f);
+    return path;
+}
+
+#define EXPERTS "model.layers.0.mlp.experts"
+#define SWITCH  "model.layers.1.mlp.switch_mlp"
+
+/* Of 8 experts with 40 values each in a model of 72. */
+static void test_expert_files(void **state) {
+    (void)state;
+    static const char one[] = "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2}",
+                      dora[] = "{\"peft_type\": \"LORA\", \"r\": 2, \"use_dora\": true}",
+                      stack[] = "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2, \"target_parameters\": "
+                                "[\"experts.gate_up_proj\", \"experts.down_proj\"]}",
+                      mlx[] = "{\"fine_tune_type\": \"lora\", \"lora_parameters\": {\"rank\": 2, \"scale\": 2.0}}";
+    static const struct {
+        const char *config;
+        made t[4];
+        int n, code;
+        const char *words;
+    } files[] = {
+        /* experts of their own: some of them are enough */
+        {one,
+         {{EXPERTS ".3.gate_proj.lora_A.weight", "2,72", 144}, {EXPERTS ".3.gate_proj.lora_B.weight", "40,2", 80}},
+         2,
+         0,
+         ""},
+        {one,
+         {{EXPERTS ".8.gate_proj.lora_A.weight", "2,72", 144}, {EXPERTS ".8.gate_proj.lora_B.weight", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         "number 8 of 8 experts of [40, 72]"},
+        {one,
+         {{EXPERTS ".99999999999999999999.up_proj.lora_A.weight", "2,72", 144},
+          {EXPERTS ".99999999999999999999.up_proj.lora_B.weight", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         "does not have"},
+        {one,
+         {{EXPERTS ".-1.up_proj.lora_A.weight", "2,72", 144}, {EXPERTS ".-1.up_proj.lora_B.weight", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         "does not have"},
+        {one,
+         {{EXPERTS ".3.other.lora_A.weight", "2,72", 144}, {EXPERTS ".3.other.lora_B.weight", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         EXPERTS ".3.other"},
+        {one,
+         {{EXPERTS ".3.down_proj.lora_A.weight", "2,72", 144}, {EXPERTS ".3.down_proj.lora_B.weight", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         EXPERTS ".3.down_proj: matrices [2, 72] and [40, 2] for number 3 of 8 experts of [72, 40]"},
+        {one,
+         {{EXPERTS ".3.down_proj.lora_A.weight", "3,40", 120}, {EXPERTS ".3.down_proj.lora_B.weight", "72,3", 216}},
+         2,
+         FFAI_EFORMAT,
+         "rank 3"},
+        {one,
+         {{EXPERTS ".3.down_proj.lora_A.weight", "2,40", 80},
+          {EXPERTS ".3.down_proj.lora_B.weight", "72,2", 144},
+          {EXPERTS ".03.down_proj.lora_A.weight", "2,40", 80},
+          {EXPERTS ".03.down_proj.lora_B.weight", "72,2", 144}},
+         4,
+         FFAI_EFORMAT,
+         "same expert's"},
+        {one, {{EXPERTS ".3.down_proj.lora_A.weight", "2,40", 80}}, 1, FFAI_EFORMAT, "second matrix is missing"},
+        {dora,
+         {{EXPERTS ".3.gate_proj.lora_A.weight", "2,72", 144},
+          {EXPERTS ".3.gate_proj.lora_B.weight", "40,2", 80},
+          {EXPERTS ".3.gate_proj.lora_magnitude_vector", "40", 40}},
+         3,
+         FFAI_ENOTSUP,
+         "magnitudes of experts"},
+        /* stacks of PEFT: the outer wrapper is down_proj */
+        {stack, {{EXPERTS ".lora_A.weight", "16,40", 640}, {EXPERTS ".lora_B.weight", "72,16", 1152}}, 2, 0, ""},
+        {stack,
+         {{EXPERTS ".base_layer.lora_A.weight", "16,72", 1152}, {EXPERTS ".base_layer.lora_B.weight", "80,16", 1280}},
+         2,
+         0,
+         ""},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "15,40", 600}, {EXPERTS ".lora_B.weight", "72,15", 1080}},
+         2,
+         FFAI_EFORMAT,
+         "of 8 experts of [72, 40]"},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "24,40", 960}, {EXPERTS ".lora_B.weight", "72,24", 1728}},
+         2,
+         FFAI_EFORMAT,
+         "rank 24, adapter_config.json says 2 for each expert"},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "16,41", 656}, {EXPERTS ".lora_B.weight", "72,16", 1152}},
+         2,
+         FFAI_EFORMAT,
+         "[16, 41]"},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "16,40", 640},
+          {EXPERTS ".lora_B.weight", "72,16", 1152},
+          {EXPERTS ".lora_B.bias", "72", 72}},
+         3,
+         FFAI_ENOTSUP,
+         "biases of experts"},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "0,40", 0}, {EXPERTS ".lora_B.weight", "72,0", 0}},
+         2,
+         FFAI_EFORMAT,
+         "no rank"},
+        {stack,
+         {{EXPERTS ".lora_A.weight", "4611686018427387904,40", 0}, {EXPERTS ".lora_B.weight", "72,16", 1152}},
+         2,
+         FFAI_EFORMAT,
+         ""},
+        {stack,
+         {{"model.layers.0.mlp.gate.lora_A.weight", "16,72", 1152},
+          {"model.layers.0.mlp.gate.lora_B.weight", "8,16", 128}},
+         2,
+         FFAI_EFORMAT,
+         "rank 16"},
+        /* stacks of mlx-lm */
+        {mlx, {{SWITCH ".up_proj.lora_a", "8,2,72", 1152}, {SWITCH ".up_proj.lora_b", "8,40,2", 640}}, 2, 0, ""},
+        {mlx,
+         {{SWITCH ".up_proj.lora_a", "7,2,72", 1008}, {SWITCH ".up_proj.lora_b", "7,40,2", 560}},
+         2,
+         FFAI_EFORMAT,
+         SWITCH ".up_proj: matrices [7, 2, 72] and [7, 40, 2] of 8 experts of [40, 72]"},
+        {mlx,
+         {{SWITCH ".up_proj.lora_a", "8,2,72", 1152}, {SWITCH ".up_proj.lora_b", "8,40,3", 960}},
+         2,
+         FFAI_EFORMAT,
+         "no rank"},
+        {mlx,
+         {{SWITCH ".up_proj.lora_a", "8,2,72", 1152}, {SWITCH ".up_proj.lora_b", "40,2", 80}},
+         2,
+         FFAI_EFORMAT,
+         "no rank"},
+        {mlx,
+         {{SWITCH ".up_proj.lora_a", "72,2", 144}, {SWITCH ".up_proj.lora_b", "2,40", 80}},
+         2,
+         FFAI_EFORMAT,
+         "of 8 experts of [40, 72]"},
+        {mlx,
+         {{"model.layers.0.self_attn.q_proj.lora_a", "8,2,72", 1152},
+          {"model.layers.0.self_attn.q_proj.lora_b", "8,40,2", 640}},
+         2,
+         FFAI_EFORMAT,
+         "q_proj: matrices"},
+    };
+    ffai_engine *e = engine("exact", 1);
+    rows *want = eval(e, 0, 0, 1);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        const char *weights = files[i].config == mlx ? "adapters.safetensors" : "adapter_model.safetensors",
+                   *path = folder_of(files[i].config, weights, files[i].t, files[i].n);
+        if (files[i].code) {
+            refused(e, path, files[i].code, files[i].words);
+            continue;
+        }
+        ffai_error err = {0};
+        ffai_adapter *a = load(e, path);
+        use(e, a, 1); /* zeros change nothing */
+        rows *got = eval(e, 0, 0, 1);
+        assert_true(apart(want, got) < 1e-4);
+        free(got);
+        use(e, NULL, 0);
+        assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    }
+    same(want, eval(e, 0, 0, 1));
+    free(want);
+    ffai_engine_free(e);
+}
+
+/* Magnitudes: a scale is not how often the adapter is used, and 0 is the model itself. */
+static void test_magnitudes(void **state) {
+    (void)state;
+    static const char dora[] = "{\"peft_type\": \"LORA\", \"r\": 2, \"use_dora\": true}";
+    static const made few[] = {{"model.layers.0.self_attn.q_proj.lora_A.weight", "2,64", 128},
+                               {"model.layers.0.self_attn.q_proj.lora_B.weight", "64,2", 128},
+                               {"model.layers.0.self_attn.q_proj.lora_magnitude_vector", "63", 63}};
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first);
+    rows *want = eval(e, 0, 0, 1);
+    use(e, a, 1e-6f);
+    rows *almost = eval(e, 0, 0, 1); /* rows have their own lengths already */
+    assert_true(apart(want, almost) > 0.01);
+    use(e, a, 0);
+    same(want, eval(e, 0, 0, 1));
+    refused(e, folder_of(dora, "adapter_model.safetensors", few, 2), FFAI_EFORMAT, "magnitudes are missing");
+    refused(e, folder_of(dora, "adapter_model.safetensors", few, 3), FFAI_EFORMAT, "q_proj");
+    free(want), free(almost);
+    ffai_engine_free(e);
+}
+
+/* They are applied in the order in which they were loaded, also where one takes the place of another that went. */
+static void test_order(void **state) {
+    (void)state;
+    ffai_error err = {0};
+    ffai_engine *e = engine("exact", 1);
+    ffai_adapter *a = load(e, first), *b = load(e, second);
+    ffai_adapter_use both[] = {{a, 1}, {b, 1}};
+    assert_int_equal(ffai_engine_use_adapters(e, both, 2, &err), 0);
+    rows *ab = eval(e, 0, 0, 1);
+    assert_int_equal(ffai_adapter_drop(a, &err), 0);
+    both[0].adapter = load(e, first); /* where a was */
+    assert_int_equal(ffai_engine_use_adapters(e, both, 2, &err), 0);
+    rows *ba = eval(e, 0, 0, 1);
+    assert_true(apart(ab, ba) > 0.01);
+    ffai_engine *other = engine("exact", 1);
+    both[1].adapter = load(other, second), both[0].adapter = load(other, first);
+    assert_int_equal(ffai_engine_use_adapters(other, both, 2, &err), 0);
+    rows *want = eval(other, 0, 0, 1);
+    assert_true(apart(want, ba) < 1e-4);
+    free(ab), free(ba), free(want);
+    ffai_engine_free(e);
+    ffai_engine_free(other);
+}
+
+static int run_group(const char *name, const struct CMUnitTest *tests, size_t n) {
+    fixture = name;
+    magnitudes = strstr(name, "_dora") != NULL;
+    return _cmocka_run_group_tests(name, tests, n, set_up, tear_down);
+}
+#define RUN(name, tests) run_group(name, tests, sizeof tests / sizeof *tests)
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_off),         cmocka_unit_test(test_scales),        cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running), cmocka_unit_test(test_default),
         cmocka_unit_test(test_reuse),       cmocka_unit_test(test_sessions),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_other_model), cmocka_unit_test(test_use_refused),   cmocka_unit_test(test_no_memory)};
+    const struct CMUnitTest experts[] = {cmocka_unit_test(test_off),         cmocka_unit_test(test_pieces),
+                                         cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running),
+                                         cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_expert_files)};
+    const struct CMUnitTest lengths[] = {cmocka_unit_test(test_off),         cmocka_unit_test(test_pieces),
+                                         cmocka_unit_test(test_mixed_batch), cmocka_unit_test(test_while_running),
+                                         cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_magnitudes),
+                                         cmocka_unit_test(test_order)};
     if (argc > 1) device = argv[1];
     cuda_module = getenv("FFAI_CUDA_MODULE");
 #ifdef FFAI_CUDA_EMU_MODULE
     if (!cuda_module) cuda_module = FFAI_CUDA_EMU_MODULE;
 #endif
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return RUN("lora_llama_two", tests) + RUN("lora_qwen3moe_params", experts) + RUN("lora_llama_dora_two", lengths);
 }

@@ -1,4 +1,4 @@
-/* Checkpoint files of a fixture: safetensors (one or several with an index) and GGUF, byte for byte as
+/* Checkpoint files of a fixture: safetensors or torch files (one or several with an index) and GGUF, byte for byte as
  * tools/fixtures/ckpt.py writes them. */
 #define _POSIX_C_SOURCE 200809L
 #include "families/gen.h"
@@ -101,25 +101,138 @@ static int safetensors(const fa_jnode *root, fa_buf *out, const fx_item *item, s
     return rc;
 }
 
-static int write_safetensors(const fx *f, const char *dir, fa_error *err) {
+/* ---- torch files: an archive of a pickle and one member for each tensor ---- */
+
+static void pickle_text(fa_buf *b, const char *s) {
+    fa_buf_puts(b, "X");
+    put_le(b, strlen(s), 4);
+    fa_buf_puts(b, s);
+}
+
+static void pickle_int(fa_buf *b, int64_t v) {
+    fa_buf_puts(b, "J");
+    put_le(b, (uint64_t)v, 4);
+}
+
+/* Tensor number i of a dict: its name and the call that makes it. */
+static void pickle_tensor(fa_buf *b, const fx_item *item, size_t i) {
+    const char *dtype = fa_jstr(fa_jget(item->t, "dtype"), NULL);
+    const fa_jnode *shape = fa_jget(item->t, "shape");
+    char key[32];
+    int64_t n = 1;
+    for (const fa_jnode *d = fa_jfirst(shape); d; d = fa_jnext(d)) n *= fa_jint(d, 0);
+    snprintf(key, sizeof key, "%zu", i);
+    pickle_text(b, item->name);
+    fa_buf_puts(b, "ctorch._utils\n_rebuild_tensor_v2\n((");
+    pickle_text(b, "storage");
+    fa_buf_printf(b, "ctorch\n%sStorage\n",
+                  !strcmp(dtype, "F32")   ? "Float"
+                  : !strcmp(dtype, "F16") ? "Half"
+                                          : "BFloat16");
+    pickle_text(b, key);
+    pickle_text(b, "cpu");
+    pickle_int(b, n);
+    fa_buf_puts(b, "tQ");
+    pickle_int(b, 0);
+    fa_buf_puts(b, "(");
+    for (const fa_jnode *d = fa_jfirst(shape); d; d = fa_jnext(d)) pickle_int(b, fa_jint(d, 0));
+    fa_buf_puts(b, "t(");
+    for (const fa_jnode *d = fa_jfirst(shape); d; d = fa_jnext(d)) pickle_int(b, n /= fa_jint(d, 1));
+    fa_buf_puts(b, "t\x89"
+                   "ccollections\nOrderedDict\n)RtR");
+}
+
+static void zip_member(fa_buf *out, fa_buf *directory, const char *name, const void *data, size_t n) {
+    char path[96];
+    const int len = snprintf(path, sizeof path, "model/%s", name);
+    const size_t at = out->len, pad = -(at + 30 + (size_t)len + 4) & 63;
+    fa_buf fixed = {0};
+    put_le(&fixed, 0, 8);
+    put_le(&fixed, 0, 2);
+    put_le(&fixed, crc32_of((const uint8_t *)data, n), 4);
+    put_le(&fixed, n, 4);
+    put_le(&fixed, n, 4);
+    put_le(&fixed, (uint64_t)len, 2);
+    fa_buf_puts(out, "PK\3\4");
+    fa_buf_add(out, fixed.data, fixed.len);
+    put_le(out, 4 + pad, 2);
+    fa_buf_puts(out, path);
+    fa_buf_puts(out, "FB");
+    put_le(out, pad, 2);
+    for (size_t i = 0; i < pad; i++) fa_buf_puts(out, "Z");
+    fa_buf_add(out, data, n);
+    fa_buf_puts(directory, "PK\1\2");
+    put_le(directory, 0, 2);
+    fa_buf_add(directory, fixed.data, fixed.len);
+    put_le(directory, 0, 8);
+    put_le(directory, 0, 4);
+    put_le(directory, at, 4);
+    fa_buf_puts(directory, path);
+    fa_buf_free(&fixed);
+}
+
+static int torch_file(const fa_jnode *root, fa_buf *out, const fx_item *item, size_t n, fa_error *err) {
+    fa_buf pickle = {0}, directory = {0};
+    uint64_t seed = (uint64_t)fa_jint(fa_jget(root, "seed"), 0);
+    int rc = 0;
+    fa_buf_puts(&pickle, "\x80\2"
+                         "ccollections\nOrderedDict\n)R(");
+    for (size_t i = 0; i < n; i++) pickle_tensor(&pickle, &item[i], i);
+    fa_buf_puts(&pickle, "u.");
+    zip_member(out, &directory, "data.pkl", pickle.data, pickle.len);
+    zip_member(out, &directory, "byteorder", "little", 6);
+    for (size_t i = 0; i < n && !rc; i++) {
+        fa_buf data = {0};
+        char name[32];
+        snprintf(name, sizeof name, "data/%zu", i);
+        rc = fx_tensor(&data, item[i].t, item[i].name, seed, err);
+        zip_member(out, &directory, name, data.data, data.len);
+        fa_buf_free(&data);
+    }
+    zip_member(out, &directory, "version", "3\n", 2);
+    const size_t at = out->len;
+    fa_buf_add(out, directory.data, directory.len);
+    fa_buf_puts(out, "PK\5\6");
+    put_le(out, 0, 4);
+    put_le(out, n + 3, 2);
+    put_le(out, n + 3, 2);
+    put_le(out, directory.len, 4);
+    put_le(out, at, 4);
+    put_le(out, 0, 2);
+    if (!rc && (pickle.failed || directory.failed)) rc = fa_fail(err, FFAI_ENOMEM, "no memory for a fixture");
+    fa_buf_free(&pickle);
+    fa_buf_free(&directory);
+    return rc;
+}
+
+/* Safetensors, or torch files. */
+static int write_folder(const fx *f, const char *dir, fa_error *err) {
+    const char *format = fa_jstr(fa_jget(f->root, "format"), NULL);
+    const bool torch = format && !strcmp(format, "torch");
+    const char *stem = torch ? "pytorch_model" : "model", *suffix = torch ? "bin" : "safetensors";
     size_t n, k = (size_t)fa_jint(fa_jget(f->root, "shards"), 1), total = 0;
     fx_item *item = fx_expand(fa_jget(f->root, "tensors"), &n);
     fa_buf map = {0}, index = {0};
     int rc = 0;
     for (size_t s = 0; s < k && !rc; s++) {
         size_t a = s * n / k, b = (s + 1) * n / k;
-        char name[64] = "model.safetensors";
+        char name[64];
         fa_buf out = {0};
-        if (k > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", s + 1, k);
-        rc = safetensors(f->root, &out, item + a, b - a, err);
+        if (k > 1)
+            snprintf(name, sizeof name, "%s-%05zu-of-%05zu.%s", stem, s + 1, k, suffix);
+        else
+            snprintf(name, sizeof name, "%s.%s", stem, suffix);
+        rc = (torch ? torch_file : safetensors)(f->root, &out, item + a, b - a, err);
         if (!rc) rc = put_weights(f->root, dir, name, &out, err);
         for (size_t i = a; i < b; i++) fa_buf_printf(&map, "%s\"%s\":\"%s\"", i ? "," : "", item[i].name, name);
         total += out.len;
         fa_buf_free(&out);
     }
     if (!rc && k > 1) {
+        char name[64];
+        snprintf(name, sizeof name, "%s.%s.index.json", stem, suffix);
         fa_buf_printf(&index, "{\"metadata\":{\"total_size\":%zu},\"weight_map\":{%s}}", total, map.data);
-        rc = put_weights(f->root, dir, "model.safetensors.index.json", &index, err);
+        rc = put_weights(f->root, dir, name, &index, err);
     }
     fa_buf_free(&map);
     fa_buf_free(&index);
@@ -330,5 +443,5 @@ int fx_write(const fx *f, const char *out_dir, char model[512], fa_error *err) {
     fa_free(text);
     rc = put_file(out_dir, "config.json", &b, err);
     fa_buf_free(&b);
-    return rc ? rc : write_safetensors(f, out_dir, err);
+    return rc ? rc : write_folder(f, out_dir, err);
 }

@@ -71,18 +71,25 @@ static void blocks(uint8_t *out, const fa_jnode *t, int64_t n_block, size_t size
     }
 }
 
-/* U8: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32 also i / div, or lo
- * + r mod span. */
+/* U8, F8_E4M3, F8_E8M0: lo + r mod span. U32, I32: uniform bits, of which "and" may leave some and "or" set some; I32
+ * also i / div, i mod `mod`, or lo + r mod span. */
 static void integers(uint8_t *out, const fa_jnode *t, bool u8, int64_t n, uint64_t seed) {
-    const int64_t div = fa_jint(fa_jget(t, "div"), 0), span = fa_jint(fa_jget(t, "span"), 0);
+    const int64_t div = fa_jint(fa_jget(t, "div"), 0), mod = fa_jint(fa_jget(t, "mod"), 0),
+                  span = fa_jint(fa_jget(t, "span"), 0);
     const uint32_t mask = (uint32_t)fa_jint(fa_jget(t, "and"), 0xFFFFFFFF),
                    set = (uint32_t)fa_jint(fa_jget(t, "or"), 0);
     for (int64_t i = 0; i < n; i++) {
         uint32_t r = ((uint32_t)(fa_rng_at(seed, (uint64_t)i) >> 32) & mask) | set;
         if (span) r = (uint32_t)fa_jint(fa_jget(t, "lo"), 0) + r % (uint32_t)span;
         if (div) r = (uint32_t)(i / div);
+        if (mod) r = (uint32_t)(i % mod);
         for (int k = 0; k < (u8 ? 1 : 4); k++) out[(u8 ? 1 : 4) * i + k] = (uint8_t)(r >> 8 * k);
     }
+}
+
+static void words16(uint8_t *out, int64_t n, uint64_t seed) {
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) out[2 * i + k] = (uint8_t)(fa_rng_at(seed, (uint64_t)i) >> (48 + 8 * k));
 }
 
 /* I8, F8_E4M3: uniform bytes; no NaN. */
@@ -111,9 +118,11 @@ int fx_tensor(fa_buf *b, const fa_jnode *t, const char *name, uint64_t seed, fa_
     seed ^= fnv1a(name);
     if (block)
         blocks(out, t, n / vals, unit, seed);
-    else if (!strcmp(dtype, "I8") || !strcmp(dtype, "F8_E4M3"))
+    else if (!strcmp(dtype, "I16"))
+        words16(out, n, seed);
+    else if (!strcmp(dtype, "I8") || (!strcmp(dtype, "F8_E4M3") && !fa_jget(t, "span")))
         bytes8(out, dtype[0] == 'F', n, seed);
-    else if (dtype[0] == 'U' || dtype[0] == 'I')
+    else if (dtype[0] == 'U' || dtype[0] == 'I' || dtype[1] == '8')
         integers(out, t, unit == 1, n, seed);
     else
         floats(out, t, dtype, n, seed);

@@ -44,7 +44,10 @@ static int look(const char *data, const char *name) {
         print_error("%s: %s%s\n", name, gen.msg, err.msg);
     } else {
         ffai_model_get_info(m, &info);
+        const bool floats =
+            strstr(name, "gptq4order") || strstr(name, "mixtral_gptqact"); /* groups of several sizes; experts */
         if ((rc = *info.extra != 0)) print_error("%s: not known: %s\n", name, info.extra);
+        if (!rc && (rc = floats != (*info.widened != 0))) print_error("%s: widened: %s\n", name, info.widened);
     }
     ffai_model_free(m);
     fx_close(&f);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/gguf_make.h"
 
+#include "base/map.h"
 #include "io/ckpt.h"
 
 /* A safetensors file with one U8 tensor of n bytes. */
@@ -152,6 +153,111 @@ static void without_index(void **state) {
     put_st(dir, "copy.safetensors", "d", 4);
     assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EFORMAT,
                   "tensor d|adapter.safetensors|copy.safetensors");
+    remove_dir(dir);
+}
+
+/* A torch file of the seeds with tensors a and b, or weight and bias ("module"). */
+static void put_torch(const char *dir, const char *file, const char *seed) {
+    char path[512], *text;
+    size_t n;
+    fa_error err = {0};
+    snprintf(path, sizeof path, "%s/tests/fuzz/corpus/torch/%s", FFAI_SOURCE_DIR, seed);
+    assert_ok(fa_read_file(&text, &n, path, 1 << 20, &err), &err);
+    put_file(dir, file, text, n);
+    fa_free(text);
+}
+
+static void torch_files(void **state) {
+    (void)state;
+    char dir[256];
+    fa_ckpt *c;
+    fa_error err = {0};
+    make_dir(dir);
+    put_text(dir, "config.json", "{}");
+    put_text(dir, "training_args.bin", "no weights");
+    assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EIO, "safetensors|pytorch_model.bin");
+    put_torch(dir, "pytorch_model-00001-of-00002.bin", "plain");
+    assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EIO, "pytorch_model-00002-of-00002.bin|missing");
+    put_torch(dir, "pytorch_model-00002-of-00002.bin", "module");
+    assert_ok(fa_ckpt_open(&c, dir, true, &err), &err); /* parts without an index */
+    assert_int_equal(fa_ckpt_count(c), 4);
+    assert_string_equal(fa_ckpt_container(c), "torch");
+    fa_ckpt_free(c);
+    put_text(dir, "pytorch_model.bin.index.json",
+             "{\"weight_map\":{\"weight\":\"pytorch_model-00002-of-00002.bin\",\"bias\":"
+             "\"pytorch_model-00002-of-00002.bin\"}}");
+    assert_ok(fa_ckpt_open(&c, dir, true, &err), &err);
+    assert_int_equal(fa_ckpt_count(c), 2);
+    assert_non_null(strstr(fa_ckpt_find(c, "bias")->file, "00002-of-00002.bin"));
+    assert_int_equal(fa_ckpt_find(c, "bias")->fmt, FA_FMT_F32);
+    fa_ckpt_free(c);
+    put_text(dir, "pytorch_model.bin.index.json", "{\"weight_map\":{\"a\":\"pytorch_model-00002-of-00002.bin\"}}");
+    assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EFORMAT, "pytorch_model.bin.index.json|tensor a");
+    put_st(dir, "other.safetensors", "a", 1); /* transformers looks for names of its own first */
+    assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EFORMAT, "pytorch_model.bin.index.json|tensor a");
+    put_torch(dir, "pytorch_model.bin", "transposed");
+    assert_ok(fa_ckpt_open(&c, dir, true, &err), &err);
+    assert_true(fa_ckpt_find(c, "a")->copied);
+    fa_ckpt_free(c);
+    put_torch(dir, "pytorch_model.bin", "list");
+    assert_failed(fa_ckpt_open(&c, dir, true, &err), &err, FFAI_EFORMAT, "pytorch_model.bin|a list");
+    put_st(dir, "model.safetensors", "a", 1);
+    assert_ok(fa_ckpt_open(&c, dir, true, &err), &err);
+    assert_string_equal(fa_ckpt_container(c), "safetensors");
+    fa_ckpt_free(c);
+    remove_dir(dir);
+}
+
+/* ---- config.json of mamba_ssm ---- */
+
+static void mamba_ssm(void **state) {
+    (void)state;
+    static const struct {
+        const char *keys;
+        int code;
+        const char *words;
+    } bad[] = {
+        {"\"d_model\":\"x\"", FFAI_EFORMAT, "d_model"},
+        {"\"d_model\":0", FFAI_EFORMAT, "d_model"},
+        {"\"d_model\":99999999", FFAI_EFORMAT, "d_model"},
+        {"\"rms_norm\":false", FFAI_ENOTSUP, "rms_norm"},
+        {"\"rms_norm\":1", FFAI_ENOTSUP, "rms_norm"},
+        {"\"attn_layer_idx\":[3]", FFAI_ENOTSUP, "attn_layer_idx"},
+        {"\"d_intermediate\":8", FFAI_ENOTSUP, "d_intermediate"},
+        {"\"pad_vocab_size_multiple\":0", FFAI_EFORMAT, "pad_vocab_size_multiple"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba3\"}", FFAI_ENOTSUP, "layer"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba2\",\"headdim\":48}", FFAI_ENOTSUP, "headdim"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba2\",\"rmsnorm\":false}", FFAI_ENOTSUP, "rmsnorm"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba2\",\"norm_before_gate\":true}", FFAI_ENOTSUP, "norm_before_gate"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba2\",\"d_ssm\":64}", FFAI_ENOTSUP, "d_ssm"},
+        {"\"ssm_cfg\":{\"layer\":\"Mamba2\",\"dt_limit\":[2,1]}", FFAI_ENOTSUP, "dt_limit"},
+    };
+    char dir[256], text[400];
+    fa_ckpt *c;
+    fa_error err = {0};
+    make_dir(dir);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "{\"d_model\":64,\"n_layer\":2,\"ssm_cfg\":{},%s}", bad[i].keys);
+        put_text(dir, "config.json", text);
+        int rc = fa_ckpt_open(&c, dir, false, &err);
+        if (rc != bad[i].code) print_error("%s\n", text);
+        assert_failed(rc, &err, bad[i].code, "config.json|mamba_ssm");
+        assert_failed(rc, &err, bad[i].code, bad[i].words);
+    }
+    put_text(dir, "config.json",
+             "{\"d_model\":64,\"n_layer\":2,\"ssm_cfg\":{\"layer\":\"Mamba2\",\"dt_limit\":[0.0,Infinity]}}");
+    assert_ok(fa_ckpt_open(&c, dir, false, &err), &err);
+    const fa_jnode *cfg = fa_ckpt_config(c);
+    assert_string_equal(fa_jstr(fa_jget(cfg, "model_type"), NULL), "mamba2");
+    assert_int_equal(fa_jint(fa_jget(cfg, "vocab_size"), 0), 50280);
+    assert_int_equal(fa_jint(fa_jget(cfg, "num_heads"), 0), 2);
+    assert_int_equal(fa_jint(fa_jget(cfg, "n_groups"), 0), 1);
+    assert_int_equal(fa_jint(fa_jget(cfg, "eos_token_id"), -1), 0);
+    fa_ckpt_free(c);
+    put_text(dir, "config.json", "{\"d_model\":64,\"n_layer\":2,\"ssm_cfg\":{},\"model_type\":\"mamba\"}");
+    assert_ok(fa_ckpt_open(&c, dir, false, &err), &err); /* transformers' own, which may have these keys as well */
+    assert_null(fa_jget(fa_ckpt_config(c), "hidden_size"));
+    fa_ckpt_free(c);
     remove_dir(dir);
 }
 
@@ -517,9 +623,10 @@ static void no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(single),     cmocka_unit_test(sharded),     cmocka_unit_test(without_index),
-        cmocka_unit_test(gguf_llama), cmocka_unit_test(gguf_gemma3), cmocka_unit_test(gguf_qwen_yarn),
-        cmocka_unit_test(gguf_bad),   cmocka_unit_test(gguf_split),  cmocka_unit_test(no_memory),
+        cmocka_unit_test(single),      cmocka_unit_test(sharded),        cmocka_unit_test(without_index),
+        cmocka_unit_test(torch_files), cmocka_unit_test(mamba_ssm),      cmocka_unit_test(gguf_llama),
+        cmocka_unit_test(gguf_gemma3), cmocka_unit_test(gguf_qwen_yarn), cmocka_unit_test(gguf_bad),
+        cmocka_unit_test(gguf_split),  cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,7 +26,8 @@ static void fixture_open(fixture *f, const char *name) {
     if (gguf)
         snprintf(f->file, sizeof f->file, "%s", f->model);
     else
-        snprintf(f->file, sizeof f->file, "%s/model.safetensors", f->model);
+        snprintf(f->file, sizeof f->file, "%s/%s", f->model,
+                 strncmp(name, "torch_", 6) ? "model.safetensors" : "pytorch_model.bin");
     assert_ok(fa_read_file(&f->text, &f->n, f->file, (size_t)1 << 28, &err), &err);
     f->head = f->n < 6000 ? f->n : 6000;
     assert_ok(open_and_run(f->model, &err), &err);
@@ -98,13 +99,23 @@ static void safetensors(void **state) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) mutate(names[i]);
 }
 
+/* What other tools wrote. */
+static void imports(void **state) {
+    (void)state;
+    static const char *const names[] = {"torch_llama",           "torch_mamba2_ssm_cfg", "hf_llama_gptq4act",
+                                        "hf_llama_packed4order", "hf_llama_awqgemv32",   "hf_llama_awqfast",
+                                        "hf_llama_nvfp4",        "hf_llama_mxfp4",       "hf_qwen3moe_fp8stack"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) mutate(names[i]);
+}
+
 /* config.json with single characters changed: digits grow, names break, brackets open. */
 static void configs(void **state) {
     (void)state;
     static const char *const names[] = {
-        "llama_rope_longrope", "gemma3_wrapper5", "mistral_tied_yarn", "mlx_qwen3_overrides",  "llama_rope_llama3",
-        "qwen2_layer_types",   "gemma4_all_t5",   "gemma4_e2b",        "qwen35_wrapper",       "qwen35moe_square",
-        "olmohybrid_rope",     "lfm2_types",      "nemotronh_groups",  "nemotronh_block_types"};
+        "llama_rope_longrope",  "gemma3_wrapper5", "mistral_tied_yarn", "mlx_qwen3_overrides",   "llama_rope_llama3",
+        "qwen2_layer_types",    "gemma4_all_t5",   "gemma4_e2b",        "qwen35_wrapper",        "qwen35moe_square",
+        "olmohybrid_rope",      "lfm2_types",      "nemotronh_groups",  "nemotronh_block_types", "torch_mamba_ssm_cfg",
+        "torch_mamba2_ssm_cfg", "hf_llama_awqgemv"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         fixture f;
         ffai_error err;
@@ -130,7 +141,7 @@ static void configs(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf), cmocka_unit_test(safetensors),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(gguf), cmocka_unit_test(safetensors), cmocka_unit_test(imports),
                                        cmocka_unit_test(configs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

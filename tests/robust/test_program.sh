@@ -7,7 +7,7 @@ model=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}/models/ffai-demo-6m
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 fails=0
-export NO_COLOR=1
+export NO_COLOR=1 HF_ENDPOINT=http://127.0.0.1:9 # no hub is asked
 
 fail() {
     echo "FAIL $*"

@@ -29,6 +29,7 @@ static const cpu_op *const ops[FA_OP_COUNT] = {
     [FA_OP_SCALE] = &cpu_scale,
     [FA_OP_CLAMP] = &cpu_clamp,
     [FA_OP_COLS] = &cpu_cols,
+    [FA_OP_PICK_COLS] = &cpu_pick_cols,
     [FA_OP_ROW_GATE] = &cpu_row_gate,
     [FA_OP_ROUTE] = &cpu_route,
     [FA_OP_LORA] = &cpu_lora,

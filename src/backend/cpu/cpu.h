@@ -38,13 +38,13 @@ typedef struct cpu_op {
 
 /* Ops by group. */
 extern const cpu_op cpu_embed, cpu_rope_table, cpu_norm, cpu_head_norm, cpu_rope, cpu_append, cpu_glu, cpu_add,
-    cpu_rows, cpu_softcap, cpu_scale, cpu_clamp, cpu_cols, cpu_row_gate, cpu_tap;          /* ops_basic.c */
-extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;             /* ops_linear.c */
-extern const cpu_op cpu_route;                                                             /* ops_route.c */
-extern const cpu_op cpu_moe;                                                               /* ops_moe.c */
-extern const cpu_op cpu_attend;                                                            /* ops_attend.c */
-extern const cpu_op cpu_lora, cpu_lora_embed;                                              /* ops_lora.c */
-extern const cpu_op cpu_conv, cpu_ssm1, cpu_ssd, cpu_delta, cpu_gate_norm, cpu_scale_cols; /* ops_scan.c */
+    cpu_rows, cpu_softcap, cpu_scale, cpu_clamp, cpu_cols, cpu_pick_cols, cpu_row_gate, cpu_tap; /* ops_basic.c */
+extern const cpu_op cpu_linear, cpu_linear_add, cpu_norm_qkv, cpu_norm_mlp_up;                   /* ops_linear.c */
+extern const cpu_op cpu_route;                                                                   /* ops_route.c */
+extern const cpu_op cpu_moe;                                                                     /* ops_moe.c */
+extern const cpu_op cpu_attend;                                                                  /* ops_attend.c */
+extern const cpu_op cpu_lora, cpu_lora_embed;                                                    /* ops_lora.c */
+extern const cpu_op cpu_conv, cpu_ssm1, cpu_ssd, cpu_delta, cpu_gate_norm, cpu_scale_cols;       /* ops_scan.c */
 
 /* Shared by ops_basic and ops_linear. */
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };

@@ -79,11 +79,16 @@ static void quant_act(const float *x, int64_t ldx, int64_t m0, int64_t m1, fa_ac
 
 /* ---- int8, few input rows ---- */
 
+/* Bytes that weight rows are asked for before they are needed: the prefetcher of the machine alone does not keep enough
+ * lines on the way to use its memory. */
+enum { AHEAD = 4096 };
+
 /* One unpacked weight row; buffers are padded so that a whole vector may be read at any group and chunk. */
 typedef struct qrow {
     uint8_t *codes;
     float *scale, *min, *prod; /* prod [4][ld]: weight scale x activation scale per group */
     int64_t ld;                /* floats from one padded row of groups to the next */
+    int8_t *split;             /* [DOT_M][K] activations in the order of paired kinds */
 } qrow;
 
 INLINE int64_t groups_ld(int64_t K) { return round_up(K / 16 + 2 * LN, 16); }
@@ -97,6 +102,7 @@ static qrow qrow_at(void *scratch, int64_t K) {
     b.min = b.scale + b.ld;
     b.prod = b.min + b.ld;
     b.codes = (uint8_t *)(b.prod + 4 * b.ld);
+    b.split = (int8_t *)(b.codes + round_up(K + 64, 64));
     return b;
 }
 
@@ -210,24 +216,63 @@ INLINE void qrow_kind_dot(const int MR, const int kind, const int super, const f
     for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(acc[i], odd[i]));
 }
 
-enum { AHEAD = 4096 }; /* bytes that rows are asked for before they are needed */
+/* 128 codes of a paired kind times input row i from column k on: low and high nibbles meet in the same sums. */
+INLINE void qrow_pair(const int MR, const int kind, const uint8_t *p, const qrow *b, const fa_act *x, int64_t m,
+                      int64_t k, vf *acc) {
+    vi even, odd;
+    row_pair(kind, p, &even, &odd);
+    __builtin_prefetch(p + AHEAD);
+    for (int i = 0; i < MR; i++) {
+        const int8_t *q = b->split + (m + i) * x->K + k;
+        vi c = vi_dp(vi_dp(vi_zero(), even, vi_load(q)), odd, vi_load(q + CHUNK));
+        acc[i] = vf_fma(vf_cvt(c), vf_spread(b->prod + i * b->ld + k / 32, 16), acc[i]);
+    }
+}
+
+INLINE void qrow_pair_dot(const int MR, const int kind, const fa_weight *w, int64_t r, const qrow *b, const fa_act *x,
+                          int64_t m, float *out) {
+    const uint8_t *p = w->codes + (size_t)r * w->row_bytes;
+    vf acc[4], odd[4];
+    qrow_kind_scales(MR, kind, w, r, b, x, m, acc);
+    for (int i = 0; i < MR; i++) odd[i] = vf_zero();
+    int64_t k = 0;
+    for (; k + 256 <= x->K; k += 256, p += 128) {
+        qrow_pair(MR, kind, p, b, x, m, k, acc);
+        qrow_pair(MR, kind, p + 64, b, x, m, k + 128, odd);
+    }
+    if (k + 128 <= x->K) {
+        qrow_pair(MR, kind, p, b, x, m, k, acc);
+        k += 128, p += 64;
+    }
+    if (k < x->K) qrow_chunk(MR, false, 32, row_codes(kind, p, 0), b, x, m, k, CHUNK, acc);
+    for (int i = 0; i < MR; i++) out[i] = vf_sum(vf_add(acc[i], odd[i]));
+}
+
+INLINE void qrow_decoded_dot(const int MR, const int kind, const int super, const fa_weight *w, int64_t r,
+                             const qrow *b, const fa_act *x, int64_t m, float *out) {
+    if (row_paired(kind))
+        qrow_pair_dot(MR, kind, w, r, b, x, m, out);
+    else
+        qrow_kind_dot(MR, kind, super, w, r, b, x, m, out);
+}
 
 /* Weight, buffers and activations come as copies: the compiler then knows that no store changes them. */
 INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight w, int64_t r0, int64_t r1, const qrow b,
                            const fa_act x, float *y, int64_t ldy, bool add) {
     float out[4];
+    for (int64_t m = 0; row_paired(kind) && m < x.M; m++) split_columns(x.q + m * x.K, x.K, b.split + m * x.K);
     for (int64_t r = r0; r < r1; r++) {
         const uint8_t *p = w.codes + (size_t)r * w.row_bytes;
-        for (size_t i = 0; i < w.row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
+        for (size_t i = 0; !row_paired(kind) && i < w.row_bytes; i += 64) __builtin_prefetch(p + AHEAD + i);
         int n = 0;
         for (int64_t m = 0; m < x.M; m += n) {
             n = x.M - m >= 4 ? 4 : x.M - m >= 2 ? 2 : 1;
             if (n == 4)
-                qrow_kind_dot(4, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(4, kind, super, &w, r, &b, &x, m, out);
             else if (n == 2)
-                qrow_kind_dot(2, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(2, kind, super, &w, r, &b, &x, m, out);
             else
-                qrow_kind_dot(1, kind, super, &w, r, &b, &x, m, out);
+                qrow_decoded_dot(1, kind, super, &w, r, &b, &x, m, out);
             qrow_put(n, out, y + m * ldy + r, ldy, add);
         }
     }
@@ -544,22 +589,35 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
 /* Rows [r, r + n), n <= LN, columns [k0, k1) to lanes v * LN of a panel that begins at column k0 */
 #define PANEL_OF_KIND(kind, super)                                                                                     \
     static NOINLINE void panel_##kind(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr, \
-                                      const qpanel *p) {                                                               \
+                                      bool pairs, const qpanel *p) {                                                   \
         const int ug = kind == ROW_Q6_K ? 16 : 32;                                                                     \
-        panel_codes(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                                 \
+        if (row_paired(kind) && pairs)                                                                                 \
+            panel_pairs(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                             \
+        else                                                                                                           \
+            panel_codes(kind, super, w, r, n, k0, k1, QNV *LN, p->codes + v * LN * 4, nr);                             \
         panel_scales(kind, w, r, n, k0 / ug, k1 / ug, p->scale + v * LN, p->min + v * LN, nr);                         \
     }
 ROW_KINDS(PANEL_OF_KIND)
 
-static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr,
+static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1, int v, int64_t nr, bool pairs,
                           const qpanel *p) {
     switch (row_kind(w)) {
 #define CASE(kind, super)                                                                                              \
-    case kind: panel_##kind(w, r, n, k0, k1, v, nr, p); break;
+    case kind: panel_##kind(w, r, n, k0, k1, v, nr, pairs, p); break;
         ROW_KINDS(CASE)
 #undef CASE
     default: break;
     }
+}
+
+/* Paired kinds times up to LN input rows leave the codes in pairs: x is then what pair_inputs made of the input. */
+INLINE bool in_pairs(const fa_weight *w, int64_t M) { return M <= LN && row_paired(row_kind(w)); }
+
+static fa_act pair_inputs(const fa_act *x, const qpanel *p) {
+    fa_act out = *x;
+    out.q = (int8_t *)p->row_codes;
+    for (int64_t m = 0; m < x->M; m++) split_eights(x->q + m * x->K, x->K, out.q + m * x->K);
+    return out;
 }
 
 /* Rows [r, r + n) of w times few enough input rows that filling a panel counts: each block of columns is decoded
@@ -567,16 +625,26 @@ static void panel_decoded(const fa_weight *w, int64_t r, int n, int64_t k0, int6
 static bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
                            int64_t ldy, bool add) {
     if (x->M > MB || row_kind(w) == ROW_UNPACKED) return false;
+    const bool pairs = in_pairs(w, x->M);
     const int64_t K = w->cols, nr = nv * LN;
     for (int64_t k = 0; k < K; k += KB) {
         const int64_t k1 = k + KB < K ? k + KB : K;
-        for (int v = 0; v < nv; v++) panel_decoded(w, r + v * LN, n - v * LN < LN ? n - v * LN : LN, k, k1, v, nr, p);
+        for (int v = 0; v < nv; v++)
+            panel_decoded(w, r + v * LN, n - v * LN < LN ? n - v * LN : LN, k, k1, v, nr, pairs, p);
         magic_scales(p->scale, p->low, (k1 - k) / fa_qfmts[w->fmt].ugroup * nr);
         qblock_run(w, p, k / 32, nv, n, x, 0, x->M, y, ldy, add);
     }
     return true;
 }
 #else
+INLINE bool in_pairs(const fa_weight *w, int64_t M) {
+    (void)w, (void)M;
+    return false;
+}
+INLINE fa_act pair_inputs(const fa_act *x, const qpanel *p) {
+    (void)p;
+    return *x;
+}
 INLINE bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int nv, int n, const fa_act *x, float *y,
                            int64_t ldy, bool add) {
     (void)w, (void)p, (void)r, (void)nv, (void)n, (void)x, (void)y, (void)ldy, (void)add;
@@ -591,9 +659,10 @@ static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64
         return;
     }
     qpanel p = qpanel_at(scratch, w->cols);
+    const fa_act few = in_pairs(w, x->M) ? pair_inputs(x, &p) : *x;
     for (int64_t r = r0; r < r1; r += QNV * LN) {
         int n = r1 - r < QNV * LN ? (int)(r1 - r) : QNV * LN, nv = (n + LN - 1) / LN;
-        if (blocks_decoded(w, &p, r, nv, n, x, y + r, ldy, add)) continue;
+        if (blocks_decoded(w, &p, r, nv, n, &few, y + r, ldy, add)) continue;
         qpanel_fill(k, w, r, n, nv, &p);
         for (int64_t m = 0; m < x->M; m += MB)
             qpanel_run(w, &p, nv, n, x, m, m + MB < x->M ? m + MB : x->M, y + r, ldy, add);
@@ -669,6 +738,9 @@ INLINE void frow_dot(const int MR, const int fmt, const uint8_t *row, int64_t K,
     int64_t k = 0;
     for (; k + 2 * LN <= K; k += 2 * LN) {
         vf w0 = vf_stored(fmt, row, k), w1 = vf_stored(fmt, row, k + LN);
+        const uint8_t *ahead = row + k * (fmt == FA_FMT_F32 ? 4 : 2) + AHEAD;
+        __builtin_prefetch(ahead);
+        if (fmt == FA_FMT_F32) __builtin_prefetch(ahead + 4 * LN);
         for (int i = 0; i < MR; i++) {
             a[i] = vf_fma(w0, vf_load(x + i * ldx + k), a[i]);
             b[i] = vf_fma(w1, vf_load(x + i * ldx + k + LN), b[i]);

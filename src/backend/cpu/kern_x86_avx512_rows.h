@@ -114,6 +114,30 @@ INLINE vi row_codes(const int kind, const uint8_t *p, const int j) {
     }
 }
 
+/* Paired kinds: 64 bytes at p hold 128 codes, of which two neighbours share a byte. even and odd are the codes of even
+ * and of odd columns; lane i of both belongs to columns [8 i, 8 i + 8), so that one sum takes both. */
+INLINE bool row_paired(const int kind) { return kind == ROW_AFFINE4; }
+
+INLINE void row_pair(const int kind, const uint8_t *p, vi *even, vi *odd) {
+    (void)kind;
+    const vi v = vi_load(p);
+    *even = low_nibbles(v);
+    *odd = low_nibbles(_mm512_srli_epi16(v, 4));
+}
+
+/* The activations that go with them: of every 128 columns the even ones, then the odd ones. What is left stays. */
+static inline void split_columns(const int8_t *q, int64_t K, int8_t *out) {
+    int64_t k = 0;
+    for (; k + 128 <= K; k += 128)
+        for (int64_t h = 0; h < 128; h += 64) {
+            const __m512i v = _mm512_loadu_si512(q + k + h);
+            _mm256_storeu_si256((__m256i *)(void *)(out + k + h / 2), _mm512_cvtepi16_epi8(v));
+            _mm256_storeu_si256((__m256i *)(void *)(out + k + 64 + h / 2),
+                                _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8)));
+        }
+    if (k < K) memcpy(out + k, q + k, (size_t)(K - k));
+}
+
 /* ---- scales ---- */
 
 static inline __m512 half_words(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
@@ -246,6 +270,36 @@ INLINE void panel_codes(const int kind, const int super, const fa_weight *w, int
         panel_64(kind, super, &rows, at, 3, out + 192 * nr, nr);
     }
     for (int j = 0; k < k1; k += 64, j++, out += 64 * nr) panel_64(kind, super, &rows, at, j, out, nr);
+}
+
+/* The same of a paired kind, k0 a multiple of 256 and what is left of K one of 64: a vector is four even columns of
+ * eight, the next the odd ones. Eight codes a lane are turned around before they are taken apart. */
+INLINE void panel_pairs(const int kind, const int super, const fa_weight *w, int64_t r, int n, int64_t k0, int64_t k1,
+                        int next, uint8_t *out, int64_t nr) {
+    const uint8_t *p[16];
+    (void)kind, (void)super;
+    for (int i = 0; i < 16; i++) p[i] = w->codes + (size_t)(r + (i < n ? i : n - 1)) * w->row_bytes + (size_t)k0 / 2;
+    const size_t ahead = k1 < w->cols ? (size_t)(k1 - k0) / 2 : (size_t)next * w->row_bytes - (size_t)k0 / 2;
+    for (int64_t k = k0; k < k1; k += 128) {
+        const int vectors = k1 - k < 128 ? 8 : 16;
+        __m512i v[16];
+        for (int i = 0; i < 16; i++, p[i - 1] += 64) {
+            __builtin_prefetch((const void *)((uintptr_t)p[i] + ahead), 0, 2);
+            v[i] = vectors == 16 ? vi_load(p[i]) : _mm512_castsi256_si512(load32(p[i]));
+        }
+        transpose16(v);
+        for (int i = 0; i < vectors; i++, out += 8 * nr) {
+            _mm512_storeu_si512(out, low_nibbles(v[i]));
+            _mm512_storeu_si512(out + 4 * nr, low_nibbles(_mm512_srli_epi16(v[i], 4)));
+        }
+    }
+}
+
+/* The activations that go with them: of every eight columns the even ones, then the odd ones. K is a multiple of 64. */
+static inline void split_eights(const int8_t *q, int64_t K, int8_t *out) {
+    const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    for (int64_t k = 0; k < K; k += 64)
+        _mm512_storeu_si512(out + k, _mm512_shuffle_epi8(_mm512_loadu_si512(q + k), order));
 }
 
 /* Scales and mins of groups [u0, u1) of the same rows, u0 a multiple of 16: vectors of one group, nr rows apart */

@@ -30,7 +30,7 @@ fa_act cpu_act_slice(const fa_act *a, int64_t m, int64_t n) {
 int64_t cpu_item_rows(const fa_cpu *cpu, const fa_weight *w, int64_t M) {
     int64_t share = w->rows / (8 * cpu->be.n_thread), tile = cpu->k.row_tile;
     if (M > CPU_FEW_ROWS) return share >= 2 * tile ? 2 * tile : tile;
-    int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)64 << 10) / (bytes ? bytes : 1);
+    int64_t bytes = (int64_t)(w->row_bytes + 2 * w->scale_row_bytes), rows = ((int64_t)128 << 10) / (bytes ? bytes : 1);
     if (rows > share) rows = share;
     return rows < 8 ? 8 : rows;
 }

@@ -154,7 +154,7 @@ const cpu_op cpu_embed = {1, out_items, embed_run, embed_needs};
 /* theta' = theta * (factor * len / ctx - (factor - 1)) ^ (d / (d - 2)), once the sequence is longer than the original
  * context */
 static float dynamic_base(const fa_rope *rope, int32_t len) {
-    double d = 2.0 * (double)rope->n_pair, f = rope->factor;
+    double d = (double)rope->dim, f = rope->factor;
     double ratio = f * (double)len / (double)rope->original_ctx - (f - 1);
     return (float)(rope->theta * pow(ratio, d / (d - 2)));
 }
@@ -176,7 +176,7 @@ static void rope_table_run(const cpu_task *t, int phase, int64_t item) {
             if (grown && rope->dynamic) base = dynamic_base(rope, len);
         }
         for (int64_t j = 0; j < rope->n_pair; j++) {
-            float f = grown && rope->dynamic ? 1.0f / powf(base, (float)j / (float)rope->n_pair) : inv[j];
+            float f = grown && rope->dynamic ? 1.0f / powf(base, (float)(2 * j) / (float)rope->dim) : inv[j];
             float angle = pos * f;
             c[j] = cosf(angle) * scale;
             s[j] = sinf(angle) * scale;
@@ -297,6 +297,17 @@ static void cols_run(const cpu_task *t, int phase, int64_t item) {
     }
 }
 const cpu_op cpu_cols = {1, out_items, cols_run, NULL};
+
+static void pick_cols_run(const cpu_task *t, int phase, int64_t item) {
+    const float *order = t->r->p.pick_cols;
+    (void)phase;
+    FOR_ROWS(i, item, t->r->out.dim[0]) {
+        const float *x = row_in(t->r, 0, i);
+        float *out = row_out(t->r, i);
+        for (int64_t j = 0; j < t->r->out.dim[1]; j++) out[j] = x[(int64_t)order[j]];
+    }
+}
+const cpu_op cpu_pick_cols = {1, out_items, pick_cols_run, NULL};
 
 static void row_gate_run(const cpu_task *t, int phase, int64_t item) {
     (void)phase;

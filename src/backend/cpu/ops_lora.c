@@ -2,6 +2,8 @@
  * f32 in both precisions: ranks are small. Neighbouring rows with the same scale are multiplied together. */
 #include "backend/cpu/cpu.h"
 
+#include <math.h>
+
 enum { FEW = 4, RANKS = 8 /* rows of a per item of few input rows */, ROWS = 32, OUTS = 512 /* rows of b per item */ };
 
 /* The scale of an adapter for row m of the record; 0: the row's sequence does not use it. */
@@ -19,7 +21,14 @@ static int64_t next_run(const cpu_task *t, const fa_lora *l, int64_t *m, int64_t
     return n;
 }
 
-/* ---- linear layers: u = scale * (a x), then out += b u + scale * bias ---- */
+/* What result i is to be multiplied by. A row of zeros has no direction: it stays zero. */
+static float magnitude(const fa_lora *l, int64_t i, float scale) {
+    const float *m = l->mag + i, slope = m[2 * l->n_mag] * scale + m[3 * l->n_mag];
+    const float length = sqrtf(m[l->n_mag] + slope * slope);
+    return length > 0 ? m[0] / length : 0;
+}
+
+/* ---- linear layers: u = scale * (a x), then out += b u + scale * bias, times magnitudes ---- */
 
 static int64_t pieces(int64_t n, int64_t per) { return (n + per - 1) / per; }
 
@@ -51,6 +60,16 @@ static void down(const cpu_task *t, int64_t item) {
     }
 }
 
+/* Columns [r0, r1) of n rows, of which the layer's own bias is no part of what is multiplied. */
+static void multiply(const cpu_task *t, const fa_lora *l, int64_t r0, int64_t r1, int64_t n, float scale, float *out) {
+    const float *bias = t->r->p.lora.bias;
+    int64_t N = t->r->out.dim[1];
+    for (int64_t r = r0; r < r1; r++) {
+        float by = magnitude(l, r, scale), b = bias ? bias[r] : 0;
+        for (int64_t j = 0; j < n; j++) out[j * N + r] = (out[j * N + r] - b) * by + b;
+    }
+}
+
 static void up(const cpu_task *t, int64_t item) {
     const fa_loras *list = t->r->p.lora.list;
     int64_t M = t->r->out.dim[0], N = t->r->out.dim[1], across = pieces(N, OUTS), r0 = item % across * OUTS,
@@ -64,6 +83,7 @@ static void up(const cpu_task *t, int64_t item) {
             t->k->linear_f32(t->k, &l->b, r0, r1, u + m * list->rank, list->rank, n, out + m * N, N, true, t->scratch);
             for (int64_t j = m; l->bias && j < m + n; j++)
                 for (int64_t r = r0; r < r1; r++) out[j * N + r] += scale * l->bias[r];
+            if (l->mag) multiply(t, l, r0, r1, n, scale, out + m * N);
         }
     }
 }
@@ -82,7 +102,7 @@ static void lora_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t 
 }
 const cpu_op cpu_lora = {2, lora_items, lora_run, lora_needs};
 
-/* ---- embeddings: out[row] += scale * b a[token] ---- */
+/* ---- embeddings: out[row] += scale * b a[token], times magnitudes ---- */
 
 static int64_t embed_items(const cpu_task *t, int phase) {
     (void)phase;
@@ -98,11 +118,12 @@ static void embed_run(const cpu_task *t, int phase, int64_t item) {
         if (t->b->embd_row && t->b->embd_row[m] >= 0) continue;
         for (int i = 0; i < list->n; i++) {
             const fa_lora *l = &list->item[i];
-            float scale = scale_of(t, l, m) * t->r->p.lora.embed;
+            float scale = scale_of(t, l, m), *out = fa_f32(t->r->out) + m * N;
             if (scale == 0) continue;
             fa_dequant_row(&l->a, t->b->tok[m], u, scratch);
-            for (int64_t r = 0; r < l->a.cols; r++) u[r] *= scale;
-            t->k->linear_f32(t->k, &l->b, 0, N, u, l->a.cols, 1, fa_f32(t->r->out) + m * N, N, true, scratch);
+            for (int64_t r = 0; r < l->a.cols; r++) u[r] *= scale * t->r->p.lora.embed;
+            t->k->linear_f32(t->k, &l->b, 0, N, u, l->a.cols, 1, out, N, true, scratch);
+            for (int64_t c = 0; l->mag && c < N; c++) out[c] *= magnitude(l, l->by_token ? t->b->tok[m] : c, scale);
         }
     }
 }

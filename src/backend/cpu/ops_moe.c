@@ -7,12 +7,15 @@
  *   up        item = expert x range of weight rows: gate and up into tiles that stay in the cache, activation, result
  *             stored by slot in the form that `down` multiplies
  *   down      item = range of output columns, over all experts: products added by weight into a tile of all rows. A row
- *             meets its experts in rising order, so its sum depends neither on the threads nor on other rows. */
+ *             meets its experts in rising order, so its sum depends neither on the threads nor on other rows.
+ *
+ * Where adapters change experts, scale * (a x) of each slot is made in a phase before `up`, and of the activations in
+ * one before `down`; b times that is added to the tiles. Neighbouring slots with the same scale go together. */
 #include "backend/cpu/matmul.h"
 
 #include <string.h>
 
-enum { DEAL, GATHER, UP, DOWN, N_PHASE };
+enum { DEAL, GATHER, LORA_UP, UP, LORA_DOWN, DOWN, N_PHASE };
 
 /* Who computes what. E experts, C = M * n_used choices. */
 typedef struct deal {
@@ -31,10 +34,12 @@ typedef struct plan {
     int64_t M, dim, ff, n_used, C, E;
     unsigned up_forms, down_form; /* F32, CPU_Q8, CPU_BF16: up_forms is a set */
     deal d;
-    cpu_input in, act;      /* by slot: [C, dim], [C, ff] */
-    size_t bytes;           /* of work memory */
-    int64_t up_n, down_n;   /* weight rows per item */
-    size_t tiles, per_task; /* in scratch: where tiles begin, all */
+    cpu_input in, act;           /* by slot: [C, dim], [C, ff] */
+    size_t bytes;                /* of work memory */
+    int64_t up_n, down_n;        /* weight rows per item */
+    size_t tiles, per_task;      /* in scratch: where tiles begin, all */
+    const fa_loras *const *lora; /* of gate, up, down; NULL each: nothing */
+    float *u[3];                 /* by slot: [C, lora->rank] */
 } plan;
 
 enum { F32 = 4 };
@@ -91,8 +96,10 @@ static plan plan_of(const fa_cpu *cpu, const fa_rec *r) {
     plan p = {.m = m, .M = r->in[0].dim[0], .dim = r->out.dim[1], .ff = m->up.w[0].rows, .n_used = r->p.moe.n_used};
     p.C = p.M * p.n_used;
     p.E = m->up.n;
+    p.lora = r->p.moe.lora;
     p.up_forms = form_bit(cpu_form_of(cpu, &m->up.w[0], p.M));
     if (m->gate.n) p.up_forms |= form_bit(cpu_form_of(cpu, &m->gate.w[0], p.M));
+    if (p.lora[0] || p.lora[1]) p.up_forms |= F32;
     p.down_form = form_bit(cpu_form_of(cpu, &m->down.w[0], p.M));
     cut(cpu, &p);
 
@@ -105,13 +112,18 @@ static plan plan_of(const fa_cpu *cpu, const fa_rec *r) {
     p.d.row = (int32_t *)take(w, &p.bytes, (size_t)p.C * 4);
     p.d.weight = (float *)take(w, &p.bytes, (size_t)p.C * 4);
     p.in = rows_at(w, &p.bytes, p.C, p.dim, p.up_forms);
-    p.act = rows_at(w, &p.bytes, p.C, p.ff, p.down_form);
+    p.act = rows_at(w, &p.bytes, p.C, p.ff, p.down_form | (p.lora[2] ? F32 : 0));
 
-    int64_t wide = p.dim > p.ff ? p.dim : p.ff;
+    int64_t wide = p.dim > p.ff ? p.dim : p.ff, widest = wide;
+    for (int i = 0; i < 3; i++) {
+        if (!p.lora[i]) continue;
+        p.u[i] = (float *)take(w, &p.bytes, (size_t)(p.C * p.lora[i]->rank) * 4);
+        if (p.lora[i]->max_rank > widest) widest = p.lora[i]->max_rank;
+    }
     size_t few = (p.up_forms | p.down_form) & CPU_BF16 ? CPU_FEW_ROWS * (size_t)wide * 4 : 0;
     size_t up = 2 * cpu_up64((size_t)(p.M * p.up_n) * 4) + cpu_act_bytes(p.M, p.up_n),
            down = 2 * cpu_up64((size_t)(p.M * p.down_n) * 4);
-    p.tiles = cpu_up64(cpu->k.linear_scratch(wide, p.M)) + cpu_up64(few);
+    p.tiles = cpu_up64(cpu->k.linear_scratch(widest, p.M)) + cpu_up64(few);
     p.per_task = p.tiles + (up > down ? up : down);
     return p;
 }
@@ -190,7 +202,7 @@ static cpu_input slots(const cpu_input *in, int64_t s, int64_t n, int64_t K) {
 static void product(const cpu_task *t, const plan *p, const cpu_input *in, const fa_experts *x, int32_t e, int64_t r0,
                     int64_t r1, int64_t n, float *y) {
     const fa_weight *w = &x->w[e];
-    const fa_linear whole = {*w, x->bias ? x->bias + e * w->rows : NULL}, part = cpu_linear_slice(&whole, r0, r1);
+    const fa_linear whole = {*w, x->bias ? x->bias + e * w->rows : NULL, NULL}, part = cpu_linear_slice(&whole, r0, r1);
     unsigned form = cpu_form_of(t->cpu, w, p->M);
     cpu_input few = {0};
     if (form == CPU_BF16 && n <= CPU_FEW_ROWS) {
@@ -203,6 +215,67 @@ static void product(const cpu_task *t, const plan *p, const cpu_input *in, const
     }
     cpu_linear_range(t, form, in, &part, 0, r1 - r0, n, y, r1 - r0, false);
 }
+
+/* ---- adapters ---- */
+
+/* The scale of an adapter in a slot; 0: the row's sequence does not use it. */
+static float lora_scale(const cpu_task *t, const plan *p, const fa_lora *l, int64_t slot) {
+    const fa_batch *b = t->b;
+    int64_t row = p->d.row[slot];
+    if (t->r->p.moe.out_rows) row = b->out_row[row];
+    return l->scale * b->adapt[(int64_t)b->row_seq[row] * b->n_adapt + l->adapter];
+}
+
+/* The next slots in [*s, end) with one scale that is not 0; their number, 0: none. */
+static int64_t lora_run(const cpu_task *t, const plan *p, const fa_lora *l, int64_t *s, int64_t end, float *scale) {
+    while (*s < end && (*scale = lora_scale(t, p, l, *s)) == 0) ++*s;
+    int64_t n = *s < end;
+    while (*s + n < end && n && lora_scale(t, p, l, *s + n) == *scale) n++;
+    return n;
+}
+
+static fa_weight lora_rows(const fa_weight *w, int64_t from, int64_t n) {
+    fa_weight part = *w;
+    part.rows = n;
+    part.codes += (size_t)from * w->row_bytes;
+    return part;
+}
+
+/* u = scale * (a x) of the slots of the i-th expert, for one of gate, up and down; x: rows by slot. */
+static void lora_first(const cpu_task *t, const plan *p, int mat, int64_t i, const float *x) {
+    const fa_loras *list = p->lora[mat];
+    for (int k = 0; k < list->n; k++) {
+        const fa_lora *l = &list->item[k];
+        const int64_t at = l->expert[p->d.expert[i]], rank = l->b.cols, K = l->a.cols, ld = list->rank;
+        const fa_weight a = lora_rows(&l->a, (at < 0 ? 0 : at) * rank, rank);
+        float scale, *u = p->u[mat] + l->u_from;
+        int64_t s = p->d.start[i], end = at < 0 ? s : p->d.start[i + 1];
+        for (int64_t n; (n = lora_run(t, p, l, &s, end, &scale)) > 0; s += n) {
+            t->k->linear_f32(t->k, &a, 0, rank, x + s * K, K, n, u + s * ld, ld, false, t->scratch);
+            for (int64_t j = s; j < s + n; j++)
+                for (int64_t r = 0; r < rank; r++) u[j * ld + r] *= scale;
+        }
+    }
+}
+
+/* y [slots of the i-th expert, c1 - c0] += columns [c0, c1) of b u */
+static void lora_add(const cpu_task *t, const plan *p, int mat, int64_t i, int64_t c0, int64_t c1, float *y) {
+    const fa_loras *list = p->lora[mat];
+    const int64_t N = mat == 2 ? p->dim : p->ff, w = c1 - c0, first = p->d.start[i];
+    for (int k = 0; list && k < list->n; k++) {
+        const fa_lora *l = &list->item[k];
+        const int64_t at = l->expert[p->d.expert[i]], ld = list->rank;
+        if (at < 0) continue;
+        const fa_weight b = lora_rows(&l->b, at * N + c0, w);
+        const float *u = p->u[mat] + l->u_from;
+        float scale;
+        int64_t s = first, end = p->d.start[i + 1];
+        for (int64_t n; (n = lora_run(t, p, l, &s, end, &scale)) > 0; s += n)
+            t->k->linear_f32(t->k, &b, 0, w, u + s * ld, ld, n, y + (s - first) * w, w, true, t->scratch);
+    }
+}
+
+/* ---- activations ---- */
 
 /* up = act(gate) * up or act(up), over n values */
 static void activate(const cpu_task *t, const fa_moe *m, float *gate, float *up, int64_t n) {
@@ -230,7 +303,7 @@ static void put_act(const cpu_task *t, const plan *p, const float *tile, int64_t
     }
     for (int64_t i = 0; i < n; i++) {
         if (p->down_form == CPU_BF16) t->k->convert(tile + i * w, FA_BF16, w, p->act.bf16 + (s + i) * p->ff + c0);
-        if (p->down_form == F32) memcpy(p->act.normed + (s + i) * p->ff + c0, tile + i * w, (size_t)w * 4);
+        if (p->act.normed) memcpy(p->act.normed + (s + i) * p->ff + c0, tile + i * w, (size_t)w * 4);
     }
 }
 
@@ -246,7 +319,9 @@ static void up_run(const cpu_task *t, const plan *p, int64_t item) {
           *up = (float *)take((uint8_t *)t->scratch, &at, (size_t)(p->M * p->up_n) * 4);
     cpu_input in = slots(&p->in, s, n, p->dim);
     if (m->gate.n) product(t, p, &in, &m->gate, e, c0, c1, n, gate);
+    lora_add(t, p, 0, i, c0, c1, gate);
     product(t, p, &in, &m->up, e, c0, c1, n, up);
+    lora_add(t, p, 1, i, c0, c1, up);
     activate(t, m, gate, up, n * (c1 - c0));
     put_act(t, p, up, s, n, c0, c1, (uint8_t *)t->scratch + at);
 }
@@ -262,6 +337,7 @@ static void down_run(const cpu_task *t, const plan *p, int64_t item) {
         int64_t s = p->d.start[i], n = p->d.start[i + 1] - s;
         cpu_input in = slots(&p->act, s, n, p->ff);
         product(t, p, &in, &p->m->down, p->d.expert[i], c0, c1, n, y);
+        lora_add(t, p, 2, i, c0, c1, y);
         for (int64_t j = 0; j < n; j++) {
             const float by = p->d.weight[s + j], *from = y + j * w;
             float *to = sum + p->d.row[s + j] * w;
@@ -282,6 +358,8 @@ static int64_t moe_items(const cpu_task *t, int phase) {
     switch (phase) {
     case DEAL: return 1;
     case GATHER: return cpu_row_items(p.M);
+    case LORA_UP: return p.lora[0] || p.lora[1] ? 2 * (int64_t)*p.d.n : 0;
+    case LORA_DOWN: return p.lora[2] ? *p.d.n : 0;
     case UP: return *p.d.n * up_items(&p); /* dealt out before the last barrier: the same for all threads */
     default: return (p.dim + p.down_n - 1) / p.down_n;
     }
@@ -293,6 +371,10 @@ static void moe_run(const cpu_task *t, int phase, int64_t item) {
     case GATHER:
         for (int64_t i = item * CPU_ROWS, end = cpu_min(i + CPU_ROWS, p.M); i < end; i++) gather_row(t, &p, i);
         break;
+    case LORA_UP:
+        if (p.lora[item % 2]) lora_first(t, &p, (int)(item % 2), item / 2, p.in.normed);
+        break;
+    case LORA_DOWN: lora_first(t, &p, 2, item, p.act.normed); break;
     case UP: up_run(t, &p, item); break;
     default: down_run(t, &p, item); break;
     }

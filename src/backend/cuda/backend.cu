@@ -81,6 +81,7 @@ static const cu_op *op_of(int op) {
     case FA_OP_SCALE: return &cu_op_scale;
     case FA_OP_CLAMP: return &cu_op_clamp;
     case FA_OP_COLS: return &cu_op_cols;
+    case FA_OP_PICK_COLS: return &cu_op_pick_cols;
     case FA_OP_ROW_GATE: return &cu_op_row_gate;
     case FA_OP_ROUTE: return &cu_op_route;
     case FA_OP_MOE: return &cu_op_moe;
@@ -121,7 +122,7 @@ static int cuda_needs(const fa_backend *be, const fa_rec *rec, size_t *work, siz
  * engine's arrays are. Where an array lies on the device follows from the batch's host fields, so the same shape has
  * the same addresses. */
 
-enum { STAGES = 8, ARRAY_ALIGN = 16, MAX_ARRAY = 24 + FA_MAX_GROUP /* at least those of list_arrays */ };
+enum { STAGES = 8, ARRAY_ALIGN = 16 };
 
 struct cu_stage {
     size_t bytes;         /* of each buffer */
@@ -131,16 +132,11 @@ struct cu_stage {
     unsigned at; /* steps sent */
 };
 
-typedef struct array {
-    const void *host; /* NULL: the batch has none */
-    size_t bytes;
-    const void **dev; /* where its device address goes */
-} array;
-
-static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
-    int n = 0;
+/* Visits the arrays of a batch: host address, bytes, where the device address goes. A host address of NULL: the batch
+ * has none. */
+template <typename F> static void each_array(const fa_batch *h, cu_batch *b, F visit) {
     const size_t tok = (size_t)h->n_tok * 4, seq = (size_t)h->n_seq * 4;
-#define FA_A(field, size) a[n++] = {h->field, size, (const void **)&b->field}
+#define FA_A(field, size) visit((const void *)h->field, (size_t)(size), (const void **)&b->field)
     FA_A(tok, tok);
     FA_A(pos, tok * (size_t)h->n_axes);
     FA_A(row_start, seq + 4);
@@ -166,6 +162,16 @@ static int list_arrays(const fa_batch *h, cu_batch *b, array *a) {
     FA_A(tree, tok * 2);
     FA_A(page[0], seq * (size_t)h->page_stride); /* all groups: they stand side by side */
 #undef FA_A
+}
+
+/* At most how many there are. */
+static size_t most_arrays(void) {
+    fa_batch h;
+    cu_batch b;
+    size_t n = 0;
+    memset(&h, 0, sizeof h);
+    h.n_cut = 1;
+    each_array(&h, &b, [&](const void *, size_t, const void **) { n++; });
     return n;
 }
 
@@ -198,7 +204,7 @@ static int stage_room(fa_cuda *cu, size_t bytes, fa_error *err) {
 static int stage_create(fa_cuda *cu, const fa_batch *batch, fa_error *err) {
     struct cu_stage *st = cu->stage = FA_NEW(struct cu_stage);
     if (!st) return fa_fail(err, FFAI_ENOMEM, "no memory for a backend");
-    int rc = stage_room(cu, (batch ? batch->block_bytes : 0) + MAX_ARRAY * ARRAY_ALIGN, err);
+    int rc = stage_room(cu, (batch ? batch->block_bytes : 0) + most_arrays() * ARRAY_ALIGN, err);
     for (int i = 0; !rc && i < STAGES; i++)
         rc = cu_check(cu->dev, cudaEventCreateWithFlags(&st->sent[i], cudaEventDisableTiming), "making an event", err);
     return rc;
@@ -232,26 +238,24 @@ static int place_pages(const fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_err
 /* Sends the batch and fills *b with the device's view of it. */
 static int send_batch(fa_cuda *cu, const fa_batch *h, cu_batch *b, fa_error *err) {
     struct cu_stage *st = cu->stage;
-    array a[MAX_ARRAY];
     memset(b, 0, sizeof *b); /* graphs compare it bytewise */
     b->n_tok = h->n_tok, b->n_seq = h->n_seq, b->n_out = h->n_out, b->n_dec = h->n_dec, b->max_q = h->max_q;
     b->n_tile = h->n_tile, b->n_axes = h->n_axes, b->page_stride = h->page_stride, b->n_adapt = h->n_adapt,
     b->n_cut = h->n_cut;
     b->embd = h->embd;
     b->last = cu->last;
-    int n = list_arrays(h, b, a);
     size_t bytes = 0, at = 0;
-    for (int i = 0; i < n; i++) bytes += a[i].host ? round_up(a[i].bytes) : 0;
+    each_array(h, b, [&](const void *host, size_t n, const void **) { bytes += host ? round_up(n) : 0; });
     int rc = stage_room(cu, bytes, err);
     unsigned slot = st->at % STAGES;
     if (!rc && st->at >= STAGES) rc = cu_check(cu->dev, cudaEventSynchronize(st->sent[slot]), "sending a batch", err);
     if (rc) return rc;
-    for (int i = 0; i < n; i++) {
-        if (!a[i].host) continue;
-        memcpy(st->buf[slot] + at, a[i].host, a[i].bytes);
-        *a[i].dev = st->dev + at;
-        at += round_up(a[i].bytes);
-    }
+    each_array(h, b, [&](const void *host, size_t n, const void **dev) {
+        if (!host) return;
+        memcpy(st->buf[slot] + at, host, n);
+        *dev = st->dev + at;
+        at += round_up(n);
+    });
     rc = place_pages(cu, h, b, err);
     if (rc || at == 0) return rc;
     st->at++;

@@ -33,7 +33,7 @@ static int64_t even_heads(int64_t dim, fa_error *err) {
 
 typedef struct rope_args {
     float *out; /* [n_tok, 2, n_pair] */
-    int n_pair, n_tok, dynamic, has_long;
+    int n_pair, dim, n_tok, dynamic, has_long;
     float mscale, factor, theta, growth;
     int64_t growth_ctx;
     int64_t original_ctx; /* 0: nothing depends on the length */
@@ -43,10 +43,10 @@ typedef struct rope_args {
 /* theta' = theta * (factor * len / ctx - (factor - 1)) ^ (d / (d - 2)); powers in double, so that their error does not
  * show in the angles of late positions. */
 static __device__ float dynamic_inv(const rope_args &a, int len, int j) {
-    double d = 2.0 * a.n_pair, f = a.factor;
+    double d = a.dim, f = a.factor;
     double ratio = f * (double)len / (double)a.original_ctx - (f - 1);
     float base = (float)((double)a.theta * pow(ratio, d / (d - 2)));
-    return 1.0f / (float)pow((double)base, (double)((float)j / (float)a.n_pair));
+    return 1.0f / (float)pow((double)base, (double)((float)(2 * j) / (float)a.dim));
 }
 
 /* A thread: one pair of one row. */
@@ -75,6 +75,7 @@ static void rope_table_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     rope_args a = {};
     a.out = fa_f32(r->out);
     a.n_pair = (int)rope->n_pair;
+    a.dim = (int)rope->dim;
     a.n_tok = (int)rows_of(r->out);
     a.dynamic = rope->dynamic;
     a.has_long = rope->inv_freq_long != NULL;
@@ -407,6 +408,21 @@ static void cols_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
               (const void *)r->in[0].data, (int)r->in[0].dtype, r->p.cols, cols_of(r->in[0]), n, fa_f32(r->out));
 }
 extern const cu_op cu_op_cols = {cols_launch, float_work};
+
+/* The same for n columns in any order; ld: columns of x. */
+static __global__ void pick_kernel(const void *x, int x_type, const float *order, int64_t ld, int64_t n, float *out) {
+    cu_pdl_launch();
+    cu_pdl_wait();
+    const int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, row = blockIdx.x;
+    if (i < n) out[row * n + i] = cu_get(x, x_type, row * ld + (int64_t)order[i]);
+}
+
+static void pick_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
+    const int64_t n = cols_of(r->out);
+    CU_LAUNCH(cu, pick_kernel, dim3((unsigned)rows_of(r->out), cu_blocks(n, THREADS)), THREADS, 0,
+              (const void *)r->in[0].data, (int)r->in[0].dtype, r->p.pick_cols, cols_of(r->in[0]), n, fa_f32(r->out));
+}
+extern const cu_op cu_op_pick_cols = {pick_launch, float_work};
 
 /* ---- rows ---- */
 

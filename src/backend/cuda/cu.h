@@ -74,14 +74,14 @@ typedef struct cu_op {
 } cu_op;
 
 extern const cu_op cu_op_rope_table, cu_op_norm, cu_op_head_norm, cu_op_rope, cu_op_append, cu_op_glu, cu_op_add,
-    cu_op_rows, cu_op_softcap, cu_op_scale, cu_op_clamp, cu_op_row_gate, cu_op_cols;  /* basic.cu */
-extern const cu_op cu_op_embed;                                                       /* dequant.cu */
-extern const cu_op cu_op_linear, cu_op_linear_add, cu_op_norm_qkv, cu_op_norm_mlp_up; /* linear.cu */
-extern const cu_op cu_op_attend;                                                      /* attend.cu */
-extern const cu_op cu_op_lora, cu_op_lora_embed;                                      /* lora.cu */
-extern const cu_op cu_op_route, cu_op_moe;                                            /* route.cu, moe.cu */
-extern const cu_op cu_op_conv, cu_op_gate_norm, cu_op_scale_cols;                     /* conv.cu */
-extern const cu_op cu_op_ssm1, cu_op_ssd, cu_op_delta;                                /* ssm1.cu, scan_rows.cu */
+    cu_op_rows, cu_op_softcap, cu_op_scale, cu_op_clamp, cu_op_row_gate, cu_op_cols, cu_op_pick_cols; /* basic.cu */
+extern const cu_op cu_op_embed;                                                                       /* dequant.cu */
+extern const cu_op cu_op_linear, cu_op_linear_add, cu_op_norm_qkv, cu_op_norm_mlp_up;                 /* linear.cu */
+extern const cu_op cu_op_attend;                                                                      /* attend.cu */
+extern const cu_op cu_op_lora, cu_op_lora_embed;                                                      /* lora.cu */
+extern const cu_op cu_op_route, cu_op_moe;                        /* route.cu, moe.cu */
+extern const cu_op cu_op_conv, cu_op_gate_norm, cu_op_scale_cols; /* conv.cu */
+extern const cu_op cu_op_ssm1, cu_op_ssd, cu_op_delta;            /* ssm1.cu, scan_rows.cu */
 
 /* linear.cu sends a linear record to one of these by its number of input rows. */
 int64_t cu_stream_work(const fa_cuda *cu, const fa_rec *r, fa_error *err); /* stream.cu: at most CU_FEW rows */

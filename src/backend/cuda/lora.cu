@@ -1,22 +1,17 @@
 /* Adapters on the GPU: low-rank changes of linear layers and embeddings for the rows whose sequences use them. The
- * definition is src/backend/cpu/ops_lora.c. Two kernels: u = scale * (a x), then out += b u + scale * bias, all in f32.
+ * definition is src/backend/cpu/ops_lora.c. Two kernels: u = scale * (a x), then out += b u + scale * bias, times
+ * magnitudes, all in f32.
  * Which adapters there are is part of the record; which row uses which, and how strongly, is read on the device, so
- * that graphs stay valid when that changes. Rows that use none of them are not touched.
- *
- * Rows of a and b begin at multiples of 16 bytes, with zeros up to the next one. */
-#include "backend/cuda/cu_rows.h"
+ * that graphs stay valid when that changes. Rows that use none of them are not touched. */
+#include "backend/cuda/lora.cuh"
 
 enum { THREADS = 128, WARPS = THREADS / CU_WARP, ROWS = 8 /* that a block works on when there are many */, CHUNK = 64 };
 
-static __device__ int lora_type(const fa_weight &w) {
-    return w.fmt == FA_FMT_F32 ? FA_F32 : w.fmt == FA_FMT_F16 ? FA_F16 : FA_BF16;
-}
-
-/* The scale of an adapter for row m of the record; 0: the row's sequence does not use it, or there is no such row. */
-static __device__ float lora_scale(const fa_lora &l, const cu_batch &b, const int32_t *out_row, int64_t m, int64_t n) {
-    if (m >= n) return 0;
-    int64_t row = out_row ? out_row[m] : m;
-    return l.scale * b.adapt[(int64_t)b.row_seq[row] * b.n_adapt + l.adapter];
+/* What result i is to be multiplied by. */
+static __device__ float lora_magnitude(const fa_lora &l, int64_t i, float scale) {
+    const float *m = l.mag + i, slope = fmaf(m[2 * l.n_mag], scale, m[3 * l.n_mag]);
+    const float length = sqrtf(fmaf(slope, slope, m[l.n_mag]));
+    return length > 0 ? m[0] / length : 0.0f;
 }
 
 /* A warp: one row of one adapter's a, times R rows of x. */
@@ -32,13 +27,13 @@ static __global__ void lora_down_kernel(const fa_lora *item, cu_batch b, const i
     bool any = false;
 #pragma unroll
     for (int j = 0; j < R; j++) {
-        s[j] = lora_scale(l, b, out_row, m0 + j, M);
+        s[j] = cu_lora_scale(l, b, out_row, m0 + j, M);
         acc[j] = 0;
         any = any || s[j] != 0;
     }
     if (!any || r >= l.a.rows) return; /* the same for all lanes */
     const uint8_t *a = l.a.codes + (size_t)r * l.a.row_bytes;
-    const int type = lora_type(l.a);
+    const int type = cu_lora_type(l.a);
     const uint8_t *row = (const uint8_t *)x + m0 * K * (x_type == FA_F32 ? 4 : 2);
     const int64_t pitch = K * (x_type == FA_F32 ? 4 : 2);
     for (int64_t k = 4 * lane; vec && k < K; k += 4 * CU_WARP) {
@@ -66,28 +61,29 @@ static __global__ void lora_down_kernel(const fa_lora *item, cu_batch b, const i
 /* A block: THREADS columns of R rows of out, a thread one column of all. */
 template <int R>
 static __global__ void lora_up_kernel(const fa_lora *item, int n_item, cu_batch b, const int32_t *out_row,
-                                      const float *u, int64_t ldu, int64_t M, int64_t N, float *out) {
+                                      const float *u, int64_t ldu, int64_t M, int64_t N, const float *bias,
+                                      float *out) {
     __shared__ float part[R][CHUNK];
     const int64_t m0 = (int64_t)blockIdx.y * R, n = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     cu_pdl_launch();
     cu_pdl_wait();
-    float acc[R];
+    float acc[R], by[R]; /* the result: by times what out holds without the layer's bias, + acc */
     bool used[R];
 #pragma unroll
-    for (int j = 0; j < R; j++) acc[j] = 0, used[j] = false;
+    for (int j = 0; j < R; j++) acc[j] = 0, by[j] = 1, used[j] = false;
     for (int i = 0; i < n_item; i++) {
         const fa_lora &l = item[i];
         float s[R];
         bool any = false;
 #pragma unroll
         for (int j = 0; j < R; j++) {
-            s[j] = lora_scale(l, b, out_row, m0 + j, M);
+            s[j] = cu_lora_scale(l, b, out_row, m0 + j, M);
             used[j] = used[j] || s[j] != 0;
             any = any || s[j] != 0;
         }
         if (!any) continue; /* the same for all threads */
         const uint8_t *row = l.b.codes + (size_t)(n < N ? n : 0) * l.b.row_bytes;
-        const int type = lora_type(l.b);
+        const int type = cu_lora_type(l.b);
         const int64_t rank = l.b.cols;
         for (int64_t r0 = 0; r0 < rank; r0 += CHUNK) {
             __syncthreads();
@@ -106,14 +102,23 @@ static __global__ void lora_up_kernel(const fa_lora *item, int n_item, cu_batch 
                              fmaf(w.y, part[j][c + 1], fmaf(w.z, part[j][c + 2], fmaf(w.w, part[j][c + 3], acc[j]))));
             }
         }
-        if (!l.bias || n >= N) continue;
+        if (n >= N) continue;
 #pragma unroll
-        for (int j = 0; j < R; j++)
-            if (s[j] != 0) acc[j] = fmaf(s[j], l.bias[n], acc[j]);
+        for (int j = 0; j < R; j++) {
+            if (s[j] == 0) continue;
+            if (l.bias) acc[j] = fmaf(s[j], l.bias[n], acc[j]);
+            if (!l.mag) continue;
+            const float m = lora_magnitude(l, n, s[j]);
+            acc[j] *= m, by[j] *= m;
+        }
     }
+    const float b0 = bias && n < N ? bias[n] : 0.0f;
 #pragma unroll
-    for (int j = 0; j < R; j++)
-        if (used[j] && n < N) out[(m0 + j) * N + n] += acc[j];
+    for (int j = 0; j < R; j++) {
+        if (!used[j] || n >= N) continue;
+        float *o = out + (m0 + j) * N + n;
+        *o = by[j] == 1.0f ? *o + acc[j] : fmaf(*o - b0, by[j], acc[j]) + b0;
+    }
 }
 
 template <int R> static void launch_rows(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -128,7 +133,7 @@ template <int R> static void launch_rows(fa_cuda *cu, const fa_rec *r, const cu_
     CU_LAUNCH(cu, lora_down_kernel<R>, down, THREADS, 0, l->dev_item, *b, out_row, (const void *)x.data, (int)x.dtype,
               M, K, vec, u, l->rank);
     CU_LAUNCH(cu, lora_up_kernel<R>, up, THREADS, 0, l->dev_item, l->n, *b, out_row, (const float *)u, l->rank, M, N,
-              fa_f32(r->out));
+              r->p.lora.bias, fa_f32(r->out));
 }
 
 static void lora_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -159,23 +164,26 @@ static __global__ void lora_embed_kernel(const fa_lora *item, int n_item, cu_bat
     if (n >= N || (b.embd && b.embd_row && b.embd_row[i] >= 0)) return;
     int32_t t = b.tok[i];
     if (t < 0) t = b.last[-1 - t];
-    float sum = 0;
+    float sum = 0, by = 1;
     bool used = false;
     for (int k = 0; k < n_item; k++) {
         const fa_lora &l = item[k];
-        const float s = lora_scale(l, b, NULL, i, b.n_tok) * scale;
+        const float s = cu_lora_scale(l, b, NULL, i, b.n_tok);
         if (s == 0 || t < 0 || t >= l.a.rows) continue;
         const uint8_t *ar = l.a.codes + (size_t)t * l.a.row_bytes, *br = l.b.codes + (size_t)n * l.b.row_bytes;
-        const int at = lora_type(l.a), bt = lora_type(l.b);
+        const int at = cu_lora_type(l.a), bt = cu_lora_type(l.b);
         float acc = 0;
         for (int64_t r = 0; r < l.b.cols; r += 4) {
             const float4 v = cu_get4(ar, at, r), w = cu_get4(br, bt, r);
             acc = fmaf(w.x, v.x, fmaf(w.y, v.y, fmaf(w.z, v.z, fmaf(w.w, v.w, acc))));
         }
-        sum = fmaf(s, acc, sum);
+        sum = fmaf(s * scale, acc, sum);
         used = true;
+        if (!l.mag) continue;
+        const float m = lora_magnitude(l, l.by_token ? t : n, s);
+        sum *= m, by *= m;
     }
-    if (used) out[i * N + n] += sum;
+    if (used) out[i * N + n] = fmaf(out[i * N + n], by, sum);
 }
 
 static void lora_embed_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {

@@ -132,10 +132,18 @@ static bool as_integers(const fa_cuda *cu, few *f, const fa_weight *w, bool down
 /* Elements of a row of h. */
 static int64_t h_pitch(const fa_moe *m) { return (int64_t)up_to((size_t)m->up.w[0].rows, 8); }
 
-/* `up` takes one launch, or two where gate and up projection have different formats; then `down`. */
+/* Bytes of the hidden rows. */
+static int64_t hidden_bytes(const fa_rec *r) {
+    return r->in[0].dim[0] * r->p.moe.n_used * (int64_t)up_to((size_t)h_pitch(r->p.moe.moe) * 4, 16);
+}
+/* With adapters of the experts: the gates' results behind them, then u. */
+static uint8_t *gate_rows(const fa_rec *r) { return (uint8_t *)r->work + hidden_bytes(r); }
+
+/* `up` takes one launch, or two where gate and up projection have different formats, or where adapters change them:
+ * then their results are as they are, in two places. Then `down`. */
 static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, fa_error *err) {
     const fa_moe *m = r->p.moe.moe;
-    const bool exact = cu->be.exact, gated = m->gate.n > 0;
+    const bool exact = cu->be.exact, gated = m->gate.n > 0, lora = cu_moe_lora_on(r, true);
     const cu_stream_fmt *up = cu_stream_find_moe(&m->up.w[0]), *down = cu_stream_find_moe(&m->down.w[0]),
                         *gate = gated ? cu_stream_find_moe(&m->gate.w[0]) : up;
     if (!up || !down || !gate) {
@@ -152,15 +160,17 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     a.x = r->in[0].data, a.x_type = r->in[0].dtype, a.ldx = (int)r->in[0].dim[1];
     a.vec = a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
     a.out = r->work, a.ld = (int)h_pitch(m);
-    a.out_type = exact || gate != up ? FA_F32 : FA_BF16;
+    const bool apart = gated && (gate != up || lora), both = gated && !apart;
+    a.out_type = exact || apart || lora ? FA_F32 : FA_BF16;
     int n = 0;
-    for (int i = gated && gate != up ? 0 : 1; i < 2; i++, n++) {
+    for (int i = apart ? 0 : 1; i < 2; i++, n++) {
         run[n].a = a;
         run[n].fmt = i ? up : gate;
-        run[n].a.n_mat = gated && gate == up ? 2 : 1;
-        run[n].a.m[0] = mat_of(gated && (i == 0 || gate == up) ? &m->gate : &m->up);
+        run[n].a.n_mat = both ? 2 : 1;
+        run[n].a.m[0] = mat_of(both || i == 0 ? &m->gate : &m->up);
         run[n].a.m[1] = mat_of(&m->up);
-        run[n].a.end = !gated ? CU_MOE_ACT : gate == up ? CU_MOE_GLU : i ? CU_MOE_WITH : CU_MOE_GATE;
+        run[n].a.end = lora ? CU_MOE_GATE : !gated ? CU_MOE_ACT : both ? CU_MOE_GLU : i ? CU_MOE_WITH : CU_MOE_GATE;
+        if (lora && i == 0) run[n].a.out = gate_rows(r);
         if (run[n].a.n_mat == 1) run[n].a.m[1] = run[n].a.m[0];
         if (as_integers(cu, &run[n], i ? &m->up.w[0] : &m->gate.w[0], false, r->in[0].dim[0])) continue;
         lay_out(&run[n], exact, CU_MOE_UP_WARPS, CU_MOE_UP_WARPS / run[n].a.n_mat, 1, CU_MOE_UP_WARPS);
@@ -172,7 +182,7 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     run[n].a.n_mat = 1;
     run[n].a.x = r->work, run[n].a.x_type = a.out_type, run[n].a.ldx = a.ld, run[n].a.vec = 1;
     run[n].a.out = r->out.data, run[n].a.out_type = FA_F32, run[n].a.ld = (int)r->out.dim[1];
-    run[n].a.early = 1;
+    run[n].a.early = !lora;
     if (!as_integers(cu, &run[n], &m->down.w[0], true, r->in[0].dim[0]))
         lay_out(&run[n], exact, CU_MOE_DOWN_WARPS, parts < 1 ? 1 : parts, CU_MOE_DOWN_WARPS,
                 a.n_used * (parts < 1 ? 1 : parts));
@@ -184,10 +194,7 @@ static int plan_few(const fa_cuda *cu, const fa_rec *r, few run[3], int *n_run, 
     return 0;
 }
 
-/* Bytes of the hidden rows, in front of the digits. */
-static int64_t hidden_bytes(const fa_rec *r) {
-    return r->in[0].dim[0] * r->p.moe.n_used * (int64_t)up_to((size_t)h_pitch(r->p.moe.moe) * 4, 16);
-}
+/* Behind the hidden rows. */
 static int64_t digit_bytes(const fa_rec *r) {
     const int64_t cols = (int64_t)up_to((size_t)r->in[0].dim[1], 256);
     return cols < INT32_MAX / 4 ? r->in[0].dim[0] * cu_digits_line((int)cols) : 0;
@@ -197,13 +204,26 @@ cu_digits cu_moe_digits(const fa_cuda *cu, const fa_rec *r) {
     cu_digits d = {NULL, 0, 0, 0};
     few run[3];
     int n;
-    if (r->in[0].dim[0] > FEW || plan_few(cu, r, run, &n, NULL) || n != 2 || !run[0].as_int) return d;
+    if (r->in[0].dim[0] > FEW || cu_moe_lora_on(r, true) || cu_moe_lora_on(r, false) ||
+        plan_few(cu, r, run, &n, NULL) || n != 2 || !run[0].as_int)
+        return d;
     d.bits = run[0].a.m[0].w.bits, d.cols = run[0].a.n_step * run[0].fmt->cols, d.line = run[0].a.line;
     d.to = (uint8_t *)r->work + hidden_bytes(r);
     return d;
 }
 
-static void few_launch(fa_cuda *cu, const fa_rec *r) {
+/* What adapters make of gate and up, with the activation, */
+static void few_adapt(fa_cuda *cu, const fa_rec *r, const cu_batch *b, float *u) {
+    const fa_moe *m = r->p.moe.moe;
+    const cu_moe_lora_rows x = {r->in[0].data, r->in[0].dtype, r->in[0].dim[1], true};
+    const cu_moe_lora_rows gate = {m->gate.n ? gate_rows(r) : NULL, FA_F32, h_pitch(m), false},
+                           h = {r->work, FA_F32, h_pitch(m), false};
+    cu_moe_lora(cu, r, b, 0, NULL, x, gate, u);
+    cu_moe_lora(cu, r, b, 1, NULL, x, h, u);
+    cu_moe_lora_activate(cu, r, gate, h, h);
+}
+
+static void few_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     few run[3];
     fa_error err = {};
     int n = 0;
@@ -212,9 +232,11 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
         return;
     }
     const unsigned rows = (unsigned)r->in[0].dim[0];
+    float *u = (float *)(void *)(gate_rows(r) + hidden_bytes(r));
     for (int i = 0; i < n; i++) {
         cu_moe_few_args *a = &run[i].a;
         const bool down = i == n - 1;
+        if (down && cu_moe_lora_on(r, true)) few_adapt(cu, r, b, u);
         const bool whole = down || run[i].as_int; /* blocks see a whole row's choices */
         if (cu->digits == r && i == 0) a->digits = (const uint8_t *)r->work + hidden_bytes(r);
         const dim3 grid(run[i].grid, whole ? rows : rows * (unsigned)a->n_used);
@@ -222,6 +244,10 @@ static void few_launch(fa_cuda *cu, const fa_rec *r) {
         cu_launch_as(cu, down ? "moe down" : "moe up", run[i].fmt->moe[kernel], grid, (int)run[i].warps * CU_WARP,
                      run[i].smem, *a);
     }
+    /* and of down, in the sum */
+    const cu_moe_few_args *a = &run[n - 1].a;
+    const cu_moe_lora_rows h = {(void *)a->x, a->x_type, a->ldx, false}, none = {NULL, 0, 0, false};
+    cu_moe_lora(cu, r, b, 2, NULL, h, none, u);
 }
 
 /* ---- the operation ---- */
@@ -238,14 +264,15 @@ static int64_t moe_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     int k;
     const int rc = plan_few(cu, r, run, &k, err);
     if (rc) return rc;
+    if (cu_moe_lora_on(r, true) || cu_moe_lora_on(r, false)) return 2 * hidden_bytes(r) + cu_moe_lora_bytes(r);
     return hidden_bytes(r) + digit_bytes(r);
 }
 
 static void moe_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     if (r->in[0].dim[0] > FEW)
-        cu_moe_many_launch(cu, r);
+        cu_moe_many_launch(cu, r, b);
     else
-        few_launch(cu, r);
+        few_launch(cu, r, b);
     cu->digits = NULL;
 }
 

@@ -344,7 +344,7 @@ CU_DEV void multiply(const uint16_t *xs, const uint16_t *ws, int rows, float acc
 /* Results of rows and columns (n, n + 1) of the tile's place, from n = N on zeros as far as rows reach. */
 CU_DEV void put_pair(const cu_moe_product &a, int64_t at, int n, float v0, float v1) {
     if (n >= a.ld) return;
-    cu_put2(a.out, FA_BF16, at * a.ld + n, n < a.N ? v0 : 0.0f, n + 1 < a.N ? v1 : 0.0f);
+    cu_put2(a.out, a.out_type, at * a.ld + n, n < a.N ? v0 : 0.0f, n + 1 < a.N ? v1 : 0.0f);
 }
 
 CU_DEV void finish(const cu_moe_product &a, const int4 tile, const float acc[4][4][4]) {
@@ -500,8 +500,8 @@ static __global__ void __launch_bounds__(THREADS) combine_kernel(combine_args a)
 typedef struct plan {
     int64_t M, P, dim, ff, ldx, ldh, ldy, n_tile, n_part; /* n_tile: most tiles that there can be */
     int tile_rows;
-    bool x_work, wgmma;
-    size_t part_at, tile_at, list_at, place_at, x_at, h_at, y_at, bytes;
+    bool x_work, wgmma, lora; /* lora: adapters change gate or up, which are multiplied apart then */
+    size_t part_at, tile_at, list_at, place_at, x_at, h_at, gate_at, up_at, y_at, u_at, bytes;
 } plan;
 
 static int64_t up_to(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -522,7 +522,9 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     plan p = {};
     p.M = r->in[0].dim[0], p.P = p.M * r->p.moe.n_used;
     p.dim = r->out.dim[1], p.ff = m->up.w[0].rows;
-    p.wgmma = cu_moe_wgmma_fits(cu, m);
+    p.lora = cu_moe_lora_on(r, true);
+    /* whose hidden rows are in an order that adapters do not know */
+    p.wgmma = !p.lora && !cu_moe_lora_on(r, false) && cu_moe_wgmma_fits(cu, m);
     p.tile_rows = exact ? (int)XM : p.wgmma ? (int)CU_MOE_WGMMA_ROWS : (int)BM;
     p.n_tile = (n_expert < p.P ? n_expert : p.P) + p.P / p.tile_rows;
     p.x_work = r->in[0].dtype != (exact ? FA_F32 : FA_BF16) || (!exact && p.dim % 8) || p.wgmma;
@@ -535,7 +537,10 @@ static plan plan_of(const fa_cuda *cu, const fa_rec *r) {
     p.place_at = take(&p, p.P * 4);
     p.x_at = take(&p, p.x_work ? p.M * p.ldx * elem : 0);
     p.h_at = take(&p, p.P * p.ldh * elem);
+    p.gate_at = take(&p, p.lora && m->gate.n ? p.P * p.ldh * 4 : 0);
+    p.up_at = take(&p, p.lora ? p.P * p.ldh * 4 : 0);
     p.y_at = take(&p, p.P * p.ldy * elem);
+    p.u_at = take(&p, cu_moe_lora_bytes(r));
     return p;
 }
 
@@ -593,7 +598,30 @@ static void sort(fa_cuda *cu, const plan *p, const fa_rec *r, uint8_t *work) {
     CU_LAUNCH(cu, place_kernel, grid, PART, sort_bytes(s.n_expert), s);
 }
 
-void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
+/* Gate and up apart as f32, what adapters add to them, the activation. */
+static void adapted_up(fa_cuda *cu, const fa_rec *r, const cu_batch *b, const plan *p, cu_moe_product a) {
+    const fa_moe *m = r->p.moe.moe;
+    uint8_t *work = (uint8_t *)r->work;
+    float *u = (float *)(void *)(work + p->u_at);
+    const cu_moe_lora_rows x = {r->in[0].data, r->in[0].dtype, r->in[0].dim[1], true};
+    const cu_moe_lora_rows gate = {m->gate.n ? work + p->gate_at : NULL, FA_F32, p->ldh, false},
+                           up = {work + p->up_at, FA_F32, p->ldh, false}, h = {a.out, a.out_type, p->ldh, false};
+    a.activate = a.paired = 0;
+    a.out_type = FA_F32;
+    a.out = up.at;
+    add_stack(&a, 0, &m->up);
+    product(cu, p, &a);
+    if (m->gate.n) {
+        a.out = gate.at;
+        add_stack(&a, 0, &m->gate);
+        product(cu, p, &a);
+    }
+    cu_moe_lora(cu, r, b, 0, a.list, x, gate, u);
+    cu_moe_lora(cu, r, b, 1, a.list, x, up, u);
+    cu_moe_lora_activate(cu, r, gate, up, h);
+}
+
+void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const fa_moe *m = r->p.moe.moe;
     const plan p = plan_of(cu, r);
     uint8_t *work = (uint8_t *)r->work;
@@ -619,15 +647,23 @@ void cu_moe_many_launch(fa_cuda *cu, const fa_rec *r) {
     add_stack(&a, a.paired, &m->up);
     a.x = x, a.ldx = p.ldx, a.list = (const int32_t *)(work + p.list_at);
     a.out = work + p.h_at, a.ld = p.ldh;
-    product(cu, &p, &a);
+    a.out_type = cu->be.exact ? FA_F32 : FA_BF16;
+    if (p.lora)
+        adapted_up(cu, r, b, &p, a);
+    else
+        product(cu, &p, &a);
+    const int32_t *list = a.list;
     a.paired = a.activate = 0;
     a.bias[1] = NULL;
     add_stack(&a, 0, &m->down);
     a.x = work + p.h_at, a.ldx = p.ldh, a.list = NULL;
     a.out = work + p.y_at, a.ld = p.ldy;
     product(cu, &p, &a);
+    const int type = a.out_type;
+    const cu_moe_lora_rows h = {work + p.h_at, type, p.ldh, false}, y = {work + p.y_at, type, p.ldy, false};
+    cu_moe_lora(cu, r, b, 2, list, h, y, (float *)(void *)(work + p.u_at));
     combine_args c;
-    c.y = work + p.y_at, c.y_type = cu->be.exact ? FA_F32 : FA_BF16, c.ld = p.ldy, c.dim = p.dim;
+    c.y = y.at, c.y_type = type, c.ld = p.ldy, c.dim = p.dim;
     c.choice = (const float *)r->in[1].data;
     c.place = (const int32_t *)(work + p.place_at);
     c.n_used = a.n_used, c.add = r->p.moe.add, c.scale = r->p.moe.scale;

@@ -18,7 +18,8 @@ typedef struct cu_moe_product {
     int n_used;
     const int4 *tile; /* expert, first place, rows */
     const int32_t *n_tile;
-    void *out; /* [places, ld] bf16 or (exact) f32 */
+    void *out; /* [places, ld] bf16 or f32 */
+    int out_type;
     int64_t ld;
     int act;
     float limit;

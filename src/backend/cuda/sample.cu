@@ -1,10 +1,10 @@
 /* Picking tokens on the device: memory, what goes there for a pick, and the ids that come back. The kernels are in
- * cu_sample.h.
+ * cu_sample.h and cu_draw.h.
  *
  * A pick of n rows is a few launches for each WAVE of them, whose options travel as kernel parameters; masks and biases
  * go through pinned memory. The ids are written to pinned host memory and awaited by an event. Two picks may be under
  * way: each has pinned memory and an event of its own. */
-#include "backend/cuda/cu_sample.h"
+#include "backend/cuda/cu_draw.h"
 
 extern "C" {
 #include "base/alloc.h"

@@ -13,27 +13,17 @@ static int by_rows(const fa_cuda *cu, const cu_chunk *c, bool delta, const cu_ba
     return b->max_q > FEW && cu_chunk_takes(cu, c, delta) ? b->n_dec : b->n_seq;
 }
 
-typedef struct ssd_args {
-    cu_view x, dt, b, c;
-    float *y;     /* [n_tok, n_head * P] */
-    float *state; /* of state 0 */
-    int64_t stride;
-    const float *a, *d, *dt_bias;
-    int n_head, P, N, per_group;
-    float dt_min, dt_max;
-} ssd_args;
-
-template <int NJ> static __global__ void __launch_bounds__(THREADS) ssd_rows_kernel(ssd_args a, cu_batch b) {
+template <int NJ> static __global__ void __launch_bounds__(THREADS) ssd_rows_kernel(cu_chunk a, cu_batch b) {
     __shared__ float2 bc[WARPS * NJ]; /* of a row: delta B and C */
     __shared__ float part[WARPS][CU_WARP];
     const int tid = (int)threadIdx.x, lane = tid % CU_WARP, warp = tid / CU_WARP;
-    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, g = head / a.per_group;
+    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, g = sc_group(a, head);
     const int64_t size = (int64_t)a.P * a.N;
     cu_scan_part p = cu_scan_part_of(b, (int)blockIdx.z, a.state, a.stride);
     float h[NJ];
     cu_pdl_launch();
     cu_scan_get<NJ>(h, p.in ? p.in + head * size : NULL, a.N, a.P, col);
-    const float bias = a.dt_bias[head], rate = a.a[head], skip = a.d[head];
+    const float bias = a.bias[head], rate = a.rate[head], skip = a.skip[head];
     cu_pdl_wait();
     for (int i = p.from; i < p.to; i++) {
         const float x = col < a.P ? a.x.at[i * a.x.ld + (int64_t)head * a.P + col] : 0.0f;
@@ -64,95 +54,36 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) ssd_rows_ker
     cu_scan_put<NJ>(h, p.out + head * size, a.N, a.P, col);
 }
 
-static cu_chunk ssd_chunk(const fa_rec *r) {
-    const fa_ssd *w = r->p.ssd.w;
-    cu_chunk c = {};
-    c.c = cu_view_of(&r->p.ssd.c), c.b = cu_view_of(&r->p.ssd.b), c.x = cu_view_of(&r->p.ssd.x);
-    c.dt = cu_view_of(&r->p.ssd.dt);
-    c.y = fa_f32(r->out);
-    c.state = r->p.ssd.state->scan, c.stride = r->p.ssd.state->stride;
-    c.rate = w->a, c.bias = w->dt_bias, c.skip = w->d;
-    c.n_head = w->n_head, c.n_group = w->n_group, c.P = w->head_dim, c.N = w->n_state;
-    c.n_tok = (int)r->out.dim[0];
-    c.dt_min = w->dt_min, c.dt_max = w->dt_max;
-    return c;
-}
-
-static void ssd_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
-    const fa_ssd *w = r->p.ssd.w;
-    ssd_args a = {};
-    a.x = cu_view_of(&r->p.ssd.x), a.dt = cu_view_of(&r->p.ssd.dt);
-    a.b = cu_view_of(&r->p.ssd.b), a.c = cu_view_of(&r->p.ssd.c);
-    a.y = fa_f32(r->out);
-    a.state = r->p.ssd.state->scan, a.stride = r->p.ssd.state->stride;
-    a.a = w->a, a.d = w->d, a.dt_bias = w->dt_bias;
-    a.n_head = w->n_head, a.P = w->head_dim, a.N = w->n_state, a.per_group = w->n_head / w->n_group;
-    a.dt_min = w->dt_min, a.dt_max = w->dt_max;
-    cu_chunk c = ssd_chunk(r);
-    c.first = by_rows(cu, &c, false, b);
-    const dim3 grid(cu_blocks(a.P, COLS), (unsigned)a.n_head, (unsigned)c.first);
-    if (a.N <= 64)
-        CU_LAUNCH(cu, ssd_rows_kernel<8>, grid, THREADS, 0, a, *b);
-    else if (a.N <= 128)
-        CU_LAUNCH(cu, ssd_rows_kernel<16>, grid, THREADS, 0, a, *b);
-    else
-        CU_LAUNCH(cu, ssd_rows_kernel<32>, grid, THREADS, 0, a, *b);
-    if (c.first < b->n_seq) cu_chunk_launch(cu, c, false, b);
-}
-
-enum { MOST = 256 /* states of a column */ };
-
-static int64_t ssd_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
-    const fa_ssd *w = r->p.ssd.w;
-    const cu_chunk c = ssd_chunk(r);
-    if (w->n_state <= MOST) return cu_chunk_work(&c, false);
-    return fa_fail(err, FFAI_ENOTSUP, "no kernel for %d states of a column, at most %d", w->n_state, MOST);
-}
-extern const cu_op cu_op_ssd = {ssd_launch, ssd_work};
-
-/* ---- gated delta rule ---- */
-
-typedef struct delta_args {
-    cu_view q, k, v, beta, a;
-    float *y;     /* [n_tok, n_head * V] */
-    float *state; /* of state 0 */
-    int64_t stride;
-    const float *decay, *dt_bias;
-    int n_head, n_key, tiled, K, V; /* value heads, key heads */
-    float beta_scale, eps;
-} delta_args;
-
-/* With S the state before a row: y = (g S + k u^T)^T q = g S^T q + (k q) u, so that both products with S are taken in
- * one pass. Buffers of a row's k and q take turns: one warp may be a row ahead. */
-template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_kernel(delta_args a, cu_batch b) {
+/* The gated delta rule. With S the state before a row: y = (g S + k u^T)^T q = g S^T q + (k q) u, so that both products
+ * with S are taken in one pass. Buffers of a row's k and q take turns: one warp may be a row ahead. */
+template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_kernel(cu_chunk a, cu_batch b) {
     __shared__ float2 kq[2][WARPS * NJ];
     __shared__ float3 sums[2][WARPS]; /* of k k, q q, k q */
     __shared__ float2 part[WARPS][CU_WARP];
     const int tid = (int)threadIdx.x, lane = tid % CU_WARP, warp = tid / CU_WARP;
-    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane,
-              kh = a.tiled ? head % a.n_key : head / (a.n_head / a.n_key);
-    const int64_t size = (int64_t)a.K * a.V;
+    const int head = (int)blockIdx.y, col = (int)blockIdx.x * COLS + lane, kh = sc_group(a, head);
+    const int64_t size = (int64_t)a.N * a.P;
     cu_scan_part p = cu_scan_part_of(b, (int)blockIdx.z, a.state, a.stride);
     float S[NJ];
     cu_pdl_launch();
-    cu_scan_get<NJ>(S, p.in ? p.in + head * size : NULL, a.K, a.V, col);
-    const float bias = a.dt_bias[head], rate = a.decay[head], by_dim = 1.0f / sqrtf((float)a.K);
+    cu_scan_get<NJ>(S, p.in ? p.in + head * size : NULL, a.N, a.P, col);
+    const float bias = a.bias[head], rate = a.rate[head], by_dim = 1.0f / sqrtf((float)a.N);
     cu_pdl_wait();
     for (int i = p.from; i < p.to; i++) {
         const int turn = i & 1;
         float kk = 0, qq = 0, both = 0, sk = 0, sq = 0;
         for (int n = tid; n < WARPS * NJ; n += THREADS) {
-            const bool there = n < a.K;
-            const float k = there ? a.k.at[i * a.k.ld + (int64_t)kh * a.K + n] : 0.0f,
-                        q = there ? a.q.at[i * a.q.ld + (int64_t)kh * a.K + n] : 0.0f;
+            const bool there = n < a.N;
+            const float k = there ? a.b.at[i * a.b.ld + (int64_t)kh * a.N + n] : 0.0f,
+                        q = there ? a.c.at[i * a.c.ld + (int64_t)kh * a.N + n] : 0.0f;
             kq[turn][n] = make_float2(k, q);
             kk = fmaf(k, k, kk), qq = fmaf(q, q, qq), both = fmaf(k, q, both);
         }
         kk = cu_warp_sum(kk), qq = cu_warp_sum(qq), both = cu_warp_sum(both);
         if (lane == 0) sums[turn][warp] = make_float3(kk, qq, both);
-        const float v = col < a.V ? a.v.at[i * a.v.ld + (int64_t)head * a.V + col] : 0.0f;
+        const float v = col < a.P ? a.x.at[i * a.x.ld + (int64_t)head * a.P + col] : 0.0f;
         const float beta = a.beta_scale * cu_sigmoid(a.beta.at[i * a.beta.ld + head]);
-        const float g = expf(rate * cu_softplus(a.a.at[i * a.a.ld + head] + bias));
+        const float g = expf(rate * cu_softplus(a.dt.at[i * a.dt.ld + head] + bias));
         __syncthreads();
         kk = qq = both = 0;
         for (int w = 0; w < WARPS; w++) {
@@ -170,14 +101,55 @@ template <int NJ> static __global__ void __launch_bounds__(THREADS) delta_rows_k
         sk = sq = 0;
         for (int w = 0; w < WARPS; w++) sk += part[w][lane].x, sq += part[w][lane].y;
         const float u = beta * (v - g * by_k * sk);
-        if (warp == 0 && col < a.V)
-            a.y[((int64_t)i * a.n_head + head) * a.V + col] = fmaf(both * by_k * by_q, u, g * by_q * sq);
+        if (warp == 0 && col < a.P)
+            a.y[((int64_t)i * a.n_head + head) * a.P + col] = fmaf(both * by_k * by_q, u, g * by_q * sq);
 #pragma unroll
         for (int j = 0; j < NJ; j++) S[j] = fmaf(g, S[j], kq[turn][warp + WARPS * j].x * (by_k * u));
-        if (b.keep[i] >= 0) cu_scan_put<NJ>(S, a.state + b.keep[i] * a.stride + head * size, a.K, a.V, col);
+        if (b.keep[i] >= 0) cu_scan_put<NJ>(S, a.state + b.keep[i] * a.stride + head * size, a.N, a.P, col);
     }
-    cu_scan_put<NJ>(S, p.out + head * size, a.K, a.V, col);
+    cu_scan_put<NJ>(S, p.out + head * size, a.N, a.P, col);
 }
+
+/* ---- both ---- */
+
+template <int NJ> static void rows_launch(fa_cuda *cu, const cu_chunk &c, bool delta, const cu_batch *b) {
+    const dim3 grid(cu_blocks(c.P, COLS), (unsigned)c.n_head, (unsigned)c.first);
+    if (delta)
+        CU_LAUNCH(cu, delta_rows_kernel<NJ>, grid, THREADS, 0, c, *b);
+    else
+        CU_LAUNCH(cu, ssd_rows_kernel<NJ>, grid, THREADS, 0, c, *b);
+}
+
+static void launch(fa_cuda *cu, cu_chunk c, bool delta, const cu_batch *b) {
+    c.first = by_rows(cu, &c, delta, b);
+    (c.N <= 64 ? rows_launch<8> : c.N <= 128 ? rows_launch<16> : rows_launch<32>)(cu, c, delta, b);
+    if (c.first < b->n_seq) cu_chunk_launch(cu, c, delta, b);
+}
+
+enum { MOST = 256 /* states of a column */ };
+
+static int64_t work(const cu_chunk &c, bool delta, fa_error *err) {
+    if (c.N <= MOST) return cu_chunk_work(&c, delta);
+    return fa_fail(err, FFAI_ENOTSUP, "no kernel for %d states of a column, at most %d", c.N, MOST);
+}
+
+static cu_chunk ssd_chunk(const fa_rec *r) {
+    const fa_ssd *w = r->p.ssd.w;
+    cu_chunk c = {};
+    c.c = cu_view_of(&r->p.ssd.c), c.b = cu_view_of(&r->p.ssd.b), c.x = cu_view_of(&r->p.ssd.x);
+    c.dt = cu_view_of(&r->p.ssd.dt);
+    c.y = fa_f32(r->out);
+    c.state = r->p.ssd.state->scan, c.stride = r->p.ssd.state->stride;
+    c.rate = w->a, c.bias = w->dt_bias, c.skip = w->d;
+    c.n_head = w->n_head, c.n_group = w->n_group, c.P = w->head_dim, c.N = w->n_state;
+    c.n_tok = (int)r->out.dim[0];
+    c.dt_min = w->dt_min, c.dt_max = w->dt_max;
+    return c;
+}
+
+static void ssd_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) { launch(cu, ssd_chunk(r), false, b); }
+static int64_t ssd_work(const fa_cuda *, const fa_rec *r, fa_error *err) { return work(ssd_chunk(r), false, err); }
+extern const cu_op cu_op_ssd = {ssd_launch, ssd_work};
 
 static cu_chunk delta_chunk(const fa_rec *r) {
     const fa_delta *w = r->p.delta.w;
@@ -193,32 +165,6 @@ static cu_chunk delta_chunk(const fa_rec *r) {
     return c;
 }
 
-static void delta_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
-    const fa_delta *w = r->p.delta.w;
-    delta_args a = {};
-    a.q = cu_view_of(&r->p.delta.q), a.k = cu_view_of(&r->p.delta.k), a.v = cu_view_of(&r->p.delta.v);
-    a.beta = cu_view_of(&r->p.delta.beta), a.a = cu_view_of(&r->p.delta.a);
-    a.y = fa_f32(r->out);
-    a.state = r->p.delta.state->scan, a.stride = r->p.delta.state->stride;
-    a.decay = w->decay, a.dt_bias = w->dt_bias;
-    a.n_head = w->n_v_head, a.n_key = w->n_k_head, a.tiled = w->tiled, a.K = w->k_dim, a.V = w->v_dim;
-    a.beta_scale = w->beta_scale, a.eps = w->eps;
-    cu_chunk c = delta_chunk(r);
-    c.first = by_rows(cu, &c, true, b);
-    const dim3 grid(cu_blocks(a.V, COLS), (unsigned)a.n_head, (unsigned)c.first);
-    if (a.K <= 64)
-        CU_LAUNCH(cu, delta_rows_kernel<8>, grid, THREADS, 0, a, *b);
-    else if (a.K <= 128)
-        CU_LAUNCH(cu, delta_rows_kernel<16>, grid, THREADS, 0, a, *b);
-    else
-        CU_LAUNCH(cu, delta_rows_kernel<32>, grid, THREADS, 0, a, *b);
-    if (c.first < b->n_seq) cu_chunk_launch(cu, c, true, b);
-}
-
-static int64_t delta_work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
-    const fa_delta *w = r->p.delta.w;
-    const cu_chunk c = delta_chunk(r);
-    if (w->k_dim <= MOST) return cu_chunk_work(&c, true);
-    return fa_fail(err, FFAI_ENOTSUP, "no kernel for keys of %d, at most %d", w->k_dim, MOST);
-}
+static void delta_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) { launch(cu, delta_chunk(r), true, b); }
+static int64_t delta_work(const fa_cuda *, const fa_rec *r, fa_error *err) { return work(delta_chunk(r), true, err); }
 extern const cu_op cu_op_delta = {delta_launch, delta_work};

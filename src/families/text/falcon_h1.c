@@ -138,14 +138,12 @@ static void caches(const void *cfg, fa_kv_spec *spec) {
 
 /* ---- weights ---- */
 
-/* What mlx has put into weights; biases it has left as they were. */
+/* What mlx has put into weights. */
 static scales after_mlx(fa_binder *b, const falcon_cfg *c) {
     const scales *s = &c->s;
-    bool own_head = !c->d.tied || fa_bind_has(b, "lm_head"), ssm = s->ssm_in != 1;
-    for (int i = 0; i < 5; i++) ssm |= c->ssm[i] != 1;
-    if ((c->d.qkv_bias && (s->attn_in != 1 || s->attn_out != 1)) || (c->mix.in_bias && ssm) ||
-        (c->mix.out_bias && s->ssm_out != 1) || (c->d.mlp_bias && (s->gate != 1 || s->down != 1)))
-        fa_bind_fail(b, FFAI_ENOTSUP, NULL, "multipliers are in mlx's weights, but not in their biases");
+    bool own_head = !c->d.tied || fa_bind_has(b, "lm_head");
+    if (c->d.qkv_bias && s->attn_in == 0)
+        fa_bind_fail(b, FFAI_ENOTSUP, NULL, "\"attention_in_multiplier\" is 0, and there are biases");
     return (scales){.embed = 1,
                     .logits = own_head ? 1 : s->logits / s->embed,
                     .ssm_in = 1,
@@ -155,6 +153,18 @@ static scales after_mlx(fa_binder *b, const falcon_cfg *c) {
                     .rows = 1,
                     .gate = 1,
                     .down = 1};
+}
+
+/* Biases behind weights that have their multipliers in them: mlx has left these as they were. What attention adds is
+ * multiplied by attention_in for the sake of its values' weights, so that its biases have to be divided by it. */
+static void mlx_biases(fa_binder *b, const falcon_cfg *c, falcon_layer *l, int i) {
+    const scales *s = &c->s;
+    fa_bind_bias_times(b, &l->d.qkv.v, 1 / s->attn_in, NULL, "model.layers.%d.self_attn.v_proj", i);
+    fa_bind_bias_times(b, &l->d.o, s->attn_out / s->attn_in, NULL, "model.layers.%d.self_attn.o_proj", i);
+    fa_bind_bias_times(b, &l->d.gate, s->gate, NULL, "model.layers.%d.mlp.gate_proj", i);
+    fa_bind_bias_times(b, &l->d.down, s->down, NULL, "model.layers.%d.mlp.down_proj", i);
+    fa_bind_bias_times(b, &l->mix.in, 1, c->in_scale, "model.layers.%d.mamba.in_proj", i);
+    fa_bind_bias_times(b, &l->mix.out, s->ssm_out, NULL, "model.layers.%d.mamba.out_proj", i);
 }
 
 static scales as_published(const falcon_cfg *c) {
@@ -175,6 +185,7 @@ static void bind_layer(fa_binder *b, const falcon_cfg *c, falcon *w, falcon_laye
     fa_dense_bind_attn(b, &c->d, &l->d, i);
     fa_bind_norm_times(b, &l->d.mlp_norm, c->d.dim, c->d.eps, w->s.rows, "model.layers.%d.pre_ff_layernorm", i);
     fa_dense_bind_mlp(b, &c->d, &l->d, i);
+    if (mlx) mlx_biases(b, c, l, i);
     if (i == 0 && !mlx && c->in_scale) l->mix.in_scale = fa_bind_constants(b, c->in_scale, fa_mamba2_in_rows(&c->mix));
     l->mix.in_scale = w->layer[0].mix.in_scale;
 }

@@ -8,15 +8,7 @@
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 32000,
-                                               .dim = 4096,
-                                               .ff_dim = 11008,
-                                               .n_layer = 32,
-                                               .n_head = 32,
-                                               .max_ctx = 2048,
-                                               .act_key = "hidden_act",
-                                               .act = "silu"};
-    fa_dense_read(r, c, dims, &defaults);
+    fa_dense_read(r, c, dims, &fa_dense_llama);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     fa_dense_granite_scales(r, c);
     fa_dense_granite_experts(r, c);

@@ -12,10 +12,6 @@
 
 #include <string.h>
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    fa_mamba2_bind_mix(b, c, l, i, "mamba");
-}
-
 static void bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     if (fa_bind_has(b, "model.layers.%d.mlp.gate_proj", i)) { /* mlx, GGUF */
         fa_dense_bind_mlp(b, c, l, i);
@@ -27,21 +23,11 @@ static void bind_mlp(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int
 
 /* Which layers have mixers; false: none. */
 static bool read_layers(fa_cfg *r, fa_dense_cfg *c) {
-    const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t;
-    bool any = false;
-    if (!types) types = fa_cfg_node(r, "layers_block_type");
-    t = fa_jfirst(types);
-    if (types && (int64_t)fa_jlen(types) < c->n_layer)
-        fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
-    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++, t = fa_jnext(t)) {
-        const char *s = types ? fa_jstr(t, NULL) : "mamba";
-        bool attends = s && (!strcmp(s, "attention") || !strcmp(s, "full_attention"));
-        if (!attends && (!s || (strcmp(s, "mamba") && strcmp(s, "linear_attention"))))
-            fa_cfg_fail(r, "\"layer_types\": layer %lld is \"%s\"", (long long)i, s ? s : "no string");
-        c->layer_mix[i] = !attends;
-        any |= !attends;
-    }
-    return any;
+    static const fa_layer_kind names[] = {
+        {"attention", 0}, {"full_attention", 0}, {"mamba", 1}, {"linear_attention", 1}, {NULL, 0}};
+    const char *key = fa_cfg_node(r, "layer_types") ? "layer_types" : "layers_block_type";
+    if (!fa_cfg_layer_kinds(r, key, names, c->n_layer, c->layer_mix)) memset(c->layer_mix, 1, (size_t)c->n_layer);
+    return memchr(c->layer_mix, 1, (size_t)c->n_layer) != NULL;
 }
 
 static void read_mixer(fa_cfg *r, fa_dense_cfg *c) {
@@ -55,22 +41,14 @@ static void read_mixer(fa_cfg *r, fa_dense_cfg *c) {
                          .kernel = 4,
                          .norm = true,
                          .eps = c->eps,
-                         .conv_bias = true};
+                         .conv_bias = true,
+                         .block = "mamba"};
     fa_mamba2_read(r, m, &fa_mamba2_hybrid_keys);
-    c->bind_mix = bind_mix;
 }
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 32000,
-                                               .dim = 4096,
-                                               .ff_dim = 11008,
-                                               .n_layer = 32,
-                                               .n_head = 32,
-                                               .max_ctx = 2048,
-                                               .act_key = "hidden_act",
-                                               .act = "silu"};
-    fa_dense_read(r, c, dims, &defaults);
+    fa_dense_read(r, c, dims, &fa_dense_llama);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     fa_dense_granite_scales(r, c);
     fa_dense_granite_experts(r, c);

@@ -30,14 +30,8 @@ static void bind_attn(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, in
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    static const fa_dense_defaults defaults = {.vocab = 103168,
-                                               .dim = 4096,
-                                               .ff_dim = 11008,
-                                               .n_layer = 32,
-                                               .n_head = 32,
-                                               .max_ctx = 2048,
-                                               .act_key = "hidden_act",
-                                               .act = "silu"};
+    fa_dense_defaults defaults = fa_dense_llama;
+    defaults.vocab = 103168;
     fa_dense_read(r, c, dims, &defaults);
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "bias", true);
     c->bind_attn = bind_attn;

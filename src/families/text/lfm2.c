@@ -27,7 +27,7 @@ typedef struct short_conv {
     fa_gate times;     /* plain multiplication */
 } short_conv;
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+static void mixer_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     const short_conv_cfg *s = (const short_conv_cfg *)c->mix_cfg;
     fa_bias bias = s->bias ? FA_BIAS : FA_NO_BIAS;
     short_conv *w = (short_conv *)fa_bind_alloc(b, 1, sizeof *w);
@@ -39,13 +39,13 @@ static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int
     l->mix = w;
 }
 
-static void mix_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
+static void mixer_spec(const fa_dense_cfg *c, fa_kv_spec *spec) {
     const short_conv_cfg *s = (const short_conv_cfg *)c->mix_cfg;
     int64_t rows = s->kernel > 1 ? s->kernel - 1 : 1; /* a layer with neither keys nor a state would be none */
     *spec = (fa_kv_spec){.n_conv = rows * c->dim};
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void mixer_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     const short_conv *w = (const short_conv *)l->mix;
     fa_tensor bcx = fa_linear_op(cx, fa_norm_op(cx, h, &l->attn_norm), &w->in);
     fa_tensor x = fa_cols(cx, bcx, 2 * c->dim, c->dim);
@@ -56,24 +56,18 @@ static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_te
     fa_linear_add(cx, h, y, &w->out, NULL, c->residual_scale);
 }
 
+static const fa_dense_mixer mixer = {mixer_spec, mixer_bind, mixer_add};
+
 /* ---- config ---- */
 
 /* Layers that attend: layer_types, or the numbers in full_attn_idxs, or all. */
 static void read_layers(fa_cfg *r, fa_dense_cfg *c) {
-    const fa_jnode *types = fa_cfg_node(r, "layer_types"), *t = fa_jfirst(types),
-                   *full = fa_cfg_node(r, "full_attn_idxs");
-    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, (size_t)c->n_layer, 1);
-    if (!c->layer_mix) fa_cfg_no_memory(r);
-    if (types && (int64_t)fa_jlen(types) < c->n_layer)
-        fa_cfg_fail(r, "\"layer_types\" lists %zu of %lld layers", fa_jlen(types), (long long)c->n_layer);
+    static const fa_layer_kind names[] = {{"full_attention", 0}, {"conv", 1}, {NULL, 0}};
+    const fa_jnode *full = fa_cfg_node(r, "full_attn_idxs");
     if (full && fa_jtype_of(full) != FA_JARR) fa_cfg_fail(r, "\"full_attn_idxs\" is no list");
-    for (int64_t i = 0; !r->err.code && i < c->n_layer; i++, t = types ? fa_jnext(t) : NULL) {
-        const char *s = types ? fa_jstr(t, NULL) : NULL;
-        c->layer_mix[i] = types ? s && strcmp(s, "conv") == 0 : full != NULL;
-        if (types && !c->layer_mix[i] && (!s || strcmp(s, "full_attention") != 0))
-            fa_cfg_fail(r, "\"layer_types\": layer %lld is \"%s\"", (long long)i, s ? s : "no string");
-    }
-    for (const fa_jnode *n = types ? NULL : fa_jfirst(full); !r->err.code && n; n = fa_jnext(n)) {
+    if (fa_cfg_layer_kinds(r, "layer_types", names, c->n_layer, c->layer_mix) || !full) return;
+    memset(c->layer_mix, 1, (size_t)c->n_layer);
+    for (const fa_jnode *n = fa_jfirst(full); n; n = fa_jnext(n)) {
         int64_t i = fa_jint(n, -1);
         if (i >= 0 && i < c->n_layer) c->layer_mix[i] = 0;
     }
@@ -86,18 +80,11 @@ static void read_common(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa_d
     c->act = FA_ACT_SILU;
     c->qk_norm = true;
     dims->tied = c->tied = fa_cfg_bool(r, "tie_embedding", c->tied);
+    short_conv_cfg *s = (short_conv_cfg *)fa_dense_mixers(r, c, sizeof *s, &mixer);
+    if (!s) return;
     read_layers(r, c);
-    short_conv_cfg *s = (short_conv_cfg *)fa_mem_calloc(r->mem, 1, sizeof *s);
-    if (!s) {
-        fa_cfg_no_memory(r);
-        return;
-    }
     s->kernel = fa_cfg_int(r, "conv_L_cache", 3, 1, 4096);
     s->bias = fa_cfg_bool(r, "conv_bias", false);
-    c->mix_cfg = s;
-    c->mix_spec = mix_spec;
-    c->bind_mix = bind_mix;
-    c->mix = mix;
     fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 1e6), true);
 }
 

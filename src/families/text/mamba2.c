@@ -18,10 +18,6 @@ static const fa_mamba2_keys keys = {.n_head = "num_heads",
                                     .in_bias = "use_bias",
                                     .act = "hidden_act"};
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
-    fa_mamba2_bind_mix(b, c, l, i, "mixer");
-}
-
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
     static const fa_dense_defaults defaults = {
@@ -38,9 +34,9 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                          .kernel = 4,
                          .norm = true,
                          .eps = c->eps,
-                         .conv_bias = true};
+                         .conv_bias = true,
+                         .block = "mixer"};
     fa_mamba2_read(r, m, &keys);
-    c->bind_mix = bind_mix;
     memset(c->layer_mix, 1, (size_t)c->n_layer);
 }
 

@@ -26,7 +26,7 @@ typedef struct mixer {
 
 /* ---- weights and forward ---- */
 
-static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
+static void mixer_bind(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int i) {
     mixer *m = (mixer *)fa_bind_alloc(b, 1, sizeof *m);
     fa_bias bias = c->mlp_bias ? FA_BIAS : FA_NO_BIAS;
     if (!m) return;
@@ -42,7 +42,7 @@ static void bind_mix(fa_binder *b, const fa_dense_cfg *c, fa_dense_layer *l, int
     }
 }
 
-static void mix(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
+static void mixer_add(fa_cx *cx, const fa_dense_cfg *c, const fa_dense_layer *l, fa_tensor h, const fa_state *st) {
     const mixer *m = (const mixer *)l->mix;
     if (m->kind == MLP) {
         fa_tensor g = fa_norm_mlp_up(cx, h, &l->attn_norm, &m->up, &m->none, c->act);
@@ -73,48 +73,48 @@ static void bind(fa_binder *b, const void *cfg, void *weights) {
 
 /* ---- config ---- */
 
-/* The kind of a layer by its letter or name; -1: unknown. */
-static int kind_of(const char *s, size_t n) {
-    static const struct {
-        const char *name;
-        int kind;
-    } names[] = {{"M", MAMBA},    {"mamba", MAMBA}, {"linear_attention", MAMBA},
-                 {"*", 0},        {"attention", 0}, {"full_attention", 0},
-                 {"-", MLP},      {"mlp", MLP},     {"E", EXPERTS},
-                 {"moe", EXPERTS}};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strlen(names[i].name) == n && memcmp(names[i].name, s, n) == 0) return names[i].kind;
-    return -1;
+static const fa_layer_kind names[] = {{"mamba", MAMBA}, {"linear_attention", MAMBA},
+                                      {"attention", 0}, {"full_attention", 0},
+                                      {"mlp", MLP},     {"moe", EXPERTS},
+                                      {"M", MAMBA},     {"*", 0},
+                                      {"-", MLP},       {"E", EXPERTS},
+                                      {NULL, 0}};
+
+/* "M*-E" into kind[n] */
+static void read_pattern(fa_cfg *r, const char *key, const char *pattern, size_t n, uint8_t *kind) {
+    static const char letters[] = "*M-E"; /* as kinds are counted */
+    for (size_t i = 0; i < n; i++) {
+        const char *at = (const char *)memchr(letters, pattern[i], sizeof letters - 1);
+        if (!at) fa_cfg_fail(r, "\"%s\": layer %zu is \"%c\"", key, i, pattern[i]);
+        kind[i] = at ? (uint8_t)(at - letters) : 0;
+    }
 }
 
-/* n_layer and layer_mix. What is said nowhere: one layer of each kind. */
-static void read_layers(fa_cfg *r, fa_dense_cfg *c) {
-    const char *key = "layers_block_type", *pattern = NULL;
+/* n_layer and layer_mix; what is said nowhere: one layer of each kind. The mixer's config, to be filled, or NULL. */
+static fa_mamba2_cfg *read_layers(fa_cfg *r, fa_dense_cfg *c) {
+    static const fa_dense_mixer hooks = {NULL, mixer_bind, mixer_add}; /* caches below knows the states */
+    const char *key = "layers_block_type", *pattern = "ME*-";
     const fa_jnode *list = fa_cfg_node(r, key);
     if (!list) list = fa_cfg_node(r, key = "layer_types");
     if (!list) list = fa_cfg_node(r, key = "hybrid_override_pattern");
-    size_t n = list ? fa_jlen(list) : 0, len;
-    if (!list) pattern = "ME*-";
-    if (list && fa_jtype_of(list) == FA_JSTR) pattern = fa_jstr(list, NULL);
-    if (pattern) n = strlen(pattern);
-    if (n < 1 || n > 4096 || (!pattern && fa_jtype_of(list) != FA_JARR)) {
+    if (list) pattern = fa_jstr(list, NULL);
+    size_t n = pattern ? strlen(pattern) : fa_jlen(list);
+    if (n < 1 || n > 4096) {
         fa_cfg_fail(r, "\"%s\" lists no layers", key);
         pattern = "M";
         n = 1;
     }
     c->n_layer = (int64_t)n;
-    c->layer_mix = (uint8_t *)fa_mem_calloc(r->mem, n, 1);
     c->layer_rope = (uint8_t *)fa_mem_calloc(r->mem, n, 1);
     c->window = (int32_t *)fa_mem_calloc(r->mem, n, sizeof *c->window);
-    if (!c->layer_mix || !c->layer_rope || !c->window) fa_cfg_no_memory(r);
-    const fa_jnode *t = pattern ? NULL : fa_jfirst(list);
-    for (size_t i = 0; !r->err.code && i < n; i++, t = t ? fa_jnext(t) : NULL) {
-        const char *s = pattern ? pattern + i : fa_jstr(t, &len);
-        int kind = s ? kind_of(s, pattern ? 1 : len) : -1;
-        if (kind < 0)
-            fa_cfg_fail(r, "\"%s\": layer %zu is \"%.*s\"", key, i, !s ? 9 : pattern ? 1 : 60, s ? s : "no string");
-        c->layer_mix[i] = (uint8_t)(kind > 0 ? kind : 0);
-    }
+    if (!c->layer_rope || !c->window) fa_cfg_no_memory(r);
+    fa_mamba2_cfg *m = (fa_mamba2_cfg *)fa_dense_mixers(r, c, sizeof *m, &hooks);
+    if (!m) return NULL;
+    if (pattern)
+        read_pattern(r, key, pattern, n, c->layer_mix);
+    else
+        fa_cfg_layer_kinds(r, key, names, c->n_layer, c->layer_mix);
+    return m;
 }
 
 static bool any(const fa_dense_cfg *c, int kind) {
@@ -124,12 +124,7 @@ static bool any(const fa_dense_cfg *c, int kind) {
 /* A key under its older name, if the config has that. */
 static const char *older(fa_cfg *r, const char *old, const char *key) { return fa_cfg_node(r, old) ? old : key; }
 
-static void read_mamba(fa_cfg *r, fa_dense_cfg *c) {
-    fa_mamba2_cfg *m = (fa_mamba2_cfg *)fa_mem_calloc(r->mem, 1, sizeof *m);
-    if (!m) {
-        fa_cfg_no_memory(r);
-        return;
-    }
+static void read_mamba(fa_cfg *r, const fa_dense_cfg *c, fa_mamba2_cfg *m) {
     const fa_mamba2_keys keys = {.n_head = "mamba_num_heads",
                                  .head_dim = "mamba_head_dim",
                                  .n_state = "ssm_state_size",
@@ -151,9 +146,6 @@ static void read_mamba(fa_cfg *r, fa_dense_cfg *c) {
     m->dt_min = (float)fa_cfg_num(r, older(r, "mamba_dt_min", "time_step_min"), 0.001);
     m->dt_max = INFINITY;
     if (!(m->dt_min >= 0)) fa_cfg_fail(r, "\"time_step_min\" is %g", (double)m->dt_min);
-    c->mix_cfg = m;
-    c->bind_mix = bind_mix;
-    c->mix = mix;
 }
 
 static void read_experts(fa_cfg *r, fa_dense_cfg *c) {
@@ -186,7 +178,8 @@ static void read_experts(fa_cfg *r, fa_dense_cfg *c) {
 
 static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     fa_dense_cfg *c = (fa_dense_cfg *)cfg;
-    read_layers(r, c);
+    fa_mamba2_cfg *mamba = read_layers(r, c);
+    if (!mamba) return;
     c->dim = fa_cfg_int(r, "hidden_size", 4096, 1, 1 << 20);
     c->vocab = fa_cfg_int(r, "vocab_size", 131072, 1, 1 << 26);
     c->n_head = fa_cfg_int(r, "num_attention_heads", 32, 1, 65536);
@@ -205,7 +198,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
         fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head,
                     (long long)c->n_kv_head);
     if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
-    read_mamba(r, c);
+    read_mamba(r, c, mamba);
     if (any(c, EXPERTS)) read_experts(r, c);
     *dims = (fa_lm_dims){.n_layer = c->n_layer,
                          .dim = c->dim,

@@ -32,12 +32,9 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
                                                .eps = 1e-6,
                                                .act_key = "hidden_act",
                                                .act = "silu"};
-    fa_gdn_cfg *gdn = (fa_gdn_cfg *)fa_mem_calloc(r->mem, 1, sizeof *gdn);
     fa_dense_read(r, c, dims, &defaults);
-    if (!gdn) {
-        fa_cfg_no_memory(r);
-        return;
-    }
+    fa_gdn_cfg *gdn = (fa_gdn_cfg *)fa_gdn_in_dense(r, c, sizeof *gdn);
+    if (!gdn) return;
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->post_only = true;
     c->wide_qk_norm = true;
@@ -46,7 +43,7 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     d.norm_eps = 1e-5;
     d.beta_scale = fa_cfg_bool(r, "linear_allow_neg_eigval", true) ? 2 : 1;
     fa_gdn_read(r, gdn, &d);
-    fa_gdn_layers(r, c, gdn, not_every_fourth, &c->n_layer);
+    fa_gdn_layers(r, c, not_every_fourth, &c->n_layer);
     if (!unrotated(r)) fa_cfg_rope(r, &c->rope[0], NULL, c->head_dim, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 

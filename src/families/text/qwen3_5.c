@@ -15,7 +15,7 @@
 
 /* What stands behind fa_dense_cfg.mix_cfg. */
 typedef struct hybrid_cfg {
-    fa_gdn_cfg gdn;
+    fa_gdn_cfg gdn; /* first, as the block looks for it */
     int64_t n_next; /* layers behind the others in GGUF, which predict further tokens */
 } hybrid_cfg;
 
@@ -54,12 +54,9 @@ static void config_hybrid(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
                                  .beta_scale = 1,
                                  .tiled = fa_cfg_bool(r, "ffai_linear_heads_tiled", false),
                                  .decay_applied = fa_cfg_bool(r, "ffai_decay_applied", false)};
-    hybrid_cfg *h = (hybrid_cfg *)fa_mem_calloc(r->mem, 1, sizeof *h);
     fa_dense_read(r, c, dims, d);
-    if (!h) {
-        fa_cfg_no_memory(r);
-        return;
-    }
+    hybrid_cfg *h = (hybrid_cfg *)fa_gdn_in_dense(r, c, sizeof *h);
+    if (!h) return;
     c->qkv_bias = c->o_bias = fa_cfg_bool(r, "attention_bias", false);
     c->qk_norm = true;
     c->norm_offset = fa_cfg_bool(r, "ffai_norm_offset_applied", false) ? 0 : 1;
@@ -68,7 +65,7 @@ static void config_hybrid(fa_cfg *r, fa_dense_cfg *c, fa_lm_dims *dims, const fa
     fa_gdn_read(r, &h->gdn, &defaults);
     h->gdn.norm_eps = c->eps;
     h->n_next = fa_cfg_int(r, "num_nextn_predict_layers", 0, 0, 65536);
-    fa_gdn_layers(r, c, &h->gdn, between, &interval);
+    fa_gdn_layers(r, c, between, &interval);
     fa_cfg_partial_rope(r, &c->rope[0], NULL, c->head_dim, 0.25, fa_cfg_num(r, "rope_theta", 10000.0), true);
 }
 
