@@ -1,6 +1,7 @@
 /* ffai convert: a checkpoint in any layout to mlx's, quantized or not. */
 #define _POSIX_C_SOURCE 200809L
 #include "cli/commands.h"
+#include "cli/hub.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
@@ -185,17 +186,19 @@ static int run_convert(const cli_opts *o) {
                             .n_thread = (int)cli_int(o, OPT_THREADS, 0),
                             .progress = progress,
                             .user = &b};
+    char *model = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_require(o, OPT_OUT);
     if (!rc) rc = read_size(o, OPT_SHARD_SIZE, &co.shard_bytes);
     if (!rc) rc = read_rules(o, &r);
+    if (!rc) rc = hub_path(o, cli_str(o, OPT_MODEL, ""), false, &model);
     if (!rc) rc = read_calibration(o, &co, &ids);
     if (!rc && cli_has(o, OPT_CALIBRATE) && !co.mode) co.mode = "affine";
     co.rules = r.at;
     co.n_rule = r.n;
     if (!rc) {
         term_catch_interrupt(true);
-        rc = ffai_convert(cli_str(o, OPT_MODEL, ""), cli_str(o, OPT_OUT, ""), &co, &info, &err);
+        rc = ffai_convert(model, cli_str(o, OPT_OUT, ""), &co, &info, &err);
         if (rc && b.on) fputs("\r\x1b[K", stderr);
         if (rc == FFAI_ECANCEL)
             rc = cli_fail(o, "interrupted; nothing was written");
@@ -206,6 +209,7 @@ static int run_convert(const cli_opts *o) {
     }
     rules_free(&r);
     ffai_free(ids);
+    free(model);
     return rc;
 }
 

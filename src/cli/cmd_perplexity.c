@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/commands.h"
 #include "cli/divergence.h"
+#include "cli/hub.h"
 #include "cli/out.h"
 #include "cli/session.h"
 #include "cli/term.h"
@@ -214,7 +215,11 @@ static int open_base(const cli_opts *o, ffai_model *m, const ffai_engine_opts *e
     const bool precision = !strcmp(what, "exact") || !strcmp(what, "fast");
     other.precision = precision ? what : cli_str(o, OPT_KLD_PRECISION, eo->precision);
     if (!precision) {
-        if (ffai_model_open(&b->m, what, NULL, &err)) return cli_fail(o, "%s", err.msg);
+        char *path = NULL;
+        int rc = hub_path(o, what, false, &path);
+        if (!rc && ffai_model_open(&b->m, path, NULL, &err)) rc = cli_fail(o, "%s", err.msg);
+        free(path);
+        if (rc) return rc;
         ffai_model_get_info(b->m, &its);
         if (its.vocab != mine.vocab)
             return cli_fail(o, "%s has a vocabulary of %lld tokens, %s of %lld", its.path, (long long)its.vocab,
