@@ -174,7 +174,6 @@ static int read_calibration(const cli_opts *o, ffai_convert_opts *co, int32_t **
 static int run_convert(const cli_opts *o) {
     rules r = {0};
     int32_t *ids = NULL;
-    char *path = NULL;
     ffai_error err;
     ffai_convert_info info;
     bar b = {.on = isatty(2) && !term_is_quiet(), .begun = out_now()};
@@ -187,19 +186,20 @@ static int run_convert(const cli_opts *o) {
                             .n_thread = (int)cli_int(o, OPT_THREADS, 0),
                             .progress = progress,
                             .user = &b};
+    char *model = NULL;
     int rc = cli_require(o, OPT_MODEL);
     if (!rc) rc = cli_require(o, OPT_OUT);
     if (!rc) rc = read_size(o, OPT_SHARD_SIZE, &co.shard_bytes);
     if (!rc) rc = read_rules(o, &r);
+    if (!rc) rc = hub_path(o, cli_str(o, OPT_MODEL, ""), false, &model);
     if (!rc) rc = read_calibration(o, &co, &ids);
     if (!rc && cli_has(o, OPT_CALIBRATE) && !co.mode) co.mode = "affine";
     co.rules = r.at;
     co.n_rule = r.n;
-    if (!rc) term_catch_interrupt(true);
-    if (!rc) rc = hub_path(o, cli_str(o, OPT_MODEL, ""), false, &path);
     if (!rc) {
-        b.begun = out_now();
-        rc = ffai_convert(path, cli_str(o, OPT_OUT, ""), &co, &info, &err);
+        term_catch_interrupt(true);
+        b.begun = out_now(); /* a download and a calibration came before */
+        rc = ffai_convert(model, cli_str(o, OPT_OUT, ""), &co, &info, &err);
         if (rc && b.on) fputs("\r\x1b[K", stderr);
         if (rc == FFAI_ECANCEL)
             rc = cli_fail(o, "interrupted; nothing was written");
@@ -210,7 +210,7 @@ static int run_convert(const cli_opts *o) {
     }
     rules_free(&r);
     ffai_free(ids);
-    free(path);
+    free(model);
     return rc;
 }
 

@@ -215,7 +215,7 @@ static int open_base(const cli_opts *o, ffai_model *m, const ffai_engine_opts *e
     const bool precision = !strcmp(what, "exact") || !strcmp(what, "fast");
     other.precision = precision ? what : cli_str(o, OPT_KLD_PRECISION, eo->precision);
     if (!precision) {
-        char *path;
+        char *path = NULL;
         int rc = hub_path(o, what, false, &path);
         if (!rc && ffai_model_open(&b->m, path, NULL, &err)) rc = cli_fail(o, "%s", err.msg);
         free(path);
