@@ -85,7 +85,7 @@ struct ffai_engine {
     int64_t weight_bytes; /* on the device */
     const char *precision, *kv_name;
     bool composed;
-    bool inputs; /* taps of what goes into linear layers: for calibration */
+    bool inputs;        /* taps of what goes into linear layers: for calibration */
     ffai_request **req; /* [n_req] all that are not freed */
     int n_req, cap_req;
     bool in_events;          /* a step is calling the requests' callbacks */

@@ -75,8 +75,9 @@ for ms in 005 010 020 030 045 060 080 110 150 200; do
     kill -9 $pid 2>/dev/null
     wait $pid 2>/dev/null
     if [ -e "$tmp/to" ]; then
-        cmp -s "$tmp/ref/model.safetensors" "$tmp/to/model.safetensors" && cmp -s "$tmp/ref/config.json" "$tmp/to/config.json" ||
-            fail "killed after 0.$ms s: half a model"
+        for f in model.safetensors config.json; do
+            cmp -s "$tmp/ref/$f" "$tmp/to/$f" || fail "killed after 0.$ms s: half a model ($f)"
+        done
     fi
     rm -rf "$tmp"/to*
 done
