@@ -60,14 +60,14 @@ debug asan tsan: deps   ## the suite in a debug, address+undefined or thread san
 	$(call build,$@)
 	@ctest --preset $@ -j $(JOBS)
 
-clang: deps   ## the suite built by clang
+clang: deps   ## everything built by clang, and the tests in which a compiler shows
 	@tools/deps.sh ci
 	$(call build,clang)
 	@ctest --preset clang -j $(JOBS)
 
 fuzz: deps   ## each fuzz target for SECONDS_PER_FUZZ seconds
 	@tools/deps.sh ci
-	$(call build,fuzz)
+	$(call build,fuzz,fuzzers)
 	@tools/fuzz.sh build/fuzz $(SECONDS_PER_FUZZ)
 
 clean:   ## remove everything that was built

@@ -108,6 +108,18 @@ if(TARGET ffai)
   endforeach()
 endif()
 
+if(FFAI_SANITIZE)
+  target_compile_definitions(parity PRIVATE FFAI_SANITIZED)
+  target_compile_definitions(test_matrix PRIVATE FFAI_SANITIZED)
+endif()
+# The longest first, so that none of them runs alone at the end of a first run, when CTest knows no times.
+foreach(long families.cuda_gguf_gemma3 cuda.test_diffusion cuda.test_moe_cuda families.test_matrix families.cuda_llama cuda.test_laws
+    families.cuda_gguf_llama cuda.test_ahead families.cuda_mlx_llama families.cuda_lora_llama families.parity_gguf_llama engine.test_diffusion)
+  if(TEST ${long})
+    set_tests_properties(${long} PROPERTIES COST 100)
+  endif()
+endforeach()
+
 file(GLOB FFAI_TEST_SCRIPTS CONFIGURE_DEPENDS tests/*/test_*.sh)
 foreach(f ${FFAI_TEST_SCRIPTS})
   get_filename_component(name ${f} NAME_WE)
@@ -124,6 +136,7 @@ foreach(f ${FFAI_TEST_SCRIPTS})
 endforeach()
 
 file(GLOB FFAI_FUZZ_SOURCES CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
+add_custom_target(fuzzers) # what make fuzz builds
 foreach(f ${FFAI_FUZZ_SOURCES})
   get_filename_component(name ${f} NAME_WE)
   string(REPLACE "fuzz_" "" corpus ${name})
@@ -135,5 +148,6 @@ foreach(f ${FFAI_FUZZ_SOURCES})
     add_executable(${name} ${f})
     target_link_libraries(${name} PRIVATE ffai_static -fsanitize=fuzzer)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
+    add_dependencies(fuzzers ${name})
   endif()
 endforeach()

@@ -28,4 +28,4 @@ export PKG_CONFIG_LIBDIR=$root/usr/lib/aarch64-linux-gnu/pkgconfig PKG_CONFIG_SY
 cmake --preset aarch64 >build/aarch64.configure.log 2>&1 || { cat build/aarch64.configure.log; exit 1; }
 cmake --build --preset aarch64
 QEMU_LD_PREFIX=/usr/aarch64-linux-gnu QEMU_SET_ENV=LD_LIBRARY_PATH=$root/usr/lib/aarch64-linux-gnu:$root/lib/aarch64-linux-gnu \
-    ctest --preset aarch64 -L "$labels" --no-tests=error
+    ctest --preset aarch64 -j "$(nproc)" -L "$labels" --no-tests=error

@@ -198,6 +198,7 @@ static int run_convert(const cli_opts *o) {
     co.n_rule = r.n;
     if (!rc) {
         term_catch_interrupt(true);
+        b.begun = out_now(); /* a download and a calibration came before */
         rc = ffai_convert(model, cli_str(o, OPT_OUT, ""), &co, &info, &err);
         if (rc && b.on) fputs("\r\x1b[K", stderr);
         if (rc == FFAI_ECANCEL)

@@ -164,7 +164,7 @@ static void note(fa_buf *wrong, const fa_adapter_module *m, const fa_target *t, 
 int fa_adapter_expert(const fa_finder *f, const fa_adapter_file *file, fa_adapter_module *m, fa_expert_list *list,
                       fa_buf *wrong, fa_error *err) {
     struct fa_expert_part p = {.m = m};
-    char key[FA_NAME_MAX];
+    char key[FA_NAME_MAX] = {0};
     const fa_target *t = find_stack(f, file, m, &p, key);
     if (!t) return 0;
     if (m->mag || m->bias || m->base)

@@ -263,7 +263,7 @@ int fa_adapter_match(ffai_adapter *a, fa_adapter_file *file, fa_error *err) {
             fa_name_list_add(&absent, m->name);
             continue;
         }
-        char weight[FA_NAME_MAX]; /* PEFT's patterns see a parameter's name where that is what it was told */
+        char weight[FA_NAME_MAX] = {0}; /* PEFT's patterns see a parameter's name where that is what it was told */
         snprintf(weight, sizeof weight, "%s.weight", m->name);
         rc = fa_adapter_file_scale(file, m, fa_adapter_file_targets(file, weight) ? weight : m->name, 0, err);
         if (!rc && fits(file, m, &at, &wrong) && !wrong.len && !absent.total)

@@ -261,7 +261,8 @@ static const fa_jnode *rope_dict(fa_cfg *c, const char *layer_type, bool scaled)
     return scaled || !layer_type ? p : NULL;
 }
 
-void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled) {
+/* dim may be odd: the next one rotates as well. */
+static void read_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled) {
     rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
     if (s.dict && fa_jtype_of(s.dict) != FA_JOBJ)
         fa_cfg_fail(c, "\"rope_scaling\" or \"rope_parameters\" is no object");
@@ -324,10 +325,17 @@ void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, dou
     }
 }
 
+void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled) {
+    if (!c->err.code && head_dim % 2) fa_cfg_fail(c, "head_dim %lld is odd", (long long)head_dim);
+    read_rope(c, r, layer_type, head_dim, theta, scaled);
+}
+
 void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
                          bool scaled) {
     rope_src s = {c, rope_dict(c, layer_type, scaled), layer_type != NULL};
     share = src_num(&s, "partial_rotary_factor", fa_cfg_num(c, "partial_rotary_factor", share));
     if (!(share > 0 && share <= 1)) fa_cfg_fail(c, "\"partial_rotary_factor\" is %g, not between 0 and 1", share);
-    fa_cfg_rope(c, r, layer_type, c->err.code ? head_dim : (int64_t)((double)head_dim * share), theta, scaled);
+    const int64_t dim = c->err.code ? head_dim : (int64_t)((double)head_dim * share);
+    if (!c->err.code && dim == head_dim && dim % 2) fa_cfg_fail(c, "head_dim %lld is odd", (long long)head_dim);
+    read_rope(c, r, layer_type, dim, theta, scaled);
 }

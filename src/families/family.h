@@ -54,9 +54,10 @@ bool fa_cfg_layer_kinds(fa_cfg *c, const char *key, const fa_layer_kind *names, 
 
 /* RoPE of one layer type in both spellings: rope_parameters (flat, or keyed by layer type) or rope_theta +
  * rope_scaling. layer_type NULL: the flat one. theta is the default of the family. scaled false: rope_scaling does not
- * apply (Gemma 3 local layers). dim: of the leading part of each head that rotates; an odd one and the next. */
-void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t dim, double theta, bool scaled);
-/* The same for the leading part of each head that partial_rotary_factor tells; share: when the key is absent. */
+ * apply (Gemma 3 local layers). */
+void fa_cfg_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double theta, bool scaled);
+/* The same for the leading part of each head that partial_rotary_factor tells; share: when the key is absent. Of an odd
+ * number of dims the next one rotates too. */
 void fa_cfg_partial_rope(fa_cfg *c, fa_rope *r, const char *layer_type, int64_t head_dim, double share, double theta,
                          bool scaled);
 

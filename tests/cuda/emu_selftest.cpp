@@ -73,6 +73,49 @@ static __global__ void group_product(const uint16_t *a, const uint16_t *b, float
     CHECK(cu_transpose8((two + 1) << 16 | two) == ((back + 8) << 16 | back));
 }
 
+/* d [64, 64] = a [64, 64] b [64, 64], f16, by a warpgroup, whose operands the second one's first thread has brought: a
+ * from shared memory by rows, b as it lies (k outermost), its rows from 40 on outside of the array. */
+static __global__ void engine_product(const __grid_constant__ cu_tma a, const __grid_constant__ cu_tma b, float *d) {
+    __shared__ uint64_t bar;
+    uint8_t *sm = (uint8_t *)emu_dyn_smem();
+    sm += (1024 - (cu_smem_addr(sm) & 1023)) & 1023;
+    cu_pdl_wait();
+    const int i = (int)threadIdx.x, row = i % 128 / 32 * 16 + i % 32 / 4, t = i % 4;
+    if (i == 0) cu_mbar_init(cu_smem_addr(&bar), 1);
+    __syncthreads();
+    if (i == 128) {
+        cu_mbar_expect(cu_smem_addr(&bar), 2 * 8192);
+        cu_tma_load(cu_smem_addr(sm), &a, cu_smem_addr(&bar), 0, 0, 1, 0);
+        cu_tma_load(cu_smem_addr(sm) + 8192, &b, cu_smem_addr(&bar), 0, 0, 0, 2);
+    }
+    if (i >= 128) {
+        cu_bar_arrive(5, 256);
+        return;
+    }
+    cu_bar_sync(5, 256);
+    cu_mbar_wait(cu_smem_addr(&bar), 0);
+    float s[32], p[32];
+    for (int j = 0; j < 32; j++) s[j] = p[j] = NAN;
+    uint32_t f[4];
+    const uint64_t da = cu_wgmma_desc(cu_smem_addr(sm)), db = cu_wgmma_desc_n(cu_smem_addr(sm) + 8192, 8192);
+    for (int k = 0; k < 4; k++) { /* s = a a^T by descriptors; p = (rows of a) b from registers */
+        for (int e = 0; e < 4; e++) {
+            const int r = row + e % 2 * 8, c = 16 * k + e / 2 * 8 + 2 * t;
+            memcpy(&f[e], sm + r * 128 + ((c / 8 ^ r) & 7) * 16 + c % 8 * 2, 4);
+        }
+        cu_wgmma_fence();
+        k ? cu_wgmma_ss<64, true, false>(s, da + 2 * (unsigned)k, da + 2 * (unsigned)k)
+          : cu_wgmma_ss<64, true, true>(s, da, da);
+        k ? cu_wgmma_rs<64, true, true>(p, f, db + 128 * (unsigned)k) : cu_wgmma_rs<64, true, true, true>(p, f, db);
+        cu_wgmma_commit();
+    }
+    cu_wgmma_wait<0>();
+    for (int j = 0; j < 32; j++) {
+        const int at = (row + j % 4 / 2 * 8) * 64 + j / 4 * 8 + 2 * t + j % 2;
+        d[at] = s[j], d[4096 + at] = p[j];
+    }
+}
+
 /* d [16, 8] = a [16, 16] b [16, 8], bf16: b [k][n] through ldmatrix.trans, a through ldmatrix. */
 static __global__ void product(const uint16_t *a, const uint16_t *b, float *d) {
     uint8_t *sm = (uint8_t *)emu_dyn_smem();
@@ -185,6 +228,34 @@ int main() {
     launch(s, group_product, dim3(1), dim3(128), 3072, ga, gb, gd);
     cudaStreamSynchronize(s);
     CHECK(!memcmp(gd, gwant, sizeof gwant));
+    /* The copy engine: matrix 1 of 2, and page 2 of 3 with 40 of 64 rows. */
+    uint16_t *ea, *eb;
+    float *ed;
+    static float ewant[2][64 * 64];
+    cudaMalloc(&ea, 2 * 8192), cudaMalloc(&eb, 3 * 40 * 128), cudaMalloc(&ed, sizeof ewant);
+    for (int i = 0; i < 2 * 4096; i++) ea[i] = cu_to_f16((float)(i % 13) - 6);
+    for (int i = 0; i < 3 * 2560; i++) eb[i] = cu_to_f16((float)(i % 19) - 9);
+    for (int i = 0; i < 64 * 64; i++)
+        for (int k = 0; k < 64; k++) {
+            const uint16_t *u = ea + 4096, *v = eb + 2 * 2560;
+            ewant[0][i] += cu_f16(u[i / 64 * 64 + k]) * cu_f16(u[i % 64 * 64 + k]);
+            if (k < 40) ewant[1][i] += cu_f16(u[i / 64 * 64 + k]) * cu_f16(v[64 * k + i % 64]);
+        }
+    CUresult (*encode)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                       const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+    cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", (void **)&encode, 0, nullptr);
+    const cuuint64_t adim[] = {64, 64, 2, 1}, bdim[] = {64, 40, 1, 3}, astep[] = {128, 8192, 16384},
+                     bstep[] = {128, 5120, 5120};
+    const cuuint32_t box[] = {64, 64, 1, 1}, one[] = {1, 1, 1, 1};
+    cu_tma ma, mb;
+    for (int i = 0; i < 2; i++)
+        CHECK(encode(i ? &mb : &ma, CU_TENSOR_MAP_DATA_TYPE_UINT16, 4, i ? eb : ea, i ? bdim : adim, i ? bstep : astep,
+                     box, one, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS);
+    launch(s, engine_product, dim3(1), dim3(256), 17408, ma, mb, ed);
+    cudaStreamSynchronize(s);
+    CHECK(!memcmp(ed, ewant, sizeof ewant));
     CHECK(cu_to_f16(65519.0f) == 0x7BFF && cu_to_f16(65520.0f) == 0x7C00 && cu_f16(0x0001) == 0x1p-24f);
     CHECK(cu_bf16_lo(cu_bf16x2_fma(0x3F803F80, 0x3F803F80, 0x40004000)) == 3.0f);
     CHECK(__byte_perm(0x33221100, 0x77665544, 0x7410) == 0x77441100);

@@ -172,6 +172,27 @@ static void test_masks(void **state) {
     hn_close(h);
 }
 
+/* Tiles in pairs (groups of an odd number of heads), pairs of different sequences among them, several blocks of keys.
+ */
+static void test_pairs(void **state) {
+    (void)state;
+    harness *h = open_mode(false);
+    static const shape s[] = {
+        {3, 1, 128, FA_F16, FA_BF16, 0, false, false, 0},  {1, 3, 64, FA_BF16, FA_F32, 0, true, false, 100},
+        {2, 1, 256, FA_BF16, FA_BF16, 0, true, false, 0},  {1, 5, 96, FA_F16, FA_F32, 20, false, false, 100},
+        {1, 1, 192, FA_F16, FA_BF16, 0, false, false, 70}, {1, 6, 128, FA_BF16, FA_BF16, 0, true, false, 100}};
+    static const hn_seq seq[] = {{.past = 300, .n = 131}, {.past = 0, .n = 150}, {.past = 37, .n = 64},
+                                 {.past = 5, .n = 20},    {.past = 0, .n = 1},   {.past = 511, .n = 65}};
+    static const hn_seq chunk_far[] = {{.past = 1000, .n = 1}, {.past = 1021, .n = 200}};
+    for (int i = 0; i < N(s); i++) {
+        run(h, &s[i], seq, N(seq));
+        run(h, &s[i], chunk_far, N(chunk_far));
+    }
+    hn_repeats(h, 3); /* counters are zero again */
+    run(h, &s[0], seq, N(seq));
+    hn_close(h);
+}
+
 static void test_exact(void **state) {
     (void)state;
     harness *h = open_mode(true);
@@ -252,9 +273,9 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lengths), cmocka_unit_test(test_heads),
-                                       cmocka_unit_test(test_many),    cmocka_unit_test(test_masks),
-                                       cmocka_unit_test(test_exact),   cmocka_unit_test(test_blind_rows),
-                                       cmocka_unit_test(test_blocks),  cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lengths),    cmocka_unit_test(test_heads),  cmocka_unit_test(test_many),
+        cmocka_unit_test(test_masks),      cmocka_unit_test(test_pairs),  cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_blind_rows), cmocka_unit_test(test_blocks), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("cuda.attend", tests, NULL, NULL);
 }

@@ -51,6 +51,8 @@ typedef struct ctx {
     fa_delta delta[2];
     fa_gate gate[2];
     const float *scale[2];
+    hn_linear *proj; /* behind a step's gate, or NULL */
+    const float *res;
 } ctx;
 
 /* Begins a case with a batch. */
@@ -252,11 +254,15 @@ static void test_gate(void **state) {
 
 /* ---- decode steps: a convolution, a scan and a gate, one after the other ---- */
 
+enum { PROJ_ROWS = 19 };
+
 static void step_body(fa_cx *cx, int side, void *arg) {
     ctx *c = (ctx *)arg;
     const bool delta = c->delta[side].n_v_head > 0;
     const int64_t keys = c->keys, values = c->values;
     fa_tensor p = input(c, cx, side); /* z | dt, beta | channels */
+    fa_tensor h = {0};
+    if (c->proj) h = hn_input(c->h, cx, side, c->res, c->rows, PROJ_ROWS, FA_F32);
     fa_tensor u = fa_conv_op(cx, from(c, cx, p, 2), &c->conv[side], &c->st->at[side]), y;
     if (delta)
         y = fa_delta_op(cx, fa_from(cx, u, 0), fa_from(cx, u, keys), fa_from(cx, u, 2 * keys), from(c, cx, p, 1),
@@ -265,6 +271,10 @@ static void step_body(fa_cx *cx, int side, void *arg) {
         y = fa_ssd_op(cx, fa_from(cx, u, 0), from(c, cx, p, 1), fa_from(cx, u, values), fa_from(cx, u, values + keys),
                       &c->ssd[side], &c->st->at[side]);
     if (c->gate[side].eps > 0) fa_gate_norm(cx, y, from(c, cx, p, 0), &c->gate[side]);
+    if (c->proj) { /* may take a norm of all columns along; y must be there as well */
+        fa_linear_add(cx, h, y, &c->proj->at[side], NULL, 1);
+        hn_expect(c->h, side, "projected", h);
+    }
     hn_expect(c->h, side, "convolved", u);
     hn_expect(c->h, side, "y", y);
 }
@@ -298,6 +308,10 @@ static void run_step(harness *h, const shape *s, head_size z, bool delta, int gr
     c.gate[0] = c.gate[1] = w;
     if (w.group) vector(h, delta ? w.group : dim, -1, 2, &c.gate[0].w, &c.gate[1].w);
     c.st = hn_make_states(h, (int64_t)c.conv[0].n * (kernel - 1), (int64_t)dim * z.n, s->recur);
+    if (group > 0) {
+        c.proj = hn_make_linear(h, (fa_weight){.fmt = kernel == 4 ? FA_FMT_BF16 : FA_FMT_F32}, PROJ_ROWS, dim, first);
+        c.res = hn_floats(h, (int64_t)c.rows * PROJ_ROWS, 1);
+    }
     hn_run(h, step_body, &c);
 }
 

@@ -175,6 +175,26 @@ static void test_parting(void **state) {
     }
 }
 
+/* A profile of every kind: attention counts where there is some; models without any have no page groups to look at. */
+static void test_profile(void **state) {
+    (void)state;
+    int32_t ids[MAX_IDS], out[MAX_IDS];
+    any_ids(ids, 9, 3);
+    for (int k = 0; k < N_KIND; k++) {
+        ffai_model *m = open_model(kinds[k]);
+        ffai_engine *e = engine(m, (ffai_engine_opts){.profile = true});
+        ask(e, ids, 9, 3, out, NULL);
+        ffai_profile_row row;
+        double flops = -1;
+        for (size_t i = 0; ffai_engine_profile(e, i, &row); i++)
+            if (!row.kernel && strcmp(row.op, "attend") == 0) flops = row.flops;
+        const bool none = strncmp(kinds[k], "mamba", 5) == 0;
+        assert_true(none ? flops == 0 : flops > 0);
+        ffai_engine_free(e);
+        ffai_model_free(m);
+    }
+}
+
 /* Rotation that depends on the length: reuse stops where the keys would have been rotated otherwise. */
 static void test_rotation(void **state) {
     (void)state;
@@ -658,7 +678,7 @@ int main(void) {
         cmocka_unit_test(test_rotation),    cmocka_unit_test(test_slots),    cmocka_unit_test(test_crowd),
         cmocka_unit_test(test_interrupted), cmocka_unit_test(test_continue), cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_mismatch),    cmocka_unit_test(test_hostile),  cmocka_unit_test(test_events),
-        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_chain),       cmocka_unit_test(test_profile),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -10,7 +10,8 @@
  * the tests' emulated one, which takes seconds for a fixture and runs every third of a group of more than FEW.
  *
  * Modes: the whole prompt at once; in chunks of 5; the second half token by token; three copies in a batch; and the
- * first two with plain C and AVX2 kernels (CPU only). A fixture can say that only the first is defined ("modes":
+ * first two with plain C and AVX2 kernels (CPU only, not in sanitizer builds). A fixture can say that only the first is
+ * defined ("modes":
  * ["full"]). Limit everywhere: |difference| <= 1e-3. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
@@ -67,6 +68,12 @@ static const mode modes[] = {{"full", NULL, "", NULL, "2", true},
 
 static const char *device = "cpu";
 static bool few;
+#ifdef FFAI_SANITIZED /* tests/kern has every kernel of every level under the sanitizers: families take the best ones  \
+                       */
+static const bool one_level = true;
+#else
+static const bool one_level = false;
+#endif
 
 static bool has_avx2(void) {
 #if defined(__x86_64__)
@@ -318,7 +325,7 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         const mode *m = &modes[i];
         if ((f.twin && !m->small) || !defined_for(&f, m->name) || (m->cpu && !strcmp(m->cpu, "avx2") && !has_avx2()) ||
-            (m->cpu && gpu))
+            (m->cpu && (gpu || one_level)))
             continue;
         ran++;
         bad += !(gpu ? by_api(&d, &f, name, m, &worst) : by_program(&f, name, m, ffai, model, dir, ids.data, &worst));

@@ -20,6 +20,11 @@
 #include "tensor/qfmt.h"
 
 enum { MAX_FAMILY = 128, N_TOK = 5, MAX_TEXT = 1 << 16 };
+#ifdef FFAI_SANITIZED
+enum { EVERY = 5 }; /* pairs: sanitizers are slow, and a format is bound alike in all families */
+#else
+enum { EVERY = 1 };
+#endif
 
 typedef struct family {
     char name[64], fixture[256];
@@ -195,9 +200,13 @@ static void matrix(void **state) {
         char dir[] = "/tmp/ffai_matrix_XXXXXX", path[64];
         assert_non_null(mkdtemp(dir));
         make_folder(&list[i], dir);
+        int pair = i; /* another beginning in each family */
         for (int f = 0; f < FA_FMT_COUNT; f++)
-            for (int k = 0; k < (f == FA_FMT_AFFINE ? n_affine : 1); k++, done++)
+            for (int k = 0; k < (f == FA_FMT_AFFINE ? n_affine : 1); k++) {
+                if (pair++ % EVERY) continue;
                 bad += !compare(&list[i], dir, f == FA_FMT_AFFINE ? affine[k] : fa_qfmts[f].name);
+                done++;
+            }
         snprintf(path, sizeof path, "%s/config.json", dir);
         unlink(path);
         rmdir(dir);

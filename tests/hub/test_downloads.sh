@@ -39,6 +39,8 @@ echo '{}' >root/acme/pickle/main/config.json
 head -c 40000000 /dev/urandom >root/acme/large/main/model.safetensors
 echo '{}' >root/acme/large/main/config.json
 
+large=$(sha256sum <root/acme/large/main/model.safetensors | cut -d' ' -f1)
+
 # serve FAULT...: a hub with these faults
 serve() {
     stop
@@ -118,6 +120,10 @@ good tokenize -m acme/demo -p 'The sea'
 rm -rf acme
 good tokenize -m acme/demo@v2 -p 'The sea'
 [ -f cache/models--acme--demo/refs/v2 ] || fail "no ref v2"
+
+fresh
+good convert -m acme/demo -o four --bits 4 --quiet
+[ -f four/model.safetensors ] || fail "convert by id"
 
 # ---- revisions, list, rm, prune
 fresh
@@ -265,7 +271,13 @@ hopeless() {
     serve "${@:2}"
     bad 1 "$1" pull acme/large
     [ ! -e cache/models--acme--large/refs ] || fail "$*: a ref was written"
-    [ -z "$(find cache -name '????????????????????????????????????????????????????????????????' 2>/dev/null)" ] || fail "$*: a blob was written"
+    local blob
+    for blob in cache/models--acme--large/blobs/*; do # a good one of the two files may be there
+        case $blob in *.incomplete | *'*') continue ;; esac
+        [ "$blob" = "cache/models--acme--large/blobs/$large" ] && [ "$(sha256sum <"$blob")" = "$large  -" ] && continue
+        [ "${blob##*/}" = 0967ef424bce6791893e9a57bb952f80fd536e93 ] && [ "$(cat "$blob")" = '{}' ] && continue
+        fail "$*: $blob was written"
+    done
 }
 hopeless 'SHA-256 is' flip:99:/store/
 hopeless 'git blob id is' flip:99:/resolve/
@@ -294,8 +306,7 @@ hopeless 'listing is no array' listing:listing
 printf '[[[' >listing
 hopeless 'acme/large' listing:listing
 # a file whose size is not that of the listing
-sha=$(sha256sum root/acme/large/main/model.safetensors | cut -d' ' -f1)
-printf '[{"type":"file","oid":"%s","size":134,"path":"model.safetensors","lfs":{"oid":"%s","size":39999999}}]' $zeros "$sha" >listing
+printf '[{"type":"file","oid":"%s","size":134,"path":"model.safetensors","lfs":{"oid":"%s","size":39999999}}]' $zeros "$large" >listing
 hopeless 'sends other bytes than were asked for' listing:listing
 
 # ---- an interruption, and the rest later
@@ -322,7 +333,7 @@ for how in INT KILL; do
     [ $how = KILL ] || grep -qF "range=bytes=$had-" log || fail "did not go on at $had: $(cat log)"
 done
 # somebody else's beginning, a wrong one, one that is too long
-blob=cache/models--acme--large/blobs/$sha
+blob=cache/models--acme--large/blobs/$large
 for left in 'head -c 1000000 root/acme/large/main/model.safetensors' 'head -c 20000000 /dev/zero' 'head -c 50000000 /dev/zero' \
     'cat root/acme/large/main/model.safetensors' 'true'; do
     fresh
@@ -350,6 +361,17 @@ wait $one || fail "first of two: $(cat err1)"
 wait $two || fail "second of two: $(cat err2)"
 whole acme/large
 [ "$(grep '^storage' log | sed 's/.*range=//' | sort | uniq -d | wc -l)" = 0 ] || fail "two at once fetched twice: $(cat log)"
+
+# ---- on a terminal: how far, how fast, how long; Ctrl-C
+fresh
+serve slow:5000000
+printf 'expect acme/large: 0/2 files\nexpect MiB/s, 0:0\nexpect left\nexpect 1/2 files\nexpect fetched 2 files, 38.1 MiB\nend\n' |
+    "$FFAI_BUILD_DIR/pty_tool" "$FFAI" pull acme/large >out || fail "progress on a terminal: $(cat out)"
+whole acme/large
+fresh
+printf 'expect MiB/s\nsend \\x03\nexpect interrupted; what has come stays\nend\n' |
+    "$FFAI_BUILD_DIR/pty_tool" "$FFAI" generate -m acme/large -p x >out
+[ $? = 1 ] || fail "Ctrl-C on a terminal: $(cat out)"
 
 # ---- quiet, help
 serve

@@ -362,9 +362,50 @@ template <int KV> CU_DEV void cu_att_mma(float d[4], const uint32_t a[4], const 
         cu_mma_f16(d, a, b);
 }
 
+/* Offset of query row r of the tile and a head in q and out. */
+CU_DEV int64_t cu_att_row_at(const cu_att &a, const cu_att_tile &t, int head, int r) {
+    return ((int64_t)(t.row + r) * a.n_head + head) * a.hd;
+}
+
+template <int KV> CU_DEV uint32_t cu_att_pack(float lo, float hi) {
+    return KV == FA_BF16 ? cu_to_bf16x2(lo, hi) : cu_to_f16x2(lo, hi);
+}
+
+/* Output rows r0 and on of one head: warps of 16 rows, lanes with rows g and g + 8, columns c0 + 8 i + 2 t and on. m,
+ * l: running maximum and (this lane's part of the) sum. */
+template <int DV>
+CU_DEV void cu_att_put_rows(const cu_att &a, const cu_att_tile &t, int head, int r0, int c0, const float *m,
+                            const float *l, float (*acc)[4]) {
+    const int lane = (int)threadIdx.x % CU_WARP;
+    const float sink = a.sink ? a.sink[head] * ATT_LOG2E : -INFINITY;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int r = r0 + lane / 4 + 8 * h;
+        float sum = l[h];
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+        const float top = fmaxf(m[h], sink), w = cu_att_weight(m[h], top);
+        sum = sum * w + cu_att_weight(sink, top);
+        const float f = sum > 0 ? w / sum : 0.0f;
+        if (r >= t.nq) continue;
+        const int64_t at = cu_att_row_at(a, t, head, r);
+#pragma unroll
+        for (int i = 0; i < DV / 8; i++) {
+            const int c = c0 + 8 * i + 2 * (lane % 4);
+            if (c >= a.hd) continue;
+            const float x = acc[i][2 * h] * f, y = acc[i][2 * h + 1] * f;
+            if (a.out_bf16)
+                *(uint32_t *)((uint16_t *)a.out + at + c) = cu_to_bf16x2(x, y);
+            else
+                *(float2 *)((float *)a.out + at + c) = make_float2(x, y);
+        }
+    }
+}
+
 /* Tensor core kernels for a 16-bit cache (kv: its type) with rows of whole 16-byte pieces; false when the device has
  * too little shared memory for them. Nothing is launched then. */
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid); /* attend_decode.cu: ATT_FEW rows or less */
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv);          /* attend_prefill.cu */
+bool cu_att_wgmma(fa_cuda *cu, const cu_att *a, fa_dtype kv); /* attend_wgmma.cu: what of it Hopper does faster */
 
 #endif

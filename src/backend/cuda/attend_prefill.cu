@@ -100,17 +100,12 @@ CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uin
     }
 }
 
-/* Offset of query row r of the tile and a head in q and out. */
-CU_DEV int64_t row_at(const cu_att &a, const cu_att_tile &t, int head, int r) {
-    return ((int64_t)(t.row + r) * a.n_head + head) * a.hd;
-}
-
 /* q of the tile to shared memory: row m * 64 + r is query row r of head + m. */
 template <int HD, int MT, int THREADS, int KV>
 CU_DEV void store_q(const cu_att &a, const cu_att_tile &t, int head, uint4 *q) {
     for (int e = (int)threadIdx.x; e < MT * CU_ATTEND_TILE * (HD / 8); e += THREADS) {
         const int row = e / (HD / 8), c = e % (HD / 8), r = row % CU_ATTEND_TILE;
-        const int64_t at = row_at(a, t, head + row / CU_ATTEND_TILE, r);
+        const int64_t at = cu_att_row_at(a, t, head + row / CU_ATTEND_TILE, r);
         const bool there = r < t.nq;
         q[piece<HD>(row, c)] =
             make_uint4(cu_att_q_pair<KV>(a, at, 8 * c, there), cu_att_q_pair<KV>(a, at, 8 * c + 2, there),
@@ -125,7 +120,7 @@ CU_DEV void load_q(const cu_att &a, const cu_att_tile &t, int head, int r0, uint
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int r = r0 + lane / 4 + 8 * h;
-        const int64_t at = row_at(a, t, head, r);
+        const int64_t at = cu_att_row_at(a, t, head, r);
 #pragma unroll
         for (int i = 0; i < HD / 16; i++) {
             q[i][h] = cu_att_q_pair<KV>(a, at, 16 * i + 2 * (lane % 4), r < t.nq);
@@ -186,40 +181,6 @@ template <int KB, int DV> CU_DEV void soften(float (*s)[4], float f, float *m, f
             s[n][2 * h] = cu_exp2(fmaf(s[n][2 * h], f, -base));
             s[n][2 * h + 1] = cu_exp2(fmaf(s[n][2 * h + 1], f, -base));
             l[h] += s[n][2 * h] + s[n][2 * h + 1];
-        }
-    }
-}
-
-template <int KV> CU_DEV uint32_t pack(float lo, float hi) {
-    return KV == FA_BF16 ? cu_to_bf16x2(lo, hi) : cu_to_f16x2(lo, hi);
-}
-
-/* Output rows of one head. */
-template <int DV>
-CU_DEV void put_rows(const cu_att &a, const cu_att_tile &t, int head, int r0, int c0, const float *m, const float *l,
-                     float (*acc)[4]) {
-    const int lane = (int)threadIdx.x % CU_WARP;
-    const float sink = a.sink ? a.sink[head] * ATT_LOG2E : -INFINITY;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        const int r = r0 + lane / 4 + 8 * h;
-        float sum = l[h];
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
-        sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
-        const float top = fmaxf(m[h], sink), w = cu_att_weight(m[h], top);
-        sum = sum * w + cu_att_weight(sink, top);
-        const float f = sum > 0 ? w / sum : 0.0f;
-        if (r >= t.nq) continue;
-        const int64_t at = row_at(a, t, head, r);
-#pragma unroll
-        for (int i = 0; i < DV / 8; i++) {
-            const int c = c0 + 8 * i + 2 * (lane % 4);
-            if (c >= a.hd) continue;
-            const float x = acc[i][2 * h] * f, y = acc[i][2 * h + 1] * f;
-            if (a.out_bf16)
-                *(uint32_t *)((uint16_t *)a.out + at + c) = cu_to_bf16x2(x, y);
-            else
-                *(float2 *)((float *)a.out + at + c) = make_float2(x, y);
         }
     }
 }
@@ -308,7 +269,7 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
                 for (int m = 0; m < MT; m++)
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        p[m][e] = pack<KV>(s[m][2 * j + e / 2][e % 2 * 2], s[m][2 * j + e / 2][e % 2 * 2 + 1]);
+                        p[m][e] = cu_att_pack<KV>(s[m][2 * j + e / 2][e % 2 * 2], s[m][2 * j + e / 2][e % 2 * 2 + 1]);
 #pragma unroll
                 for (int i = 0; i < DV / 16; i++) {
                     uint32_t x[4];
@@ -325,7 +286,8 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
     }
     cu_cp_wait<0>();
 #pragma unroll
-    for (int m = 0; m < MT; m++) put_rows<DV>(a, cu_att_tile_of(a, tile), head + m, r0, c0, top[m], sum[m], acc[m]);
+    for (int m = 0; m < MT; m++)
+        cu_att_put_rows<DV>(a, cu_att_tile_of(a, tile), head + m, r0, c0, top[m], sum[m], acc[m]);
 }
 
 /* MINB: blocks that registers should leave room for on one multiprocessor. */
@@ -341,6 +303,7 @@ template <int HD, int KB, int WD, int MT, int MINB> static bool start(fa_cuda *c
 }
 
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv) {
+    if (cu_att_wgmma(cu, a, kv)) return true;
     if (a->hd <= 64) return start<64, 64, 1, 2, 2>(cu, a, kv) || start<64, 64, 1, 1, 3>(cu, a, kv);
     if (a->hd <= 96) return start<96, 64, 1, 1, 2>(cu, a, kv);
     if (a->hd <= 128) return start<128, 32, 1, 2, 2>(cu, a, kv) || start<128, 64, 1, 1, 2>(cu, a, kv);

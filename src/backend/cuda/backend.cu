@@ -326,7 +326,7 @@ static int run_tap(fa_cuda *cu, const fa_rec *r, const fa_run_opts *opts, fa_err
 
 int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const fa_run_opts *tap, fa_error *err) {
     int rc = 0;
-    cu->digits = NULL;
+    cu->digits = cu->gated = NULL;
     for (int i = 0; i < prog->n && !rc && !cu->err.code; i++) {
         const fa_rec *r = cu->rec = &prog->rec[i];
         if (cu->ranges) cu_ranges_record(cu, r);
@@ -350,7 +350,7 @@ int cu_run_plain(fa_cuda *cu, const fa_program *prog, const cu_batch *b, const f
     /* of launches that looked at nothing themselves */
     cudaError_t e = rc || cu->err.code ? cudaSuccess : cudaGetLastError();
     if (e != cudaSuccess) cu_launch_failed(cu, "of the step", e);
-    cu->rec = NULL;
+    cu->rec = cu->gated = NULL;
     if (cu->ranges) cu_ranges_record(cu, NULL);
     int code = cu_take_error(cu, rc ? NULL : err);
     return rc ? rc : code;

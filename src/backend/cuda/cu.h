@@ -55,6 +55,8 @@ typedef struct fa_cuda {
     fa_error err;         /* of the launches since it was last looked at; the first wins */
     const fa_rec *rec;    /* the record that is being launched, for messages and profiles; NULL: none */
     const fa_rec *digits; /* the record (MOE) whose input rows the launch before has made digits of (digits.cuh) */
+    const fa_rec *gated;  /* the record (LINEAR_ADD) whose input rows lie in its work memory, not yet normalised, */
+    const fa_gate *gate;  /* ... and what normalises them: one group of columns */
     char isa[16];
     struct cu_stage *stage;         /* backend.cu: how batches get to the device */
     uint8_t *fetch;                 /* pinned, for results */
@@ -158,6 +160,11 @@ void *cu_reserve(fa_device *d, size_t *bytes, fa_error *err);
 int cu_commit(fa_device *d, void *base, size_t from, size_t to);
 void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed);
 void cu_vm_free(cu_device *dev);
+/* What the copy engine needs to know of an array of 2-byte numbers: elements of the four dimensions, the first
+ * contiguous; bytes from one to the next of the others; the box that is copied at a time, in rows of 128 bytes with the
+ * swizzle of wgmma. false: the driver does not have it or does not take this. */
+bool cu_tensor_map(cu_device *dev, CUtensorMap *m, const void *p, const int64_t dim[4], const int64_t stride[3],
+                   const int box[4]);
 
 /* backend.cu */
 static inline const char *cu_op_name(int op) { return fa_op_name((fa_op)op); }

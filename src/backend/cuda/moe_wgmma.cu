@@ -150,14 +150,6 @@ CU_DEV uint32_t full_of(uint32_t bars, int stage) { return bars + 8 * (unsigned)
 CU_DEV uint32_t empty_of(uint32_t bars, int stage) { return bars + 8 * (unsigned)(MAX_STAGES + stage); }
 CU_DEV uint32_t chunk_of(uint32_t bars, int slot) { return bars + 8 * (unsigned)(2 * MAX_STAGES + slot); }
 
-/* Places in rings: slot and the parity of its phase. */
-template <int N> struct ring {
-    int slot, phase;
-    __device__ __forceinline__ void step() {
-        if (++slot == N) slot = 0, phase ^= 1;
-    }
-};
-
 CU_DEV int chunk_columns(const cu_moe_product &a) { /* that 16 bytes of a row's scales are for */
     const int size = a.w[0].kind == CU_K_MXFP4 ? 1 : a.w[0].scale_dtype == FA_F32 ? 4 : 2;
     return (16 / size) << a.w[0].group_log;
@@ -271,8 +263,8 @@ template <int KIND, bool PAIRED> CU_DEV void copy_all(const cu_moe_product &a, u
     typedef fmt<KIND> F;
     copier<KIND, PAIRED> c(a);
     uint8_t *chunks = stages + F::stages * F::stage;
-    ring<F::stages> st = {0, 1}; /* all slots are free at first */
-    ring<CHUNKS> ch = {0, 1};
+    cu_ring<F::stages> st = {0, 1}; /* all slots are free at first */
+    cu_ring<CHUNKS> ch = {0, 1};
     const int span = F::planes ? chunk_columns(a) : 1;
     while (c.w.step(a)) {
         c.begin();
@@ -298,8 +290,8 @@ template <int KIND, bool PAIRED> struct consumer {
     const cu_moe_product &a;
     uint32_t bars;
     uint8_t *stages;
-    ring<fmt<KIND>::stages> st;
-    ring<CHUNKS> ch;
+    cu_ring<fmt<KIND>::stages> st;
+    cu_ring<CHUNKS> ch;
     int span, row0; /* row0: first row of this lane in a stage */
     walk<PAIRED> w;
 

@@ -6,7 +6,11 @@
  * A block has 32 columns of one head of one sequence, as in scan_rows.cu, and convolves for itself the channels that it
  * needs; those that several blocks share are written by one of them. This takes that a step's states are not changed in
  * place, which holds on devices (cache/state.h). State, inputs before the row, and weights are fetched before the
- * projection in front has ended. Of the blocks of a norm's group the last one to finish normalises. */
+ * projection in front has ended.
+ *
+ * A norm of all columns behind the gate is left to the projection that follows, which normalises its input like any
+ * other layer behind a norm: this kernel puts the gated rows into that record's work memory. Otherwise the last block
+ * of a norm's group to finish normalises; it has two answers of memory to wait for, one block's work. */
 #include "backend/cuda/scan.h"
 
 #include <stdlib.h>
@@ -83,17 +87,26 @@ CU_DEV float convolve(const step_args &a, const channel &c, float x) {
     return a.silu ? cu_act_silu(sum) : sum;
 }
 
-/* The last block of a group: norm of y [group], gated before or after; a thread reads once what it writes. */
+/* The last block of a group: norm of y [group], gated before or after; a thread reads once what it writes. All loads
+ * stand before the first store: behind it they would wait for each other, which took 13 us for 4,096 columns. */
 CU_DEV void finish_group(const step_args &a, int row, int at, double *part) {
-    float *y = a.y + (int64_t)row * a.n_head * a.P + at, v[WIDEST], s = 0;
+    float *y = a.y + (int64_t)row * a.n_head * a.P + at, v[WIDEST], by[WIDEST], s = 0;
     const float *z = a.z.at + row * a.z.ld + at, *w = a.shared ? a.w : a.w + at;
     bool wide;
 #pragma unroll
     for (int k = 0; k < WIDEST; k++) {
         const int i = (int)threadIdx.x + k * THREADS;
         v[k] = i < a.group ? __ldcg(y + i) : 0.0f;
-        s = fmaf(v[k], v[k], s);
+        by[k] = i < a.group ? w[i] : 0.0f;
     }
+    if (a.norm_first)
+#pragma unroll
+        for (int k = 0; k < WIDEST; k++) {
+            const int i = (int)threadIdx.x + k * THREADS;
+            if (i < a.group) by[k] *= cu_act(a.act, z[i]);
+        }
+#pragma unroll
+    for (int k = 0; k < WIDEST; k++) s = fmaf(v[k], v[k], s);
     float r = cu_inv_rms(cu_block_sum(s, (float *)part), a.group, a.gate_eps, &wide);
     if (wide) {
         double d = 0;
@@ -104,7 +117,7 @@ CU_DEV void finish_group(const step_args &a, int row, int at, double *part) {
 #pragma unroll
     for (int k = 0; k < WIDEST; k++) {
         const int i = (int)threadIdx.x + k * THREADS;
-        if (i < a.group) y[i] = v[k] * r * w[i] * (a.norm_first ? cu_act(a.act, z[i]) : 1.0f);
+        if (i < a.group) y[i] = v[k] * r * by[k];
     }
 }
 
@@ -133,6 +146,9 @@ template <bool DELTA, int NJ> static __global__ void __launch_bounds__(THREADS) 
     const float bias = a.bias[head], rate = a.rate[head], skip = DELTA ? 0.0f : a.skip[head];
     cu_pdl_wait();
     const float dt = a.dt.at[row * a.dt.ld + head], beta = DELTA ? a.beta.at[row * a.beta.ld + head] : 0.0f;
+    const int at = head * a.P + col;
+    const bool ends = warp == 0 && col < a.P, gates = ends && a.gated && (!a.group || !a.norm_first);
+    const float z = gates ? a.z.at[row * a.z.ld + at] : 0.0f;
 #pragma unroll
     for (int k = 0; k < ROUNDS; k++) {
         const int e = tid + k * THREADS;
@@ -145,6 +161,10 @@ template <bool DELTA, int NJ> static __global__ void __launch_bounds__(THREADS) 
         if (keep >= 0) put_channel(a, c[k], x, a.conv + keep * a.stride);
     }
     __syncthreads();
+    auto put_state = [&] {
+        cu_scan_put<NJ>(h, out, a.N, a.P, col);
+        if (keep >= 0) cu_scan_put<NJ>(h, a.scan + keep * a.stride + size, a.N, a.P, col);
+    };
     const float *C = ch, *B = ch + a.N;
     const float x = ch[2 * a.N + lane];
     float y = 0;
@@ -177,6 +197,7 @@ template <bool DELTA, int NJ> static __global__ void __launch_bounds__(THREADS) 
             const int n = warp + WARPS * j;
             if (n < a.N) h[j] = fmaf(g, h[j], B[n] * (by_k * u));
         }
+        if (!a.group) put_state(); /* else what is waited for goes first */
     } else {
         const float step = fminf(fmaxf(cu_softplus(dt + bias), a.dt_min), a.dt_max), decay = expf(step * rate);
 #pragma unroll
@@ -185,15 +206,12 @@ template <bool DELTA, int NJ> static __global__ void __launch_bounds__(THREADS) 
             if (n < a.N) h[j] = fmaf(decay, h[j], step * B[n] * x), y = fmaf(C[n], h[j], y);
         }
         part[warp][lane] = make_float2(y, 0);
+        if (!a.group) put_state();
         __syncthreads();
         y = skip * x;
         for (int w = 0; w < WARPS; w++) y += part[w][lane].x;
     }
-    const int at = head * a.P + col;
-    if (warp == 0 && col < a.P) {
-        if (a.gated && (!a.group || !a.norm_first)) y *= cu_act(a.act, a.z.at[row * a.z.ld + at]);
-        a.y[(int64_t)row * a.n_head * a.P + at] = y;
-    }
+    if (ends) a.y[(int64_t)row * a.n_head * a.P + at] = gates ? y * cu_act(a.act, z) : y;
     if (a.group) { /* warp 0 wrote, and its lane 0 counts */
         const int n_group = a.n_head * a.P / a.group, g = head * a.P / a.group;
         __syncthreads();
@@ -205,9 +223,8 @@ template <bool DELTA, int NJ> static __global__ void __launch_bounds__(THREADS) 
             __threadfence();
         }
     }
-    cu_scan_put<NJ>(h, out, a.N, a.P, col);
-    if (keep >= 0) cu_scan_put<NJ>(h, a.scan + keep * a.stride + size, a.N, a.P, col);
     if (!a.group) return;
+    put_state();
     __syncthreads();
     if (last) finish_group(a, row, head * a.P / a.group * a.group, wide);
 }
@@ -271,6 +288,29 @@ static bool take_gate(step_args *a, const fa_rec *conv, const fa_rec *scan, cons
     return true;
 }
 
+/* Do the rows of v lie apart from n floats at p? */
+static bool view_apart(const cu_view *v, int rows, const float *p, int64_t n) {
+    return v->at + rows * v->ld <= p || p + n <= v->at;
+}
+
+/* Is r the projection of what the gate r[-1] has made, which can normalise its input by itself? Then y goes to its work
+ * memory, and it is told so. */
+static bool leave_norm(fa_cuda *cu, step_args *a, const fa_rec *r, int n_seq) {
+    const fa_tensor *in = &r->in[0];
+    const int64_t all = (int64_t)a->n_head * a->P, n = n_seq * all;
+    if (r->op != FA_OP_LINEAR_ADD || r->p.linear_add.post || n_seq > CU_FEW || !r->work) return false;
+    if (in->data != r[-1].out.data || in->dtype != FA_F32 || in->dim[0] != n_seq || in->dim[1] != all) return false;
+    if (a->group != all || a->norm_first) return false;
+    const float *to = (const float *)r->work;
+    const cu_view u = {a->u, a->n_ch}, y = {a->y, all};
+    const cu_view *views[] = {&a->x, &a->dt, &a->z, &u, &y};
+    for (const cu_view *v : views)
+        if (!view_apart(v, n_seq, to, n)) return false;
+    a->y = (float *)r->work, a->group = 0;
+    cu->gated = r, cu->gate = r[-1].p.gate_norm.w;
+    return true;
+}
+
 /* Is every channel somebody's, and one part's only? */
 static bool each_channel_once(const step_args *a) {
     const int bc = a->n_group * a->N, x = a->n_head * a->P;
@@ -297,6 +337,7 @@ int cu_scan_step(fa_cuda *cu, const fa_rec *r, int n, const cu_batch *b) {
     if (a.at_c < 0 || a.at_b < 0 || a.at_x < 0 || a.N > MOST) return 0;
     if (!each_channel_once(&a)) return 0;
     const bool gate = n > 2 && take_gate(&a, r, &r[1], &r[2], b->n_seq);
+    if (gate && n > 3) leave_norm(cu, &a, &r[3], b->n_seq);
     a.counter = cu->counter;
     if (delta)
         launch<true>(cu, a, b);

@@ -208,6 +208,11 @@ static cu_stream_args common(const fa_cuda *cu, const fa_rec *r) {
     a.ld = (int)r->out.dim[1];
     a.work = (float *)r->work;
     a.counter = cu->counter;
+    if (cu->gated == r) { /* scan_step.cu has left the norm of the input to this record */
+        a.normed = (float *)r->in[0].data;
+        a.x = r->work;
+        a.norm.w = cu->gate->w, a.norm.eps = cu->gate->eps, a.norm.on = 1;
+    }
     if (r->op == FA_OP_NORM_QKV) a.norm = cu_norm_of(r->p.qkv.norm);
     if (r->op == FA_OP_NORM_MLP_UP) a.norm = cu_norm_of(r->p.mlp_up.norm), a.act = r->p.mlp_up.act;
     if (r->op == FA_OP_LINEAR_ADD) a.post = cu_norm_of(r->p.linear_add.post);
@@ -379,7 +384,7 @@ static int make_plan(const fa_cuda *cu, const fa_rec *r, const cu_batch *b, plan
         add_launch(p, fmt[0], &a, lin, zero, 1, false, CU_END_STORE);
     } else if (r->op == FA_OP_LINEAR_ADD) {
         add_launch(p, fmt[0], &a, lin, zero, 1, false, a.post.on ? CU_END_POST : CU_END_ADD);
-        if (a.post.on) p->work = (int64_t)a.M * a.ld * 4;
+        p->work = a.post.on ? (int64_t)a.M * a.ld * 4 : (int64_t)a.M * a.K * 4; /* or rows of fa_cuda.gated */
     } else if (r->op == FA_OP_NORM_QKV) {
         plan_qkv(p, &a, r, lin, n, fmt, b);
     } else if (fmt[0] == fmt[1]) {
@@ -415,6 +420,7 @@ void cu_stream_launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     for (int i = 0; i < p.n; i++)
         cu_launch_as(cu, p.run[i].fmt->name, p.run[i].fmt->kernel[p.run[i].kind], dim3(p.run[i].grid),
                      p.run[i].warps * CU_WARP, p.run[i].smem, p.run[i].a);
+    if (cu->gated == r) cu->gated = NULL;
 }
 
 /* ---- a norm and what stands behind it in one launch ---- */

@@ -570,13 +570,15 @@ CU_DEV void cu_stream_heads(const cu_stream_args &a, int *list) {
     }
 }
 
-/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last. */
+/* This block's share of norm(x). The first warp, which may still have chosen experts, comes last; so do the first
+ * blocks, which may have a tile more than others. */
 CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
     const int who = (int)threadIdx.x - CU_WARP, thread = who < 0 ? who + (int)blockDim.x : who;
+    const int block = (int)(gridDim.x - 1 - blockIdx.x);
     const float o = a.norm.offset;
     if (!a.digits.to) {
         const int64_t all = (int64_t)a.M * a.K;
-        for (int64_t i = (int64_t)blockIdx.x * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
+        for (int64_t i = (int64_t)block * blockDim.x + thread; i < all; i += (int64_t)gridDim.x * blockDim.x) {
             const int m = (int)(i / a.K), k = (int)(i % a.K);
             const float v = __ldcg((const float *)a.x + i) * rms[m];
             a.normed[i] = a.norm.w ? v * (a.norm.w[k] + o) : v;
@@ -584,7 +586,7 @@ CU_COLD void cu_stream_put_norm(const cu_stream_args &a, const float *rms) {
         return;
     }
     const int per = a.digits.cols / 16, all = a.M * per;
-    for (int i0 = (int)(blockIdx.x * blockDim.x); i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
+    for (int i0 = block * (int)blockDim.x; i0 < all; i0 += (int)(gridDim.x * blockDim.x)) {
         const int i = min(i0 + thread, all - 1), m = i / per, k = i % per * 16;
         const bool there = i0 + thread < all;
         float v[16] = {};

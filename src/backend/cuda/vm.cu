@@ -17,6 +17,10 @@ typedef CUresult create_fn(CUmemGenericAllocationHandle *h, size_t bytes, const 
 typedef CUresult release_fn(CUmemGenericAllocationHandle h);
 typedef CUresult map_fn(CUdeviceptr p, size_t bytes, size_t offset, CUmemGenericAllocationHandle h,
                         unsigned long long flags);
+typedef CUresult tensor_fn(CUtensorMap *m, CUtensorMapDataType type, cuuint32_t rank, void *p, const cuuint64_t *dim,
+                           const cuuint64_t *stride, const cuuint32_t *box, const cuuint32_t *step,
+                           CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion l2,
+                           CUtensorMapFloatOOBfill fill);
 typedef CUresult access_fn(CUdeviceptr p, size_t bytes, const CUmemAccessDesc *desc, size_t n);
 
 struct cu_vm {
@@ -26,6 +30,7 @@ struct cu_vm {
     release_fn *release;
     map_fn *map;
     access_fn *access;
+    tensor_fn *tensor; /* NULL: there is none */
 };
 
 enum { VM_VERSION = 12000, VM_LEAST = 64 << 20 };
@@ -50,6 +55,7 @@ static int vm_open(cu_device *dev, fa_error *err) {
     vm->release = (release_fn *)entry("cuMemRelease");
     vm->map = (map_fn *)entry("cuMemMap");
     vm->access = (access_fn *)entry("cuMemSetAccess");
+    vm->tensor = (tensor_fn *)entry("cuTensorMapEncodeTiled");
     if (!vm->reserve || !vm->free_range || !vm->unmap || !vm->create || !vm->release || !vm->map || !vm->access) {
         fa_free(vm);
         return fa_fail(err, FFAI_ENOTSUP, "%s: the driver has no virtual memory management, which activations need",
@@ -120,4 +126,16 @@ void cu_unreserve(fa_device *d, void *base, size_t bytes, size_t committed) {
     CUdeviceptr p = (CUdeviceptr)(uintptr_t)base;
     if (committed) dev->vm->unmap(p, committed); /* all pieces at once */
     dev->vm->free_range(p, bytes);
+}
+
+bool cu_tensor_map(cu_device *dev, CUtensorMap *m, const void *p, const int64_t dim[4], const int64_t stride[3],
+                   const int box[4]) {
+    if (vm_open(dev, NULL) || !dev->vm->tensor) return false;
+    cuuint64_t n[4], bytes[3];
+    cuuint32_t size[4], step[4];
+    for (int i = 0; i < 4; i++) n[i] = (cuuint64_t)dim[i], size[i] = (cuuint32_t)box[i], step[i] = 1;
+    for (int i = 0; i < 3; i++) bytes[i] = (cuuint64_t)stride[i];
+    return dev->vm->tensor(m, CU_TENSOR_MAP_DATA_TYPE_UINT16, 4, (void *)(uintptr_t)p, n, bytes, size, step,
+                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                           CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }

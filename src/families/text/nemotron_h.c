@@ -197,7 +197,6 @@ static void config(fa_cfg *r, void *cfg, fa_lm_dims *dims) {
     if (!r->err.code && c->n_head % c->n_kv_head)
         fa_cfg_fail(r, "num_attention_heads %lld is no multiple of num_key_value_heads %lld", (long long)c->n_head,
                     (long long)c->n_kv_head);
-    if (!r->err.code && c->head_dim % 2) fa_cfg_fail(r, "head_dim %lld is odd", (long long)c->head_dim);
     read_mamba(r, c, mamba);
     if (any(c, EXPERTS)) read_experts(r, c);
     *dims = (fa_lm_dims){.n_layer = c->n_layer,

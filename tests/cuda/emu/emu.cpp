@@ -23,7 +23,7 @@ extern "C" {
 enum { STACK = 128 << 10, PAGE = 4096, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32 };
 
 namespace {
-enum state { READY, AT_BARRIER, AT_WARP, AT_MBAR, DONE };
+enum state { READY, AT_BARRIER, AT_WARP, AT_MBAR, AT_NAMED, DONE };
 
 struct copy16 {
     uint8_t *to;
@@ -34,15 +34,24 @@ struct copy16 {
 /* A wgmma as one lane sees it: rows g and g + 8 of its warp's part of a and d. */
 struct group_product {
     float *d;
-    int n;
+    int n, flags;
+    bool shared; /* a is in shared memory: da */
     float a[2][16];
-    uint64_t b;
+    uint64_t da, db;
 };
 
-/* A barrier's 8 bytes: arrivals that make a phase, arrivals that are missing, the phase's parity. */
+/* A barrier's 8 bytes: arrivals that make a phase, arrivals that are missing, the phase's parity, bytes that are
+ * missing (below zero: came before they were asked for). */
 struct mbar {
     uint16_t want, missing;
-    uint32_t parity;
+    uint32_t parity : 1, copied : 1; /* copied: it counts copies that are no copy engine's */
+    int bytes : 30;
+};
+
+/* Barriers of some of a block's warps. */
+struct named_bar {
+    unsigned gen;
+    int came, want;
 };
 
 struct fiber : emu_thread_id {
@@ -55,6 +64,7 @@ struct fiber : emu_thread_id {
     std::vector<copy16> open;
     const mbar *bar; /* that it waits for */
     uint32_t bar_parity;
+    int named;
     bool fenced, unseen; /* wgmma.fence was called; copies came after the last fence.proxy */
     std::vector<std::vector<group_product>> product_groups;
     std::vector<group_product> products;
@@ -80,6 +90,7 @@ struct {
     bool running;
 } run;
 
+named_bar named[16];
 fiber *fibers;
 uint8_t *stacks;
 warp *warps;
@@ -228,6 +239,7 @@ static bool can_run(const fiber *f) {
     case AT_BARRIER: return f->seen != run.gen;
     case AT_WARP: return f->seen != warps[f->warp].gen;
     case AT_MBAR: return f->bar->parity != f->bar_parity;
+    case AT_NAMED: return f->seen != named[f->named].gen;
     default: return false;
     }
 }
@@ -241,6 +253,7 @@ static bool can_run(const fiber *f) {
         const char *what = f->st == DONE         ? "returned"
                            : f->st == AT_BARRIER ? "__syncthreads"
                            : f->st == AT_MBAR    ? "mbarrier"
+                           : f->st == AT_NAMED   ? "barrier.cta"
                                                  : f->op;
         int j = i;
         while (j + 1 < run.n_thread && fibers[j + 1].st == f->st && (f->st != AT_WARP || fibers[j + 1].op == f->op))
@@ -265,6 +278,7 @@ static void run_block(std::mt19937 *rng) {
         f->fenced = f->unseen = false;
     }
     bar_copies.clear();
+    for (named_bar &b : named) b.came = 0;
     for (int w = 0; w < run.n_warp; w++) warps[w].came = 0, warps[w].n = std::min(32, run.n_thread - 32 * w);
     run.n_done = run.came = run.n_true[0] = run.n_true[1] = 0;
     while (run.n_done < run.n_thread) {
@@ -443,7 +457,22 @@ static mbar *bar_of(uint32_t bar) {
 
 void emu_mbar_init(uint32_t bar, int n) {
     if (n < 1 || n > 0xFFFF) emu_die("barrier of %d arrivals", n);
-    *bar_of(bar) = {(uint16_t)n, (uint16_t)n, 0};
+    *bar_of(bar) = {(uint16_t)n, (uint16_t)n, 0, 0, 0};
+}
+
+/* The phase ends when all have arrived and all bytes have come. */
+static void mbar_turn(mbar *b) {
+    if (b->missing || b->bytes) return;
+    b->missing = b->want;
+    b->parity ^= 1;
+    for (const copy16 &c : bar_copies[b]) memcpy(c.to, c.bytes, (size_t)c.size);
+    bar_copies[b].clear();
+}
+
+void emu_mbar_expect(uint32_t bar, int bytes) {
+    mbar *b = bar_of(bar);
+    b->bytes += bytes;
+    emu_mbar_arrive(bar, false);
 }
 
 void emu_mbar_arrive(uint32_t bar, bool copies) {
@@ -451,26 +480,71 @@ void emu_mbar_arrive(uint32_t bar, bool copies) {
     fiber *f = self();
     if (b->want == 0xFFFF) emu_die("arrival at a barrier that was not made");
     if (copies) {
+        b->copied = 1;
         std::vector<copy16> &to = bar_copies[b];
         for (auto &g : f->groups) to.insert(to.end(), g.begin(), g.end());
         to.insert(to.end(), f->open.begin(), f->open.end());
         f->groups.clear(), f->open.clear();
     }
-    if (--b->missing) return;
-    b->missing = b->want;
-    b->parity ^= 1;
-    for (const copy16 &c : bar_copies[b]) memcpy(c.to, c.bytes, (size_t)c.size);
-    bar_copies[b].clear();
+    if (!b->missing) emu_die("more arrivals at a barrier than it was made for");
+    b->missing--;
+    mbar_turn(b);
 }
 
 void emu_mbar_wait(uint32_t bar, int parity) {
     mbar *b = bar_of(bar);
     fiber *f = self();
     if (b->want == 0xFFFF) emu_die("wait at a barrier that was not made");
-    f->unseen = true;
-    if (b->parity != (uint32_t)parity) return;
-    f->st = AT_MBAR, f->bar = b, f->bar_parity = (uint32_t)parity;
-    to_main();
+    if (b->parity == (uint32_t)parity) {
+        f->st = AT_MBAR, f->bar = b, f->bar_parity = (uint32_t)parity;
+        to_main();
+    }
+    if (b->copied) f->unseen = true;
+}
+
+void emu_bar(int id, int n, bool wait) {
+    if (id < 1 || id > 15 || n < 32 || n % 32 || n > run.n_thread) emu_die("barrier %d of %d threads", id, n);
+    named_bar *b = &named[id];
+    if (b->came && b->want != n) emu_die("barrier %d of %d threads, and of %d", id, b->want, n);
+    const unsigned gen = b->gen;
+    b->want = n;
+    if (++b->came == n) {
+        b->came = 0;
+        b->gen++;
+    } else if (wait) {
+        self()->st = AT_NAMED, self()->seen = gen, self()->named = id;
+        to_main();
+    }
+}
+
+/* Rows of the box with the 128-byte swizzle; zeros for what is outside. The bytes come when the phase ends. */
+void emu_tma_load(uint32_t to, const cu_tma *m, uint32_t bar, const int c[4]) {
+    mbar *b = bar_of(bar);
+    if (to & 1023) emu_die("copy to %u: not at a multiple of 1024", to);
+    const int rows = (int)(m->box[1] * m->box[2] * m->box[3]), width = (int)m->box[0] * 2;
+    uint8_t *base = smem_base + to - 0x400;
+    if (to < 0x400 || !in_shared(base, (size_t)rows * 128)) emu_die("copy to %u: not in shared memory", to);
+    for (int r = 0; r < rows; r++) {
+        const int64_t at[4] = {c[0], c[1] + r % (int)m->box[1], c[2] + r / (int)m->box[1] % (int)m->box[2],
+                               c[3] + r / (int)(m->box[1] * m->box[2])};
+        bool inside = true;
+        const uint8_t *row = m->base;
+        for (int i = 1; i < 4; i++) {
+            inside = inside && at[i] >= 0 && (uint64_t)at[i] < m->dim[i];
+            row += at[i] * (int64_t)m->stride[i];
+        }
+        for (int p = 0; p < width / 16; p++) {
+            copy16 x = {base + r * 128 + ((p ^ r) & 7) * 16, 16, {}};
+            for (int e = 0; e < 8; e++) {
+                const int64_t col = at[0] + 8 * p + e;
+                if (inside && col >= 0 && (uint64_t)col < m->dim[0]) memcpy(x.bytes + 2 * e, row + 2 * col, 2);
+            }
+            memset(x.to, 0xFF, 16);
+            bar_copies[b].push_back(x);
+        }
+    }
+    b->bytes -= rows * width;
+    mbar_turn(b);
 }
 
 void emu_proxy_fence() { self()->unseen = false; }
@@ -488,56 +562,71 @@ uint32_t emu_transpose8(uint32_t v) {
     return r;
 }
 
-/* Element (k, n) of b, bf16: PTX ISA, matrix descriptor, K-major with the 128-byte swizzle. */
-static float group_operand(uint64_t desc, int k, int n) {
+/* Element (k, n) of an operand in shared memory: PTX ISA, matrix descriptor, 128-byte swizzle, rows of 64 along k or
+ * (trans) along n. */
+static float group_operand(uint64_t desc, int k, int n, int flags) {
     const uint32_t start = (uint32_t)(desc & 0x3FFF) << 4, eight = (uint32_t)(desc >> 32 & 0x3FFF) << 4;
-    uint32_t at = start + (uint32_t)(n / 8) * eight + (uint32_t)(n % 8) * 128 + (uint32_t)k * 2;
+    const uint32_t next = (uint32_t)(desc >> 16 & 0x3FFF) << 4;
+    uint32_t at = start;
+    if (flags & EMU_WG_TRANS)
+        at += (uint32_t)(n / 64) * next + (uint32_t)(k / 8) * eight + (uint32_t)(k % 8) * 128 + (uint32_t)(n % 64) * 2;
+    else
+        at += (uint32_t)(n / 8) * eight + (uint32_t)(n % 8) * 128 + (uint32_t)k * 2;
     at ^= (at >> 7 & 7) << 4;
     const uint8_t *p = smem_base + at - 0x400;
     if (at < 0x400 || !in_shared(p, 2)) emu_die("wgmma reads shared memory at %u", at);
     uint16_t v;
     memcpy(&v, p, 2);
-    return cu_bf16(v);
+    return flags & EMU_WG_F16 ? cu_f16(v) : cu_bf16(v);
 }
 
 static void group_multiply(const group_product &p) {
-    const int t = emu_self->lane % 4;
+    const int lane = emu_self->lane, g = lane / 4, t = lane % 4, row = self()->warp % 4 * 16 + g;
+    float a[2][16];
+    memcpy(a, p.a, sizeof a);
+    for (int k = 0; p.shared && k < 16; k++)
+        for (int r = 0; r < 2; r++) a[r][k] = group_operand(p.da, k, row + 8 * r, p.flags & EMU_WG_F16);
     for (int j = 0; j < p.n / 8; j++)
         for (int c = 0; c < 2; c++) {
             float lo = 0, hi = 0;
             for (int k = 0; k < 16; k++) {
-                const float b = group_operand(p.b, k, 8 * j + 2 * t + c);
-                lo += p.a[0][k] * b, hi += p.a[1][k] * b;
+                const float b = group_operand(p.db, k, 8 * j + 2 * t + c, p.flags);
+                lo += a[0][k] * b, hi += a[1][k] * b;
             }
             float *d = p.d + 4 * j + c;
+            if (p.flags & EMU_WG_FRESH) d[0] = d[2] = 0;
             d[0] += lo, d[2] += hi;
         }
 }
 
 /* The lanes of a row bring its 16 elements at once; the rest happens at the wait, as late as it may. */
-void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b) {
+void emu_wgmma(float *d, int n, const uint32_t *a, uint64_t da, uint64_t db, int flags) {
     fiber *f = self();
     struct {
         uint32_t a[4];
-        uint64_t b;
-    } mine = {{a[0], a[1], a[2], a[3]}, b};
+        uint64_t da, db;
+    } mine = {{}, da, db};
+    if (a) memcpy(mine.a, a, sizeof mine.a);
     if (!f->fenced) emu_die("wgmma without wgmma.fence before it");
     if (f->unseen) emu_die("wgmma reads what came by copies, without fence.proxy.async since the wait for them");
-    if (b >> 62 != 1 || (b >> 49 & 7)) emu_die("wgmma with descriptor %016llx: not emulated", (unsigned long long)b);
+    if (db >> 62 != 1 || (db >> 49 & 7) || (!a && (da >> 62 != 1 || (da >> 49 & 7))))
+        emu_die("wgmma with descriptors %016llx, %016llx: not emulated", (unsigned long long)da,
+                (unsigned long long)db);
     const uint8_t *all = emu_meet("wgmma", 0xFFFFFFFFu, &mine, sizeof mine);
-    group_product p = {d, n, {}, b};
+    group_product p = {d, n, flags, !a, {}, da, db};
     const int g = f->lane / 4;
     for (int i = 0; i < 4; i++) {
         const uint8_t *lane = all + (4 * g + i) * EMU_LANE_BYTES;
         uint32_t v[4];
-        uint64_t desc;
-        memcpy(v, lane, sizeof v), memcpy(&desc, lane + sizeof v, sizeof desc);
-        if (desc != b) emu_die("wgmma with different descriptors in a warp");
+        uint64_t desc[2];
+        memcpy(v, lane, sizeof v), memcpy(desc, lane + sizeof v, sizeof desc);
+        if (desc[0] != da || desc[1] != db) emu_die("wgmma with different descriptors in a warp");
         for (int r = 0; r < 2; r++)
-            for (int h = 0; h < 2; h++) {
-                p.a[r][2 * i + 8 * h] = cu_bf16_lo(v[2 * h + r]);
-                p.a[r][2 * i + 8 * h + 1] = cu_bf16_hi(v[2 * h + r]);
-            }
+            for (int h = 0; h < 2; h++)
+                for (int e = 0; e < 2; e++) {
+                    const uint16_t x = (uint16_t)(v[2 * h + r] >> 16 * e);
+                    p.a[r][2 * i + 8 * h + e] = flags & EMU_WG_F16 ? cu_f16(x) : cu_bf16(x);
+                }
     }
     f->products.push_back(p);
 }

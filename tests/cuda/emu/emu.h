@@ -480,7 +480,13 @@ uint32_t emu_transpose8(uint32_t v);
 void emu_wgmma_fence();
 void emu_wgmma_commit();
 void emu_wgmma_wait(int pending);
-void emu_wgmma_bf16(float *d, int n, const uint32_t a[4], uint64_t b);
+enum { EMU_WG_F16 = 1, EMU_WG_TRANS = 2, EMU_WG_FRESH = 4 };
+void emu_wgmma(float *d, int n, const uint32_t *a, uint64_t da, uint64_t db, int flags); /* a NULL: da has it */
+void emu_mbar_expect(uint32_t bar, int bytes);
+void emu_bar(int id, int n, bool wait);
+struct CUtensorMap_st;
+typedef CUtensorMap_st cu_tma;
+void emu_tma_load(uint32_t to, const cu_tma *map, uint32_t bar, const int c[4]);
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return emu_smem_addr(smem); }
 CU_DEV void cu_mbar_init(uint32_t bar, int n) { emu_mbar_init(bar, n); }
 CU_DEV void cu_mbar_arrive(uint32_t bar) { emu_mbar_arrive(bar, false); }
@@ -494,9 +500,23 @@ template <int N> CU_DEV void cu_fewer_registers() {}
 CU_DEV void cu_wgmma_fence() { emu_wgmma_fence(); }
 CU_DEV void cu_wgmma_commit() { emu_wgmma_commit(); }
 template <int N> CU_DEV void cu_wgmma_wait() { emu_wgmma_wait(N); }
-template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
+template <int N, bool F16 = false, bool TRANS = false, bool FRESH = false>
+CU_DEV void cu_wgmma_rs(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
     static_assert(N % 16 == 0 && N <= 256, "width of a product");
-    emu_wgmma_bf16(d, N, a, b);
+    emu_wgmma(d, N, a, 0, b, (F16 ? EMU_WG_F16 : 0) | (TRANS ? EMU_WG_TRANS : 0) | (FRESH ? EMU_WG_FRESH : 0));
+}
+template <int N> CU_DEV void cu_wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {
+    cu_wgmma_rs<N>(d, a, b);
+}
+template <int N, bool F16, bool FRESH> CU_DEV void cu_wgmma_ss(float (&d)[N / 2], uint64_t a, uint64_t b) {
+    emu_wgmma(d, N, nullptr, a, b, (F16 ? EMU_WG_F16 : 0) | (FRESH ? EMU_WG_FRESH : 0));
+}
+CU_DEV void cu_mbar_expect(uint32_t bar, int bytes) { emu_mbar_expect(bar, bytes); }
+CU_DEV void cu_bar_sync(int id, int n) { emu_bar(id, n, true); }
+CU_DEV void cu_bar_arrive(int id, int n) { emu_bar(id, n, false); }
+CU_DEV void cu_tma_load(uint32_t to, const cu_tma *map, uint32_t bar, int c0, int c1, int c2, int c3) {
+    const int c[4] = {c0, c1, c2, c3};
+    emu_tma_load(to, map, bar, c);
 }
 CU_DEV void cu_pdl_wait() { emu_pdl(1); }
 CU_DEV void cu_pdl_launch() { emu_pdl(0); }

@@ -724,6 +724,24 @@ static CUresult mem_unmap(CUdeviceptr p, size_t n) {
     }
     return CUDA_SUCCESS;
 }
+/* What the driver asks of arrays that are copied with the 128-byte swizzle. */
+static CUresult tensor_map(CUtensorMap *m, CUtensorMapDataType type, cuuint32_t rank, void *p, const cuuint64_t *dim,
+                           const cuuint64_t *stride, const cuuint32_t *box, const cuuint32_t *step,
+                           CUtensorMapInterleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion,
+                           CUtensorMapFloatOOBfill) {
+    if ((uintptr_t)m & 63 || (uintptr_t)p & 15 || rank != 4 || type != CU_TENSOR_MAP_DATA_TYPE_UINT16)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (swizzle != CU_TENSOR_MAP_SWIZZLE_128B || box[0] * 2 > 128) return CUDA_ERROR_INVALID_VALUE;
+    *m = {};
+    m->base = (const uint8_t *)p;
+    for (int i = 0; i < 4; i++) {
+        m->dim[i] = dim[i], m->box[i] = box[i], m->stride[i] = i ? stride[i - 1] : 2;
+        if (!dim[i] || dim[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256 || step[i] != 1)
+            return CUDA_ERROR_INVALID_VALUE;
+        if (i && (stride[i - 1] % 16 || stride[i - 1] >> 40)) return CUDA_ERROR_INVALID_VALUE;
+    }
+    return CUDA_SUCCESS;
+}
 static CUresult error_text(CUresult rc, const char **s) {
     *s = cudaGetErrorString((cudaError_t)rc);
     return CUDA_SUCCESS;
@@ -743,6 +761,7 @@ cudaError_t cudaGetDriverEntryPoint(const char *name, void **f, unsigned long lo
                                                       {"cuMemMap", (void *)mem_map},
                                                       {"cuMemSetAccess", (void *)mem_set_access},
                                                       {"cuMemUnmap", (void *)mem_unmap},
+                                                      {"cuTensorMapEncodeTiled", (void *)tensor_map},
                                                       {"cuGetErrorString", (void *)error_text},
                                                       {"cuGetErrorName", (void *)error_name}};
     const auto it = all.find(name);
