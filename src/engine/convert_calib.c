@@ -27,7 +27,7 @@ static void add_rows(void *user, const char *name, int layer, const float *x, co
     (void)layer;
     if (n_dim != 2 || !name || !fa_smap_get(&s->by_name, name, strlen(name), &at)) return;
     const fa_stored *w = &s->p->stored.at[at];
-    if (dim[1] != w->cols) return;
+    if (dim[1] != w->cols || w->ordered) return; /* what goes into those may be in their order */
     if (!s->p->input[at] && !(s->p->input[at] = (double *)fa_mem_calloc(&s->p->mem, (size_t)w->cols, sizeof(double)))) {
         s->failed = true;
         return;

@@ -376,6 +376,8 @@ static int match_rules(const cv_plan *p, const char *name, const cv_format **f, 
 /* Are all parts stored in one quantized format that mlx has? */
 static bool same_planes(const cv_plan *p, const cv_item *it) {
     const fa_weight *a = &p->stored.at[it->part[0].source].w;
+    for (size_t i = 0; i < it->n_part; i++)
+        if (p->stored.at[it->part[i].source].ordered) return false;
     if (a->fmt != FA_FMT_AFFINE && a->fmt != FA_FMT_MXFP4 && a->fmt != FA_FMT_MXFP8 &&
         (a->fmt != FA_FMT_NVFP4 || a->scale_dtype != FA_F8_E4M3))
         return false;

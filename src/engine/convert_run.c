@@ -18,6 +18,7 @@ enum {
 
 /* What a thread works in. */
 typedef struct room {
+    float *y;          /* the same in the order that it is stored in */
     float *x;          /* a row [cols] */
     void *unpack;      /* fa_dequant_scratch(cols) */
     uint8_t *plane[3]; /* a block of rows of each plane */
@@ -40,8 +41,9 @@ typedef struct run {
     int64_t matrix;          /* of the stored stack */
     int64_t first, last, to; /* rows [first, last) of the part, which begin at row `to` of the item */
     int64_t block;
-    const float *h; /* weights of columns or NULL */
-    float *columns; /* room for them */
+    const float *order; /* stored column k is the layer's column order[k]; NULL: as they are */
+    const float *h;     /* weights of columns or NULL */
+    float *columns;     /* room for them */
 } run;
 
 static size_t plane_row(const cv_item *it, int k) {
@@ -107,7 +109,8 @@ static void make_row(const run *u, room *w, const fa_weight *shape, int64_t r, u
     if (u->stored->by_columns)
         gather_column(u, row, w->x);
     else
-        fa_dequant_row(&u->w, u->matrix * u->stored->rows + row, w->x, w->unpack);
+        fa_dequant_row(&u->w, u->matrix * u->stored->rows + row, u->order ? w->y : w->x, w->unpack);
+    for (int64_t c = 0; u->order && c < it->cols; c++) w->x[(int64_t)u->order[c]] = w->y[c];
     if (fa_fmt_plain(it->f.fmt)) {
         narrow(plain_dtype(it->f.fmt), w->x, it->cols, to[0]);
         return;
@@ -219,8 +222,11 @@ static int bind_part(run *u, fa_mem *temp, fa_error *err) {
     if (s->by_columns) return 0;
     u->b.mem = temp;
     u->b.turned = s->turned;
+    u->b.experts = s->experts;
+    u->order = NULL;
     const bool ok = fa_bind_stored(&u->b, &u->w, &src, s->n, s->rows, s->cols, s->name);
-    u->b.turned = false;
+    u->b.turned = u->b.experts = false;
+    if (ok) u->order = src.order;
     if (ok && !u->b.err.code) return 0;
     if (u->b.err.code) {
         if (err) *err = u->b.err;
@@ -314,9 +320,10 @@ static int make_rooms(run *u, fa_mem *mem, fa_error *err) {
     for (int i = 0; u->room && i < n; i++) {
         room *w = &u->room[i];
         w->x = (float *)fa_mem_calloc(mem, (size_t)cols + 64, sizeof(float));
+        w->y = (float *)fa_mem_calloc(mem, (size_t)cols + 64, sizeof(float));
         w->unpack = fa_mem_calloc(mem, fa_dequant_scratch(cols) + 64, 1);
         for (int k = 0; k < 3; k++) w->plane[k] = (uint8_t *)fa_mem_calloc(mem, plane[k] + 64, 1);
-        if (!w->x || !w->unpack || !w->plane[0] || !w->plane[1] || !w->plane[2]) u->room = NULL;
+        if (!w->x || !w->y || !w->unpack || !w->plane[0] || !w->plane[1] || !w->plane[2]) u->room = NULL;
     }
     return u->room ? 0 : fa_fail(err, FFAI_ENOMEM, "no memory for rows of %lld values", (long long)cols);
 }

@@ -88,6 +88,8 @@ typedef struct fa_stored {
     size_t tensor;   /* of the checkpoint */
     fa_weight w;     /* format; no addresses */
     bool turned;     /* b->turned was set */
+    bool experts;    /* b->experts likewise */
+    bool ordered;    /* its columns have an order of their own */
     bool by_columns; /* floats that are stored as [n, cols, rows] */
 } fa_stored;
 

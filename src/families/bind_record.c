@@ -222,6 +222,8 @@ void fa_bind_list_stored(fa_binder *b, const fa_weight *w, const fa_source *src,
                      .tensor = tensor,
                      .w = *w,
                      .turned = b->turned,
+                     .experts = b->experts,
+                     .ordered = src->order != NULL,
                      .by_columns = src->made && fa_fmt_plain(w->fmt) && n};
     m->w.codes = m->w.scales = m->w.biases = NULL;
     if (m->name && m->real)
