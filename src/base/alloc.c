@@ -50,6 +50,17 @@ void *fa_table_calloc(size_t n, size_t size) {
     return p;
 }
 
+void *fa_huge_alloc(size_t bytes) {
+    const size_t huge = (size_t)2 << 20;
+    if (must_fail() || bytes > SIZE_MAX - huge) return NULL;
+    const size_t rounded = (bytes + huge - 1) / huge * huge;
+    void *p = aligned_alloc(huge, rounded ? rounded : huge);
+#ifdef MADV_HUGEPAGE
+    if (p) (void)madvise(p, rounded, MADV_HUGEPAGE); /* before anything is written */
+#endif
+    return p;
+}
+
 char *fa_strndup(const char *s, size_t n) {
     char *p = (char *)fa_calloc(n + 1, 1);
     if (p) memcpy(p, s, n);

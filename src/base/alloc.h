@@ -10,6 +10,9 @@ void *fa_realloc(void *p, size_t n, size_t size);    /* new bytes are not zeroed
 void *fa_aligned_calloc(size_t align, size_t bytes); /* zeroed; free with fa_free */
 /* Zeroed, for large tables that are read at random: on huge pages where the system has them. Free with fa_free. */
 void *fa_table_calloc(size_t n, size_t size);
+/* Not zeroed and not touched yet, for weights: begins on a boundary of 2 MiB, on huge pages where the system has them.
+ */
+void *fa_huge_alloc(size_t bytes);
 char *fa_strndup(const char *s, size_t n);
 char *fa_strdup(const char *s);
 void fa_free(void *p);

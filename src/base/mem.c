@@ -3,20 +3,31 @@
 #include "base/alloc.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
+/* Room for one more block in the list */
+static bool grow(fa_mem *m) {
+    if (m->n < m->cap) return true;
+    size_t cap = m->cap ? 2 * m->cap : 32;
+    void **grown = (void **)fa_realloc(m->block, cap, sizeof *grown);
+    if (!grown) return false;
+    m->block = grown;
+    m->cap = cap;
+    return true;
+}
+
 void *fa_mem_calloc(fa_mem *m, size_t n, size_t size) {
-    if (size && n > SIZE_MAX / size) return NULL;
-    if (m->n == m->cap) {
-        size_t cap = m->cap ? 2 * m->cap : 32;
-        void **grown = (void **)fa_realloc(m->block, cap, sizeof *grown);
-        if (!grown) return NULL;
-        m->block = grown;
-        m->cap = cap;
-    }
+    if ((size && n > SIZE_MAX / size) || !grow(m)) return NULL;
     void *p = fa_aligned_calloc(64, n * size);
+    if (p) m->block[m->n++] = p;
+    return p;
+}
+
+void *fa_mem_huge(fa_mem *m, size_t bytes) {
+    void *p = grow(m) ? fa_huge_alloc(bytes) : NULL;
     if (p) m->block[m->n++] = p;
     return p;
 }

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "base/pool.h"
 #include "base/alloc.h"
+#include "base/cpus.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -32,8 +33,10 @@ struct fa_pool {
     void (*fn)(void *arg, int ith, int n_thread);
     void *arg;
     bool quit;
-    int spin_barrier,
-        spin_idle; /* 0 when there are more threads than processors: who spins keeps another from working */
+    int spin_barrier, spin_idle; /* 0 when there are more threads than processors, or than a cgroup pays for: who spins
+                                    keeps another from working */
+    bool keep_caller;            /* on caller_on, while a job runs */
+    fa_cpu_set caller_on;
     int n_thread, n_started;
     pthread_t *thread; /* [n_thread - 1] */
 };
@@ -108,12 +111,15 @@ static void *worker_main(void *arg) {
 }
 
 void fa_pool_run(fa_pool *p, void (*fn)(void *arg, int ith, int n_thread), void *arg) {
+    fa_cpu_set before;
+    bool moved = p->keep_caller && fa_cpus_stay(&p->caller_on, &before);
     p->fn = fn;
     p->arg = arg;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     if (p->n_thread > 1) advance(&p->job);
     fn(arg, 0, p->n_thread);
     fa_pool_barrier(p);
+    if (moved) fa_cpus_stay(&before, NULL);
 }
 
 /* Signals are the business of the program's own threads: a worker takes only those that its own faults raise. */
@@ -130,12 +136,13 @@ static bool start_quiet(pthread_t *t, worker_arg *w) {
 
 int fa_pool_create(fa_pool **out, int n_thread, fa_error *err) {
     *out = NULL;
-    if (n_thread < 1 || n_thread > 1024)
-        return fa_fail(err, FFAI_EINVAL, "threads: %d is not between 1 and 1024", n_thread);
+    if (n_thread < 1 || n_thread > FA_THREAD_MAX)
+        return fa_fail(err, FFAI_EINVAL, "threads: %d is not between 1 and %d", n_thread, FA_THREAD_MAX);
     fa_pool *p = (fa_pool *)fa_aligned_calloc(64, sizeof *p);
     if (!p || !(p->thread = FA_NEWN(pthread_t, (size_t)n_thread))) goto nomem;
     p->n_thread = n_thread;
-    if (n_thread <= fa_cpu_count()) {
+    double quota = fa_cgroup_quota("");
+    if (n_thread <= fa_cpu_count() && (quota == 0 || n_thread <= quota)) {
         p->spin_barrier = SPIN_BARRIER;
         p->spin_idle = SPIN_IDLE;
     }
@@ -168,11 +175,33 @@ void fa_pool_free(fa_pool *p) {
 
 int fa_pool_size(const fa_pool *p) { return p->n_thread; }
 
-int fa_cpu_count(void) {
+/* ---- places ---- */
+
+static bool keep(pthread_t t, const fa_cpu_set *on) {
 #if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+    return pthread_setaffinity_np(t, sizeof on->word, (const cpu_set_t *)on->word) == 0;
+#else
+    (void)t, (void)on;
+    return false;
 #endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
+}
+
+fa_pin fa_pool_pin(fa_pool *p, fa_pin pin) {
+    fa_cpus c;
+    if (pin == FA_PIN_OFF) return pin;
+    fa_cpus_find(&c, "", NULL);
+    if (pin == FA_PIN_AUTO && (c.n_fast == c.n_core || p->n_thread > c.n_fast)) return FA_PIN_OFF;
+    bool ok = true;
+    for (int i = 0; i < p->n_thread; i++) {
+        fa_cpu_set on = {{0}};
+        fa_cpu_add(&on, c.order[i % c.n_cpu]);
+        if (pin == FA_PIN_AUTO) on = c.fast;
+        if (i)
+            ok = keep(p->thread[i - 1], &on) && ok;
+        else if (pin == FA_PIN_ON) {
+            p->caller_on = on;
+            p->keep_caller = true;
+        }
+    }
+    return ok ? pin : FA_PIN_OFF;
 }
