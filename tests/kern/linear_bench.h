@@ -37,6 +37,7 @@ static const fa_weight bench_kinds[] = {KIND(F32),
                                         AFFINE(2, 64, FA_F16),
                                         AFFINE(3, 32, FA_BF16),
                                         AFFINE(4, 64, FA_BF16),
+                                        AFFINE(4, 128, FA_F16),
                                         AFFINE(4, 32, FA_F32),
                                         AFFINE(5, 128, FA_F16),
                                         AFFINE(6, 64, FA_F32),
@@ -141,7 +142,9 @@ static void bench_shape(const fa_kernels *k, const fa_weight *kind, int64_t rows
                 big_alloc((size_t)(M * K / 8)),
                 big_alloc((size_t)(M * K / 4)),
                 M,
-                K};
+                K,
+                NULL,
+                0};
     k->quant_act(x, K, 0, M, &a);
     j.x = x;
     j.act = &a;

@@ -50,6 +50,21 @@ static float get(fa_dtype t, const uint8_t *p, int64_t i) {
     return t == FA_F16 ? fa_f16_to_f32(h) : fa_bf16_to_f32(h);
 }
 
+/* Row i of a page: what was drawn, as the kernel sees it to `seen`. */
+static void put_row(fa_dtype t, uint8_t *page, int64_t i, int d, const float *x, float *seen) {
+    int8_t codes[512];
+    uint16_t scale[16];
+    const size_t scales = 2 * (size_t)fa_kvq_groups(d);
+    if (t != FA_I8) {
+        for (int c = 0; c < d; c++) put(t, page, i * d + c, x[c]), seen[c] = get(t, page, i * d + c);
+        return;
+    }
+    fa_kvq_row(x, d, codes, scale);
+    memcpy(page + i * d, codes, (size_t)d);
+    memcpy(page + PAGE * d + (size_t)i * scales, scale, scales);
+    for (int c = 0; c < d; c++) seen[c] = (float)codes[c] * fa_f16_to_f32(scale[c / FA_KVQ_GROUP]);
+}
+
 static bool anyone_sees(const problem *p, int32_t pos) {
     for (int i = 0; i < p->a.n_q; i++)
         if (pos >= p->lo[i] && pos < p->hi[i]) return true;
@@ -65,16 +80,16 @@ static void fill_pages(problem *p, int plane, float *values, const void **pages,
         for (int32_t i = b * PAGE; i < (b + 1) * PAGE; i++) used |= anyone_sees(p, i);
         pages[b] = NULL;
         if (!used) continue;
-        const size_t bytes = (size_t)PAGE * (size_t)d * fa_dtype_size(t);
+        const size_t bytes = PAGE * (size_t)fa_kv_row_bytes(t, d);
         uint8_t *m = malloc(bytes + 1); /* exact end: a sanitizer sees an overrun */
         p->mem[plane * MAX_PAGES + b] = m;
         pages[b] = m + 1;
         for (int32_t i = 0; i < PAGE; i++) {
             const bool seen = anyone_sees(p, b * PAGE + i);
-            for (int c = 0; c < d; c++) {
-                put(t, m + 1, (int64_t)i * d + c, seen ? normal(g) : NAN);
-                if (b * PAGE + i < p->len) values[((int64_t)b * PAGE + i) * d + c] = get(t, m + 1, (int64_t)i * d + c);
-            }
+            float x[512], back[512];
+            for (int c = 0; c < d; c++) x[c] = seen ? normal(g) : NAN;
+            put_row(t, m + 1, i, d, x, back);
+            if (b * PAGE + i < p->len) memcpy(values + ((int64_t)b * PAGE + i) * d, back, sizeof *back * (size_t)d);
         }
     }
 }
@@ -170,7 +185,7 @@ static void compare(const problem *p, const fa_kernels *k, const float *out, con
             if (fabs(got - want) <= 4e-6) continue;
             fail_msg(
                 "attend %s %s: n_q %d n_group %d head_dim %d %s len %d row %d col %d [%d, %d): got %.9g, want %.9g",
-                k->isa, how, a->n_q, a->n_group, d, fa_dtype_name(a->kv_dtype), p->len, i, (int)c, p->lo[i], p->hi[i],
+                k->isa, how, a->n_q, a->n_group, d, fa_kv_type_name(a->kv_dtype), p->len, i, (int)c, p->lo[i], p->hi[i],
                 (double)got, want);
         }
     }
@@ -240,14 +255,14 @@ static void test_shapes(void **state) {
     (void)state;
     static const int dims[] = {32, 64, 80, 96, 128, 256, 512, 33, 72, 100, 47};
     static const int groups[] = {1, 2, 3, 4, 8, 7, 16};
-    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16};
+    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16, FA_I8};
     fa_rng g = {SEED, 0};
     for (int c = 0; c < 700; c++) {
         const int n_q = c % 3 == 0 ? 1 : 1 + (int)(fa_rng_next(&g) % 40);
         const int d = dims[fa_rng_next(&g) % (c % 4 ? 6 : 11)], n_group = groups[fa_rng_next(&g) % (d > 200 ? 4 : 7)];
         const int32_t len = 1 + (int32_t)(fa_rng_next(&g) % (c % 5 ? 300 : 70));
         const uint64_t flags = fa_rng_next(&g);
-        check(n_q, n_group, d, types[c % 3], len, (int)(fa_rng_next(&g) % 4), flags % 3 == 0, flags / 3 % 3 == 0, &g);
+        check(n_q, n_group, d, types[c % 4], len, (int)(fa_rng_next(&g) % 4), flags % 3 == 0, flags / 3 % 3 == 0, &g);
     }
 }
 
@@ -327,12 +342,16 @@ static void test_nothing_visited(void **state) {
 /* One kv head; several heads' worth of pages in turn, so that decode reads memory and not the cache of the last round.
  */
 static void bench_one(const fa_kernels *k, int n_q, int n_group, int d, fa_dtype t, int32_t len, int heads) {
-    const size_t bytes = (size_t)PAGE * (size_t)d * fa_dtype_size(t);
+    const size_t bytes = PAGE * (size_t)fa_kv_row_bytes(t, d);
     const int32_t pages = len / PAGE;
     uint8_t *mem = fa_aligned_calloc(64, bytes * 2 * (size_t)(pages * heads));
     const void **kp = fa_calloc((size_t)(2 * pages * heads), sizeof *kp);
     for (int32_t i = 0; i < 2 * pages * heads; i++) {
-        for (int64_t j = 0; j < (int64_t)PAGE * d; j++) put(t, mem + bytes * (size_t)i, j, (float)((i + j) % 7) * 0.1f);
+        float x[512], seen[512];
+        for (int r = 0; r < PAGE; r++) {
+            for (int c = 0; c < d; c++) x[c] = (float)((i + r * d + c) % 7) * 0.1f;
+            put_row(t, mem + bytes * (size_t)i, r, d, x, seen);
+        }
         kp[i] = mem + bytes * (size_t)i;
     }
     int32_t lo[64] = {0}, hi[64];
@@ -367,7 +386,7 @@ static void bench_one(const fa_kernels *k, int n_q, int n_group, int d, fa_dtype
     double visible = 0;
     for (int i = 0; i < n_q; i++) visible += hi[i];
     printf("%-8s n_q %2d group %2d dim %3d %-4s len %4d: %9.1f us  %6.2f GB/s  %7.1f GFLOP/s\n", k->isa, n_q, n_group,
-           d, fa_dtype_name(t), len, best * 1e6, 2.0 * (double)bytes * pages / best * 1e-9,
+           d, fa_kv_type_name(t), len, best * 1e6, 2.0 * (double)bytes * pages / best * 1e-9,
            4.0 * visible * n_group * d / best * 1e-9);
     fa_free(s), fa_free(q), fa_free(kp), fa_free(mem);
 }
@@ -387,6 +406,7 @@ static void bench(char part) {
         }
         for (int i = 0; i < 2 && part == 'l'; i++) bench_one(&k, 1, 4, 128, i ? FA_F16 : FA_F32, 1024, 1);
         for (int i = 0; i < 2 && part == 'd'; i++) bench_one(&k, 1, 4, 128, i ? FA_F16 : FA_F32, 4096, 32);
+        for (int g = 1; g <= 8 && part == 'd'; g *= 2) bench_one(&k, 1, g, 128, FA_I8, 4096, 32);
     }
 }
 

@@ -1,6 +1,6 @@
 /* Every linear kernel that this machine can run against sums in double: all formats, odd shapes, inputs at the very end
- * of readable memory, canaries around outputs and scratch. `--bench [isa [format [M]]]` measures instead (GB/s for one
- * input row, GOP/s for 512). */
+ * of readable memory, canaries around outputs and scratch. `SEED PATTERN` runs the tests of that name, as
+ * "*neondot"; `--bench [isa [format [M]]]` measures instead (GB/s for one input row, GOP/s for 512). */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,11 +17,16 @@
 
 #include "backend/cpu/kern.h"
 #include "base/rng.h"
+#include "kern/amx_emulated.h"
 #include "kern/linear_bench.h"
 
 static uint64_t seed = 20240601;
-static const char *const levels[] = {"c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot"};
-enum { N_LEVEL = sizeof levels / sizeof levels[0] };
+
+/* A level by its name, or the emulated one. */
+static const char amx_emulated[] = "amx (emulated)";
+static bool level(const char *name, fa_kernels *k) {
+    return strcmp(name, amx_emulated) ? !fa_kernels_init(k, name, NULL) : amx_emulated_init(k);
+}
 
 /* ---- memory that ends where the process may no longer read ---- */
 
@@ -81,14 +86,21 @@ typedef struct act_mem {
     fa_act a;
 } act_mem;
 
-static act_mem act_new(int64_t M, int64_t K) {
-    act_mem m = {edge_new((size_t)(M * K)),
-                 edge_new((size_t)(M * K / 32 * 4)),
-                 edge_new((size_t)(M * K / 32 * 4)),
-                 edge_new((size_t)(M * K / 16 * 4)),
+/* Planes that end `off` values before the edge. */
+static act_mem act_new(int64_t M, int64_t K, int64_t off) {
+    act_mem m = {edge_new((size_t)(M * K + off)),
+                 edge_new((size_t)(M * K / 32 + off) * 4),
+                 edge_new((size_t)(M * K / 32 + off) * 4),
+                 edge_new((size_t)(M * K / 16 + off) * 4),
                  {0}};
-    m.a = (fa_act){
-        (int8_t *)m.q.p, (float *)(void *)m.scale.p, (float *)(void *)m.sum32.p, (float *)(void *)m.sum16.p, M, K};
+    m.a = (fa_act){(int8_t *)m.q.p,
+                   (float *)(void *)m.scale.p,
+                   (float *)(void *)m.sum32.p,
+                   (float *)(void *)m.sum16.p,
+                   M,
+                   K,
+                   NULL,
+                   0};
     return m;
 }
 
@@ -171,7 +183,7 @@ static void run_shape(const fa_kernels *k, const fa_weight *w, const shape *s, c
 
 /* bf16 rows as the engine makes them; between the rows lies NaN. */
 static void check_bf16(const fa_kernels *k, const fa_weight *w, const shape *s, const float *x) {
-    edge e = edge_new((size_t)(s->M * (s->K + 1) - 1) * 2);
+    edge e = edge_new((size_t)(s->M * (s->K + 1) - 1 + (s->rows & 1)) * 2);
     uint16_t *rows = (uint16_t *)(void *)e.p;
     for (int64_t m = 0; m < s->M; m++) {
         k->convert(x + m * (s->K + 3), FA_BF16, s->K, rows + m * (s->K + 1));
@@ -180,6 +192,20 @@ static void check_bf16(const fa_kernels *k, const fa_weight *w, const shape *s, 
         if (m + 1 < s->M) rows[m * (s->K + 1) + s->K] = 0xFFFF;
     }
     for (int add = 0; add < 2; add++) run_shape(k, w, s, &(input){.bf16 = rows}, add);
+    edge_free(&e);
+}
+
+/* The input turned beforehand, in pieces of any size. */
+static void check_turned(const fa_kernels *k, const fa_weight *w, const shape *s, fa_act *a) {
+    edge e = edge_new(fa_turned_bytes(s->M, s->K));
+    a->turned = e.p;
+    for (int64_t m = 0, n; m < s->M; m += n) {
+        n = 1 + m % 3;
+        if (m / 8 != (m + n - 1) / 8) n = 8 - m % 8;
+        if (n > s->M - m) n = s->M - m;
+        k->turn_act(a, m, m + n);
+    }
+    for (int add = 0; add < 2; add++) run_shape(k, w, s, &(input){.q8 = a}, add);
     edge_free(&e);
 }
 
@@ -201,14 +227,15 @@ static void check_weight(const fa_kernels *k, const fa_weight *kind, shape s) {
     bench_weight_fill(&w, codes.p, scales.p, biases.p, &r);
     fa_error err = {0};
     if (fa_weight_check(&w, &err)) fail_msg("%s", err.msg);
-    edge x = edge_floats(s.M * (s.K + 3) - 3, &r);
+    edge x = edge_floats(s.M * (s.K + 3) - 3 + (s.rows & 1), &r);
     const float *xf = (const float *)(const void *)x.p;
     for (int add = 0; add < 2; add++) run_shape(k, &w, &s, &(input){.f32 = xf}, add);
     if (w.fmt == FA_FMT_BF16 && k->linear_bf16 && s.M > 4) check_bf16(k, &w, &s, xf);
     if (s.K % 32 == 0 && fa_qfmts[w.fmt].ugroup) {
-        act_mem a = act_new(s.M, s.K);
+        act_mem a = act_new(s.M, s.K, s.M & 1);
         quantize(k, xf, s.K + 3, &a.a);
         for (int add = 0; add < 2; add++) run_shape(k, &w, &s, &(input){.q8 = &a.a}, add);
+        if (k->turn_of && (a.a.turn = k->turn_of(&w, s.M))) check_turned(k, &w, &s, &a.a);
         act_free(&a);
     }
     edge_free(&x);
@@ -233,25 +260,40 @@ static shape fit(const fa_weight *kind, shape s, size_t i) {
     return s;
 }
 
-static void all_formats(const fa_kernels *k) {
-    for (size_t f = 0; f < bench_kind_count; f++)
-        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-            check_weight(k, &bench_kinds[f], fit(&bench_kinds[f], shapes[i], i));
+/* Every count of input rows up to two tiles of any level, over small matrices. */
+static void all_counts(const fa_kernels *k, const fa_weight *kind) {
+    static const int64_t rows[] = {1, 2, 3, 5, 17, 16, 33, 49};
+    for (int64_t M = 1; M <= 34; M++) {
+        const shape s = {rows[M % 8], M % 5 == 1 ? rows[M % 8] / 2 : 0, M < 34 ? M : 97, 32 + 32 * (M % 3)};
+        check_weight(k, kind, fit(kind, s, (size_t)M));
+    }
+}
+
+/* A format that the table of kinds lacks would go untested. */
+static void test_formats(void **state) {
+    (void)state;
+    for (int f = 0; f < FA_FMT_COUNT; f++) {
+        bool there = false;
+        for (size_t i = 0; i < bench_kind_count; i++) there |= bench_kinds[i].fmt == f;
+        if (!there) fail_msg("bench_kinds lacks %s", fa_qfmts[f].name);
+    }
 }
 
 static void test_linear(void **state) {
     fa_kernels k;
-    fa_error err;
-    if (fa_kernels_init(&k, (const char *)*state, &err)) skip();
-    all_formats(&k);
+    if (!level((const char *)*state, &k)) skip();
+    for (size_t f = 0; f < bench_kind_count; f++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+            check_weight(&k, &bench_kinds[f], fit(&bench_kinds[f], shapes[i], i));
+        all_counts(&k, &bench_kinds[f]);
+    }
+    assert_true(amx_emulated_at_rest());
 }
 
-static void test_quant_act(void **state) {
-    fa_kernels c, k;
-    fa_error err;
-    if (fa_kernels_init(&k, (const char *)*state, &err)) skip();
+static void check_quant_act(const fa_kernels *k, const int64_t K) {
+    fa_kernels c;
     assert_int_equal(fa_kernels_init(&c, "c", NULL), 0);
-    const int64_t M = 7, K = 672, ldx = K + 1;
+    const int64_t M = 7, ldx = K + 1;
     fa_rng r = {seed, 1};
     edge x = edge_floats(M * ldx - 1, &r);
     float *xf = (float *)(void *)x.p;
@@ -261,11 +303,11 @@ static void test_quant_act(void **state) {
         if (i / 100 % 7 == 3) xf[i] *= 1e-39f;
         if (i / 100 % 7 == 4) xf[i] *= 1e37f;
     }
-    act_mem want = act_new(M, K), got = act_new(M, K);
+    act_mem want = act_new(M, K, 0), got = act_new(M, K, K / 32 & 1);
     memset(want.a.q, 99, (size_t)(M * K));
     memset(got.a.q, 99, (size_t)(M * K));
     c.quant_act(xf, ldx, 1, M - 1, &want.a);
-    k.quant_act(xf, ldx, 1, M - 1, &got.a);
+    k->quant_act(xf, ldx, 1, M - 1, &got.a);
     for (int64_t i = 0; i < M * K; i++) {
         assert_int_equal(want.a.q[i], got.a.q[i]);
         assert_true(want.a.q[i] >= -127);
@@ -275,26 +317,38 @@ static void test_quant_act(void **state) {
         assert_memory_equal(want.a.sum32 + i, got.a.sum32 + i, 4);
     }
     for (int64_t i = 0; i < M * K / 16; i++) assert_memory_equal(want.a.sum16 + i, got.a.sum16 + i, 4);
-    xf[ldx + 40] = NAN; /* must not vanish */
-    k.quant_act(xf, ldx, 1, 2, &got.a);
-    assert_true(isnan(got.a.scale[K / 32 + 1]));
+    xf[2 * ldx - 2] = NAN; /* must not vanish */
+    k->quant_act(xf, ldx, 1, 2, &got.a);
+    assert_true(isnan(got.a.scale[2 * (K / 32) - 1]));
     act_free(&want);
     act_free(&got);
     edge_free(&x);
+}
+
+static void test_quant_act(void **state) {
+    fa_kernels k;
+    if (!level((const char *)*state, &k)) skip();
+    for (int64_t K = 32; K <= 672; K += 32) check_quant_act(&k, K);
 }
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "--bench"))
         return bench_linear(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL, argc > 4 ? argv[4] : NULL);
     if (argc > 1) seed = strtoull(argv[1], NULL, 0);
+    if (argc > 2) cmocka_set_test_filter(argv[2]);
     printf("seed %llu\n", (unsigned long long)seed);
-    struct CMUnitTest tests[2 * N_LEVEL];
-    char names[2 * N_LEVEL][32];
-    for (int i = 0; i < N_LEVEL; i++) {
-        snprintf(names[2 * i], 32, "quant_act %s", levels[i]);
-        snprintf(names[2 * i + 1], 32, "linear %s", levels[i]);
-        tests[2 * i] = (struct CMUnitTest){names[2 * i], test_quant_act, NULL, NULL, (void *)(uintptr_t)levels[i]};
-        tests[2 * i + 1] = (struct CMUnitTest){names[2 * i + 1], test_linear, NULL, NULL, (void *)(uintptr_t)levels[i]};
+    enum { MOST = 16 };
+    struct CMUnitTest tests[2 * MOST + 1] = {cmocka_unit_test(test_formats)};
+    char names[2 * MOST + 1][32];
+    size_t n = 1;
+    for (size_t i = 0; n < 2 * MOST; i++) {
+        const char *name = fa_kernels_level(i) ? fa_kernels_level(i) : amx_emulated;
+        snprintf(names[n], 32, "quant_act %s", name);
+        snprintf(names[n + 1], 32, "linear %s", name);
+        tests[n] = (struct CMUnitTest){names[n], test_quant_act, NULL, NULL, (void *)(uintptr_t)name};
+        tests[n + 1] = (struct CMUnitTest){names[n + 1], test_linear, NULL, NULL, (void *)(uintptr_t)name};
+        n += 2;
+        if (name == amx_emulated) break;
     }
-    return cmocka_run_group_tests_name("linear kernels", tests, NULL, NULL);
+    return _cmocka_run_group_tests("linear kernels", tests, n, NULL, NULL);
 }

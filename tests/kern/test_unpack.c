@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "backend/cpu/kern.h"
 #include "base/rng.h"
+#include "kern/levels.h"
 
 /* --- which kernels this machine has --- */
 
@@ -26,37 +26,15 @@ typedef struct isa {
     fa_kernels k;
 } isa;
 
-#define MAX_ISAS 4
+#define MAX_ISAS 8
 
-/* Slots as kern_init.c would leave them at each level, without the other groups of slots. */
 static int isas(isa *list) {
     int n = 0;
-    memset(list, 0, MAX_ISAS * sizeof *list);
-    fa_kern_unpack_init_c(&list[n].k);
-    list[n++].name = "c";
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-        list[n].k = list[n - 1].k;
-        fa_kern_unpack_init_avx2(&list[n].k);
-        list[n++].name = "avx2";
-        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-            list[n].k = list[n - 1].k;
-            fa_kern_unpack_init_avx512(&list[n].k);
-            list[n++].name = "avx512";
-        }
+    while (n < MAX_ISAS && unpack_level(n, &list[n].k)) {
+        list[n].name = list[n].k.isa;
+        n++;
     }
-    if (n == 3 && __builtin_cpu_supports("avx512vnni")) {
-        list[n].k = list[n - 1].k;
-        fa_kern_unpack_init_avx512vnni(&list[n].k);
-        list[n++].name = "avx512vnni";
-    }
-#elif defined(__aarch64__)
-    list[n].k = list[n - 1].k;
-    fa_kern_unpack_init_neon(&list[n].k);
-    list[n++].name = "neon";
-#endif
+    assert_true(n && n < MAX_ISAS);
     return n;
 }
 

@@ -68,15 +68,22 @@ static int64_t take_step(int64_t items, int n_thread) {
     return step < 1 ? 1 : step;
 }
 
-static void walk_record(const walk *w, const fa_rec *r, void *scratch) {
+/* Items that each thread has for itself: neighbours, so that what it asks memory for ahead is what comes next. The rest
+ * are taken by whoever is free. */
+static int64_t own_items(int64_t items, int n_thread) { return items * 3 / (4 * n_thread); }
+
+static void walk_record(const walk *w, const fa_rec *r, int ith, void *scratch) {
     fa_pool *pool = w->cpu->pool;
+    const int n_thread = w->cpu->be.n_thread;
     const cpu_op *op = ops[r->op];
     bool prepared = false;
     cpu_task t = {w->cpu, &w->cpu->k, w->batch, r, w->opts, scratch, &prepared};
     for (int phase = 0; phase < op->n_phase; phase++) {
-        int64_t n = op->items(&t, phase), step = take_step(n, w->cpu->be.n_thread);
+        const int64_t n = op->items(&t, phase), own = own_items(n, n_thread), rest = own * n_thread,
+                      step = take_step(n, n_thread);
         if (n == 0 && r->op != FA_OP_NOP) continue; /* every thread sees the same n */
-        for (int64_t i; (i = fa_pool_take(pool, step)) < n;)
+        for (int64_t i = own * ith; i < own * (ith + 1); i++) op->run(&t, phase, i);
+        for (int64_t i; (i = rest + fa_pool_take(pool, step)) < n;)
             for (int64_t j = i; j < i + step && j < n; j++) op->run(&t, phase, j);
         fa_pool_barrier(pool);
     }
@@ -87,13 +94,13 @@ static void walk_program(void *arg, int ith, int n_thread) {
     void *scratch = w->cpu->scratch + (size_t)ith * w->cpu->scratch_bytes;
     (void)n_thread;
     if (ith != 0 || !w->opts->times) {
-        for (int i = 0; i < w->prog->n; i++) walk_record(w, &w->prog->rec[i], scratch);
+        for (int i = 0; i < w->prog->n; i++) walk_record(w, &w->prog->rec[i], ith, scratch);
         return;
     }
     double t0 = fa_now();
     for (int i = 0; i < w->prog->n; i++) {
         const fa_rec *r = &w->prog->rec[i];
-        walk_record(w, r, scratch);
+        walk_record(w, r, ith, scratch);
         double t1 = fa_now();
         fa_op_time *ot = &w->opts->times[r->op];
         ot->calls++;
@@ -128,6 +135,8 @@ static void cpu_free(fa_backend *be) {
     fa_free(cpu->scratch);
     fa_free(cpu);
 }
+
+fa_pin fa_backend_cpu_pin(fa_backend *be, fa_pin pin) { return fa_pool_pin(((fa_cpu *)be)->pool, pin); }
 
 int fa_backend_cpu_create(fa_backend **out, int n_thread, const char *limit, bool exact, fa_error *err) {
     *out = NULL;

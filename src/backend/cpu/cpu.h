@@ -50,6 +50,17 @@ extern const cpu_op cpu_conv, cpu_ssm1, cpu_ssd, cpu_delta, cpu_gate_norm, cpu_s
 enum { CPU_ROWS = 8 /* rows per item of row-wise phases */ };
 static inline int64_t cpu_row_items(int64_t rows) { return (rows + CPU_ROWS - 1) / CPU_ROWS; }
 static inline int64_t cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
+/* The same where a row is much work: fewer rows per item when there would be fewer items than threads. A power of two.
+ */
+static inline int64_t cpu_few_rows(const fa_cpu *cpu, int64_t rows) {
+    int64_t n = CPU_ROWS;
+    while (n > 1 && (rows + n - 1) / n < cpu->be.n_thread) n /= 2;
+    return n;
+}
+static inline int64_t cpu_few_items(const fa_cpu *cpu, int64_t rows) {
+    const int64_t n = cpu_few_rows(cpu, rows);
+    return (rows + n - 1) / n;
+}
 void cpu_norm_row(const fa_kernels *k, const fa_norm *n, const float *x, float *out);
 /* Normalises `heads` heads of head_dim in place (norm may be NULL) and rotates them by the table row (NULL: none). */
 void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_dim, const fa_norm *norm,

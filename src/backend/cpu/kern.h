@@ -8,6 +8,7 @@
 #ifndef FA_CPU_KERN_H
 #define FA_CPU_KERN_H
 
+#include "tensor/kvq.h"
 #include "tensor/qfmt.h"
 
 /* Activations of a matmul in int8, symmetric, per group of 32 along the row: x[k] ~ q[k] * scale[k / 32], |q| <= 127,
@@ -18,7 +19,12 @@ typedef struct fa_act {
     float *scale;         /* [M, K / 32] */
     float *sum32, *sum16; /* [M, K / 32], [M, K / 16] */
     int64_t M, K;
+    uint8_t *turned; /* the same once more as turn_act lays it out; NULL: not made */
+    int turn;        /* in which way: see turn_of */
 } fa_act;
+
+/* Bytes of a turned input. */
+static inline size_t fa_turned_bytes(int64_t M, int64_t K) { return (size_t)(M * (K + K / 32 * 8)); }
 
 /* Arguments of attention over one sequence's pages for one kv head. Softmax runs in f32. */
 typedef struct fa_attend_args {
@@ -31,7 +37,7 @@ typedef struct fa_attend_args {
     int head_dim;              /* K and V head dim (32..512, any value) */
     const void *const *k_page; /* page p holds keys of positions [64 p, 64 p + 64): [64, head_dim] of kv_dtype */
     const void *const *v_page;
-    fa_dtype kv_dtype;            /* FA_F32, FA_F16 or FA_BF16 */
+    fa_dtype kv_dtype;            /* FA_F32, FA_F16, FA_BF16, or FA_I8: tensor/kvq.h */
     const int32_t *kv_lo, *kv_hi; /* per query row: attends to positions kv_lo[i] <= p < kv_hi[i] (never empty) */
     int32_t pos0,
         pos1; /* only positions in [pos0, pos1) are visited by this call (split KV); pos0 is a multiple of 64 */
@@ -72,7 +78,7 @@ typedef struct fa_ssm1_args {
 
 typedef struct fa_kernels fa_kernels;
 struct fa_kernels {
-    const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon", ...: the highest that was applied */
+    const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "amx", "neon", ...: the highest that was applied */
 
     /* Canonical unpack of one whole row (tensor/qfmt.h), per format. NULL for float formats. */
     void (*unpack[FA_FMT_COUNT])(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min);
@@ -85,7 +91,12 @@ struct fa_kernels {
      * int8 activations, i32 group sums, f32 accumulation. */
     void (*linear_q8)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
                       int64_t ldy, bool add, void *scratch);
-    /* The same in f32 for every format: weights are widened (never rounded) and sums are f32. */
+    /* The way, not 0, in which products of M input rows with w want their input turned: they then need not do it
+     * themselves at every call. Both NULL where no product does. */
+    int (*turn_of)(const fa_weight *w, int64_t M);
+    /* Rows [m0, m1) of a, which are quantized, to a->turned in the way a->turn; m0 to m1 - 1 lie in the same eight. */
+    void (*turn_act)(const fa_act *a, int64_t m0, int64_t m1);
+    /* linear_q8 in f32, for every format: weights are widened (never rounded) and sums are f32. */
     void (*linear_f32)(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
                        int64_t M, float *y, int64_t ldy, bool add, void *scratch);
     /* bf16 weights times bf16 activations (what `convert` makes of them), f32 sums. NULL where the machine has no such
@@ -143,6 +154,8 @@ struct fa_kernels {
 /* limit: "c", "avx2", "avx512", ... as in FFAI_CPU, or NULL for all that the machine has and that pays (avx512bf16 must
  * be named). Unknown names fail with the list of names. */
 int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);
+/* Names of the levels that this build knows, in rising order; NULL after the last. */
+const char *fa_kernels_level(size_t i);
 
 /* Overlays: three groups of slots (unpack; linear = quant_act, linear_*; vec = everything else), each ISA of a group in
  * its own file kern_<group>_<isa>.c built with that ISA's flags and called only when the machine has it. The C group
@@ -157,7 +170,16 @@ int fa_kernels_init(fa_kernels *k, const char *limit, fa_error *err);
 FA_KERN_ISAS(FA_X, unpack)
 FA_KERN_ISAS(FA_X, linear)
 FA_KERN_ISAS(FA_X, vec)
-FA_X(linear, avx512bf16) /* has only this group */
+FA_X(linear, avx512bf16) /* these have only this group */
+FA_X(linear, avxvnni)
+FA_X(linear, amx)
+FA_X(linear, amxint8)
+FA_X(linear, neondot)
+FA_X(linear, neoni8mm)
+FA_X(linear, neonbf16)
 #undef FA_X
+/* What avx512vnni puts into linear_q8: amx leaves few input rows to it. */
+void fa_kern_linear_q8_avx512vnni(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x,
+                                  float *y, int64_t ldy, bool add, void *scratch);
 
 #endif

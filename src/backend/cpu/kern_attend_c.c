@@ -37,6 +37,13 @@ static void visit(const fa_attend_args *a, const float *q, const float *k, const
     }
 }
 
+static void widen(const fa_attend_args *a, const void *page, float *out) {
+    if (a->kv_dtype == FA_I8)
+        fa_kvq_to_f32(page, FA_PAGE, a->head_dim, 0, FA_PAGE, out);
+    else
+        fa_to_f32(a->kv_dtype, page, (int64_t)FA_PAGE * a->head_dim, out);
+}
+
 /* All rows over one page, which is touched only if some row sees a part of it. */
 static void visit_page(const fa_attend_args *a, int32_t page, float *kf, float *vf, float *state) {
     const int d = a->head_dim;
@@ -47,8 +54,8 @@ static void visit_page(const fa_attend_args *a, int32_t page, float *kf, float *
         int32_t t0 = lo > first ? lo - first : 0, t1 = hi - first < FA_PAGE ? hi - first : FA_PAGE;
         if (t0 >= t1) continue;
         if (!loaded) {
-            fa_to_f32(a->kv_dtype, a->k_page[page], (int64_t)FA_PAGE * d, kf);
-            fa_to_f32(a->kv_dtype, a->v_page[page], (int64_t)FA_PAGE * d, vf);
+            widen(a, a->k_page[page], kf);
+            widen(a, a->v_page[page], vf);
             loaded = true;
         }
         for (int j = 0; j < a->n_group; j++)

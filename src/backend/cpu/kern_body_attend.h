@@ -25,15 +25,18 @@ enum {
 
 typedef struct att {
     const fa_attend_args *a;
-    int d, dp;     /* head_dim, and rounded up to VL */
-    int64_t rows;  /* n_q * n_group; arrays below are padded to a multiple of V_MR rows */
-    int paired;    /* columns below this come in pairs of vectors */
-    int32_t last;  /* the page that ends the walk */
-    float *q, *o;  /* [rows, dp], q scaled, zeros beyond d */
-    float *m, *l;  /* [rows] */
-    float *keep;   /* [rows] e^(old m - new m) of the current page */
-    float *s;      /* [rows, 64] scores, then weights, of the current page */
-    float *kt, *v; /* packed pages: kt [64 / PANEL][dp][PANEL]; v by panels of up to PANEL columns: [64][width] */
+    int d, dp;           /* head_dim, and rounded up to VL */
+    int64_t rows;        /* n_q * n_group; arrays below are padded to a multiple of V_MR rows */
+    int paired;          /* columns below this come in pairs of vectors */
+    int32_t last;        /* the page that ends the walk */
+    float *q, *o;        /* [rows, dp], q scaled, zeros beyond d */
+    float *m, *l;        /* [rows] */
+    float *keep;         /* [rows] e^(old m - new m) of the current page */
+    float *s;            /* [rows, 64] scores, then weights, of the current page */
+    float *kt, *v;       /* packed pages: kt [64 / PANEL][dp][PANEL]; v by panels of up to PANEL columns: [64][width] */
+    float *wide;         /* an 8-bit page's K and V in f32, [2][64, d] */
+    const void *kp, *vp; /* the current page, of type */
+    fa_dtype type;
 } att;
 
 static int64_t att_rows(int64_t n) { return (n + V_MR - 1) / V_MR * V_MR; }
@@ -41,7 +44,7 @@ static int64_t att_rows(int64_t n) { return (n + V_MR - 1) / V_MR * V_MR; }
 static size_t vec_attend_scratch(int n_q, int n_group, int head_dim) {
     size_t rows = (size_t)att_rows((int64_t)n_q * n_group), dp = ((size_t)head_dim + VL - 1) / VL * VL;
     size_t per_row = (rows + 15) / 16 * 16;
-    return sizeof(float) * (2 * rows * dp + 3 * per_row + rows * FA_PAGE + 2 * FA_PAGE * dp);
+    return sizeof(float) * (2 * rows * dp + 3 * per_row + rows * FA_PAGE + 4 * FA_PAGE * dp);
 }
 
 static void load_q(const att *t, const float *q, float *out) {
@@ -86,6 +89,7 @@ static void att_setup(att *t, const fa_attend_args *a, float *scratch) {
     t->m = t->s + rows * FA_PAGE;
     t->l = t->m + per_row;
     t->keep = t->l + per_row;
+    t->wide = t->keep + per_row;
     memset(t->q, 0, sizeof(float) * (size_t)(2 * rows * t->dp));
     for (int64_t r = 0; r < rows; r++) {
         t->m[r] = -INFINITY;
@@ -265,11 +269,10 @@ static void packed_weights(const att *t, int64_t r0, int32_t first, int tile0, i
 
 static void page_packed(const att *t, int32_t page, uint64_t seen) {
     const int32_t first = page * FA_PAGE;
-    const void *kp = t->a->k_page[page], *vp = t->a->v_page[page];
-    switch (t->a->kv_dtype) {
-    case FA_F32: pack_k(t, kp, FA_F32), pack_v(t, vp, FA_F32, seen); break;
-    case FA_F16: pack_k(t, kp, FA_F16), pack_v(t, vp, FA_F16, seen); break;
-    default: pack_k(t, kp, FA_BF16), pack_v(t, vp, FA_BF16, seen); break;
+    switch (t->type) {
+    case FA_F32: pack_k(t, t->kp, FA_F32), pack_v(t, t->vp, FA_F32, seen); break;
+    case FA_F16: pack_k(t, t->kp, FA_F16), pack_v(t, t->vp, FA_F16, seen); break;
+    default: pack_k(t, t->kp, FA_BF16), pack_v(t, t->vp, FA_BF16, seen); break;
     }
     int t0, t1;
     for (int64_t r = 0; r < t->rows; r += V_MR)
@@ -373,8 +376,8 @@ V_INLINE void stream_sums(const att *t, const void *page, const fa_dtype type, i
 }
 
 V_INLINE void page_streamed(const att *t, int32_t page, int t0, int t1, const fa_dtype type) {
-    const void *kp = t->a->k_page[page], *vp = t->a->v_page[page],
-               *next = page < t->last ? t->a->k_page[page + 1] : NULL;
+    const void *kp = t->kp, *vp = t->vp,
+               *next = page < t->last && t->a->kv_dtype == type ? t->a->k_page[page + 1] : NULL;
     for (int k = t0 / 4 * 4; k < t1; k += 4) {
         int64_t r = 0;
         fetch_rows(t, vp, type, k, 4);
@@ -402,7 +405,42 @@ static void page_streamed_f32(const att *t, int32_t page, int t0, int t1) { page
 static void page_streamed_f16(const att *t, int32_t page, int t0, int t1) { page_streamed(t, page, t0, t1, FA_F16); }
 static void page_streamed_bf16(const att *t, int32_t page, int t0, int t1) { page_streamed(t, page, t0, t1, FA_BF16); }
 
-static void att_page(const att *t, int32_t page) {
+/* Tokens [t0, t1) of an 8-bit page to f32; lines of `ahead`, the page that comes next (or NULL), are asked for. */
+static void widen_page(const att *t, const void *page, const void *ahead, int t0, int t1, float *out) {
+    const int d = t->d, groups = (int)fa_kvq_groups(d);
+    const int8_t *codes = page;
+    const ptrdiff_t scales = (ptrdiff_t)FA_PAGE * d;
+    for (int k = t0; k < t1; k++) {
+        for (ptrdiff_t i = (ptrdiff_t)k * d; ahead && i < (ptrdiff_t)(k + 1) * d; i += 64)
+            __builtin_prefetch((const char *)ahead + i, 0, 2);
+        for (int g = 0; g < groups; g++) {
+            const ptrdiff_t at = (ptrdiff_t)k * d;
+            const int end = (g + 1) * FA_KVQ_GROUP < d ? (g + 1) * FA_KVQ_GROUP : d;
+            uint16_t h;
+            memcpy(&h, (const char *)page + scales + 2 * ((ptrdiff_t)k * groups + g), 2);
+            const float scale = fa_f16_to_f32(h);
+            int c = g * FA_KVQ_GROUP;
+            for (; c + VL <= end; c += VL) v_store(out + at + c, v_mul(v_ldi8(codes + at + c), v_set1(scale)));
+            for (; c < end; c++) out[at + c] = (float)codes[at + c] * scale;
+        }
+    }
+}
+
+/* Sets the current page: what the rows see of it lies in [t0, t1). */
+static void enter_page(att *t, int32_t page, int t0, int t1) {
+    t->kp = t->a->k_page[page];
+    t->vp = t->a->v_page[page];
+    t->type = t->a->kv_dtype;
+    if (t->type != FA_I8) return;
+    float *v = t->wide + (ptrdiff_t)FA_PAGE * t->dp;
+    widen_page(t, t->kp, t->vp, t0, t1, t->wide);
+    widen_page(t, t->vp, page < t->last ? t->a->k_page[page + 1] : NULL, t0, t1, v);
+    t->kp = t->wide;
+    t->vp = v;
+    t->type = FA_F32;
+}
+
+static void att_page(att *t, int32_t page) {
     uint64_t seen = 0;
     int t0 = FA_PAGE, t1 = 0;
     for (int i = 0; i < t->a->n_q; i++) {
@@ -413,11 +451,12 @@ static void att_page(const att *t, int32_t page) {
         t1 = hi > t1 ? hi : t1;
     }
     if (!seen) return;
+    enter_page(t, page, t0, t1);
     if (t->rows > STREAM_ROWS || seen != token_bits(t0, t1)) {
         page_packed(t, page, seen);
-    } else if (t->a->kv_dtype == FA_F32) {
+    } else if (t->type == FA_F32) {
         page_streamed_f32(t, page, t0, t1);
-    } else if (t->a->kv_dtype == FA_F16) {
+    } else if (t->type == FA_F16) {
         page_streamed_f16(t, page, t0, t1);
     } else {
         page_streamed_bf16(t, page, t0, t1);

@@ -11,6 +11,8 @@
  * 128 as s8), vi_dp(acc, w, x) and vi_dps(acc, w, x): acc += four products of bytes per lane, exact transpose(src,
  * src_stride, dst, dst_stride, n): LN rows of n dwords to n rows of LN dwords, strides in bytes; may read (not use) up
  * to 64 bytes past a row
+ *   optional, for formats whose rows are decoded into registers where input rows are few: ROW_KINDS
+ * (kern_x86_avx512_rows.h), or ROW_BODY, a header that defines DECODED_KINDS(X), decoded_kind and decoded_rows
  *
  * Two ways through a product:
  *   few input rows: unpack one weight row into L1, dot it with every input row. The speed of memory is the limit.
@@ -21,10 +23,16 @@
 #ifndef FA_CPU_KERN_BODY_LINEAR_H
 #define FA_CPU_KERN_BODY_LINEAR_H
 
+#ifndef PAIRS
+#define PAIRS 0 /* see "accumulators of a tile" */
+#endif
+
 enum {
-    KB = 512,      /* columns of a panel block of int8 */
-    KBF = 128,     /* columns of a panel block of f32 */
-    MB = 128,      /* input rows that pass over one panel before the next block */
+    KB = 512,     /* columns of a panel block of int8 */
+    KBF = 128,    /* columns of a panel block of f32 */
+    MB = 128,     /* input rows that pass over one panel before the next block */
+    FEW_FROM = 5, /* fewest and most input rows of the products of kern_body_few.h */
+    FEW_M = 32,
     CHUNK = 4 * LN /* codes per vector */
 };
 
@@ -142,6 +150,18 @@ INLINE void qrow_chunk(const int MR, const bool wide, const int ug, vi w, const 
     }
 }
 
+/* The same of a whole group that is several vectors: they meet in one sum. */
+INLINE void qrow_group(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
+                       int64_t k, vf *acc) {
+    vi c[4];
+    for (int i = 0; i < MR; i++) c[i] = vi_zero();
+    for (int j = 0; j < ug; j += CHUNK) {
+        const vi codes = vi_load(b->codes + k + j), w = wide ? vi_flip(codes) : codes;
+        for (int i = 0; i < MR; i++) c[i] = dp(wide, c[i], w, vi_load(x->q + (m + i) * x->K + k + j));
+    }
+    for (int i = 0; i < MR; i++) acc[i] = vf_fma(vf_cvt(c[i]), vf_spread(b->prod + i * b->ld + k / ug, ug), acc[i]);
+}
+
 /* The row's codes are in b->codes. */
 INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b, const fa_act *x, int64_t m,
                      float *out) {
@@ -149,6 +169,7 @@ INLINE void qrow_dot(const int MR, const bool wide, const int ug, const qrow *b,
     vf acc[4];
     qrow_scales(MR, wide, ug, b, x, m, acc);
     int64_t k = 0;
+    for (; CHUNK < ug && k < K; k += ug) qrow_group(MR, wide, ug, b, x, m, k, acc);
     for (; k + CHUNK <= K; k += CHUNK) {
         vi w = vi_load(b->codes + k);
         qrow_chunk(MR, wide, ug, wide ? vi_flip(w) : w, b, x, m, k, CHUNK, acc);
@@ -257,8 +278,8 @@ INLINE void qrow_decoded_dot(const int MR, const int kind, const int super, cons
 }
 
 /* Weight, buffers and activations come as copies: the compiler then knows that no store changes them. */
-INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight w, int64_t r0, int64_t r1, const qrow b,
-                           const fa_act x, float *y, int64_t ldy, bool add) {
+INLINE void decoded_rows(const int kind, const int super, const fa_weight w, int64_t r0, int64_t r1, const qrow b,
+                         const fa_act x, float *y, int64_t ldy, bool add) {
     float out[4];
     for (int64_t m = 0; row_paired(kind) && m < x.M; m++) split_columns(x.q + m * x.K, x.K, b.split + m * x.K);
     for (int64_t r = r0; r < r1; r++) {
@@ -278,20 +299,28 @@ INLINE void qrow_kind_rows(const int kind, const int super, const fa_weight w, i
     }
 }
 
-#define ROWS_OF_KIND(kind, super)                                                                                      \
+#define DECODED_KINDS(X) ROW_KINDS(X)
+#define decoded_kind     row_kind
+#elif defined(ROW_BODY)
+#include ROW_BODY
+#endif
+
+#ifdef DECODED_KINDS
+/* A function for each kind, so that each gets its own registers. */
+#define ROWS_OF_KIND(kind, bytes)                                                                                      \
     static NOINLINE void rows_##kind(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x,       \
                                      float *y, int64_t ldy, bool add) {                                                \
-        qrow_kind_rows(kind, super, *w, r0, r1, *b, *x, y, ldy, add);                                                  \
+        decoded_rows(kind, bytes, *w, r0, r1, *b, *x, y, ldy, add);                                                    \
     }
-ROW_KINDS(ROWS_OF_KIND)
+DECODED_KINDS(ROWS_OF_KIND)
 
 /* false: no such kind */
 static bool rows_decoded(const fa_weight *w, int64_t r0, int64_t r1, const qrow *b, const fa_act *x, float *y,
                          int64_t ldy, bool add) {
-    switch (row_kind(w)) {
-#define CASE(kind, super)                                                                                              \
+    switch (decoded_kind(w)) {
+#define CASE(kind, bytes)                                                                                              \
     case kind: rows_##kind(w, r0, r1, b, x, y, ldy, add); return true;
-        ROW_KINDS(CASE)
+        DECODED_KINDS(CASE)
 #undef CASE
     default: return false;
     }
@@ -329,9 +358,28 @@ static void qrow_linear(const fa_kernels *k, const fa_weight *w, int64_t r0, int
 
 /* ---- int8, many input rows ---- */
 
+/* Accumulators of a tile. Usually (i, v) is input row i times the LN weight rows of vector v. Where PAIRS is 1,
+ * products come as 2 x 2 blocks: the including file says which values of inputs (ld apart) and of a panel's planes
+ * accumulator i meets (tile_inputs, tile_weights), how two accumulators become rows (tile_untangle), and how codes and
+ * planes lie in a panel (interleave: eights of columns instead of fours; plane_pairs: LN values to 2 LN). A last odd
+ * input row is then multiplied as a pair with itself. */
+#if !PAIRS
+INLINE vf tile_weights(const float *p, const int i) {
+    (void)i;
+    return vf_load(p);
+}
+INLINE vf tile_inputs(const float *p, int64_t ld, const int i) { return vf_set1(p[i * ld]); }
+INLINE void tile_untangle(vf *a, vf *b) { (void)a, (void)b; }
+INLINE void interleave(const void *src, size_t src_stride, void *dst, size_t dst_stride, int64_t n) {
+    (void)src, (void)src_stride, (void)dst, (void)dst_stride, (void)n;
+}
+INLINE void plane_pairs(float *p, int64_t ld, int64_t n) { (void)p, (void)ld, (void)n; }
+#endif
+enum { PLANE = 1 + PAIRS }; /* floats per weight row and group in a panel's planes */
+
 typedef struct qpanel {
     uint8_t *codes;           /* [K / 4][nr][4] */
-    float *scale, *low, *min; /* [K / ug][nr] */
+    float *scale, *low, *min; /* [K / ug][nr * PLANE] */
     uint8_t *row_codes; /* LN rows of the stored order, row_ld bytes apart: an odd number of cache lines, so that they
                            do not share sets */
     float *row_scale, *row_min; /* [LN][ld] */
@@ -343,7 +391,8 @@ INLINE int64_t row_ld(int64_t K) { return round_up(K + 64, 128) + 64; }
 
 static size_t qpanel_bytes(int64_t K) {
     int64_t nr = QNV * LN, k32 = round_up(K, 32);
-    return (size_t)(nr * k32 + 3 * nr * (k32 / 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4 + MB * nr * 4);
+    return (size_t)(nr * k32 + 3 * nr * PLANE * (k32 / 16) * 4 + LN * row_ld(K) + 2 * LN * groups_ld(K) * 4 +
+                    MB * nr * 4);
 }
 
 static qpanel qpanel_at(void *scratch, int64_t K) {
@@ -353,9 +402,9 @@ static qpanel qpanel_at(void *scratch, int64_t K) {
     p.ld = groups_ld(K);
     p.codes = (uint8_t *)scratch;
     p.scale = (float *)(p.codes + nr * K);
-    p.low = p.scale + nr * (K / 16);
-    p.min = p.low + nr * (K / 16);
-    p.acc = p.min + nr * (K / 16);
+    p.low = p.scale + nr * PLANE * (K / 16);
+    p.min = p.low + nr * PLANE * (K / 16);
+    p.acc = p.min + nr * PLANE * (K / 16);
     p.row_scale = p.acc + MB * nr;
     p.row_min = p.row_scale + LN * p.ld;
     p.row_codes = (uint8_t *)(p.row_min + LN * p.ld);
@@ -411,6 +460,12 @@ static void magic_scales(float *scale, float *low, int64_t n) {
     }
 }
 
+/* LN rows of U values to a plane */
+INLINE void plane_fill(const float *rows, int64_t ld, float *plane, int64_t ld_plane, int64_t U) {
+    transpose(rows, (size_t)ld * 4, plane, (size_t)ld_plane * 4, U);
+    if (PAIRS) plane_pairs(plane, ld_plane, U);
+}
+
 /* Rows [r, r + n) of w, n <= nv * LN, into a panel of nr = nv * LN rows; those past n get scale and min 0. */
 static void qpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int n, int nv, const qpanel *p) {
     const int64_t K = w->cols, U = K / fa_qfmts[w->fmt].ugroup, nr = nv * LN;
@@ -428,11 +483,14 @@ static void qpanel_fill(const fa_kernels *k, const fa_weight *w, int64_t r, int 
                 memset(min, 0, (size_t)U * 4);
             }
         }
-        transpose(p->row_codes, (size_t)p->row_ld, p->codes + v * LN * 4, (size_t)nr * 4, K / 4);
-        transpose(p->row_scale, (size_t)p->ld * 4, p->scale + v * LN, (size_t)nr * 4, U);
-        if (offset_of(w) < 0) transpose(p->row_min, (size_t)p->ld * 4, p->min + v * LN, (size_t)nr * 4, U);
+        if (PAIRS)
+            interleave(p->row_codes, (size_t)p->row_ld, p->codes + v * LN * 8, (size_t)nr * 8, K / 8);
+        else
+            transpose(p->row_codes, (size_t)p->row_ld, p->codes + v * LN * 4, (size_t)nr * 4, K / 4);
+        plane_fill(p->row_scale, p->ld, p->scale + v * LN * PLANE, nr * PLANE, U);
+        if (offset_of(w) < 0) plane_fill(p->row_min, p->ld, p->min + v * LN * PLANE, nr * PLANE, U);
     }
-    magic_scales(p->scale, p->low, U * nr);
+    magic_scales(p->scale, p->low, U * nr * PLANE);
 }
 
 /* One register tile over a block of columns. */
@@ -465,6 +523,7 @@ INLINE void put_tile(const int MR, const int NV, vf f[][TNV], float *acc, bool l
         }
 }
 
+#ifndef QTILE_DOTS
 /* c[i][v] += dot over `steps` fours of columns */
 INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int steps, const uint8_t *codes,
                        const int8_t *q, int64_t ldq, vi c[][TNV]) {
@@ -477,6 +536,7 @@ INLINE void qtile_dots(const int MR, const int NV, const bool wide, const int st
         }
     }
 }
+#endif
 
 /* start[u] = MAGIC - offset * (sum of the activations of group u) as bits. The sum of codes comes back out of the
  * scaled one: it is at most 32 * 127, so a reciprocal that is good to 1e-4 finds the integer. */
@@ -492,30 +552,38 @@ INLINE void qtile_starts(const int ug, const qtile *t, int i, float *start) {
 }
 
 INLINE void qtile_run(const int MR, const int NV, const bool wide, const int ug, const bool even, const qtile *t) {
-    const int nr = NV * LN, per = 32 / ug; /* weight groups per activation group */
-    const int64_t ldq = t->ldq, lds = t->lds;
+    const int nr = NV * LN, per = 32 / ug;         /* weight groups per activation group */
+    const int acc = PAIRS ? (MR + 1) / 2 * 2 : MR; /* accumulators per vector of weight rows */
+    const bool twin = acc > MR;                    /* a row that is its own neighbour */
+    const int64_t ldq = twin ? 0 : t->ldq, lds = twin ? 0 : t->lds, ld_start = twin ? 0 : KB / 16 + LN;
     float start[QMR][KB / 16 + LN];
     vf f[QMR][TNV];
     if (even)
         for (int i = 0; i < MR; i++) qtile_starts(ug, t, i, start[i]);
-    for (int i = 0; i < MR; i++)
+    for (int i = 0; i < acc; i++)
         for (int v = 0; v < NV; v++) f[i][v] = t->first ? vf_zero() : vf_load(t->acc + i * nr + v * LN);
     for (int64_t u = 0; u < t->n * per; u++) {
         const int64_t g = u / per;
         vi c[QMR][TNV];
-        for (int i = 0; i < MR; i++)
-            for (int v = 0; v < NV; v++) c[i][v] = vf_bits(vf_set1(even ? start[i][u] : MAGIC));
-        qtile_dots(MR, NV, wide, 8 / per, t->codes + u * ug * nr, t->q + u * ug, ldq, c);
-        for (int v = 0; v < NV; v++) {
-            vf s = vf_load(t->scale + u * nr + v * LN), low = vf_load(t->low + u * nr + v * LN);
-            vf mn = even ? vf_zero() : vf_load(t->min + u * nr + v * LN);
-            for (int i = 0; i < MR; i++) {
-                f[i][v] = vf_fma(vf_fma(vf_from_bits(c[i][v]), s, low), vf_set1(t->as[i * lds + g]), f[i][v]);
-                if (!even) f[i][v] = vf_fma(mn, vf_set1(t->sum[i * lds * per + u]), f[i][v]);
+        for (int i = 0; i < acc; i++)
+            for (int v = 0; v < NV; v++)
+                c[i][v] = vf_bits(even ? tile_inputs(start[0] + u, ld_start, i) : vf_set1(MAGIC));
+        qtile_dots(acc, NV, wide, 8 / per, t->codes + u * ug * nr, t->q + u * ug, ldq, c);
+        for (int v = 0; v < NV; v++)
+            for (int i = 0; i < acc; i++) {
+                const int64_t at = (u * nr + v * LN) * PLANE;
+                vf d = vf_fma(vf_from_bits(c[i][v]), tile_weights(t->scale + at, i), tile_weights(t->low + at, i));
+                f[i][v] = vf_fma(d, tile_inputs(t->as + g, lds, i), f[i][v]);
+                if (!even)
+                    f[i][v] = vf_fma(tile_weights(t->min + at, i), tile_inputs(t->sum + u, lds * per, i), f[i][v]);
             }
-        }
     }
-    put_tile(MR, NV, f, t->acc, t->last, t->add, t->y, t->ldy, t->nr_valid);
+    for (int i = 0; PAIRS && t->last && i < acc; i += 2)
+        for (int v = 0; v < NV; v++) tile_untangle(&f[i][v], &f[i + 1][v]);
+    if (twin && !t->last)
+        put_tile(acc, NV, f, t->acc, false, false, t->y, t->ldy, t->nr_valid);
+    else
+        put_tile(MR, NV, f, t->acc, t->last, t->add, t->y, t->ldy, t->nr_valid);
 }
 
 /* Every register tile as a function, so that each gets its own registers. */
@@ -578,9 +646,9 @@ static void qpanel_run(const fa_weight *w, const qpanel *p, int nv, int n, const
     for (int64_t g = 0; g < x->K / 32; g += KB / 32) {
         qpanel part = *p;
         part.codes += g * 32 * nr;
-        part.scale += g * per * nr;
-        part.low += g * per * nr;
-        part.min += g * per * nr;
+        part.scale += g * per * nr * PLANE;
+        part.low += g * per * nr * PLANE;
+        part.min += g * per * nr * PLANE;
         qblock_run(w, &part, g, nv, n, x, m0, m1, y, ldy, add);
     }
 }
@@ -652,8 +720,24 @@ INLINE bool blocks_decoded(const fa_weight *w, const qpanel *p, int64_t r, int n
 }
 #endif
 
+#ifdef ROW_KINDS
+#include "backend/cpu/kern_body_few.h"
+#else
+INLINE bool few_linear(const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y, int64_t ldy, bool add,
+                       void *scratch) {
+    (void)w, (void)r0, (void)r1, (void)x, (void)y, (void)ldy, (void)add, (void)scratch;
+    return false;
+}
+INLINE size_t few_bytes(int64_t K, int64_t M) {
+    (void)K, (void)M;
+    return 0;
+}
+INLINE void few_init(fa_kernels *k) { (void)k; }
+#endif
+
 static void linear_q8(const fa_kernels *k, const fa_weight *w, int64_t r0, int64_t r1, const fa_act *x, float *y,
                       int64_t ldy, bool add, void *scratch) {
+    if (few_linear(w, r0, r1, x, y, ldy, add, scratch)) return;
     if (x->M <= DOT_M) {
         qrow_linear(k, w, r0, r1, x, y, ldy, add, scratch);
         return;
@@ -933,6 +1017,8 @@ static void linear_f32(const fa_kernels *k, const fa_weight *w, int64_t r0, int6
 
 static size_t linear_scratch(int64_t cols, int64_t M) {
     size_t few = qrow_bytes(cols) + (size_t)cols * 4, q = qpanel_bytes(cols), f = fpanel_bytes(cols);
+    const size_t turned = M <= FEW_M ? few_bytes(cols, M) : 0;
+    if (few < turned) few = turned;
     if (M <= DOT_M) return few;
     return few > q ? few > f ? few : f : q > f ? q : f;
 }
@@ -943,6 +1029,7 @@ static void linear_init(fa_kernels *k) {
     k->linear_f32 = linear_f32;
     k->linear_scratch = linear_scratch;
     k->row_tile = QNV * LN;
+    few_init(k);
 }
 
 #endif

@@ -7,7 +7,7 @@
 #include "backend/cpu/kern.h"
 #include "backend/cpu/kern_inline.h"
 
-#include "backend/cpu/kern_x86_avx512.h"
+#include "backend/cpu/kern_x86_avx512_pairs.h"
 
 enum {
     NV = 3,   /* vectors of weight rows in a register tile */
@@ -26,25 +26,6 @@ static panel panel_at(void *scratch) {
     panel p = {.acc = (float *)scratch};
     p.w = (uint32_t *)(void *)(p.acc + (size_t)MB * NV * LN);
     return p;
-}
-
-/* Rows [r, r + n) of w into a panel of nr = nv * LN rows; rows past n and the column that makes K even are zeros. */
-static void panel_fill(const fa_weight *w, int64_t r, int n, int nv, const panel *p) {
-    const int64_t K = w->cols, pairs = (K + 1) / 2, nr = nv * LN;
-    for (int v = 0; v < nv; v++)
-        for (int64_t c = 0; c < pairs; c += LN) {
-            const int64_t left = K - 2 * c, more = pairs - c < LN ? pairs - c : LN;
-            const __mmask32 there = left >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << left) - 1;
-            __m512i t[LN];
-            for (int i = 0; i < LN; i++) {
-                const int row = v * LN + i < n ? v * LN + i : 0;
-                const uint8_t *from = w->codes + (size_t)(r + row) * w->row_bytes + 4 * (size_t)c;
-                t[i] = _mm512_maskz_loadu_epi16(v * LN + i < n ? there : 0, from);
-            }
-            transpose16(t);
-            uint32_t *to = p->w + c * nr + v * LN;
-            for (int64_t i = 0; i < more; i++) _mm512_storeu_si512(to + i * nr, t[i]);
-        }
 }
 
 /* One register tile over a block of columns. */
@@ -127,7 +108,7 @@ static void linear_bf16(const fa_kernels *k, const fa_weight *w, int64_t r0, int
     const panel p = panel_at(scratch);
     for (int64_t r = r0; r < r1; r += NV * LN) {
         const int n = r1 - r < NV * LN ? (int)(r1 - r) : NV * LN, nv = (n + LN - 1) / LN;
-        panel_fill(w, r, n, nv, &p);
+        pairs_fill(w, r, n, nv, 1, p.w);
         for (int64_t m = 0; m < M; m += MB)
             panel_run(&p, w->cols, nv, n, x + m * ldx, ldx, m + MB < M ? MB : M - m, y + m * ldy + r, ldy, add);
     }

@@ -75,6 +75,11 @@ V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     return v_widen(_mm_loadu_si128((const void *)h), t);
 }
 
+/* VL integers of 8 bits. */
+V_INLINE vf v_ldi8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+
 V_INLINE vf v_low_half(vf x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
 V_INLINE vf v_high_half(vf x) {
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0xFFFF0000u)));

@@ -59,6 +59,11 @@ V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     return v_widen(_mm256_maskz_loadu_epi16(v_first(n), (const char *)p + 2 * i), t);
 }
 
+/* VL integers of 8 bits. */
+V_INLINE vf v_ldi8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+
 V_INLINE vf v_low_half(vf x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
 V_INLINE vf v_high_half(vf x) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0xFFFF0000u)));

@@ -70,6 +70,13 @@ V_INLINE vf v_ldn(const void *p, int64_t i, fa_dtype t, int n) {
     return v_ld(b, 0, t);
 }
 
+/* VL integers of 8 bits. */
+V_INLINE vf v_ldi8(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
+
 V_INLINE vf v_low_half(vf x) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(x), 16)); }
 V_INLINE vf v_high_half(vf x) {
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0xFFFF0000u)));

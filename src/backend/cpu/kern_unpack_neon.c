@@ -1,24 +1,9 @@
 /* Unpack with 128-bit NEON vectors (baseline armv8-a): the formats that checkpoints use most; affine with 2, 3, 5 and 6
  * bits, Q2_K and Q3_K keep the C definitions. Reads only the row's own bytes; results are bit for bit those of the
  * definitions. */
-#include <arm_neon.h>
-
-#include "backend/cpu/kern.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "backend/cpu/kern_arm_neon_codes.h"
 
 INLINE const uint8_t *row_codes(const fa_weight *w, int64_t row) { return w->codes + (size_t)row * w->row_bytes; }
-
-INLINE uint16_t load_u16(const uint8_t *p) {
-    uint16_t h;
-    memcpy(&h, p, 2);
-    return h;
-}
-
-INLINE float32x4_t halves_f32(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
-INLINE float half1(const uint8_t *p) { return vgetq_lane_f32(halves_f32(vdup_n_u16(load_u16(p))), 0); }
-INLINE uint8x16_t low4(uint8x16_t v) { return vandq_u8(v, vdupq_n_u8(15)); }
-INLINE uint8x16_t high4(uint8x16_t v) { return vshrq_n_u8(v, 4); }
 
 /* --- blocks of 32: factor 0 says that d and m are stored, else min = factor * d --- */
 
@@ -28,13 +13,6 @@ INLINE void nibbles(const uint8_t *p, uint8_t *codes) {
     const uint8x16_t v = vld1q_u8(p);
     vst1q_u8(codes, low4(v));
     vst1q_u8(codes + 16, high4(v));
-}
-
-/* 16 in every byte whose bit in the two bytes at p is set. */
-INLINE uint8x16_t fifth_bit(const uint8_t *p) {
-    static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    const uint8x16_t v = vcombine_u8(vdup_n_u8(p[0]), vdup_n_u8(p[1]));
-    return vandq_u8(vtstq_u8(v, vld1q_u8(bits)), vdupq_n_u8(16));
 }
 
 INLINE void nibbles_fifth(const uint8_t *p, const uint8_t *high, uint8_t *codes) {
@@ -51,15 +29,6 @@ INLINE void block_q8_0(const uint8_t *p, uint8_t *codes) {
     const uint8x16_t flip = vdupq_n_u8(0x80);
     vst1q_u8(codes, veorq_u8(vld1q_u8(p + 2), flip));
     vst1q_u8(codes + 16, veorq_u8(vld1q_u8(p + 18), flip));
-}
-
-/* The f16 at p of four blocks. */
-INLINE float32x4_t halves4(const uint8_t *p, const size_t bytes) {
-    uint16x4_t h = vdup_n_u16(load_u16(p));
-    h = vset_lane_u16(load_u16(p + bytes), h, 1);
-    h = vset_lane_u16(load_u16(p + 2 * bytes), h, 2);
-    h = vset_lane_u16(load_u16(p + 3 * bytes), h, 3);
-    return halves_f32(h);
 }
 
 INLINE void block_row(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min, const size_t bytes,
@@ -91,28 +60,13 @@ BLOCK_FORMAT(q8_0, 34, -128.0f)
 
 /* --- blocks of 256 --- */
 
-/* 8 scales and 8 mins of 6 bits; bytes 4.. of the block are A[4], B[4], C[4] (tensor/qfmt/gguf_k.c). */
-INLINE void q45_scales(const uint8_t *p, float *scale, float *min) {
-    static const uint8_t low_at[16] = {4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
-    static const uint8_t top_at[16] = {255, 255, 255, 255, 4, 5, 6, 7, 255, 255, 255, 255, 8, 9, 10, 11};
-    static const int8_t shift[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -4, -4, -4, -4};
-    static const uint8_t mask[16] = {63, 63, 63, 63, 15, 15, 15, 15, 63, 63, 63, 63, 15, 15, 15, 15};
-    const uint8x16_t h = vld1q_u8(p);
-    const uint8x16_t low = vandq_u8(vshlq_u8(vqtbl1q_u8(h, vld1q_u8(low_at)), vld1q_s8(shift)), vld1q_u8(mask));
-    const uint8x16_t top = vandq_u8(vshrq_n_u8(vqtbl1q_u8(h, vld1q_u8(top_at)), 2), vdupq_n_u8(48));
-    const uint8x16_t v = vorrq_u8(low, top);
-    const uint16x8_t s = vmovl_u8(vget_low_u8(v)), m = vmovl_u8(vget_high_u8(v));
-    const float d = half1(p), dmin = half1(p + 2);
-    vst1q_f32(scale, vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(vget_low_u16(s))), d));
-    vst1q_f32(scale + 4, vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(vget_high_u16(s))), d));
-    vst1q_f32(min, vnegq_f32(vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(vget_low_u16(m))), dmin)));
-    vst1q_f32(min + 4, vnegq_f32(vmulq_n_f32(vcvtq_f32_u32(vmovl_u16(vget_high_u16(m))), dmin)));
-}
-
 static void unpack_q4_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 144, codes += 256, scale += 8, min += 8) {
-        q45_scales(p, scale, min);
+        float32x4_t s[2], m[2];
+        q45_scales(p, s, m);
+        vst1q_f32(scale, s[0]), vst1q_f32(scale + 4, s[1]);
+        vst1q_f32(min, m[0]), vst1q_f32(min + 4, m[1]);
         for (int i = 0; i < 8; i++) {
             /* quarter i / 2 of 64 values, 16 bytes at a time: low nibbles, then high ones 32 further */
             const uint8x16_t v = vld1q_u8(p + 16 + 16 * i);
@@ -127,7 +81,10 @@ static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     const uint8_t *p = row_codes(w, row);
     const uint8x16_t bit4 = vdupq_n_u8(16);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 176, codes += 256, scale += 8, min += 8) {
-        q45_scales(p, scale, min);
+        float32x4_t s[2], m[2];
+        q45_scales(p, s, m);
+        vst1q_f32(scale, s[0]), vst1q_f32(scale + 4, s[1]);
+        vst1q_f32(min, m[0]), vst1q_f32(min + 4, m[1]);
         for (int half = 0; half < 2; half++) {
             const uint8x16_t high = vld1q_u8(p + 16 + 16 * half);
             for (int q = 0; q < 4; q++) {
@@ -141,24 +98,16 @@ static void unpack_q5_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
     }
 }
 
-INLINE void q6_scales(const uint8_t *p, float *scale, float *min) {
-    const float d = half1(p + 208);
-    for (int i = 0; i < 2; i++) {
-        const int16x8_t s = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p + 192 + 8 * i)));
-        const float32x4_t a = vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_low_s16(s))), d);
-        const float32x4_t c = vmulq_n_f32(vcvtq_f32_s32(vmovl_s16(vget_high_s16(s))), d);
-        vst1q_f32(scale + 8 * i, a);
-        vst1q_f32(scale + 8 * i + 4, c);
-        vst1q_f32(min + 8 * i, vmulq_n_f32(a, -32.0f));
-        vst1q_f32(min + 8 * i + 4, vmulq_n_f32(c, -32.0f));
-    }
-}
-
 static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *scale, float *min) {
     const uint8_t *p = row_codes(w, row);
     const uint8x16_t two = vdupq_n_u8(48);
     for (int64_t b = w->cols / 256; b > 0; b--, p += 210, codes += 256, scale += 16, min += 16) {
-        q6_scales(p, scale, min);
+        float32x4_t s[4];
+        q6_scales(p, s);
+        for (int i = 0; i < 4; i++) {
+            vst1q_f32(scale + 4 * i, s[i]);
+            vst1q_f32(min + 4 * i, vmulq_n_f32(s[i], -32.0f));
+        }
         for (int i = 0; i < 4; i++) {
             /* half i / 2 of 128 values, bytes 16 (i & 1).. of each of its four planes */
             const uint8_t *ql = p + 64 * (i / 2) + 16 * (i & 1);
@@ -174,13 +123,6 @@ static void unpack_q6_k(const fa_weight *w, int64_t row, uint8_t *codes, float *
 }
 
 /* --- planar formats --- */
-
-/* Four stored floats at p. */
-INLINE float32x4_t scales4(const uint8_t *p, const fa_dtype t) {
-    if (t == FA_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
-    const uint16x4_t h = vreinterpret_u16_u8(vld1_u8(p));
-    return t == FA_F16 ? halves_f32(h) : vreinterpretq_f32_u32(vshll_n_u16(h, 16));
-}
 
 INLINE void affine_plane(const fa_weight *w, const uint8_t *plane, int64_t row, float *out) {
     const fa_dtype t = (fa_dtype)w->scale_dtype;

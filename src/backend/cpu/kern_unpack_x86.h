@@ -8,7 +8,9 @@
 
 #include "backend/cpu/kern.h"
 
+#ifndef INLINE
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 INLINE const uint8_t *row_codes(const fa_weight *w, int64_t row) { return w->codes + (size_t)row * w->row_bytes; }
 

@@ -10,10 +10,13 @@
 enum { CPU_FEW_ROWS = 4 /* input rows up to which the kernels go weight row by weight row */ };
 
 /* Forms of the input besides f32 (0); a record's are a set. */
-enum { CPU_Q8 = 1, CPU_BF16 = 2 };
+enum { CPU_Q8 = 1, CPU_BF16 = 2, CPU_TURN = 4 /* and the bits above it: ways of turning (fa_act), 1 << way / 32 */ };
 
 /* The form that w multiplies M input rows in. */
 unsigned cpu_form_of(const fa_cpu *cpu, const fa_weight *w, int64_t M);
+
+/* The same with the way in which the product wants its input turned, if any: for inputs made once for all products. */
+unsigned cpu_forms_of(const fa_cpu *cpu, const fa_weight *w, int64_t M);
 
 static inline size_t cpu_up64(size_t n) { return (n + 63) / 64 * 64; }
 

@@ -38,11 +38,15 @@ void cpu_heads_row(const fa_kernels *k, float *x, int64_t heads, int64_t head_di
 
 void cpu_append_row(const fa_kernels *k, const fa_kv *kv, uint8_t *plane, const int32_t *pages, int32_t pos,
                     const float *x) {
-    size_t elem = fa_dtype_size(kv->dtype);
-    uint8_t *page =
-        plane + (size_t)pages[pos / FA_PAGE] * kv->page_bytes + (size_t)(pos % FA_PAGE) * (size_t)kv->head_dim * elem;
-    for (int64_t h = 0; h < kv->n_head; h++)
-        k->convert(x + h * kv->head_dim, kv->dtype, kv->head_dim, page + (size_t)h * kv->head_bytes);
+    const int64_t dim = kv->head_dim, row = pos % FA_PAGE;
+    uint8_t *page = plane + (size_t)pages[pos / FA_PAGE] * kv->page_bytes;
+    for (int64_t h = 0; h < kv->n_head; h++, page += kv->head_bytes, x += dim) {
+        if (kv->dtype == FA_I8)
+            fa_kvq_row(x, dim, (int8_t *)page + row * dim,
+                       (uint16_t *)(void *)(page + FA_PAGE * dim) + row * fa_kvq_groups(dim));
+        else
+            k->convert(x, kv->dtype, dim, page + row * dim * (int64_t)fa_dtype_size(kv->dtype));
+    }
 }
 
 int cpu_row_seq(const fa_batch *b, int64_t row) {

@@ -5,8 +5,15 @@
 
 /* ---- work memory: the input's normalised rows (when there is a norm) and forms, one after the other ---- */
 
+/* The one way in which all products of an input want it turned, else 0. */
+static int turn_in(unsigned forms) {
+    const unsigned ways = forms / CPU_TURN;
+    return ways == 1u << 1 ? 32 : ways == 1u << 2 ? 64 : 0;
+}
+
 static size_t input_bytes(int64_t M, int64_t K, bool norm, unsigned forms) {
     return (norm ? cpu_up64((size_t)(M * K) * 4) : 0) + (forms & CPU_Q8 ? cpu_act_bytes(M, K) : 0) +
+           (turn_in(forms) ? cpu_up64(fa_turned_bytes(M, K)) : 0) +
            (forms & CPU_BF16 ? cpu_up64((size_t)(M * K) * 2) : 0);
 }
 
@@ -20,23 +27,29 @@ static cpu_input input_at(const fa_rec *r, uint8_t *mem, bool norm, unsigned for
     if (forms & CPU_Q8) {
         in.act = cpu_act_at(mem, M, K);
         mem += cpu_act_bytes(M, K);
+        if ((in.act.turn = turn_in(forms))) {
+            in.act.turned = mem;
+            mem += cpu_up64(fa_turned_bytes(M, K));
+        }
     }
     if (forms & CPU_BF16) in.bf16 = (uint16_t *)(void *)mem;
     return in;
 }
 
-/* One item of the preparing phase: CPU_ROWS rows. */
+/* One item of the preparing phase. */
 static void input_rows(const cpu_task *t, cpu_input *in, const fa_norm *norm, int64_t item) {
-    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], m0 = item * CPU_ROWS, m1 = cpu_min(m0 + CPU_ROWS, M);
+    int64_t M = t->r->in[0].dim[0], K = t->r->in[0].dim[1], n = cpu_few_rows(t->cpu, M), m0 = item * n,
+            m1 = cpu_min(m0 + n, M);
     if (norm)
         for (int64_t m = m0; m < m1; m++) cpu_norm_row(t->k, norm, fa_f32(t->r->in[0]) + m * K, in->normed + m * K);
     if (in->act.q) t->k->quant_act(in->x, K, m0, m1, &in->act);
+    if (in->act.turned) t->k->turn_act(&in->act, m0, m1);
     if (in->bf16) t->k->convert(in->x + m0 * K, FA_BF16, (m1 - m0) * K, in->bf16 + m0 * K);
 }
 
 /* A single row is so little work that every thread prepares it for itself, in its scratch, instead of waiting for the
  * one that would do it for all. */
-static int64_t input_items(int64_t M) { return M == 1 ? 0 : cpu_row_items(M); }
+static int64_t input_items(const fa_cpu *cpu, int64_t M) { return M == 1 ? 0 : cpu_few_items(cpu, M); }
 
 static size_t linear_scratch(const fa_kernels *k, int64_t K, int64_t M, size_t in_bytes) {
     return cpu_up64(k->linear_scratch(K, M)) + (M == 1 ? in_bytes : 0);
@@ -80,12 +93,12 @@ static void linear_item(const cpu_task *t, const cpu_input *in, const fa_linear 
 /* ---- linear: prepare, multiply ---- */
 
 static unsigned linear_forms(const fa_cpu *cpu, const fa_rec *r) {
-    return cpu_form_of(cpu, &r->p.linear->w, r->in[0].dim[0]);
+    return cpu_forms_of(cpu, &r->p.linear->w, r->in[0].dim[0]);
 }
 
 static int64_t linear_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    if (phase == 0) return linear_forms(t->cpu, t->r) ? input_items(M) : 0;
+    if (phase == 0) return linear_forms(t->cpu, t->r) ? input_items(t->cpu, M) : 0;
     return M ? weight_items(t->cpu, &t->r->p.linear->w, M) : 0;
 }
 static void linear_run(const cpu_task *t, int phase, int64_t item) {
@@ -107,7 +120,7 @@ const cpu_op cpu_linear = {2, linear_items, linear_run, linear_needs};
 /* ---- linear_add: prepare, multiply into out or work, [normalise and add] ---- */
 
 static unsigned linear_add_forms(const fa_cpu *cpu, const fa_rec *r) {
-    return cpu_form_of(cpu, &r->p.linear_add.lin->w, r->in[0].dim[0]);
+    return cpu_forms_of(cpu, &r->p.linear_add.lin->w, r->in[0].dim[0]);
 }
 /* Where the product goes before the post norm: behind the cpu_input in work. */
 static float *post_rows(const cpu_task *t, unsigned forms) {
@@ -115,9 +128,9 @@ static float *post_rows(const cpu_task *t, unsigned forms) {
 }
 static int64_t linear_add_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    if (phase == 0) return linear_add_forms(t->cpu, t->r) ? input_items(M) : 0;
+    if (phase == 0) return linear_add_forms(t->cpu, t->r) ? input_items(t->cpu, M) : 0;
     if (phase == 1) return weight_items(t->cpu, &t->r->p.linear_add.lin->w, M);
-    return t->r->p.linear_add.post ? cpu_row_items(M) : 0;
+    return t->r->p.linear_add.post ? cpu_few_items(t->cpu, M) : 0;
 }
 static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
     const fa_linear *lin = t->r->p.linear_add.lin;
@@ -131,7 +144,7 @@ static void linear_add_run(const cpu_task *t, int phase, int64_t item) {
         linear_item(t, &in, lin, item, M, post ? post_rows(t, forms) : fa_f32(t->r->out), N, !post);
     } else {
         float *y = post_rows(t, forms);
-        for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
+        for (int64_t n = cpu_few_rows(t->cpu, M), m = item * n, end = cpu_min(m + n, M); m < end; m++) {
             cpu_norm_row(t->k, post, y + m * N, y + m * N);
             t->k->add(fa_f32(t->r->out) + m * N, y + m * N, N);
         }
@@ -148,15 +161,15 @@ const cpu_op cpu_linear_add = {3, linear_add_items, linear_add_run, linear_add_n
 /* ---- norm_qkv: normalise, multiply q/k/v, per row head norms + rotation + cache write ---- */
 
 static unsigned qkv_forms(const fa_cpu *cpu, const fa_qkv_param *p, int64_t M) {
-    unsigned q = cpu_form_of(cpu, &p->q->w, M);
-    return p->k ? q | cpu_form_of(cpu, &p->k->w, M) | cpu_form_of(cpu, &p->v->w, M) : q;
+    unsigned q = cpu_forms_of(cpu, &p->q->w, M);
+    return p->k ? q | cpu_forms_of(cpu, &p->k->w, M) | cpu_forms_of(cpu, &p->v->w, M) : q;
 }
 
 static int64_t qkv_items(const cpu_task *t, int phase) {
     const fa_qkv_param *p = &t->r->p.qkv;
     int64_t M = t->r->in[0].dim[0];
-    if (phase == 0) return input_items(M);
-    if (phase == 2) return cpu_row_items(M);
+    if (phase == 0) return input_items(t->cpu, M);
+    if (phase == 2) return cpu_few_items(t->cpu, M);
     int64_t q = weight_items(t->cpu, &p->q->w, M);
     return p->k ? q + weight_items(t->cpu, &p->k->w, M) + weight_items(t->cpu, &p->v->w, M) : q;
 }
@@ -166,7 +179,7 @@ static void qkv_finish(const cpu_task *t, float *k, float *v, int64_t item) {
     const fa_kv *kv = p->kv;
     const fa_batch *b = t->b;
     int64_t M = t->r->in[0].dim[0], nq = t->r->out.dim[1], nk = kv->n_head * kv->head_dim, hd = kv->head_dim;
-    for (int64_t m = item * CPU_ROWS, end = cpu_min(m + CPU_ROWS, M); m < end; m++) {
+    for (int64_t n = cpu_few_rows(t->cpu, M), m = item * n, end = cpu_min(m + n, M); m < end; m++) {
         const float *table = p->rope_table ? p->rope_table + m * 2 * p->n_pair : NULL;
         const int32_t *pages = b->page[kv->group] + (int64_t)cpu_row_seq(b, m) * b->page_stride;
         int32_t pos = b->place[m];
@@ -211,12 +224,12 @@ const cpu_op cpu_norm_qkv = {3, qkv_items, qkv_run, qkv_needs};
 
 static unsigned mlp_forms(const fa_cpu *cpu, const fa_rec *r) {
     int64_t M = r->in[0].dim[0];
-    return cpu_form_of(cpu, &r->p.mlp_up.gate->w, M) | cpu_form_of(cpu, &r->p.mlp_up.up->w, M);
+    return cpu_forms_of(cpu, &r->p.mlp_up.gate->w, M) | cpu_forms_of(cpu, &r->p.mlp_up.up->w, M);
 }
 
 static int64_t mlp_items(const cpu_task *t, int phase) {
     int64_t M = t->r->in[0].dim[0];
-    return phase == 0 ? input_items(M) : weight_items(t->cpu, &t->r->p.mlp_up.gate->w, M);
+    return phase == 0 ? input_items(t->cpu, M) : weight_items(t->cpu, &t->r->p.mlp_up.gate->w, M);
 }
 
 /* gate and up go to compact tiles [M, n] in scratch, which stay in the thread's cache until the activation has read
