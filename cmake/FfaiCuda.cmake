@@ -103,13 +103,13 @@ if(FFAI_NVCC AND NOT FFAI_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
   target_link_libraries(ffai_cuda PRIVATE ffai_flags ${FFAI_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
   set_target_properties(ffai_cuda PROPERTIES PREFIX lib OUTPUT_NAME ffai_cuda LINKER_LANGUAGE CXX LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/ffai_cuda.map)
   target_link_options(ffai_cuda PRIVATE -Wl,-z,defs -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/ffai_cuda.map)
-  install(TARGETS ffai_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(TARGETS ffai_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ffai-cuda)
 else()
   message(STATUS "CUDA: no backend in this build (no nvcc, sanitizers, or FFAI_CUDA=OFF): CPU only")
 endif()
 
 # The emulated module, for tests only: never installed.
-if(FFAI_TESTS AND NOT FFAI_SANITIZE AND NOT FFAI_FUZZ AND EXISTS ${PROJECT_SOURCE_DIR}/tests/cuda/emu/emu.h AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if(FFAI_TESTS AND NOT FFAI_SANITIZE AND NOT FFAI_FUZZ AND NOT FFAI_COVERAGE AND EXISTS ${PROJECT_SOURCE_DIR}/tests/cuda/emu/emu.h AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   file(GLOB emu_sources CONFIGURE_DEPENDS tests/cuda/emu/*.cpp)
   set_source_files_properties(${FFAI_CUDA_SOURCES} PROPERTIES LANGUAGE CXX
     COMPILE_OPTIONS "-x;c++;-O2;-Wno-unknown-pragmas;-Wno-unused-parameter;-Wno-pedantic;-Wno-shadow;-Wno-psabi;$<$<CXX_COMPILER_ID:Clang>:-Wno-pass-failed>")

@@ -4,6 +4,7 @@
 
 #include "backend/program.h"
 #include "base/arena.h"
+#include "base/pool.h"
 
 typedef struct fa_backend fa_backend;
 typedef struct fa_device fa_device; /* backend/device.h */
@@ -85,5 +86,7 @@ struct fa_backend {
 
 /* cpu: highest instruction set to use or NULL. */
 int fa_backend_cpu_create(fa_backend **out, int n_thread, const char *cpu, bool exact, fa_error *err);
+/* Where its threads run; see fa_pool_pin. */
+fa_pin fa_backend_cpu_pin(fa_backend *be, fa_pin pin);
 
 #endif

@@ -4,6 +4,7 @@
 #ifndef FA_BACKEND_PROGRAM_H
 #define FA_BACKEND_PROGRAM_H
 
+#include "tensor/kvq.h"
 #include "tensor/qfmt.h"
 #include "tensor/tensor.h"
 
@@ -128,7 +129,8 @@ typedef struct fa_loras {
 } fa_loras;
 
 /* One layer's part of the paged KV cache. Page p of a sequence in page group g is physical page batch->page[g][seq *
- * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype. */
+ * stride + p]; its keys for head j are at k + page * page_bytes + j * head_bytes, [FA_PAGE, head_dim] of dtype (I8:
+ * tensor/kvq.h). */
 typedef struct fa_kv {
     uint8_t *k, *v;
     size_t page_bytes, head_bytes;

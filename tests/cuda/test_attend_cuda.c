@@ -53,7 +53,7 @@ static void grow_tree(harness *h) {
 static void run(harness *h, const shape *s, const hn_seq *seq, int n_seq) {
     att_case c = {.h = h, .s = s};
     hn_case(h, "%d x %d heads of %d, cache %s, q %s, softcap %g, sink %d, tree %d, window %d, %d sequences of %d + %d",
-            s->n_kv, s->group, s->head_dim, fa_dtype_name(s->kv), fa_dtype_name(s->q), (double)s->softcap, s->sink,
+            s->n_kv, s->group, s->head_dim, fa_kv_type_name(s->kv), fa_dtype_name(s->q), (double)s->softcap, s->sink,
             s->tree, s->window, n_seq, seq[0].past, seq[0].n);
     hn_seqs(h, seq, n_seq);
     c.n_tok = hn_batch(h, HN_CPU)->n_tok;
@@ -114,6 +114,29 @@ static void test_lengths(void **state) {
     run(h, &s, decode, N(decode));
     run(h, &s, far, 1);
     hn_close(h);
+}
+
+/* An 8-bit cache: tensor cores for heads of whole 16-byte pieces, else the general kernel. */
+static void test_q8(void **state) {
+    (void)state;
+    static const shape s[] = {
+        {2, 4, 128, FA_I8, FA_BF16, 0, false, false, 0},  {1, 2, 64, FA_I8, FA_F32, 0, true, false, 100},
+        {1, 3, 80, FA_I8, FA_BF16, 20, false, false, 0},  {1, 1, 256, FA_I8, FA_BF16, 0, false, true, 0},
+        {1, 2, 512, FA_I8, FA_BF16, 0, false, false, 70}, {2, 1, 16, FA_I8, FA_BF16, 0, false, false, 0},
+        {1, 2, 36, FA_I8, FA_F32, 0, false, false, 0},    {1, 1, 192, FA_I8, FA_BF16, 0, true, false, 0},
+        {1, 8, 96, FA_I8, FA_BF16, 0, false, false, 0}};
+    for (int exact = 0; exact < 2; exact++) {
+        harness *h = open_mode(exact);
+        for (int i = 0; i < N(s); i++) {
+            shape e = s[i];
+            if (exact) e.q = FA_F32;
+            run(h, &e, decode, N(decode));
+            run(h, &e, few, 2);
+            run(h, &e, chunk, 1);
+            if (i < 2) run(h, &e, mixed, N(mixed));
+        }
+        hn_close(h);
+    }
 }
 
 static void test_heads(void **state) {
@@ -273,9 +296,10 @@ static void test_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lengths),    cmocka_unit_test(test_heads),  cmocka_unit_test(test_many),
-        cmocka_unit_test(test_masks),      cmocka_unit_test(test_pairs),  cmocka_unit_test(test_exact),
-        cmocka_unit_test(test_blind_rows), cmocka_unit_test(test_blocks), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lengths), cmocka_unit_test(test_q8),
+                                       cmocka_unit_test(test_heads),   cmocka_unit_test(test_many),
+                                       cmocka_unit_test(test_masks),   cmocka_unit_test(test_pairs),
+                                       cmocka_unit_test(test_exact),   cmocka_unit_test(test_blind_rows),
+                                       cmocka_unit_test(test_blocks),  cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests_name("cuda.attend", tests, NULL, NULL);
 }

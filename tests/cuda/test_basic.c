@@ -189,13 +189,13 @@ static void append_body(fa_cx *cx, int side, void *arg) {
 
 static void test_append(void **state) {
     harness *h = (harness *)*state;
-    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16};
+    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16, FA_I8};
     static const int dims[] = {2, 6, 32, 64, 128, 192, 256, 512};
     for (int i = 0; i < 8; i++)
-        for (int t = 0; t < 3; t++) {
+        for (int t = 0; t < 4; t++) {
             ctx c = {.h = h, .cols = dims[i], .heads = 1 + i % 3, .n_kv = 2};
             hn_seq seq[] = {{.past = 63, .n = 1}, {.past = 0, .n = 70}, {.past = 130, .n = 3 + i}, {.past = 7, .n = 1}};
-            hn_case(h, "append %lld heads of %d as %s", (long long)c.heads, dims[i], fa_dtype_name(types[t]));
+            hn_case(h, "append %lld heads of %d as %s", (long long)c.heads, dims[i], fa_kv_type_name(types[t]));
             hn_seqs(h, seq, 4);
             c.rows = 75 + i;
             c.x = hn_floats(h, c.rows * c.heads * c.cols + 1, 4);

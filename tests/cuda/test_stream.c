@@ -185,7 +185,7 @@ static void qkv(void **state) {
         int64_t cols;
     } heads[] = {{1, 1, 2, 1, 9},     {4, 2, 16, 8, 64},    {3, 1, 10, 3, 100}, {8, 2, 80, 40, 96},
                  {2, 2, 128, 64, 72}, {2, 1, 64, 16, 2100}, {5, 5, 36, 0, 40},  {1, 1, 512, 256, 33}};
-    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16};
+    static const fa_dtype types[] = {FA_F32, FA_F16, FA_BF16, FA_I8};
     for (int exact = 0; exact < 2; exact++) {
         harness *h = open_mode(exact);
         int n = 0;
@@ -214,7 +214,7 @@ static void qkv(void **state) {
                 c.k = hn_make_linear(h, *kind, heads[s].n_kv * dim, cols, n % 4 == 1);
                 c.v = hn_make_linear(h, *other, heads[s].n_kv * dim, cols, n % 2);
                 if (n % 5 == 2) c.v_norm = hn_make_norm(h, dim, 0, n % 2);
-                c.kv = hn_make_kv(h, heads[s].n_kv, (int)dim, types[exact ? 0 : n % 3], 0);
+                c.kv = hn_make_kv(h, heads[s].n_kv, (int)dim, types[exact ? n % 2 * 3 : n % 4], 0);
                 hn_run(h, qkv_body, &c);
                 if (n % 4 != 3) continue;
                 c.k = c.v = NULL; /* queries alone */

@@ -3,8 +3,8 @@
  *
  *   decode tiles   the leading sequences with one row; the others too when none has more than ATT_FEW: keys are split
  *   other tiles    not split
- * Either goes to the tensor cores (attend_decode.cu, attend_prefill.cu) in fast mode over a 16-bit cache, and to the
- * general kernel otherwise.
+ * Either goes to the tensor cores (attend_decode.cu, attend_prefill.cu) in fast mode over a cache of 16 or 8 bits, and
+ * to the general kernel otherwise.
  *
  * General kernel: 128 threads do one item, STEP keys at a time. Scores: K is widened into shared memory, a lane does
  * one key against 4 rows. Output: a thread owns columns of the head and reads V straight from memory, only where some
@@ -15,7 +15,7 @@ enum { THREADS = 128, STEP = 32 };
 
 /* ---- the general kernel ---- */
 
-/* Elements e and e + 1 (e even) of an array of type T. */
+/* Elements e and e + 1 (e even) of an array of floats of type T. */
 template <int T> CU_DEV float2 pair(const void *p, int64_t e) {
     if (T == FA_F32) return *(const float2 *)((const float *)p + e);
     const uint32_t v = *(const uint32_t *)((const uint16_t *)p + e);
@@ -26,6 +26,21 @@ template <int T> CU_DEV float single(const void *p, int64_t e) {
     if (T == FA_F32) return ((const float *)p)[e];
     const uint16_t v = ((const uint16_t *)p)[e];
     return T == FA_BF16 ? cu_bf16(v) : cu_f16(v);
+}
+
+/* Elements c and c + 1 (c even) of row t of a head's part of a page. */
+template <int T> CU_DEV float2 pair_of(const cu_att &a, const uint8_t *page, int t, int c) {
+    if (T != FA_I8) return pair<T>(page, (int64_t)t * a.hd + c);
+    const uint16_t *scales = (const uint16_t *)(page + (int64_t)FA_PAGE * a.hd);
+    const float s = cu_f16(scales[t * cu_kvq_groups(a.hd) + c / FA_KVQ_GROUP]);
+    const int8_t *q = (const int8_t *)page + (int64_t)t * a.hd + c;
+    return make_float2(q[0] * s, q[1] * s);
+}
+
+template <int T> CU_DEV float single_of(const cu_att &a, const uint8_t *page, int t, int c) {
+    if (T != FA_I8) return single<T>(page, (int64_t)t * a.hd + c);
+    const float2 v = pair_of<T>(a, page, t, c & ~1);
+    return c & 1 ? v.y : v.x;
 }
 
 /* Shared memory of a block, floats: q [16, hp], k [STEP, kst], p [16, STEP], keep [16]. kst: a multiple of 4 whose
@@ -48,13 +63,13 @@ CU_DEV void load_q(const cu_att &a, const cu_att_item &it, float *q) {
     }
 }
 
-/* Keys of tokens [t0, t1) of a page part; zeros elsewhere. */
-template <int T> CU_DEV void load_k(const cu_att &a, const uint8_t *page, int t0, int t1, float *k) {
+/* Keys of tokens [t0, t1) behind row `first` of a page; zeros elsewhere. */
+template <int T> CU_DEV void load_k(const cu_att &a, const uint8_t *page, int first, int t0, int t1, float *k) {
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, kst = k_stride(a.hp);
     for (int t = warp; t < STEP; t += THREADS / CU_WARP)
         for (int c = 2 * lane; c < a.hp; c += 2 * CU_WARP) {
             float2 v = make_float2(0, 0);
-            if (t >= t0 && t < t1 && c < a.hd) v = pair<T>(page, (int64_t)t * a.hd + c);
+            if (t >= t0 && t < t1 && c < a.hd) v = pair_of<T>(a, page, first + t, c);
             k[t * kst + c] = v.x;
             k[t * kst + c + 1] = v.y;
         }
@@ -88,9 +103,9 @@ CU_DEV void scores(const cu_att &a, const float *q, const float *k, const cu_att
     }
 }
 
-/* acc = keep acc + p V over tokens [t0, t1) of a page part. Columns col + i * 128; rows row0 + j. */
+/* acc = keep acc + p V over tokens [t0, t1) behind row `first` of a page. Columns col + i * 128; rows row0 + j. */
 template <int T, int NC, int ROWS>
-CU_DEV void add_v(const cu_att &a, const uint8_t *page, int t0, int t1, int col, int row0, const float *p,
+CU_DEV void add_v(const cu_att &a, const uint8_t *page, int first, int t0, int t1, int col, int row0, const float *p,
                   const float *keep, float (&acc)[ROWS][NC]) {
 #pragma unroll
     for (int j = 0; j < ROWS; j++)
@@ -103,7 +118,7 @@ CU_DEV void add_v(const cu_att &a, const uint8_t *page, int t0, int t1, int col,
 #pragma unroll
             for (int i = 0; i < NC; i++) {
                 const int c = col + i * THREADS;
-                v[u][i] = t + u >= t0 && t + u < t1 && c < a.hd ? single<T>(page, (int64_t)(t + u) * a.hd + c) : 0.0f;
+                v[u][i] = t + u >= t0 && t + u < t1 && c < a.hd ? single_of<T>(a, page, first + t + u, c) : 0.0f;
             }
 #pragma unroll
         for (int j = 0; j < ROWS; j++) {
@@ -143,13 +158,12 @@ template <int HD, int T> __global__ void __launch_bounds__(THREADS) attend_any(c
         for (int pos = from; pos < to; pos += STEP) {
             const int page = pages[pos / FA_PAGE], t0 = max(it.lo - pos, 0),
                       t1 = page < 0 ? 0 : min(to - pos, (int)STEP);
-            const int64_t at =
-                page * a.page_bytes + it.head * a.head_bytes + (int64_t)(pos % FA_PAGE) * a.hd * (T == FA_F32 ? 4 : 2);
-            load_k<T>(a, a.k + at, t0, t1, k);
+            const int64_t at = page * a.page_bytes + it.head * a.head_bytes;
+            load_k<T>(a, a.k + at, pos % FA_PAGE, t0, t1, k);
             __syncthreads();
             scores(a, q, k, sees, pos, m, l, p, keep);
             __syncthreads();
-            add_v<T, NC, ROWS>(a, a.v + at, t0, t1, col, row0, p, keep, acc);
+            add_v<T, NC, ROWS>(a, a.v + at, pos % FA_PAGE, t0, t1, col, row0, p, keep, acc);
         }
         __syncthreads();
         for (int j = 0; j < 4; j++) {
@@ -178,6 +192,8 @@ template <int HD> static void launch_any(fa_cuda *cu, const cu_att *a, fa_dtype 
         CU_LAUNCH(cu, (attend_any<HD, FA_F32>), g, THREADS, any_smem(a), *a);
     else if (kv == FA_F16)
         CU_LAUNCH(cu, (attend_any<HD, FA_F16>), g, THREADS, any_smem(a), *a);
+    else if (kv == FA_I8)
+        CU_LAUNCH(cu, (attend_any<HD, FA_I8>), g, THREADS, any_smem(a), *a);
     else
         CU_LAUNCH(cu, (attend_any<HD, FA_BF16>), g, THREADS, any_smem(a), *a);
 }
@@ -225,8 +241,8 @@ static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     if (p->head_dim < 2 || p->head_dim > 512 || p->head_dim % 2)
         return fa_fail(err, FFAI_ENOTSUP, "attend: head_dim %d: the GPU has kernels for even sizes up to 512",
                        p->head_dim);
-    if (kv != FA_F32 && kv != FA_F16 && kv != FA_BF16)
-        return fa_fail(err, FFAI_ENOTSUP, "attend: no kernel for a cache of type %s", fa_dtype_name(kv));
+    if (kv != FA_F32 && kv != FA_F16 && kv != FA_BF16 && kv != FA_I8)
+        return fa_fail(err, FFAI_ENOTSUP, "attend: no kernel for a cache of type %s", fa_kv_type_name(kv));
     if ((q != FA_F32 && q != FA_BF16) || (out != FA_F32 && out != FA_BF16))
         return fa_fail(err, FFAI_ENOTSUP, "attend: no kernel from %s to %s", fa_dtype_name(q), fa_dtype_name(out));
     if (p->kv->n_head < 1 || p->n_head % p->kv->n_head)
@@ -276,8 +292,8 @@ static cu_att args_of(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
 /* Can the tensor core kernels read this? They copy 16 bytes at a time. */
 static bool fast(const fa_cuda *cu, const fa_rec *r) {
     const fa_kv *kv = r->p.attend.kv;
-    return !cu->be.exact && kv->dtype != FA_F32 && kv->head_dim % 8 == 0 && kv->page_bytes % 16 == 0 &&
-           kv->head_bytes % 16 == 0 && ((uintptr_t)kv->k | (uintptr_t)kv->v) % 16 == 0;
+    return !cu->be.exact && kv->dtype != FA_F32 && kv->head_dim % (kv->dtype == FA_I8 ? 16 : 8) == 0 &&
+           kv->page_bytes % 16 == 0 && kv->head_bytes % 16 == 0 && ((uintptr_t)kv->k | (uintptr_t)kv->v) % 16 == 0;
 }
 
 /* Tiles [tile0, n_tile), of at most max_q query rows each. */

@@ -362,6 +362,22 @@ template <int KV> CU_DEV void cu_att_mma(float d[4], const uint32_t a[4], const 
         cu_mma_f16(d, a, b);
 }
 
+/* What the tensor cores compute in for a cache of type KV. */
+template <int KV> struct cu_att_as { static constexpr int type = KV == FA_I8 ? FA_F16 : KV; };
+
+/* 16 codes of an 8-bit row as f16, two pieces of 8; scale: f16, that of their group. A byte below 0x64 is 1024 + its
+ * value. */
+CU_DEV void cu_att_widen(uint4 codes, uint16_t scale, uint4 *lo, uint4 *hi) {
+    const uint32_t in[4] = {codes.x, codes.y, codes.z, codes.w}, s = scale * 0x10001u;
+    uint32_t out[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        out[i] = cu_f16x2_mul(
+            cu_f16x2_sub(__byte_perm(in[i / 2] ^ 0x80808080u, 0x64646464u, i % 2 ? 0x4342 : 0x4140), 0x64806480u), s);
+    *lo = make_uint4(out[0], out[1], out[2], out[3]);
+    *hi = make_uint4(out[4], out[5], out[6], out[7]);
+}
+
 /* Offset of query row r of the tile and a head in q and out. */
 CU_DEV int64_t cu_att_row_at(const cu_att &a, const cu_att_tile &t, int head, int r) {
     return ((int64_t)(t.row + r) * a.n_head + head) * a.hd;
@@ -402,8 +418,8 @@ CU_DEV void cu_att_put_rows(const cu_att &a, const cu_att_tile &t, int head, int
     }
 }
 
-/* Tensor core kernels for a 16-bit cache (kv: its type) with rows of whole 16-byte pieces; false when the device has
- * too little shared memory for them. Nothing is launched then. */
+/* Tensor core kernels for a cache of 16 or 8 bits (kv: its type) with rows of whole 16-byte pieces; false when the
+ * device has too little shared memory for them. Nothing is launched then. */
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid); /* attend_decode.cu: ATT_FEW rows or less */
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv);          /* attend_prefill.cu */
 bool cu_att_wgmma(fa_cuda *cu, const cu_att *a, fa_dtype kv); /* attend_wgmma.cu: what of it Hopper does faster */

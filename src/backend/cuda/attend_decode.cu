@@ -1,4 +1,5 @@
-/* Attention of decode steps on tensor cores: few rows against long keys, in the cache's 16-bit type with f32 sums.
+/* Attention of decode steps on tensor cores: few rows against long keys, in the cache's 16-bit type (8 bits: in f16)
+ * with f32 sums.
  *
  * A block of 4 warps does one item: the 16 rows of a unit (query rows times the heads of a group; rows that do not
  * exist are zero) against a split's keys, a stage of WT * 16 keys at a time. The warps are WT key groups of WD column
@@ -6,6 +7,9 @@
  * reads no other, so stages need no barrier of the block; STAGES of them are under way. With WD > 1 (head sizes above
  * 128, whose accumulators do not fit one warp) the partial scores of a key group's warps are added through shared
  * memory.
+ *
+ * An 8-bit cache: codes and scales arrive in stages of their own, and a warp turns a stage into f16 keys and values in
+ * shared memory before it reads them. Of the 300 cycles that memory needs for a stage that takes about 40.
  *
  * Arithmetic: a multiprocessor takes about 14 bytes a cycle from memory, which is one 16x8x16 product per 18 cycles for
  * K and one for V: the tensor cores are nearly idle and what counts is bytes under way, 2 blocks of 2 stages of 32 KiB.
@@ -62,6 +66,54 @@ template <int DIMS> CU_DEV void copy_stage(const cu_att &a, int64_t at, int pos,
         const int64_t row = from + i * (2 * ROWS * a.hd);
         cu_cp_async(k + piece<DIMS>(r, c), a.k + row, n);
         cu_cp_async(v + piece<DIMS>(r, c), a.v + row, n);
+    }
+}
+
+/* A warp's shared memory in pieces. 8 bits: stages of codes and scales [16, groups] of K and of V, then room for one of
+ * f16. */
+template <int HD, int DIMS, int STAGES, int KV> struct room {
+    static constexpr int codes = 16 * DIMS / 16, scales = 2 * cu_kvq_groups(HD);
+    static constexpr int wide = 2 * 16 * DIMS / 8, stage = KV == FA_I8 ? 2 * (codes + scales) : wide;
+    static constexpr int all = STAGES * stage + (KV == FA_I8 ? wide : 0);
+};
+
+/* copy_stage of an 8-bit cache. at: the head's part of a page. All scales of a row are taken, by each warp. */
+template <class R, int DIMS>
+CU_DEV void copy_codes(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint4 *k) {
+    constexpr int CH = DIMS / 16;
+    const int lane = (int)threadIdx.x % CU_WARP, groups = cu_kvq_groups(a.hd), t = pos % FA_PAGE;
+    uint4 *v = k + R::codes + R::scales;
+#pragma unroll
+    for (int i = 0; i < R::codes / CU_WARP; i++) {
+        const int e = i * CU_WARP + lane, r = e / CH, c = dim0 + e % CH * 16;
+        const int n = pos + r >= lo && pos + r < to && c < a.hd ? 16 : 0;
+        const int64_t from = n ? at + (t + r) * a.hd + c : 0;
+        cu_cp_async(k + e, a.k + from, n);
+        cu_cp_async(v + e, a.v + from, n);
+    }
+    if (lane < 2 * groups) { /* of 16 rows: those of a page that is there can be read, whatever they are */
+        const int n = pos < to ? 16 : 0;
+        const int64_t from = n ? at + (int64_t)FA_PAGE * a.hd + 2 * t * groups + 16 * lane : 0;
+        cu_cp_async(k + R::codes + lane, a.k + from, n);
+        cu_cp_async(v + R::codes + lane, a.v + from, n);
+    }
+}
+
+/* A stage of codes to keys and values in f16, zeros outside of [lo, to). */
+template <class R, int DIMS>
+CU_DEV void widen_stage(const cu_att &a, int pos, int lo, int to, int dim0, const uint4 *from, uint4 *out) {
+    constexpr int CH = DIMS / 16;
+    const int lane = (int)threadIdx.x % CU_WARP, groups = cu_kvq_groups(a.hd);
+#pragma unroll
+    for (int i = 0; i < 2 * R::codes / CU_WARP; i++) {
+        const int part = i >= R::codes / CU_WARP, e = i % (R::codes / CU_WARP) * CU_WARP + lane, r = e / CH, c = e % CH;
+        const uint4 *p = from + part * (R::codes + R::scales);
+        const uint16_t *scales = (const uint16_t *)(p + R::codes);
+        uint4 x[2] = {};
+        if (pos + r >= lo && pos + r < to && dim0 + 16 * c < a.hd)
+            cu_att_widen(p[e], scales[r * groups + (dim0 + 16 * c) / FA_KVQ_GROUP], x, x + 1);
+        out[part * (R::wide / 2) + piece<DIMS>(r, 2 * c)] = x[0];
+        out[part * (R::wide / 2) + piece<DIMS>(r, 2 * c + 1)] = x[1];
     }
 }
 
@@ -213,15 +265,17 @@ CU_DEV void put_state(const cu_att &a, rows_state<DIMS> *st, int wt, int wd, flo
     }
 }
 
-template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(THREADS) attend_decode(const cu_att a) {
-    constexpr int DIMS = HD / WD, WT = 4 / WD, TOK = 16 * WT, PART = 2 * 16 * DIMS / 8; /* pieces of a warp's stage */
+template <int HD, int WD, int STAGES, int KIND>
+__global__ void __launch_bounds__(THREADS) attend_decode(const cu_att a) {
+    typedef room<HD, HD / WD, STAGES, KIND> R;
+    constexpr int DIMS = HD / WD, WT = 4 / WD, TOK = 16 * WT, PART = R::stage, KV = cu_att_as<KIND>::type;
     CU_DYN_SMEM(smem);
     __shared__ float ml[2][WT * ATT_ROWS];
     __shared__ float xs[2][WD > 1 ? 4 * 8 * CU_WARP : 1];
     cu_pdl_launch();
     bool waits = true; /* for q and the new keys: what the batch tells and keys of earlier steps are there already */
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, wt = warp / WD, wd = warp % WD;
-    uint4 *mine = (uint4 *)smem + warp * STAGES * PART;
+    uint4 *mine = (uint4 *)smem + warp * R::all, *wide = mine + STAGES * PART;
     const int chunk = cu_att_chunk(a), lda = a.hp + 8;
     cu_att_cursor cursor = {a.tile0, 0, 0};
     cu_att_item it;
@@ -235,8 +289,12 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
         auto copy = [&](int step) {
             if (step < n) {
                 const int pos = from + step * TOK, page = walk_page(&walk, pos / FA_PAGE);
-                copy_stage<DIMS>(a, page * a.page_bytes + it.head * a.head_bytes, pos + 16 * wt, it.lo,
-                                 page < 0 ? 0 : to, wd * DIMS, mine + step % STAGES * PART);
+                const int64_t at = page * a.page_bytes + it.head * a.head_bytes;
+                uint4 *stage = mine + step % STAGES * PART;
+                if constexpr (KIND == FA_I8)
+                    copy_codes<R, DIMS>(a, at, pos + 16 * wt, it.lo, page < 0 ? 0 : to, wd * DIMS, stage);
+                else
+                    copy_stage<DIMS>(a, at, pos + 16 * wt, it.lo, page < 0 ? 0 : to, wd * DIMS, stage);
             }
             cu_cp_commit();
         };
@@ -249,7 +307,8 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
         if (waits) cu_pdl_wait(), waits = false;
 
         uint32_t q[DIMS / 16][4];
-        load_q<DIMS, KV>(a, it, wd * DIMS, mine + (STAGES - 1) * PART, q); /* where nothing is on its way to yet */
+        /* where nothing is on its way to yet */
+        load_q<DIMS, KV>(a, it, wd * DIMS, KIND == FA_I8 ? wide : mine + (STAGES - 1) * PART, q);
         cu_att_sees sees[2];
 #pragma unroll
         for (int h = 0; h < 2; h++) sees[h] = cu_att_row(a, it.t, it.rt * ATT_ROWS + lane / 4 + 8 * h);
@@ -261,6 +320,11 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             __syncwarp(); /* all lanes' copies of this stage are there, and all have read the one before */
             copy(step + STAGES - 1);
             const uint4 *k = mine + step % STAGES * PART;
+            if constexpr (KIND == FA_I8) {
+                widen_stage<R, DIMS>(a, from + step * TOK + 16 * wt, it.lo, to, wd * DIMS, k, wide);
+                __syncwarp();
+                k = wide;
+            }
             float s[2][4];
             products<DIMS, KV>(q, k, s);
             if (WD > 1) exchange<WD>(xs[step % 2], s);
@@ -274,7 +338,7 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
             }
             uint32_t p[4];
             soften<DIMS, KV>(&st, s, p);
-            add_values<DIMS, KV>(&st, p, k + PART / 2);
+            add_values<DIMS, KV>(&st, p, k + R::wide / 2);
         }
         cu_cp_wait<0>();
         __syncthreads(); /* stages become room for results */
@@ -285,19 +349,21 @@ template <int HD, int WD, int STAGES, int KV> __global__ void __launch_bounds__(
     if (waits && blockIdx.x == 0) cu_pdl_wait(); /* the others without an item make room for the next kernel's blocks */
 }
 
-template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
-    const size_t stages = (size_t)STAGES * 4 * 2 * 16 * (HD / WD) * 2,
+template <int HD, int WD, int STAGES, int KV> static bool start_as(fa_cuda *cu, const cu_att *a, int grid) {
+    const size_t stages = (size_t)16 * 4 * room<HD, HD / WD, STAGES, KV>::all,
                  ends = (size_t)(4 / WD) * ATT_ROWS * (HD + 8) * 4;
     const size_t fixed = 1024 + (WD > 1 ? 8192 : 0); /* at least what the kernel declares */
     size_t smem = stages > ends ? stages : ends;
     if (smem < (size_t)ATT_MERGE_BYTES) smem = (size_t)ATT_MERGE_BYTES;
     if (smem + fixed > cu->smem_max) return false;
-    const dim3 g((unsigned)grid);
-    if (kv == FA_F16)
-        CU_LAUNCH(cu, (attend_decode<HD, WD, STAGES, FA_F16>), g, THREADS, smem, *a);
-    else
-        CU_LAUNCH(cu, (attend_decode<HD, WD, STAGES, FA_BF16>), g, THREADS, smem, *a);
+    CU_LAUNCH(cu, (attend_decode<HD, WD, STAGES, KV>), dim3((unsigned)grid), THREADS, smem, *a);
     return true;
+}
+
+template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
+    return kv == FA_F16  ? start_as<HD, WD, STAGES, FA_F16>(cu, a, grid)
+           : kv == FA_I8 ? start_as<HD, WD, STAGES, FA_I8>(cu, a, grid)
+                         : start_as<HD, WD, STAGES, FA_BF16>(cu, a, grid);
 }
 
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {

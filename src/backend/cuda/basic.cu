@@ -272,6 +272,12 @@ static __global__ void append_kernel(const float *k, const float *v, int64_t n_r
     int head = (int)(at % c.n_head);
     bool key = at % (2 * c.n_head) < c.n_head;
     const float *x = (key ? k : v) + (row * c.n_head + head) * c.dim;
+    if (c.type == FA_I8) {
+        int at = 0;
+        uint8_t *part = cu_cache_head(c, key ? c.k : c.v, (int)row, head, &at);
+        if (part) cu_warp_q8(x, c.dim, part, at);
+        return;
+    }
     void *to = cu_cache_at(c, key ? c.k : c.v, (int)row, head);
     if (to) cu_warp_head(x, c.dim, none, NULL, 0, 0, to, c.type);
 }

@@ -21,6 +21,9 @@ enum {
     CU_PANEL_BYTES = 64 << 20 /* fa_backend.panel_bytes, unless set */
 };
 
+/* fa_kvq_groups for kernels, and for the sizes of their shared memory. */
+__host__ __device__ constexpr int cu_kvq_groups(int dim) { return (dim + FA_KVQ_GROUP - 1) / FA_KVQ_GROUP; }
+
 /* The batch with device addresses; passed to kernels by value. Fields as in fa_batch. */
 typedef struct cu_batch {
     int n_tok, n_seq, n_out, n_dec, max_q, n_tile, n_axes, page_stride, n_adapt, n_cut;

@@ -46,6 +46,17 @@ CU_DEV uint32_t cu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c) {
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(c));
     return r;
 }
+/* a - b and a * b on pairs */
+CU_DEV uint32_t cu_f16x2_sub(uint32_t a, uint32_t b) {
+    uint32_t r;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
+CU_DEV uint32_t cu_f16x2_mul(uint32_t a, uint32_t b) {
+    uint32_t r;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+    return r;
+}
 /* (a & b) | c in one instruction */
 CU_DEV uint32_t cu_and_or(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t r;

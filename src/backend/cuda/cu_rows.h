@@ -215,15 +215,38 @@ static inline cu_cache cu_cache_of(const fa_kv *kv, const cu_batch *b) {
     return c;
 }
 
-/* Where head `head` of row `row` goes, in c.k or c.v. NULL: the sequence has no page there (rows that only fill up a
- * step). */
-CU_DEV void *cu_cache_at(const cu_cache &c, uint8_t *plane, int row, int head) {
-    int pos = c.place[row];
+/* Where head `head` of row `row` goes, in c.k or c.v: the head's part of a page; *at: which row of it. NULL: the
+ * sequence has no page there (rows that only fill up a step). */
+CU_DEV uint8_t *cu_cache_head(const cu_cache &c, uint8_t *plane, int row, int head, int *at) {
+    const int pos = c.place[row];
     if (pos < 0) return NULL;
-    int page = c.page[(int64_t)c.row_seq[row] * c.page_stride + pos / FA_PAGE];
-    if (page < 0) return NULL;
-    return plane + (int64_t)page * c.page_bytes + (int64_t)head * c.head_bytes +
-           (int64_t)(pos % FA_PAGE) * c.dim * (c.type == FA_F32 ? 4 : 2);
+    const int page = c.page[(int64_t)c.row_seq[row] * c.page_stride + pos / FA_PAGE];
+    *at = pos % FA_PAGE;
+    return page < 0 ? NULL : plane + (int64_t)page * c.page_bytes + (int64_t)head * c.head_bytes;
+}
+
+/* The same row of a cache of floats. */
+CU_DEV void *cu_cache_at(const cu_cache &c, uint8_t *plane, int row, int head) {
+    int at;
+    uint8_t *p = cu_cache_head(c, plane, row, head, &at);
+    return p ? p + (int64_t)at * c.dim * (c.type == FA_F32 ? 4 : 2) : NULL;
+}
+
+/* A warp: x [dim] f32 to row `at` of a head's part of a page in 8 bits; the bits of fa_kvq_row. */
+CU_DEV void cu_warp_q8(const float *x, int dim, uint8_t *head, int at) {
+    const int lane = (int)threadIdx.x % CU_WARP, groups = cu_kvq_groups(dim);
+    uint16_t *scales = (uint16_t *)(head + (int64_t)FA_PAGE * dim) + at * groups;
+    for (int g = 0; g < groups; g++) {
+        const int i = g * FA_KVQ_GROUP + lane;
+        const float v = i < dim ? x[i] : 0.0f;
+        const unsigned top = __reduce_max_sync(0xFFFFFFFFu, __float_as_uint(fabsf(v))); /* as floats that are not < 0 */
+        const bool bad = top >= 0x7F800000u;
+        const uint16_t h = bad ? 0x7E00 : cu_to_f16(fminf(__fdiv_rn(__uint_as_float(top), 127.0f), 65504.0f));
+        const float s = cu_f16(h), inv = s > 0 ? __fdiv_rn(1.0f, s) : 0.0f;
+        const float q = fminf(fmaxf(rintf(v * inv), -127.0f), 127.0f);
+        if (i < dim) head[(int64_t)at * dim + i] = bad ? 1 : (uint8_t)(int8_t)(s > 0 ? (int)q : 0);
+        if (lane == 0) scales[g] = h;
+    }
 }
 
 /* ---- the end of NORM_QKV ---- */
@@ -260,12 +283,22 @@ static inline cu_qkv_finish cu_qkv_finish_of(const fa_rec *r, const cu_batch *b)
 }
 
 /* A warp: head `head` of row `row` of the batch, x [dim] f32 with its bias added, in shared or global memory (written
- * before by this warp, or by others with a barrier or fence in between), 8-byte aligned. After cu_pdl_wait. */
-CU_DEV void cu_warp_finish_head(const cu_qkv_finish &f, int row, int head, const float *x) {
+ * before by this warp, or by others with a barrier or fence in between), 8-byte aligned; may be overwritten. After
+ * cu_pdl_wait. */
+CU_DEV void cu_warp_finish_head(const cu_qkv_finish &f, int row, int head, float *x) {
     const bool query = head < f.n_q, key = !query && head < f.n_q + f.n_kv;
     const cu_norm n = query ? f.q_norm : key ? f.k_norm : f.v_norm;
     const float *cs = f.table && (query || key) ? f.table + (int64_t)row * 2 * f.n_pair : NULL;
     void *out;
+    if (!query && f.cache.type == FA_I8) {
+        int at = 0;
+        uint8_t *to = cu_cache_head(f.cache, key ? f.cache.k : f.cache.v, row, (head - f.n_q) % f.n_kv, &at);
+        if (!to) return;
+        cu_warp_head(x, f.dim, n, cs, f.n_pair, f.interleaved, x, FA_F32);
+        __syncwarp();
+        cu_warp_q8(x, f.dim, to, at);
+        return;
+    }
     if (query)
         out = (uint8_t *)f.q + (((int64_t)row * f.n_q + head) * f.dim << (f.q_type == FA_F32 ? 2 : 1));
     else

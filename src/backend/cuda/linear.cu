@@ -1,7 +1,8 @@
 /* Linear records by number of input rows. Few stream the weight (stream*.cu), many go through matrix products
- * (many.cu). In between, quantized weights are streamed several times, CU_FEW rows a time: unpacking one for a matrix
- * product writes and reads two bytes a value, as much as streaming 4-bit codes about eight times. */
-#include "backend/cuda/cu.h"
+ * (many.cu). In between are the products of skinny.h; formats that have none are streamed several times, CU_FEW rows a
+ * time: unpacking one for a matrix product writes and reads two bytes a value, as much as streaming 4-bit codes about
+ * eight times. */
+#include "backend/cuda/skinny.h"
 
 enum { SOME = 64 /* rows up to which quantized weights are streamed */ };
 
@@ -10,21 +11,28 @@ static bool quantized(const fa_linear *lin) {
     return fmt != FA_FMT_F32 && fmt != FA_FMT_F16 && fmt != FA_FMT_BF16;
 }
 
-static bool all_quantized(const fa_rec *r) {
+static int linears(const fa_rec *r, const fa_linear *lin[CU_SKINNY_PARTS]) {
     switch (r->op) {
-    case FA_OP_NORM_QKV:
-        return quantized(r->p.qkv.q) && (!r->p.qkv.k || (quantized(r->p.qkv.k) && quantized(r->p.qkv.v)));
-    case FA_OP_NORM_MLP_UP: return quantized(r->p.mlp_up.gate) && quantized(r->p.mlp_up.up);
-    case FA_OP_LINEAR_ADD: return quantized(r->p.linear_add.lin);
-    default: return quantized(r->p.linear);
+    case FA_OP_NORM_QKV: lin[0] = r->p.qkv.q, lin[1] = r->p.qkv.k, lin[2] = r->p.qkv.v; return r->p.qkv.k ? 3 : 1;
+    case FA_OP_NORM_MLP_UP: lin[0] = r->p.mlp_up.gate, lin[1] = r->p.mlp_up.up; return 2;
+    case FA_OP_LINEAR_ADD: lin[0] = r->p.linear_add.lin; return 1;
+    default: lin[0] = r->p.linear; return 1;
     }
 }
 
 /* How many times the weights are streamed; 0: they go through matrix products. */
-static int64_t passes(const fa_rec *r) {
+static int64_t passes(const fa_cuda *cu, const fa_rec *r) {
     const int64_t M = r->in[0].dim[0];
-    return M <= CU_FEW ? 1 : M <= SOME && all_quantized(r) ? (M + CU_FEW - 1) / CU_FEW : 0;
+    const fa_linear *lin[CU_SKINNY_PARTS];
+    const int n = linears(r, lin);
+    if (cu_skinny_fits(cu, lin, n, M)) return 0;
+    if (M <= CU_FEW) return 1;
+    for (int i = 0; i < n; i++)
+        if (M > SOME || !quantized(lin[i])) return 0;
+    return (M + CU_FEW - 1) / CU_FEW;
 }
+
+bool cu_linear_streams(const fa_cuda *cu, const fa_rec *r) { return passes(cu, r) == 1; }
 
 static void tensor_rows(fa_tensor *t, int64_t row, int64_t n) {
     const int64_t width = fa_tensor_len(*t) / t->dim[0];
@@ -49,7 +57,7 @@ static cu_batch batch_rows(const cu_batch *b, int64_t row, int64_t n) {
 }
 
 static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
-    const int64_t n = passes(r), M = r->in[0].dim[0];
+    const int64_t n = passes(cu, r), M = r->in[0].dim[0];
     if (n == 0) return cu_many_work(cu, r, err);
     if (n == 1) return cu_stream_work(cu, r, err);
     int64_t most = 0;
@@ -63,7 +71,7 @@ static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
 }
 
 static void launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
-    const int64_t n = passes(r), M = r->in[0].dim[0];
+    const int64_t n = passes(cu, r), M = r->in[0].dim[0];
     if (n == 0) {
         cu_many_launch(cu, r, b);
     } else if (n == 1) {

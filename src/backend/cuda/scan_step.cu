@@ -12,6 +12,7 @@
  * other layer behind a norm: this kernel puts the gated rows into that record's work memory. Otherwise the last block
  * of a norm's group to finish normalises; it has two answers of memory to wait for, one block's work. */
 #include "backend/cuda/scan.h"
+#include "backend/cuda/skinny.h"
 
 #include <stdlib.h>
 
@@ -299,6 +300,7 @@ static bool leave_norm(fa_cuda *cu, step_args *a, const fa_rec *r, int n_seq) {
     const fa_tensor *in = &r->in[0];
     const int64_t all = (int64_t)a->n_head * a->P, n = n_seq * all;
     if (r->op != FA_OP_LINEAR_ADD || r->p.linear_add.post || n_seq > CU_FEW || !r->work) return false;
+    if (!cu_linear_streams(cu, r)) return false;
     if (in->data != r[-1].out.data || in->dtype != FA_F32 || in->dim[0] != n_seq || in->dim[1] != all) return false;
     if (a->group != all || a->norm_first) return false;
     const float *to = (const float *)r->work;

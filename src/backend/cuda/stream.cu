@@ -1,6 +1,7 @@
 /* Linear records with few input rows: the float formats of stream.cuh's kernel, and the host side of all formats: which
  * kernel, how many blocks, what lies where in shared memory. */
 #include "backend/cuda/moe_few.cuh"
+#include "backend/cuda/skinny.h"
 
 #include <limits.h>
 
@@ -341,7 +342,7 @@ static int check(const fa_rec *r, const fa_linear *const *lin, int n, const cu_s
 
 /* Heads need no second look when nothing normalises them and rotation's pairs fit into tiles. */
 static bool rotates_at_once(const fa_qkv_param *q) {
-    if (q->q_norm || q->k_norm || q->v_norm || q->kv->head_dim % CU_TILE) return false;
+    if (q->q_norm || q->k_norm || q->v_norm || q->kv->head_dim % CU_TILE || q->kv->dtype == FA_I8) return false;
     return !q->rope_table || q->interleaved || q->n_pair % 4 == 0;
 }
 
@@ -442,6 +443,7 @@ int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
     p.n = 0;
     if (n < 2 || !is_normed_linear(cu, r) || check(&r[1], &lin, 1, &fmt, NULL)) return 0;
     const bool route = n > 2 && r[2].op == FA_OP_ROUTE && r[2].in[0].data == r[1].out.data;
+    if (!route && !cu_linear_streams(cu, &r[1])) return 0;
     cu_stream_args a = common(cu, &r[1]);
     a.x = r[0].in[0].data;
     a.norm = cu_norm_of(r[0].p.norm);

@@ -414,6 +414,12 @@ CU_DEV uint32_t cu_bf16x2_fma(uint32_t a, uint32_t b, uint32_t c) {
     return cu_to_bf16x2(emu_round_odd((double)cu_bf16_lo(a) * cu_bf16_lo(b) + cu_bf16_lo(c)),
                         emu_round_odd((double)cu_bf16_hi(a) * cu_bf16_hi(b) + cu_bf16_hi(c)));
 }
+CU_DEV uint32_t cu_f16x2_sub(uint32_t a, uint32_t b) {
+    return cu_to_f16x2(cu_f16_lo(a) - cu_f16_lo(b), cu_f16_hi(a) - cu_f16_hi(b));
+}
+CU_DEV uint32_t cu_f16x2_mul(uint32_t a, uint32_t b) {
+    return cu_to_f16x2(cu_f16_lo(a) * cu_f16_lo(b), cu_f16_hi(a) * cu_f16_hi(b));
+}
 CU_DEV uint32_t cu_and_or(uint32_t a, uint32_t b, uint32_t c) { return (a & b) | c; }
 CU_DEV float cu_exp2(float x) {
     const float r = x < -126.0f ? 0.0f : exp2f(x);
