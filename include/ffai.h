@@ -111,6 +111,12 @@ typedef struct ffai_model_opts {
  * opts may be NULL. */
 FFAI_API int ffai_model_open(ffai_model **out, const char *path, const ffai_model_opts *opts, ffai_error *err);
 FFAI_API void ffai_model_free(ffai_model *m);
+/* Weights are used from the mapped files. Files may be removed and replaced by others of their names, but not written:
+ * a file that is, makes steps on the CPU fail with FFAI_EIO. One that becomes shorter raises SIGBUS where the missing
+ * part is read, which ends the process unless the host handles it. A handler may ask for each of its models whether the
+ * address of the fault (si_addr) is its: true: the page was replaced by zeros, the thread can go on, and the step that
+ * read it fails. Calls nothing that a signal handler may not. Not for a model that is being opened or freed. */
+FFAI_API bool ffai_model_lost_page(ffai_model *m, const void *address);
 
 /* Writes a model with synthetic weights as a checkpoint: dir/model.safetensors and dir/config.json, mlx layout. dir
  * exists. Block formats of GGUF have no safetensors type and are refused. */
@@ -150,6 +156,15 @@ typedef struct ffai_tensor_info {
 
 /* Tensor i of the checkpoint in name order; false past the last one. */
 FFAI_API bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info);
+
+/* Matrices that are stored alike; what info->n_param and weight_bytes have beyond them are vectors: norms, biases. */
+typedef struct ffai_weight_kind {
+    const char *format; /* "affine 4-bit g64"; lives as long as the model */
+    int64_t n_matrix, n_param, bytes;
+} ffai_weight_kind;
+
+/* The kinds of a model's matrices, the one with most bytes first; false past the last one. */
+FFAI_API bool ffai_model_kind_at(const ffai_model *m, size_t i, ffai_weight_kind *kind);
 /* config.json's text (for GGUF: the equivalent that was synthesised); lives as long as the model. */
 FFAI_API const char *ffai_model_config_text(const ffai_model *m);
 
@@ -350,10 +365,12 @@ typedef struct ffai_engine_opts {
     const char *device; /* "cpu"; "cuda" or "cuda:N": a GPU; "auto" (default): the first GPU that the model fits, else
                            the CPU */
     const char *precision; /* "fast" (default), "exact" */
-    const char *kv_cache;  /* "f32", "f16", "bf16"; default f16 for fast, f32 for exact */
-    const char *cpu; /* highest instruction set: "c", "avx2", "avx512", "avx512vnni", "avx512bf16"; NULL: all that the
-                        machine has and that pays (avx512bf16 must be named). Device "auto" then means the CPU */
-    int n_thread;    /* default: the processors that this process may use */
+    const char *kv_cache;  /* "f32", "f16", "bf16", "q8" (8 bits, a scale per 32); default f16, in exact f32 */
+    const char *cpu; /* highest instruction set: "c"; "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx",
+                        "amxint8"; "neon", "neondot", "neoni8mm", "neonbf16". NULL: all that the machine has and that
+                        pays (avx512bf16, amxint8 and neonbf16 must be named). Device "auto" then means the CPU */
+    int n_thread;    /* default: one for each physical core of the fastest kind that this process may use, no more than
+                        its cgroup gives it time for (docs/threads.md) */
     int n_ctx;       /* tokens per sequence; default: the model's maximum, at most 4096 */
     int n_slot;      /* sequences at a time; default 1 */
     int n_chunk;     /* most prompt tokens in one step; default 512, on a GPU 2048, with experts 8192 */
@@ -361,6 +378,8 @@ typedef struct ffai_engine_opts {
     bool profile;    /* collect time per operation, see ffai_engine_profile; a GPU then runs them one by one */
     const char *cuda_module; /* path of libffai_cuda.so; NULL: beside the library or program, in the lib folders next to
                                 it, or where the system looks */
+    const char *pin; /* CPU: "on": every thread on a processor of its own, the caller's too while it works here; "off":
+                        the system places them; "auto" (default): off, but on fast cores where there are slow ones */
 } ffai_engine_opts;
 
 /* The model must outlive the engine. */
@@ -385,6 +404,7 @@ typedef struct ffai_engine_info {
     int64_t cache_bytes, arena_bytes; /* reserved; resident as used */
     int64_t device_bytes;             /* these and the weights, where the engine runs */
     const char *passed_over; /* device "auto": why no GPU was taken, "" when one was. Lives as long as the engine */
+    const char *pin;         /* what came of it: "on", "off", "auto" (threads stay on fast cores); "" on a GPU */
 } ffai_engine_info;
 
 FFAI_API void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info);
@@ -736,6 +756,11 @@ typedef struct ffai_device_info {
     int64_t mem_free_bytes; /* of that, what can be had (on the CPU: without swapping); 0 when it is unknown */
     char cublaslt[32];      /* GPU: versions of libraries that are opened at run time, "13.1.0"; "" where not found: */
     char nccl[32];          /* matrix products of prompts need cuBLASLt, nothing needs NCCL yet */
+    int n_core;             /* CPU: physical cores that those processors belong to, */
+    int n_fast_core;        /* of these, the ones of the fastest kind, */
+    int n_node;             /* memory nodes, */
+    double cpu_limit;       /* processors that the cgroups of the process give it time for, 0: all of them, */
+    int n_default;          /* and what ffai_engine_opts.n_thread is by default */
 } ffai_device_info;
 
 /* Describes device i, the CPU first; measures nothing. opts: its `cpu` and `cuda_module` are looked at; may be NULL. 1:

@@ -27,7 +27,7 @@ static int group_of(fa_kv_group *group, int *n, int32_t window) {
 }
 
 static int64_t layer_page_bytes(const fa_kv_spec *s, fa_dtype t) {
-    return s->n_head * FA_PAGE * s->head_dim * (int64_t)fa_dtype_size(t);
+    return s->n_head * FA_PAGE * fa_kv_row_bytes(t, s->head_dim);
 }
 
 /* With the spare one. */

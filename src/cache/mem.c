@@ -1,6 +1,7 @@
 /* Memory of caches. */
 #define _DEFAULT_SOURCE
 #include "cache/mem.h"
+#include "base/cpus.h"
 
 #include <sys/mman.h>
 
@@ -15,6 +16,7 @@ int fa_cache_reserve(fa_device *dev, void **mem, size_t bytes, const char *what,
     }
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return fa_fail(err, FFAI_ENOMEM, "cache: cannot reserve %zu bytes for %s", bytes, what);
+    fa_nodes_spread(p, bytes);
     *mem = p;
     return 0;
 }

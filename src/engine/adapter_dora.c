@@ -7,6 +7,7 @@
  * which is computed once, when the adapter is loaded: rows of W are widened one at a time, in as many threads as there
  * are processors. Sums are in double. */
 #include "base/alloc.h"
+#include "base/cpus.h"
 #include "base/pool.h"
 #include "engine/adapter.h"
 
@@ -103,7 +104,7 @@ int fa_adapter_lengths(ffai_adapter *a, fa_change *c, const fa_weight *w, const 
     if (a->e->m->synthetic)
         return fa_fail(err, FFAI_ENOTSUP, "%s: %s: magnitudes need the rows of weights, and these are random", a->path,
                        name);
-    int rc = fa_pool_create(&j.pool, fa_cpu_count(), err), n_thread = rc ? 1 : fa_pool_size(j.pool),
+    int rc = fa_pool_create(&j.pool, fa_cpu_threads(), err), n_thread = rc ? 1 : fa_pool_size(j.pool),
         parts = j.by_col ? n_thread : 1;
     j.bytes = bytes_of(w, j.left);
     float *right = rc ? NULL : right_of(c, err),

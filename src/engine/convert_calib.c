@@ -3,6 +3,7 @@
  * budget: each matrix's error relative to its output, at every width, from a sample of its rows; bits go where they
  * take most error away. */
 #include "base/alloc.h"
+#include "base/cpus.h"
 #include "base/smap.h"
 #include "engine/convert.h"
 #include "engine/engine.h"
@@ -210,7 +211,7 @@ static int list_choices(cv_plan *p, sample *s, double *spent, int64_t *cols, fa_
 
 static int take_sample(cv_plan *p, sample *s, int64_t cols, int n_thread, fa_error *err) {
     fa_mem mem = {0};
-    int rc = fa_pool_create(&s->pool, n_thread > 0 ? n_thread : fa_cpu_count(), err);
+    int rc = fa_pool_create(&s->pool, n_thread > 0 ? n_thread : fa_cpu_threads(), err);
     if (rc) return rc;
     const int n = fa_pool_size(s->pool);
     s->x = (float **)fa_mem_calloc(&mem, (size_t)n, sizeof *s->x);

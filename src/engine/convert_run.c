@@ -2,6 +2,7 @@
  * in the file. What was read is dropped from memory as it goes, so that a model of any size passes through. */
 #define _DEFAULT_SOURCE
 #include "base/alloc.h"
+#include "base/cpus.h"
 #include "engine/convert.h"
 
 #include <math.h>
@@ -391,11 +392,12 @@ int cv_run(cv_plan *p, const fa_out_dir *d, const ffai_convert_opts *o, fa_error
     run u = {.p = p, .o = o};
     fa_mem mem = {0};
     size_t at = 0;
-    int rc = fa_pool_create(&u.pool, o->n_thread > 0 ? o->n_thread : fa_cpu_count(), err);
+    int rc = fa_pool_create(&u.pool, o->n_thread > 0 ? o->n_thread : fa_cpu_threads(), err);
     if (!rc) rc = make_rooms(&u, &mem, err);
     if (!rc) rc = fa_binder_open(&u.b, p->m->ckpt, p->m->family->renames, &mem, err);
     const bool bound = !rc;
     for (int s = 0; !rc && s < p->n_shard; s++) rc = run_shard(&u, d, s, &at, err);
+    if (!rc) rc = fa_ckpt_check(p->m->ckpt, err);
     if (!rc) rc = write_index(p, d, err);
     if (bound) fa_binder_close(&u.b);
     fa_pool_free(u.pool);

@@ -4,7 +4,7 @@
 #include "backend/cpu/kern.h"
 #include "backend/registry.h"
 #include "base/alloc.h"
-#include "base/pool.h"
+#include "base/cpus.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,13 +45,24 @@ static void cpu_model(char *name, size_t cap) {
     snprintf(name, cap, "%s", uname(&u) == 0 ? u.machine : ""); /* arm kernels give no name */
 }
 
+static void describe_cores(ffai_device_info *info) {
+    fa_cpus c;
+    fa_cpus_find(&c, "", NULL);
+    info->n_thread = c.n_cpu;
+    info->n_core = c.n_core;
+    info->n_fast_core = c.n_fast;
+    info->n_node = c.n_node;
+    info->cpu_limit = c.quota;
+    info->n_default = c.n_thread;
+}
+
 static int describe_cpu(const char *cpu, ffai_device_info *info, ffai_error *err) {
     fa_kernels *k = FA_NEW(fa_kernels);
     int rc = k ? fa_kernels_init(k, cpu, err) : fa_fail(err, FFAI_ENOMEM, "no memory to describe the processor");
     if (!rc) {
         snprintf(info->name, sizeof info->name, "cpu");
         snprintf(info->isa, sizeof info->isa, "%s", k->isa);
-        info->n_thread = fa_cpu_count();
+        describe_cores(info);
         cpu_model(info->model, sizeof info->model);
         info->mem_bytes = mem_bytes("MemTotal");
         info->mem_free_bytes = mem_bytes("MemAvailable");

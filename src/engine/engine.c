@@ -1,8 +1,9 @@
 /* Engines: their options, creating one on the CPU or on a GPU, and what can be asked of it. */
 #include "engine/engine.h"
 #include "base/alloc.h"
-#include "cache/state.h"
+#include "base/cpus.h"
 #include "base/pool.h"
+#include "cache/state.h"
 #include "engine/sampler.h"
 
 #include <string.h>
@@ -15,18 +16,28 @@ static int range(fa_error *err, const char *what, int v, int min, int max) {
 }
 
 static int parse_kv(fa_settings *s, const char *name, fa_error *err) {
-    static const struct {
-        const char *name;
-        fa_dtype t;
-    } kinds[] = {{"f32", FA_F32}, {"f16", FA_F16}, {"bf16", FA_BF16}};
+    static const fa_dtype kinds[] = {FA_F32, FA_F16, FA_BF16, FA_I8};
     if (!name) name = s->exact ? "f32" : "f16";
-    for (size_t i = 0; i < 3; i++) {
-        if (strcmp(kinds[i].name, name)) continue;
-        s->kv = kinds[i].t;
-        s->kv_name = kinds[i].name;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(fa_kv_type_name(kinds[i]), name)) continue;
+        s->kv = kinds[i];
+        s->kv_name = fa_kv_type_name(kinds[i]);
         return 0;
     }
-    return fa_fail(err, FFAI_EINVAL, "kv-cache: \"%s\" is not f32, f16 or bf16", name);
+    return fa_fail(err, FFAI_EINVAL, "kv-cache: \"%s\" is not f32, f16, bf16 or q8", name);
+}
+
+static const char *const pin_name[] = {[FA_PIN_AUTO] = "auto", [FA_PIN_OFF] = "off", [FA_PIN_ON] = "on"};
+
+static int parse_pin(fa_settings *s, const char *name, fa_error *err) {
+    s->pin = FA_PIN_AUTO;
+    if (!name) return 0;
+    for (size_t i = 0; i < sizeof pin_name / sizeof *pin_name; i++)
+        if (!strcmp(name, pin_name[i])) {
+            s->pin = (fa_pin)i;
+            return 0;
+        }
+    return fa_fail(err, FFAI_EINVAL, "pin: \"%s\" is not auto, on or off", name);
 }
 
 enum {
@@ -44,7 +55,7 @@ int fa_settings_read(fa_settings *s, const ffai_model *m, const ffai_engine_opts
                        m->tok_dir ? m->tok_dir : fa_ckpt_path(m->ckpt));
     if (strcmp(precision, "fast") && strcmp(precision, "exact"))
         return fa_fail(err, FFAI_EINVAL, "precision: \"%s\" is not exact or fast", precision);
-    *s = (fa_settings){.n_thread = o->n_thread ? o->n_thread : fa_cpu_count(),
+    *s = (fa_settings){.n_thread = o->n_thread ? o->n_thread : fa_cpu_threads(),
                        .n_slot = o->n_slot ? o->n_slot : 1,
                        .exact = strcmp(precision, "exact") == 0,
                        .cpu = o->cpu,
@@ -58,6 +69,7 @@ int fa_settings_read(fa_settings *s, const ffai_model *m, const ffai_engine_opts
     if (!rc) rc = range(err, "slots", s->n_slot, 1, 4096);
     if (!rc) rc = range(err, "chunk", o->n_chunk, 0, 1 << 20);
     if (!rc) rc = parse_kv(s, o->kv_cache, err);
+    if (!rc) rc = parse_pin(s, o->pin, err);
     /* who names an instruction set means the processor */
     if (!rc && s->device.kind == FA_ON_AUTO && o->cpu) s->device.kind = FA_ON_CPU;
     if (!rc) fa_settings_for(s, m, o, false);
@@ -106,6 +118,7 @@ static int start_cpu(ffai_engine *e, const fa_settings *s, fa_error *err) {
     const void *w;
     int rc = fa_model_host(e->m, &w, err);
     if (!rc) rc = fa_backend_cpu_create(&e->be, s->n_thread, s->cpu, s->exact, err);
+    if (!rc) e->pin = fa_backend_cpu_pin(e->be, s->pin);
     if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, NULL, err);
     if (!rc) rc = fa_kv_create(&e->kv, e->m->spec, (int)e->m->dims.n_layer, &ko, err);
     if (!rc) e->lm = (fa_lm){e->m->cfg, w, e->kv->layer, states_of(e->kv)};
@@ -183,7 +196,7 @@ static int create_auto(ffai_engine **out, ffai_model *m, fa_settings *s, const f
         fa_settings_for(s, m, o, true);
         if (!create(out, m, s, mod, &why)) return 0;
     }
-    s->n_thread = o && o->n_thread ? o->n_thread : fa_cpu_count();
+    s->n_thread = o && o->n_thread ? o->n_thread : fa_cpu_threads();
     fa_settings_for(s, m, o, false);
     int rc = create(out, m, s, NULL, err);
     if (!rc) memcpy((*out)->passed_over, why.msg, sizeof why.msg);
@@ -255,6 +268,7 @@ void ffai_engine_get_info(const ffai_engine *e, ffai_engine_info *info) {
                                .precision = e->precision,
                                .kv_cache = e->kv_name,
                                .n_thread = e->be->n_thread,
+                               .pin = e->dev ? "" : pin_name[e->pin],
                                .n_ctx = e->n_ctx,
                                .n_slot = e->n_slot,
                                .n_chunk = e->n_chunk,

@@ -63,6 +63,7 @@ typedef struct fa_settings {
     bool exact;
     fa_dtype kv;
     const char *kv_name, *cpu, *cuda_module;
+    fa_pin pin;
     bool composed, profile;
 } fa_settings;
 
@@ -80,7 +81,8 @@ struct ffai_engine {
     fa_program_slot prog[FA_PROGRAMS];
     fa_adapters adapters;
     int64_t n_step;
-    int n_ahead; /* steps begun since the last wait */
+    double checked; /* when the model's files were looked at last */
+    int n_ahead;    /* steps begun since the last wait */
     int n_ctx, n_slot, n_chunk;
     int64_t weight_bytes; /* on the device */
     const char *precision, *kv_name;
@@ -103,6 +105,7 @@ struct ffai_engine {
     void *sample_work;       /* [vocab] of FA_SAMPLER_WORK bytes, touched only when it samples */
     float *fetched;          /* [cap_fetched] rows of results that a device gave */
     size_t cap_fetched;
+    fa_pin pin;            /* what came of the setting, CPU only */
     char passed_over[508]; /* why "auto" did not take a GPU, "": it did, or was not asked */
     ffai_engine_stats stats;
     fa_op_time *times;       /* [FA_OP_COUNT] or NULL */

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/cpus.h"
 #include "base/pool.h"
 
 #include <string.h>
@@ -76,7 +77,7 @@ static int cpu_limits(int n_thread, ffai_device_rates *out, fa_error *err) {
     fa_mem mem = {0};
     limits_job *j = (limits_job *)fa_aligned_calloc(64, sizeof *j);
     if (!j) return fa_fail(err, FFAI_ENOMEM, "no memory for the measurement");
-    n_thread = n_thread ? n_thread : fa_cpu_count();
+    n_thread = n_thread ? n_thread : fa_cpu_threads();
     int rc = fa_kernels_init(&k, NULL, err);
     if (!rc) rc = fa_pool_create(&j->pool, n_thread, err);
     size_t mk = (size_t)LIM_M * LIM_COLS;
@@ -97,7 +98,9 @@ static int cpu_limits(int n_thread, ffai_device_rates *out, fa_error *err) {
                           (float *)fa_mem_calloc(&mem, mk / 32, 4),
                           (float *)fa_mem_calloc(&mem, mk / 16, 4),
                           LIM_M,
-                          LIM_COLS};
+                          LIM_COLS,
+                          NULL,
+                          0};
         j->y = (float *)fa_mem_calloc(&mem, (size_t)n_thread * LIM_M * LIM_ROWS, sizeof(float));
         j->scratch = (uint8_t *)fa_mem_calloc(&mem, (size_t)n_thread, j->scratch_bytes);
         j->k = &k;

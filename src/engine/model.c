@@ -3,11 +3,13 @@
 #define _DEFAULT_SOURCE
 #include "engine/model.h"
 #include "base/alloc.h"
+#include "base/cpus.h"
 #include "base/map.h"
 #include "text/grammar/grammar.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void ffai_free(void *p) { fa_free(p); }
@@ -128,6 +130,20 @@ static int read_config(ffai_model *m, fa_error *err) {
     return 0;
 }
 
+static int more_bytes(const void *a, const void *b) {
+    const fa_weight_kind *x = (const fa_weight_kind *)a, *y = (const fa_weight_kind *)b;
+    return x->bytes != y->bytes ? (x->bytes < y->bytes) - (x->bytes > y->bytes) : strcmp(x->text, y->text);
+}
+
+static int keep_kinds(ffai_model *m, const fa_binder *b, fa_error *err) {
+    m->kind = (fa_weight_kind *)fa_mem_calloc(&m->mem, (size_t)b->n_kind + 1, sizeof *m->kind);
+    if (!m->kind) return fa_fail(err, FFAI_ENOMEM, "%s: no memory for %d formats", fa_ckpt_path(m->ckpt), b->n_kind);
+    memcpy(m->kind, b->kind, (size_t)b->n_kind * sizeof *m->kind);
+    m->n_kind = b->n_kind;
+    qsort(m->kind, (size_t)m->n_kind, sizeof *m->kind, more_bytes);
+    return 0;
+}
+
 /* To host memory; random weights get shapes only. */
 static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
     fa_binder b;
@@ -143,8 +159,12 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
         b.synth = &m->synth;
         b.placer = &shapes;
     }
+    bool spread = private_copy && fa_spread_begin();
     if (!rc) m->family->bind(&b, m->cfg, m->w);
+    fa_spread_end(spread);
     if (!rc) rc = fa_binder_finish(&b, err);
+    if (!rc) rc = fa_ckpt_check(m->ckpt, err);
+    m->mapped = !private_copy && !m->synthetic;
     if (!rc) {
         for (size_t i = 0; i < fa_ckpt_count(m->ckpt); i++) m->used[i] |= b.used[i] & ~FA_USE_NAMED;
         m->extra = fa_binder_extra(&b, &m->mem);
@@ -155,7 +175,9 @@ static int bind_weights(ffai_model *m, bool private_copy, fa_error *err) {
         m->n_expert_used = b.n_expert_used;
         m->expert_dim = b.expert_dim;
         m->weight_bytes = b.bytes;
-        m->format = b.format[0] ? fa_mem_printf(&m->mem, "%s", b.format) : "";
+        rc = keep_kinds(m, &b, err);
+    }
+    if (!rc) {
         m->bound = true;
         m->headless = b.headless;
     }
@@ -237,6 +259,10 @@ int fa_model_open_unbound(ffai_model **out, const char *path, fa_error *err) {
     return open_model(out, path, NULL, false, err);
 }
 
+bool ffai_model_lost_page(ffai_model *m, const void *address) {
+    return m && m->ckpt && fa_ckpt_patch(m->ckpt, address);
+}
+
 void ffai_model_free(ffai_model *m) {
     if (!m) return;
     fa_vocab_free(m->vocab);
@@ -273,7 +299,7 @@ void ffai_model_get_info(const ffai_model *m, ffai_model_info *info) {
                               .family = m->family->name,
                               .model_type = m->model_type,
                               .arch = m->arch,
-                              .format = m->format ? m->format : "",
+                              .format = m->n_kind ? m->kind[0].text : "",
                               .container = fa_ckpt_container(m->ckpt),
                               .n_param = m->n_param,
                               .n_active = m->n_active,
@@ -312,6 +338,14 @@ bool ffai_model_tensor_at(const ffai_model *m, size_t i, ffai_tensor_info *info)
     memcpy(info->dim, t->dim, sizeof info->dim);
     if (m->used[i])
         info->format = t->fmt >= 0 ? fa_qfmts[t->fmt].name : m->used[i] == FA_USE_MATRIX ? "quantized" : "f32";
+    return true;
+}
+
+bool ffai_model_kind_at(const ffai_model *m, size_t i, ffai_weight_kind *kind) {
+    memset(kind, 0, sizeof *kind);
+    if (i >= (size_t)m->n_kind) return false;
+    const fa_weight_kind *k = &m->kind[i];
+    *kind = (ffai_weight_kind){.format = k->text, .n_matrix = k->n, .n_param = k->n_param, .bytes = k->bytes};
     return true;
 }
 

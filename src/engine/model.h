@@ -35,10 +35,13 @@ struct ffai_model {
     fa_kv_spec *spec; /* [n_layer] */
     uint8_t *used;    /* [tensors], see fa_binder */
     int64_t n_param, n_active, weight_bytes, n_expert, n_expert_used, expert_dim;
-    const char *model_type, *arch, *format;
+    const char *model_type, *arch;
+    struct fa_weight_kind *kind; /* [n_kind] of matrices, the one with most bytes first */
+    int n_kind;
     fa_targets targets; /* what adapters can change */
     char *config_text;
     bool bound;
+    bool mapped;         /* the CPU's weights are read from the files, step for step */
     bool headless;       /* no output head: embeds, does not generate */
     fa_pooling *pooling; /* how embeddings are pooled, loaded once, on first use */
     bool synthetic;      /* weights are random */

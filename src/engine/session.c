@@ -159,22 +159,30 @@ typedef struct plane {
     const int32_t *table; /* -1: no page */
 } plane;
 
-/* One head, positions from .. to; those whose page the slot lacks are skipped. */
-static void move_head(stream *s, const plane *p, int64_t h, int32_t from, int32_t to) {
+/* Rows of `row` bytes, FA_PAGE of them at `first` in a head's part of a page: positions from .. to; those whose page
+ * the slot lacks are skipped. */
+static void move_rows(stream *s, const plane *p, int64_t h, size_t first, size_t row, int32_t from, int32_t to) {
     const fa_kv *l = p->l;
-    size_t row = (size_t)l->head_dim * fa_dtype_size(l->dtype);
     for (int32_t pos = from, next; pos < to; pos = next) {
         int32_t page = p->table[pos / FA_PAGE];
         next = (pos / FA_PAGE + 1) * FA_PAGE;
         if (next > to) next = to;
-        uint8_t *at = p->base + (size_t)(page < 0 ? 0 : page) * l->page_bytes + (size_t)h * l->head_bytes +
+        uint8_t *at = p->base + (size_t)(page < 0 ? 0 : page) * l->page_bytes + (size_t)h * l->head_bytes + first +
                       (size_t)(pos % FA_PAGE) * row;
         move(s, page < 0 ? NULL : at, (size_t)(next - pos) * row);
     }
 }
 
+/* Head by head; an 8-bit head's scales follow its codes. */
 static void move_plane(stream *s, const plane *p, const head *h) {
-    for (int64_t j = 0; j < p->l->n_head; j++) move_head(s, p, j, (int32_t)h->first[p->l->group], (int32_t)h->n_kept);
+    const fa_kv *l = p->l;
+    const size_t row = (size_t)l->head_dim * fa_dtype_size(l->dtype),
+                 rest = (size_t)fa_kv_row_bytes(l->dtype, l->head_dim) - row;
+    const int32_t from = (int32_t)h->first[l->group], to = (int32_t)h->n_kept;
+    for (int64_t j = 0; j < l->n_head; j++) {
+        move_rows(s, p, j, 0, row, from, to);
+        if (rest) move_rows(s, p, j, FA_PAGE * row, rest, from, to);
+    }
 }
 
 /* Pages of a device's plane to or from staging memory, where page p of the sequence is number p; to_device: back. */
@@ -251,7 +259,7 @@ static int64_t payload_bytes(const ffai_engine *e, const head *h) {
     for (int i = 0; i < c->n_own; i++) {
         const fa_kv *l = c->own[i];
         int64_t rows = h->n_kept - h->first[l->group], bytes;
-        if (__builtin_mul_overflow(rows, 2 * l->n_head * l->head_dim * (int64_t)fa_dtype_size(l->dtype), &bytes) ||
+        if (__builtin_mul_overflow(rows, 2 * l->n_head * fa_kv_row_bytes(l->dtype, l->head_dim), &bytes) ||
             __builtin_add_overflow(sum, bytes, &sum))
             return -1;
     }
@@ -399,8 +407,8 @@ static int read_head(ffai_engine *e, const uint8_t *p, int64_t size, head *h, co
     fa_dtype t = e->kv->dtype;
     if (h->dtype != (uint32_t)t)
         return fa_fail(err, FFAI_EINVAL, "%s: the session's cache is %s, the engine's is %s", path,
-                       h->dtype < FA_DTYPE_COUNT ? fa_dtype_name((fa_dtype)h->dtype) : "of an unknown type",
-                       fa_dtype_name(t));
+                       fa_kv_type_name((fa_dtype)(h->dtype < FA_DTYPE_COUNT ? h->dtype : FA_DTYPE_COUNT)),
+                       fa_kv_type_name(t));
     if (h->n_tok > e->n_ctx)
         return fa_fail(err, FFAI_ELIMIT, "%s: the session has %lld tokens, the context holds %d", path,
                        (long long)h->n_tok, e->n_ctx);

@@ -215,10 +215,10 @@ static void count_attention(ffai_engine *e) {
         const fa_kv *kv = &e->kv->layer[l];
         if (!kv->n_head) continue; /* a layer without attention; where no layer has any there are no page groups */
         const int32_t *lo = b->kv_lo[kv->group];
-        double row = (double)(kv->n_head * kv->head_dim), pairs = 0, keys = 0;
+        double row = (double)(kv->n_head * fa_kv_row_bytes(kv->dtype, kv->head_dim)), pairs = 0, keys = 0;
         for (int i = 0; i < b->n_tok; i++) pairs += b->kv_hi[i] - lo[i];
         for (int i = 0; i < b->n_seq; i++) keys += b->len[i] - lo[b->row_start[i]];
-        t->bytes += 2 * keys * row * (double)fa_dtype_size(kv->dtype);
+        t->bytes += 2 * keys * row;
         t->flops += 4 * pairs * (double)(e->m->dims.n_head * kv->head_dim);
     }
 }
@@ -235,6 +235,16 @@ static void count_host(ffai_engine *e, fa_program_slot *s, double seconds) {
     }
 }
 
+/* Weights that are read from mapped files: are those what they were? Now and then, for it costs a system call for each
+ * file; at once after a page was lost, because what was computed from it is wrong. */
+static int check_files(ffai_engine *e, double now, fa_error *err) {
+    const double often = 0.1; /* s */
+    if (e->dev || !e->m->mapped) return 0;
+    if (!fa_ckpt_lost(e->m->ckpt) && now - e->checked < often) return 0;
+    e->checked = now;
+    return fa_ckpt_check(e->m->ckpt, err);
+}
+
 static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_opts *opts, bool hidden, fa_tensor *out,
                fa_error *err) {
     fa_program_slot *s;
@@ -242,9 +252,11 @@ static int run(ffai_engine *e, const fa_seq_rows *seq, int n_seq, const fa_run_o
     o.times = e->times;
     o.kernels = e->kernels;
     double t0 = fa_now();
-    int rc = fill_batch(e, seq, n_seq, err);
+    int rc = check_files(e, t0, err);
+    if (!rc) rc = fill_batch(e, seq, n_seq, err);
     if (!rc) rc = find_program(e, o.tap != NULL, hidden, &s, err);
     if (!rc) rc = e->be->run(e->be, &s->prog, &e->batch, &o, err);
+    if (!rc) rc = check_files(e, t0, err);
     if (!rc) *out = s->prog.out;
     if (!rc && e->times) count_attention(e);
     if (!rc && e->dev && s->prog.repeats && !opts) count_host(e, s, fa_now() - t0);

@@ -7,6 +7,7 @@
 #define _DEFAULT_SOURCE
 #include "backend/registry.h"
 #include "base/alloc.h"
+#include "base/cpus.h"
 #include "engine/model.h"
 
 #include <string.h>
@@ -60,7 +61,9 @@ void fa_model_weights_free(fa_weights *w) {
 static int make_host(ffai_model *m, fa_error *err) {
     if (m->host) return 0;
     fa_weights *w = FA_NEW(fa_weights);
+    bool spread = fa_spread_begin();
     int rc = w ? bind(m, NULL, w, err) : fa_fail(err, FFAI_ENOMEM, "%s: no memory for weights", fa_ckpt_path(m->ckpt));
+    fa_spread_end(spread);
     if (!rc) {
         m->host = w;
         return 0;
@@ -149,6 +152,7 @@ static int load(ffai_model *m, fa_weights *w, fa_error *err) {
     for (size_t i = 0; !rc && i < p.n_job; i++) rc = w->dev->synth(w->dev, &p.job[i].w, p.job[i].seed, err);
     /* engines have device objects of their own, which do not wait for this one: a fill does */
     if (!rc) rc = w->dev->fill(w->dev, (uint8_t *)w->block + bytes - 1, 0, 1, err);
+    if (!rc) rc = fa_ckpt_check(m->ckpt, err);
     w->bytes = bytes;
     fa_placer_close(&p);
     if (!rc) drop_pages(m);

@@ -16,7 +16,7 @@ static bool stored(fa_binder *b, fa_weight *w, fa_source *src, int64_t n, int64_
         return false;
     }
     fa_bind_list_stored(b, w, src, n, rows, name);
-    size_t bytes = src->t->bytes + (src->scales ? 2 * src->scales->bytes : 0);
+    size_t bytes = src->t->bytes + (src->scales ? src->scales->bytes : 0) + (src->biases ? src->biases->bytes : 0);
     if (!b->used[src->t - fa_ckpt_at(b->ckpt, 0)]) fa_bind_count(b, w, (int64_t)bytes);
     fa_bind_used(b, src->t, FA_USE_MATRIX);
     if (src->scales) fa_bind_used(b, src->scales, FA_USE_FLOATS);

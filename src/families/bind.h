@@ -93,6 +93,13 @@ typedef struct fa_stored {
     bool by_columns; /* floats that are stored as [n, cols, rows] */
 } fa_stored;
 
+/* Matrices by how they are stored, for reports. */
+enum { FA_MAX_KINDS = 32 };
+typedef struct fa_weight_kind {
+    char text[32]; /* "affine 4-bit g64" */
+    int64_t n, n_param, bytes;
+} fa_weight_kind;
+
 typedef struct fa_stored_list {
     fa_stored *at; /* [n] in model memory */
     size_t n, cap;
@@ -120,11 +127,12 @@ struct fa_binder {
     int64_t n_param, bytes;
     int64_t n_idle;                              /* parameters of experts beyond those that a token chooses */
     int64_t n_expert, n_expert_used, expert_dim; /* of the last mixture */
-    int64_t fmt_bytes[FA_FMT_COUNT];             /* by format */
-    int64_t format_bytes;                        /* of the largest matrix so far, whose format names the checkpoint's */
-    char format[32];
-    bool headless;         /* a base model without lm_head */
-    bool private_copy;     /* copy matrices out of the mapping and drop its pages */
+    fa_weight_kind kind[FA_MAX_KINDS];           /* [n_kind] */
+    int n_kind;
+    bool headless;       /* a base model without lm_head */
+    bool private_copy;   /* copy matrices out of the mapping and drop its pages */
+    uint8_t *private_at; /* where the next one goes, and what is left there */
+    size_t private_left;
     const fa_synth *synth; /* make random weights instead of looking for tensors; NULL: no */
     fa_st_item *item;      /* synth: every array made, [n_item], in model memory */
     size_t n_item, cap_item;

@@ -9,12 +9,30 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Planes lie one after the other in large blocks, whose pages are large: with small ones a stream of weights waits for
+ * the translation of their addresses. */
+static uint8_t *private_room(fa_binder *b, size_t bytes) {
+    const size_t block = (size_t)64 << 20, need = (bytes + 63) / 64 * 64;
+    if (need > b->private_left) {
+        const size_t size = need > block ? need : block;
+        if (!(b->private_at = (uint8_t *)fa_mem_huge(b->mem, size))) {
+            b->private_left = 0;
+            return NULL;
+        }
+        b->private_left = size;
+    }
+    uint8_t *p = b->private_at;
+    b->private_at += need;
+    b->private_left -= need;
+    return p;
+}
+
 /* Moves one plane of a weight to private memory, piece by piece: the kernel drops the mapped pages of a piece before
  * the next is read, so that a large tensor is never resident twice. */
 static const uint8_t *private_plane(fa_binder *b, const uint8_t *data, size_t bytes) {
     const size_t piece = (size_t)4 << 20;
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uint8_t *p = (uint8_t *)fa_mem_calloc(b->mem, bytes, 1);
+    uint8_t *p = private_room(b, bytes);
     for (size_t at = 0; p && at < bytes; at += piece) {
         size_t n = bytes - at < piece ? bytes - at : piece;
         memcpy(p + at, data + at, n);
@@ -197,12 +215,20 @@ static void add_item(fa_binder *b, const char *name, const char *suffix, const v
     b->bytes += (int64_t)fa_dtype_size(t) * d0 * (d1 ? d1 : 1);
 }
 
+/* A checkpoint with more kinds than there is room for counts the rest as the last one. */
 void fa_bind_count(fa_binder *b, const fa_weight *w, int64_t bytes) {
+    char text[32];
+    int i = 0;
+    fa_weight_fmt_text(w, text);
+    while (i < b->n_kind && strcmp(b->kind[i].text, text) != 0) i++;
+    if (i == FA_MAX_KINDS)
+        i--;
+    else if (i == b->n_kind)
+        memcpy(b->kind[b->n_kind++].text, text, sizeof text);
+    b->kind[i].n++;
+    b->kind[i].n_param += w->rows * w->cols;
+    b->kind[i].bytes += bytes;
     b->n_param += w->rows * w->cols;
-    b->fmt_bytes[w->fmt] += bytes;
-    if (b->fmt_bytes[w->fmt] <= b->format_bytes) return;
-    b->format_bytes = b->fmt_bytes[w->fmt];
-    fa_weight_fmt_text(w, b->format);
 }
 
 void fa_bind_synth(fa_binder *b, fa_weight *w, int64_t n, const char *name) {

@@ -9,17 +9,26 @@
 
 /* ---- life ---- */
 
+/* What config.json says about stored formats: mlx's key, or that of transformers, here or in text_config. */
+static const fa_jnode *find_quantization(const fa_jnode *cfg) {
+    static const char *const keys[] = {"quantization", "quantization_config"};
+    for (int i = 0; i < 4; i++) {
+        const fa_jnode *n = fa_jget(i < 2 ? cfg : fa_jget(cfg, "text_config"), keys[i % 2]);
+        if (n && fa_jtype_of(n) != FA_JNULL) return n;
+    }
+    return NULL;
+}
+
 int fa_binder_open(fa_binder *b, const fa_ckpt *ckpt, const fa_rename *renames, fa_mem *mem, fa_error *err) {
     memset(b, 0, sizeof *b);
     b->ckpt = ckpt;
     b->mem = mem;
     b->renames = renames;
     fa_bind_choose_prefix(b);
-    const fa_jnode *cfg = fa_ckpt_config(ckpt);
-    b->quant = fa_jget(cfg, "quantization");
-    if (!b->quant) b->quant = fa_jget(cfg, "quantization_config");
-    if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization");
-    if (!b->quant) b->quant = fa_jget(fa_jget(cfg, "text_config"), "quantization_config");
+    b->quant = find_quantization(fa_ckpt_config(ckpt));
+    if (b->quant && fa_jtype_of(b->quant) != FA_JOBJ)
+        return fa_fail(err, FFAI_EFORMAT, "%s: config.json: \"quantization\" or \"quantization_config\" is no object",
+                       fa_ckpt_path(ckpt));
     b->used = FA_NEWN(uint8_t, fa_ckpt_count(ckpt) + 1);
     return b->used
                ? 0

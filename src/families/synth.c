@@ -37,7 +37,8 @@ int fa_synth_parse(fa_synth *s, const char *text, fa_error *err) {
         *s = (fa_synth){FA_FMT_AFFINE, (uint8_t)bits, (uint16_t)group, widened};
         return bits < 1 || bits > 8 || group < 1 || group > 128
                    ? fa_fail(err, FFAI_EINVAL, "synthetic: \"%s\": bits 2 3 4 5 6 8, groups 32 64 128", text)
-                   : fa_weight_check(&probe, err);
+               : fa_weight_check(&probe, err) ? fa_fail_prefix(err, FFAI_EINVAL, "synthetic")
+                                              : 0;
     }
     for (int f = 0; f < FA_FMT_COUNT; f++) {
         if (f == FA_FMT_AFFINE || strcmp(fa_qfmts[f].name, name)) continue;

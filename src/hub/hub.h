@@ -123,6 +123,8 @@ typedef struct fa_hub_reply {
 
 /* One GET of a small document, repeated while that may help. */
 int fa_hub_get(fa_hub *h, const char *url, size_t max, fa_hub_reply *r, fa_error *err);
+/* A line of the answer's head, as libcurl hands it over; reply: fa_hub_reply *. */
+size_t fa_hub_header(char *line, size_t one, size_t len, void *reply);
 void fa_hub_reply_free(fa_hub_reply *r);
 /* Prepares a request: only http(s), no redirects followed, the token only if the URL is the endpoint's. `easy` is a
  * CURL *, *headers a curl_slist ** to free after the transfer. */
@@ -134,6 +136,8 @@ bool fa_hub_may_follow(const char *from, const char *to); /* http(s), and never 
 double fa_hub_backoff(int n, const fa_hub_reply *r);
 bool fa_hub_status_again(long status);
 bool fa_hub_curl_again(int curl_code);
+/* Why a transfer failed, in words. */
+const char *fa_hub_why(int curl_code);
 /* The message for a status that ends it. what: "org/name" or "org/name: file". */
 int fa_hub_refused(const fa_hub *h, const char *what, const fa_hub_reply *r, fa_error *err);
 /* scheme://host[:port] for messages: the rest of a URL may hold signatures. */
@@ -148,6 +152,8 @@ int fa_hub_look(fa_hub *h, fa_error *err);
 /* ---- the API (hub_api.c) and files (hub_fetch.c) ---- */
 
 int fa_hub_list_remote(fa_hub *h, fa_error *err); /* fills the tree */
-int fa_hub_fetch(fa_hub *h, fa_error *err);       /* every wanted file that is not there */
+/* Adds one page of the hub's listing to it. */
+int fa_hub_list_page(fa_hub *h, const char *text, size_t len, fa_error *err);
+int fa_hub_fetch(fa_hub *h, fa_error *err); /* every wanted file that is not there */
 
 #endif

@@ -26,19 +26,19 @@ static int find_commit(fa_hub *h, fa_error *err) {
     return rc;
 }
 
-static int add_page(fa_hub *h, const fa_hub_reply *r, fa_error *err) {
+int fa_hub_list_page(fa_hub *h, const char *text, size_t len, fa_error *err) {
     fa_json *j = NULL;
-    int rc = fa_json_parse(&j, r->body.data ? r->body.data : "", r->body.len, h->id.repo, err);
+    int rc = fa_json_parse(&j, text, len, h->id.repo, err);
     if (!rc && fa_jtype_of(fa_json_root(j)) != FA_JARR)
         rc = fa_fail(err, FFAI_EFORMAT, "%s: the hub's listing is no array", h->id.repo);
     for (const fa_jnode *n = rc ? NULL : fa_jfirst(fa_json_root(j)); n && !rc; n = fa_jnext(n)) {
         const char *type = fa_jstr(fa_jget(n, "type"), NULL);
         const fa_jnode *lfs = fa_jget(n, "lfs");
         const char *sha = fa_jstr(fa_jget(lfs, "oid"), NULL);
-        size_t len = 0;
-        const char *name = fa_jstr(fa_jget(n, "path"), &len);
+        size_t n_name = 0;
+        const char *name = fa_jstr(fa_jget(n, "path"), &n_name);
         if (!type || strcmp(type, "file") != 0) continue;
-        rc = fa_hub_tree_add(&h->tree, name, len, fa_jint(fa_jget(sha ? lfs : n, "size"), -1),
+        rc = fa_hub_tree_add(&h->tree, name, n_name, fa_jint(fa_jget(sha ? lfs : n, "size"), -1),
                              fa_jstr(fa_jget(n, "oid"), NULL), sha, fa_jstr(fa_jget(n, "xetHash"), NULL), h->id.repo,
                              err);
     }
@@ -56,7 +56,7 @@ static int list_files(fa_hub *h, fa_error *err) {
     for (int page = 0; !rc && url; page++) {
         if (page == MAX_PAGES) rc = fa_fail(err, FFAI_ELIMIT, "%s: a listing of more than %d pages", h->id.repo, page);
         if (!rc) rc = fa_hub_get(h, url, MAX_PAGE, &r, err);
-        if (!rc) rc = add_page(h, &r, err);
+        if (!rc) rc = fa_hub_list_page(h, r.body.data ? r.body.data : "", r.body.len, err);
         if (rc || !*r.next) break;
         if (!fa_hub_may_follow(h->endpoint, r.next))
             rc = fa_fail(err, FFAI_EFORMAT, "%s: the listing goes on at \"%.100s\"", h->id.repo, r.next);

@@ -31,18 +31,21 @@ int fa_hub_mkdirs(const char *path, bool with_last, fa_error *err) {
         s = strchr(s, '/');
         if (!s && !with_last) break;
         if (s) *s = 0;
-        if (mkdir(p, 0777) != 0 && errno != EEXIST && !fa_path_is_dir(p))
-            rc = fa_fail(err, FFAI_EIO, "%s: folder cannot be made: %s", p, strerror(errno));
+        const int bad = mkdir(p, 0777) == 0 ? 0 : errno;
+        if (bad && bad != EEXIST && !fa_path_is_dir(p))
+            rc = fa_fail(err, FFAI_EIO, "%s: folder cannot be made: %s", p, strerror(bad));
         if (s) *s++ = '/';
     }
     fa_free(p);
     return rc;
 }
 
+/* false: errno says why */
 static bool write_all(int fd, const char *text, size_t len) {
     while (len) {
         ssize_t n = write(fd, text, len);
         if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = ENOSPC;
         if (n <= 0) return false;
         text += n;
         len -= (size_t)n;
@@ -57,10 +60,11 @@ int fa_hub_write_file(const char *path, const char *text, size_t len, fa_error *
     if (!rc && tmp.failed) rc = fa_fail(err, FFAI_ENOMEM, "%s: no memory", path);
     if (!rc) {
         int fd = open(tmp.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-        bool ok = fd >= 0 && write_all(fd, text, len);
-        if (fd >= 0 && close(fd) != 0) ok = false;
-        if (!ok || rename(tmp.data, path) != 0) {
-            rc = fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(errno));
+        int bad = fd >= 0 && write_all(fd, text, len) ? 0 : errno;
+        if (fd >= 0 && close(fd) != 0 && !bad) bad = errno;
+        if (!bad && rename(tmp.data, path) != 0) bad = errno;
+        if (bad) {
+            rc = fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(bad));
             unlink(tmp.data);
         }
     }

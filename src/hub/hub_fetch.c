@@ -173,7 +173,7 @@ static int again(fetch *x, fa_hub_part *p, CURLcode code, fa_error *err) {
     double wait = fa_hub_backoff(p->tries++, &p->reply);
     fa_hub_host(j->moved ? j->moved : j->url, host, sizeof host);
     if (wait < 0 && code)
-        return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", j->what, host, curl_easy_strerror(code));
+        return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", j->what, host, fa_hub_why(code));
     if (wait < 0 && p->reply.status / 100 == 2)
         return fa_fail(err, FFAI_EIO, "%s: %s ends the transfer early each time", j->what, host);
     if (wait < 0) return fa_hub_refused(x->h, j->what, &p->reply, err);
@@ -211,7 +211,7 @@ static int settle(fetch *x, fa_hub_part *p, CURLcode code, fa_error *err) {
     if (code ? fa_hub_curl_again(code) : fa_hub_status_again(status) || status / 100 == 2)
         return again(x, p, code, err);
     if (code && code != CURLE_WRITE_ERROR)
-        return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", j->what, host, curl_easy_strerror(code));
+        return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", j->what, host, fa_hub_why(code));
     if (code) return out_of_memory(j, err);
     if (p->used && p->used != j->moved) return 0; /* another part noticed before */
     if (p->used && !fa_hub_same_origin(p->used, x->h->endpoint) && j->renewals++ < MAX_RENEWALS) {

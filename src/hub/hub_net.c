@@ -119,7 +119,7 @@ static void read_link(fa_hub_reply *r, const char *v, size_t n) {
         if (!memcmp(p, "rel=\"next\"", 10)) keep(r->next, sizeof r->next, v + 1, (size_t)(close - v - 1));
 }
 
-static size_t on_header(char *line, size_t one, size_t len, void *user) {
+size_t fa_hub_header(char *line, size_t one, size_t len, void *user) {
     fa_hub_reply *r = (fa_hub_reply *)user;
     const char *v;
     size_t n;
@@ -183,7 +183,7 @@ int fa_hub_prepare(const fa_hub *h, void *easy, const char *url, fa_hub_reply *r
     SET(CURLOPT_LOW_SPEED_LIMIT, 1L);
     SET(CURLOPT_LOW_SPEED_TIME, (long)SILENT_S);
     SET(CURLOPT_BUFFERSIZE, 512L * 1024);
-    SET(CURLOPT_HEADERFUNCTION, on_header);
+    SET(CURLOPT_HEADERFUNCTION, fa_hub_header);
     SET(CURLOPT_HEADERDATA, r);
     if (!e && o->ca_file) e = curl_easy_setopt(c, CURLOPT_CAINFO, o->ca_file);
 #undef SET
@@ -209,6 +209,14 @@ bool fa_hub_curl_again(int code) {
     case CURLE_WEIRD_SERVER_REPLY: return true;
     default: return false;
     }
+}
+
+const char *fa_hub_why(int code) {
+    if (code == CURLE_PEER_FAILED_VERIFICATION)
+        return "its certificate is not trusted (CURL_CA_BUNDLE names a file of those that are)";
+    if (code == CURLE_SSL_CACERT_BADFILE)
+        return "the certificates that CURL_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE names cannot be read";
+    return curl_easy_strerror((CURLcode)code);
 }
 
 double fa_hub_backoff(int n, const fa_hub_reply *r) {
@@ -312,7 +320,7 @@ static int unreachable(fa_hub *h, const char *url, const fa_hub_reply *r, CURLco
     if (code == CURLE_WRITE_ERROR && r->body.failed) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", h->id.repo);
     if (code == CURLE_WRITE_ERROR)
         return fa_fail(err, FFAI_ELIMIT, "%s: %s sent a listing of more than %zu bytes", h->id.repo, host, r->max);
-    return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", h->id.repo, host, curl_easy_strerror(code));
+    return fa_fail(err, FFAI_EIO, "%s: %s cannot be reached: %s", h->id.repo, host, fa_hub_why(code));
 }
 
 int fa_hub_get(fa_hub *h, const char *url, size_t max, fa_hub_reply *r, fa_error *err) {

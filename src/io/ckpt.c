@@ -201,3 +201,43 @@ const fa_ckpt_tensor *fa_ckpt_find(const fa_ckpt *c, const char *name) {
     uint32_t i;
     return c && fa_smap_get(&c->by_name, name, strlen(name), &i) ? &c->tensor[i] : NULL;
 }
+
+/* ---- files that change while they are open ---- */
+
+static size_t n_file(const fa_ckpt *c) { return c->n_shard + c->n_gguf; }
+
+static const fa_map *file_at(const fa_ckpt *c, size_t i, const char **path) {
+    if (i >= c->n_shard) {
+        *path = c->gguf_path[i - c->n_shard];
+        return fa_gguf_map(c->gguf[i - c->n_shard]);
+    }
+    const fa_shard *s = &c->shard[i];
+    *path = s->st ? fa_st_what(s->st) : fa_pt_what(s->pt);
+    return s->st ? fa_st_map(s->st) : fa_pt_map(s->pt);
+}
+
+int fa_ckpt_check(fa_ckpt *c, fa_error *err) {
+    const char *path;
+    for (size_t i = 0; i < n_file(c); i++) {
+        const fa_map *m = file_at(c, i, &path);
+        int rc = fa_map_check(m, path, err);
+        if (rc) {
+            atomic_store(&c->lost, true);
+            return rc;
+        }
+    }
+    return fa_ckpt_lost(c) ? fa_fail(err, FFAI_EIO, "%s: a file of it could not be read while it was in use", c->path)
+                           : 0;
+}
+
+bool fa_ckpt_patch(fa_ckpt *c, const void *address) {
+    const char *path;
+    for (size_t i = 0; i < n_file(c); i++) {
+        if (!fa_map_patch(file_at(c, i, &path), address)) continue;
+        atomic_store(&c->lost, true);
+        return true;
+    }
+    return false;
+}
+
+bool fa_ckpt_lost(const fa_ckpt *c) { return atomic_load_explicit(&c->lost, memory_order_relaxed); }

@@ -42,6 +42,12 @@ const fa_jnode *fa_ckpt_config(const fa_ckpt *c);            /* root of config.j
 const fa_jnode *fa_ckpt_generation_config(const fa_ckpt *c); /* generation_config.json or NULL */
 const fa_gguf *fa_ckpt_gguf(const fa_ckpt *c);   /* first GGUF file (metadata: tokenizer), or NULL for folders */
 const char *fa_ckpt_container(const fa_ckpt *c); /* "safetensors", "torch" or "gguf" */
-const char *fa_ckpt_path(const fa_ckpt *c);      /* the folder or file that was opened */
+/* Are the files of the tensors still what was opened? A file that was written or became shorter is an error, from then
+ * on. */
+int fa_ckpt_check(fa_ckpt *c, fa_error *err);
+/* For a handler of SIGBUS: see fa_map_patch. From then on fa_ckpt_check fails. */
+bool fa_ckpt_patch(fa_ckpt *c, const void *address);
+bool fa_ckpt_lost(const fa_ckpt *c);        /* will fa_ckpt_check fail? Costs nothing; false: not known yet */
+const char *fa_ckpt_path(const fa_ckpt *c); /* the folder or file that was opened */
 
 #endif

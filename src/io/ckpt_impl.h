@@ -9,6 +9,8 @@
 #include "io/safetensors.h"
 #include "io/torch.h"
 
+#include <stdatomic.h>
+
 /* One file of a folder: one of the two. */
 typedef struct fa_shard {
     fa_st *st;
@@ -29,6 +31,7 @@ struct fa_ckpt {
     fa_ckpt_tensor *tensor;
     size_t n_tensor;
     fa_smap by_name;
+    atomic_bool lost; /* a page of a file was replaced by zeros */
 };
 
 enum { FA_CKPT_MAX_FILES = 10000 };

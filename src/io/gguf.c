@@ -386,6 +386,8 @@ void fa_gguf_free(fa_gguf *g) {
     fa_free(g);
 }
 
+const fa_map *fa_gguf_map(const fa_gguf *g) { return &g->map; }
+
 size_t fa_gguf_n_tensor(const fa_gguf *g) { return g ? g->n_tensor : 0; }
 const fa_gguf_tensor *fa_gguf_tensor_at(const fa_gguf *g, size_t i) {
     return i < fa_gguf_n_tensor(g) ? &g->tensor[i] : NULL;

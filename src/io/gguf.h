@@ -3,7 +3,7 @@
 #ifndef FA_IO_GGUF_H
 #define FA_IO_GGUF_H
 
-#include "base/err.h"
+#include "base/map.h"
 
 typedef struct fa_gguf fa_gguf;
 
@@ -47,6 +47,7 @@ int fa_gguf_open(fa_gguf **out, const char *path, fa_error *err);
 int fa_gguf_parse(fa_gguf **out, const uint8_t *data, size_t size, const char *what, fa_error *err);
 void fa_gguf_free(fa_gguf *g);
 
+const fa_map *fa_gguf_map(const fa_gguf *g); /* the file; empty for fa_gguf_parse */
 size_t fa_gguf_n_tensor(const fa_gguf *g);
 const fa_gguf_tensor *fa_gguf_tensor_at(const fa_gguf *g, size_t i);
 size_t fa_gguf_n_kv(const fa_gguf *g);

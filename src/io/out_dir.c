@@ -8,9 +8,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,8 +32,63 @@ static bool is_empty_dir(const char *path) {
     return empty;
 }
 
+/* The folder that `path` lies in. */
+static char *parent_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return !slash ? fa_strdup(".") : slash == path ? fa_strdup("/") : fa_strndup(path, (size_t)(slash - path));
+}
+
+/* What this program has put there: files, and folders of files. */
+static void remove_tree(const char *path, int depth) {
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        char *p = joined(path, "/", e->d_name);
+        if (p && unlink(p) != 0 && depth) remove_tree(p, depth - 1);
+        fa_free(p);
+    }
+    if (d) closedir(d);
+    rmdir(path);
+}
+
+/* ---- what processes that died have left ---- */
+
+/* "<base>.partial-<process>-<number>": the process, or 0. */
+static long partial_of(const char *name, const char *base) {
+    static const char mark[] = ".partial-";
+    const size_t n = strlen(base), m = sizeof mark - 1;
+    char *end;
+    if (strncmp(name, base, n) || strncmp(name + n, mark, m) || name[n + m] < '1' || name[n + m] > '9') return 0;
+    const long pid = strtol(name + n + m, &end, 10);
+    return *end == '-' && end[1] && strspn(end + 1, "0123456789") == strlen(end + 1) ? pid : 0;
+}
+
+/* A lock tells processes that are not to be seen from here (of other containers) that somebody is at work. */
+static bool is_abandoned(const char *path, long pid) {
+    if (kill((pid_t)pid, 0) == 0 || errno != ESRCH) return false;
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const bool alone = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (fd >= 0) close(fd);
+    return alone;
+}
+
+/* Removes the unfinished folders of this name whose makers are gone. */
+static void remove_abandoned(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    char *parent = parent_of(path);
+    DIR *d = parent ? opendir(parent) : NULL;
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        const long pid = partial_of(e->d_name, base);
+        char *p = pid ? joined(parent, "/", e->d_name) : NULL;
+        if (p && is_abandoned(p, pid)) remove_tree(p, 2);
+        fa_free(p);
+    }
+    if (d) closedir(d);
+    fa_free(parent);
+}
+
 int fa_out_dir_open(fa_out_dir *d, const char *path, fa_error *err) {
-    *d = (fa_out_dir){0};
+    *d = (fa_out_dir){.lock = -1};
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     if (!n) return fa_fail(err, FFAI_EINVAL, "the name of the output folder is empty");
@@ -39,6 +96,7 @@ int fa_out_dir_open(fa_out_dir *d, const char *path, fa_error *err) {
     if (lstat(path, &st) == 0 && !is_empty_dir(path))
         return fa_fail(err, FFAI_EIO, "%s: exists already; name a folder that does not, or remove it", path);
     d->path = fa_strndup(path, n);
+    if (d->path) remove_abandoned(d->path);
     int bad = EEXIST;
     for (int i = 0; bad == EEXIST && i < 1000; i++) {
         char end[64];
@@ -51,7 +109,11 @@ int fa_out_dir_open(fa_out_dir *d, const char *path, fa_error *err) {
         }
         bad = mkdir(d->temp, 0777) == 0 ? 0 : errno;
     }
-    if (!bad) return 0;
+    if (!bad) {
+        d->lock = open(d->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (d->lock >= 0) (void)flock(d->lock, LOCK_EX | LOCK_NB);
+        return 0;
+    }
     int rc = fa_fail(err, FFAI_EIO, "%s: cannot be made: %s", d->temp, strerror(bad));
     fa_free(d->temp); /* another one's */
     d->temp = NULL;
@@ -129,12 +191,6 @@ static int sync_dir(const char *path, fa_error *err) {
     return bad ? fa_fail(err, FFAI_EIO, "%s: %s", path, strerror(bad)) : 0;
 }
 
-/* The folder that `path` lies in. */
-static char *parent_of(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return !slash ? fa_strdup(".") : slash == path ? fa_strdup("/") : fa_strndup(path, (size_t)(slash - path));
-}
-
 int fa_out_dir_commit(fa_out_dir *d, fa_error *err) {
     char *parent = parent_of(d->path);
     int rc = parent ? sync_dir(d->temp, err) : fa_fail(err, FFAI_ENOMEM, "%s: no memory", d->path);
@@ -149,22 +205,10 @@ int fa_out_dir_commit(fa_out_dir *d, fa_error *err) {
     return rc;
 }
 
-/* What this program has put there: files, and folders of files. */
-static void remove_tree(const char *path, int depth) {
-    DIR *d = opendir(path);
-    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        char *p = joined(path, "/", e->d_name);
-        if (p && unlink(p) != 0 && depth) remove_tree(p, depth - 1);
-        fa_free(p);
-    }
-    if (d) closedir(d);
-    rmdir(path);
-}
-
 void fa_out_dir_close(fa_out_dir *d) {
     if (d->temp) remove_tree(d->temp, 2);
+    if (d->path && d->lock >= 0) close(d->lock);
     fa_free(d->temp);
     fa_free(d->path);
-    *d = (fa_out_dir){0};
+    *d = (fa_out_dir){.lock = -1};
 }

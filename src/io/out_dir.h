@@ -8,9 +8,11 @@
 typedef struct fa_out_dir {
     char *path; /* what it will be called */
     char *temp; /* what it is called now: <path>.partial-<process>-<number> */
+    int lock;   /* temp, locked as long as somebody is at work; -1: it could not be */
 } fa_out_dir;
 
-/* path must not exist, or be an empty folder. */
+/* path must not exist, or be an empty folder. Unfinished folders of this name are removed when their makers are gone.
+ */
 int fa_out_dir_open(fa_out_dir *d, const char *path, fa_error *err);
 /* temp/name; free with fa_free. NULL: no memory (an error then). */
 char *fa_out_dir_file(const fa_out_dir *d, const char *name, fa_error *err);

@@ -248,6 +248,7 @@ size_t fa_st_count(const fa_st *s) { return s ? s->n_tensor : 0; }
 const fa_st_tensor *fa_st_at(const fa_st *s, size_t i) { return i < fa_st_count(s) ? &s->tensor[i] : NULL; }
 const fa_jnode *fa_st_metadata(const fa_st *s) { return s ? s->metadata : NULL; }
 const char *fa_st_what(const fa_st *s) { return s ? s->what : NULL; }
+const fa_map *fa_st_map(const fa_st *s) { return &s->map; }
 
 const fa_st_tensor *fa_st_find(const fa_st *s, const char *name) {
     uint32_t i;

@@ -4,7 +4,7 @@
 #ifndef FA_IO_SAFETENSORS_H
 #define FA_IO_SAFETENSORS_H
 
-#include "base/err.h"
+#include "base/map.h"
 #include "io/json.h"
 
 typedef struct fa_st fa_st;
@@ -30,6 +30,7 @@ size_t fa_st_count(const fa_st *s);
 const fa_st_tensor *fa_st_at(const fa_st *s, size_t i); /* in the order of the header */
 const fa_st_tensor *fa_st_find(const fa_st *s, const char *name);
 const fa_jnode *fa_st_metadata(const fa_st *s); /* __metadata__ (an object of strings) or NULL */
+const fa_map *fa_st_map(const fa_st *s);        /* the file; empty for fa_st_parse */
 const char *fa_st_what(const fa_st *s);         /* the path, for messages */
 
 #endif

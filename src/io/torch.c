@@ -435,6 +435,7 @@ void fa_pt_free(fa_pt *p) {
 size_t fa_pt_count(const fa_pt *p) { return p ? p->n_tensor : 0; }
 const fa_st_tensor *fa_pt_at(const fa_pt *p, size_t i) { return i < fa_pt_count(p) ? &p->tensor[i] : NULL; }
 const char *fa_pt_what(const fa_pt *p) { return p ? p->what : NULL; }
+const fa_map *fa_pt_map(const fa_pt *p) { return &p->map; }
 
 const fa_st_tensor *fa_pt_find(const fa_pt *p, const char *name) {
     uint32_t i;

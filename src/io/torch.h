@@ -16,6 +16,7 @@ void fa_pt_free(fa_pt *p);
 size_t fa_pt_count(const fa_pt *p);
 const fa_st_tensor *fa_pt_at(const fa_pt *p, size_t i); /* in the order of the dict; several may share bytes */
 const fa_st_tensor *fa_pt_find(const fa_pt *p, const char *name);
+const fa_map *fa_pt_map(const fa_pt *p);
 const char *fa_pt_what(const fa_pt *p); /* the path, for messages */
 
 #endif

@@ -103,7 +103,7 @@ void fa_append(fa_cx *cx, fa_tensor k, fa_tensor v, const fa_kv *kv) {
     if (!fa_cx_check_cols(cx, FA_OP_APPEND, v, kv->n_head * kv->head_dim, "the value cache")) return;
     fa_rec r = {.in = {k, v}};
     r.p.append.kv = kv;
-    r.bytes = 2 * n_elem(k) * (4 + (double)fa_dtype_size(kv->dtype));
+    r.bytes = 2 * (4 * n_elem(k) + (double)(k.dim[0] * kv->n_head * fa_kv_row_bytes(kv->dtype, kv->head_dim)));
     fa_cx_record(cx, FA_OP_APPEND, &r);
 }
 

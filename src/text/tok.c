@@ -396,6 +396,24 @@ static void find_byte_tokens(fa_tok *t) {
     }
 }
 
+/* Tokens that are looked for from every byte of a text make it cost up to their length for each byte: a file must not
+ * bring one of megabytes. Merges do not look that way. */
+enum { MAX_MATCHED = 1024 };
+
+static int too_long(const fa_tok *t, size_t id, size_t len, fa_error *err) {
+    return fa_fail(err, FFAI_ELIMIT, "%s: token %zu has %zu bytes, the limit for its kind is %d", t->what, id, len,
+                   MAX_MATCHED);
+}
+
+static int check_lengths(const fa_tok *t, fa_error *err) {
+    for (size_t i = 0; i < t->n_added; i++)
+        if (t->added[i].len > MAX_MATCHED) return too_long(t, (size_t)t->added[i].id, t->added[i].len, err);
+    for (size_t i = 0; t->kind != FA_MODEL_BPE && t->kind != FA_MODEL_WORDLEVEL && i < t->name.n_id; i++)
+        if (t->name.span[i].off != UINT32_MAX && t->name.span[i].len > MAX_MATCHED)
+            return too_long(t, i, t->name.span[i].len, err);
+    return 0;
+}
+
 int fa_tok_finish(fa_tok *t, fa_error *err) {
     t->special = FA_NEWN(uint8_t, t->name.n_id + 1);
     if (!t->special) return fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);
@@ -405,7 +423,8 @@ int fa_tok_finish(fa_tok *t, fa_error *err) {
         int n = t->bpe.byte_level ? fa_char_of_byte(c, s) : 1;
         t->bpe.first[c] = fa_strtab_find(&t->name, s, (size_t)n);
     }
-    int rc = build_matchers(t, err);
+    int rc = check_lengths(t, err);
+    if (!rc) rc = build_matchers(t, err);
     mark_special(t);
     if (!rc) rc = fa_cut_build(t, err);
     return rc || fa_bpe_finish(&t->bpe) ? rc : fa_fail(err, FFAI_ENOMEM, "%s: no memory", t->what);

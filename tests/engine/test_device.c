@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/pool.h"
+#include "base/cpus.h"
 
 #include <ffai.h>
 

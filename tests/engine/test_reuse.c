@@ -36,8 +36,11 @@ static ffai_model *open_model(const char *name) {
     return m;
 }
 
+static const char *cache_type; /* of the engines that name none; NULL: the default */
+
 static ffai_engine *engine(ffai_model *m, ffai_engine_opts o) {
     ffai_error err = {0};
+    if (!o.kv_cache) o.kv_cache = cache_type;
     ffai_engine *e = NULL;
     if (!o.precision) o.precision = "exact";
     if (!o.n_ctx) o.n_ctx = 400;
@@ -396,6 +399,9 @@ static void test_continue(void **state) {
         continue_elsewhere(m, kinds[k], 150, 100, 50, false);
         continue_elsewhere(m, kinds[k], 150, 100, 3, true);
         continue_elsewhere(m, kinds[k], 129, 2, 200, true); /* in the middle of its prompt */
+        cache_type = "q8";                                  /* scales too */
+        continue_elsewhere(m, kinds[k], 150, 20, 50, false);
+        cache_type = NULL;
         ffai_model_free(m);
     }
 }

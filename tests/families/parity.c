@@ -9,12 +9,13 @@
  * precision must stay near then: KL divergence <= 1e-3 from exact. The module is $FFAI_CUDA_MODULE; without that it is
  * the tests' emulated one, which takes seconds for a fixture and runs every third of a group of more than FEW.
  *
- * Modes: the whole prompt at once; in chunks of 5; the second half token by token; three copies in a batch; and the
- * first two with plain C and AVX2 kernels (CPU only, not in sanitizer builds). A fixture can say that only the first is
- * defined ("modes":
- * ["full"]). Limit everywhere: |difference| <= 1e-3. */
+ * Modes: the whole prompt at once; in chunks of 5; the second half token by token; three copies in a batch; and, on the
+ * CPU and not in sanitizer builds, whole and token by token with plain C, AVX2 and NEON kernels, whole with AVX-VNNI
+ * and the dot products of arm. A
+ * fixture can say that only the first is defined ("modes": ["full"]). Limit everywhere: |difference| <= 1e-3. */
 #define _POSIX_C_SOURCE 200809L
 #define _DEFAULT_SOURCE
+#include "backend/cpu/kern.h"
 #include "base/alloc.h"
 #include "families/gen.h"
 #include "families/harness.h"
@@ -64,7 +65,11 @@ static const mode modes[] = {{"full", NULL, "", NULL, "2", true},
                              {"full", NULL, "", "c", "1", false},
                              {"decode", "--decode-from", NULL, "c", "1", false},
                              {"full", NULL, "", "avx2", "2", false},
-                             {"decode", "--decode-from", NULL, "avx2", "1", false}};
+                             {"decode", "--decode-from", NULL, "avx2", "1", false},
+                             {"full", NULL, "", "avxvnni", "2", false},
+                             {"full", NULL, "", "neon", "2", false},
+                             {"decode", "--decode-from", NULL, "neon", "1", false},
+                             {"full", NULL, "", "neondot", "2", false}};
 
 static const char *device = "cpu";
 static bool few;
@@ -75,12 +80,14 @@ static const bool one_level = true;
 static const bool one_level = false;
 #endif
 
-static bool has_avx2(void) {
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2");
-#else
-    return false;
-#endif
+/* Whether a mode's level runs here and has kernels of its own for these weights: avxvnni and neondot have, where some
+ * are quantized.
+ */
+static bool level_counts(const char *cpu, const char *name) {
+    fa_kernels k;
+    const bool products = cpu && (!strcmp(cpu, "avxvnni") || !strcmp(cpu, "neondot"));
+    if (products && strncmp(name, "mlx_", 4) && strncmp(name, "gguf_", 5)) return false;
+    return !cpu || !fa_kernels_init(&k, cpu, NULL);
 }
 
 static bool defined_for(const fx *f, const char *name) {
@@ -324,8 +331,8 @@ static int fixture(const char *ffai, const char *data, const char *out_dir, cons
         fa_buf_printf(&ids, "%s%d", ids.len ? "," : "", (int)fa_jint(i, 0));
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         const mode *m = &modes[i];
-        if ((f.twin && !m->small) || !defined_for(&f, m->name) || (m->cpu && !strcmp(m->cpu, "avx2") && !has_avx2()) ||
-            (m->cpu && (gpu || one_level)))
+        if ((f.twin && !m->small) || !defined_for(&f, m->name) || (m->cpu && (gpu || one_level)) ||
+            !level_counts(m->cpu, name))
             continue;
         ran++;
         bad += !(gpu ? by_api(&d, &f, name, m, &worst) : by_program(&f, name, m, ffai, model, dir, ids.data, &worst));

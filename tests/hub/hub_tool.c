@@ -1,14 +1,19 @@
 /* A model hub to test against: plays the part of huggingface.co's API that downloads need, on two ports of 127.0.0.1 as
  * two hosts (the hub, and the storage that it redirects to), and misbehaves on demand.
  *
- *   hub_tool ROOT PORTS LOG [FAULT...]      ROOT/org/name/REVISION/files; writes "HUB STORAGE" port numbers to PORTS
- * and a line for each request to LOG; serves until it is killed Faults, each a word with fields between colons; N
- * times, then no more; PART is found in the address: status:CODE:N:PART    answers CODE            cut:BYTES:N:PART
- * ends the connection after BYTES of the body flip:N:PART           a wrong byte            norange            ignores
- * Range token:SECRET          everything needs it     gated              the files of the repository are gated page:N
- * N files a page          listing:FILE       sends FILE as the listing slow:BYTES            bytes per second expire:N
- * the storage refuses N times (403) loop                  redirects to itself     retry:S            Retry-After of
- * status faults sha:TEXT              names TEXT as commit */
+ *   hub_tool ROOT PORTS LOG [FAULT...]
+ *
+ * ROOT/org/name/REVISION/files are what it has; it writes "HUB STORAGE" port numbers to PORTS and a line for each
+ * request to LOG, and serves until it is killed. Faults, each a word with fields between colons (N times, then no more;
+ * PART is found in the address):
+ * - status:CODE:N:PART answers CODE; retry:S is Retry-After of such answers
+ * - cut:BYTES:N:PART ends the connection after BYTES of the body; slow:BYTES sends BYTES per second
+ * - flip:N:PART sends a wrong byte; norange ignores Range
+ * - token:SECRET: everything needs it; gated: the files of the repository are gated
+ * - page:N sends N files a page; plainnext names the next page with http; listing:FILE sends FILE as the listing
+ * - expire:N: the storage refuses N times (403); loop redirects to itself
+ * - sha:TEXT names TEXT as commit
+ * - tls:FILE speaks https with the certificate and key in FILE; plainstore: but the storage http */
 #define _GNU_SOURCE
 #include "hub/hub.h"
 
@@ -16,6 +21,8 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,6 +51,7 @@ static FILE *log_file;
 static char **fault;
 static int n_fault, left[64];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static SSL_CTX *tls; /* NULL: http */
 
 /* ---- faults ---- */
 
@@ -267,8 +275,9 @@ static bool send_tree(const request *r, const char *repo, const char *rev) {
         snprintf(body + len, cap - len, "]");
         if (k > from + sent)
             snprintf(headers, sizeof headers,
-                     "Link: <http://127.0.0.1:%d%.*s?recursive=true&cursor=%zu>; rel=\"next\"\r\n", port[0],
-                     (int)strcspn(r->target, "?"), r->target, from + sent);
+                     "Link: <%s://127.0.0.1:%d%.*s?recursive=true&cursor=%zu>; rel=\"next\"\r\n",
+                     tls && !option("plainnext") ? "https" : "http", port[0], (int)strcspn(r->target, "?"), r->target,
+                     from + sent);
     }
     bool ok = answer(r, 200, headers, body);
     free(body);
@@ -330,8 +339,8 @@ static bool serve_file(const request *r, char *path) {
         else
             snprintf(headers + n, sizeof headers - n,
                      "X-Linked-Etag: \"%s\"\r\nX-Linked-Size: %lld\r\nLocation: "
-                     "http://127.0.0.1:%d/store/%zu?signature=secret\r\n",
-                     e->sha, e->size, port[1], i);
+                     "%s://127.0.0.1:%d/store/%zu?signature=secret\r\n",
+                     e->sha, e->size, tls && !option("plainstore") ? "https" : "http", port[1], i);
         return answer(r, 302, headers, "");
     }
     return answer(r, 404, "X-Error-Code: EntryNotFound\r\n", "");
@@ -380,13 +389,55 @@ static void *connection(void *arg) {
     return NULL;
 }
 
+/* Between a client that speaks TLS and a thread that answers in the clear at the other end of a socket pair. */
+static void tunnel(SSL *s, int fd, int plain) {
+    char buf[16384];
+    for (;;) {
+        struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = plain, .events = POLLIN}};
+        if (!SSL_pending(s) && poll(p, 2, -1) < 0) return;
+        if (SSL_pending(s) || p[0].revents) {
+            int n = SSL_read(s, buf, sizeof buf);
+            if (n <= 0 || !send_all(plain, buf, (size_t)n)) return;
+        } else if (p[1].revents) {
+            ssize_t n = read(plain, buf, sizeof buf);
+            if (n <= 0 || SSL_write(s, buf, (int)n) <= 0) return;
+        }
+    }
+}
+
+static void *tls_connection(void *arg) {
+    int fd = (int)(intptr_t)arg >> 1, pair[2];
+    pthread_t t;
+    SSL *s = SSL_new(tls);
+    if (s && SSL_set_fd(s, fd) == 1 && SSL_accept(s) == 1 && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0) {
+        if (pthread_create(&t, NULL, connection, (void *)(intptr_t)(pair[1] << 1 | ((intptr_t)arg & 1))) == 0) {
+            tunnel(s, fd, pair[0]);
+            shutdown(pair[0], SHUT_RDWR);
+            pthread_join(t, NULL);
+            SSL_shutdown(s);
+        }
+        close(pair[0]);
+    }
+    SSL_free(s);
+    close(fd);
+    return NULL;
+}
+
+/* The certificate and key of option tls. */
+static bool tls_open(const char *pem) {
+    tls = SSL_CTX_new(TLS_server_method());
+    return tls && SSL_CTX_use_certificate_chain_file(tls, pem) == 1 &&
+           SSL_CTX_use_PrivateKey_file(tls, pem, SSL_FILETYPE_PEM) == 1;
+}
+
 static void *accept_all(void *arg) {
     int s = (int)(intptr_t)arg >> 1;
     for (;;) {
         pthread_t t;
         int fd = accept(s, NULL, NULL);
         if (fd < 0) continue;
-        if (pthread_create(&t, NULL, connection, (void *)(intptr_t)(fd << 1 | ((intptr_t)arg & 1))) == 0)
+        bool storage = (intptr_t)arg & 1, secret = tls && !(storage && option("plainstore"));
+        if (pthread_create(&t, NULL, secret ? tls_connection : connection, (void *)(intptr_t)(fd << 1 | storage)) == 0)
             pthread_detach(t);
     }
     return NULL;
@@ -415,6 +466,10 @@ int main(int argc, char **argv) {
     memset(left, -1, sizeof left);
     scan_level(root, 0, repo, 0);
     log_file = fopen(argv[3], "a");
+    if (option("tls") && !tls_open(option("tls"))) {
+        fprintf(stderr, "hub_tool: %s: no certificate with a key\n", option("tls"));
+        return 1;
+    }
     int hub = listen_at(&port[0]), storage = listen_at(&port[1]);
     if (!log_file || hub < 0 || storage < 0) return 1;
     snprintf(tmp, sizeof tmp, "%s.new", argv[2]);

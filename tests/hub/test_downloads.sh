@@ -242,6 +242,84 @@ fresh
 bad 1 'is gated: accept its terms at http://127.0.0.1' pull acme/demo
 HF_TOKEN=hf_Secret1 bad 1 'is gated and the token has no access' pull acme/demo
 
+# ---- without the listing that a download leaves: what an index names must be there
+mkdir -p root/acme/shards/main
+echo '{}' >root/acme/shards/main/config.json
+echo '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}' >root/acme/shards/main/model.safetensors.index.json
+echo one >root/acme/shards/main/model-00001-of-00002.safetensors
+echo two >root/acme/shards/main/model-00002-of-00002.safetensors
+fresh
+serve
+good pull acme/shards
+whole acme/shards
+rm -r cache/models--acme--shards/trees
+HF_HUB_OFFLINE=1 good pull acme/shards
+rm cache/models--acme--shards/snapshots/*/model-00002-of-00002.safetensors
+HF_HUB_OFFLINE=1 bad 1 'or not all of it' pull acme/shards
+good pull acme/shards
+whole acme/shards
+
+# ---- a content that two repositories share, as newer versions of the Python package keep them: it goes with its last link
+fresh
+good pull acme/demo
+hash=$(printf 'ab%.0s' $(seq 32))
+etag=$(basename "$(readlink "cache/models--acme--demo/snapshots/$(cat cache/models--acme--demo/refs/main)/model.safetensors")")
+mkdir -p cache/blobs/ab
+mv "cache/models--acme--demo/blobs/$etag" "cache/blobs/ab/$hash"
+ln -s "../../blobs/ab/$hash" "cache/models--acme--demo/blobs/$etag"
+cp -a cache/models--acme--demo cache/models--acme--copy
+printf '%s\n' "models--acme--demo/blobs/$etag" "models--acme--copy/blobs/$etag" "models--acme--demo/blobs/$etag" ../../../etc/passwd \
+    "models--gone/blobs/$etag" >"cache/blobs/ab/$hash.refs"
+HF_HUB_OFFLINE=1 good generate -m acme/copy -p 'The sea was' -n 8 --greedy
+cmp -s out said || fail "shared content"
+good rm acme/copy --dry-run
+grep -q 'free 1[01][0-9] KiB' out || fail "rm --dry-run counts a shared content: $(cat out)"
+good rm acme/copy
+[ -f "cache/blobs/ab/$hash" ] || fail "rm took a content that another repository uses"
+good rm acme/demo --dry-run
+grep -q 'free 3.65 MiB' out || fail "rm --dry-run of the last user: $(cat out)"
+good rm acme/demo
+[ -z "$(find cache/blobs -type f ! -name '*.lock')" ] || fail "rm left the content: $(find cache/blobs)"
+
+# ---- https: with a certificate that is trusted, and not without one
+# certificate NAME SUBJECT-ALT: a self-signed one with its key in NAME.pem, alone in NAME.crt
+certificate() {
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$1" -addext "subjectAltName=$2" -keyout "$1.key" -out "$1.crt" 2>/dev/null &&
+        cat "$1.crt" "$1.key" >"$1.pem"
+}
+# tls_serve NAME FAULT...
+tls_serve() {
+    fresh
+    serve "tls:$1.pem" "${@:2}"
+    HF_ENDPOINT=https${HF_ENDPOINT#http}
+}
+if command -v openssl >/dev/null && certificate right IP:127.0.0.1 && certificate other DNS:example.org; then
+    for v in CURL_CA_BUNDLE SSL_CERT_FILE REQUESTS_CA_BUNDLE; do
+        tls_serve right token:hf_Secret1 page:3
+        (export "$v=right.crt"; HF_TOKEN=hf_Secret1 good pull acme/demo; HF_TOKEN=hf_Secret1 good pull acme/large; [ $status = 0 ]) || fail "https with $v"
+        whole acme/demo
+        whole acme/large
+        grep '^storage' log | grep -v 'auth=-' && fail "https: the token went to another host"
+    done
+    tls_serve right
+    bad 1 'certificate is not trusted' pull acme/demo
+    [ ! -s log ] || fail "https without trust: something was asked: $(cat log)"
+    [ ! -e cache/models--acme--demo/refs ] || fail "https without trust: a ref was written"
+    CURL_CA_BUNDLE=other.crt bad 1 'certificate is not trusted' pull acme/demo
+    CURL_CA_BUNDLE=missing.crt bad 1 'CURL_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE names cannot be read' pull acme/demo
+    HF_ENDPOINT=http${HF_ENDPOINT#https} bad 1 'cannot be reached' pull acme/demo # no http at that port
+    tls_serve other # trusted, but another host's
+    CURL_CA_BUNDLE=other.crt bad 1 'certificate is not trusted' pull acme/demo
+    # nothing leads from https to http, with a token least of all
+    tls_serve right plainstore
+    CURL_CA_BUNDLE=right.crt HF_TOKEN=hf_Secret1 bad 1 'redirected to an address that is not followed' pull acme/large
+    tls_serve right plainstore page:1 plainnext
+    CURL_CA_BUNDLE=right.crt HF_TOKEN=hf_Secret1 bad 1 'the listing goes on at' pull acme/large
+    grep -q '^storage' log && fail "https: the storage was asked in the clear: $(cat log)"
+else
+    echo "https: not tested, no openssl"
+fi
+
 # ---- a proxy: requests go there, but not for hosts of no_proxy
 fresh
 serve

@@ -292,7 +292,8 @@ static void compare(const problem *p, const shape *s, const float *got, double l
     }
 }
 
-static const char *const levels[] = {NULL, "c", "avx2", "avx512", "avx512vnni", "avx512bf16", "neon"};
+static const char *const levels[] = {NULL,  "c",       "avx2", "avxvnni", "avx512",   "avx512vnni", "avx512bf16",
+                                     "amx", "amxint8", "neon", "neondot", "neoni8mm", "neonbf16"};
 
 /* On every instruction set, in both precisions: right, and the same bits with several threads; on the best one also
  * when the rows come in two steps. */

@@ -108,7 +108,7 @@ static void compare(const fixture *f, const char *isa, step_fn *step, const void
     fa_free(y);
 }
 
-static const char *const isas[] = {"c", "avx2", "avx512", "avx512vnni", "neon"};
+static const char *const isas[] = {"c", "avx2", "avx512", "avx512vnni", "neon", "neondot", "neoni8mm"};
 #define EACH_ISA(isa, f)                                                                                               \
     for (size_t isa##_i = 0; isa##_i < sizeof isas / sizeof *isas; isa##_i++)                                          \
         if (begin(f, isas[isa##_i]))

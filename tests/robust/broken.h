@@ -29,6 +29,20 @@ static inline void copy_file(const char *to, const char *from, const char *name)
     fa_free(text);
 }
 
+/* Writes `name` of folder `from` with one more member at the end of its object: of keys that come twice the last one
+ * counts. */
+static inline void put_json(const char *to, const char *from, const char *name, const char *key, const char *value) {
+    size_t n;
+    char *text = slurp(from, name, &n);
+    while (n && text[n - 1] != '}') n--;
+    fa_buf b = {0};
+    fa_buf_add(&b, text, n - 1);
+    fa_buf_printf(&b, ", \"%s\": %s}", key, value);
+    put_file(to, name, b.data, b.len);
+    fa_buf_free(&b);
+    fa_free(text);
+}
+
 static const char *const demo_files[] = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
                                          "tokenizer_config.json"};
 

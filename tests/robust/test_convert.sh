@@ -83,6 +83,20 @@ for ms in 005 010 020 030 045 060 080 110 150 200; do
 done
 [ "${whole:-0}" -gt 20000000 ] || fail "the reference has $whole bytes"
 
+# what a killed conversion has left is gone after the next one of that name; what others may still be at work on is not
+sleep 0.01 & # a process that is gone soon, and whose number is not taken again at once
+gone=$!
+wait $gone
+mkdir -p "$tmp/to.partial-$gone-0/1_Pooling" "$tmp/to.partial-$$-0" "$tmp/to.partial-x-0" "$tmp/to2.partial-$gone-0" "$tmp/to.partial-$gone-3"
+echo x >"$tmp/to.partial-$gone-0/1_Pooling/config.json"
+exec 9<"$tmp/to.partial-$gone-3" # of a process that is not to be seen from here
+flock -x 9
+$run -q || fail "beside remains"
+exec 9<&-
+left=$(cd "$tmp" && echo to*)
+[ "$left" = "to to.partial-$$-0 to.partial-$gone-3 to.partial-x-0 to2.partial-$gone-0" ] || fail "remains: $left"
+rm -rf "$tmp"/to*
+
 # interrupted: cleaned up
 "$FFAI" convert -q -m "$model" -o "$tmp/to" --dequantize --dtype f32 2>"$tmp/err" &
 pid=$!

@@ -7,24 +7,11 @@ typedef struct json_case {
     const char *key, *value, *words;
 } json_case;
 
-/* Writes `name` with one more member at the end of its object: of keys that come twice the last one counts. */
-static void put_json(const char *dir, const char *name, const char *key, const char *value) {
-    size_t n;
-    char *text = slurp(DEMO, name, &n);
-    while (n && text[n - 1] != '}') n--;
-    fa_buf b = {0};
-    fa_buf_add(&b, text, n - 1);
-    fa_buf_printf(&b, ", \"%s\": %s}", key, value);
-    put_file(dir, name, b.data, b.len);
-    fa_buf_free(&b);
-    fa_free(text);
-}
-
 static void run_json_cases(const char *name, const json_case *c, size_t n) {
     char dir[256], what[300];
     demo_copy(dir);
     for (size_t i = 0; i < n; i++) {
-        put_json(dir, name, c[i].key, c[i].value);
+        put_json(dir, DEMO, name, c[i].key, c[i].value);
         snprintf(what, sizeof what, "%s with \"%s\": %.100s", name, c[i].key, c[i].value);
         assert_refused(dir, c[i].words, what);
     }
@@ -43,7 +30,7 @@ static void strangers(void **state) {
     ffai_model_get_info(m, &info);
     assert_string_equal(info.extra, "");
     ffai_model_free(m);
-    put_json(dir, "config.json", "num_hidden_layers", "7");
+    put_json(dir, DEMO, "config.json", "num_hidden_layers", "7");
     assert_int_equal(ffai_model_open(&m, dir, NULL, &err), 0);
     ffai_model_get_info(m, &info);
     assert_non_null(strstr(info.extra, "model.layers.7.mlp.up_proj.weight"));
@@ -230,11 +217,11 @@ static void optional_json(void **state) {
                                      {"sequence_bias", "[[[3], 1.5], [[3, 4], -2]]", ""},
                                      {"num_beams", "4", ""}};
     for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
-        put_json(dir, "generation_config.json", fine[i].key, fine[i].value);
+        put_json(dir, DEMO, "generation_config.json", fine[i].key, fine[i].value);
         assert_ok(open_and_run(dir, &err), &err);
     }
     /* a family that is known by its architecture string runs without model_type, and the other way round */
-    put_json(dir, "config.json", "architectures", "3");
+    put_json(dir, DEMO, "config.json", "architectures", "3");
     assert_ok(open_and_run(dir, &err), &err);
     remove_dir(dir);
 }

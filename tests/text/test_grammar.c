@@ -8,6 +8,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -398,9 +399,9 @@ static void named_tokens(void **state) {
 
 static void compile_fails(const fa_vocab *v, const char *kind, const char *text, size_t n) {
     fa_gram *g;
-    double t = fa_now();
+    clock_t t = clock(); /* of the processor: others may be using it */
     if (!fa_gram_compile(&g, v, kind, text, n, &err)) fail_msg("compiled: %.200s", text);
-    assert_true(fa_now() - t < 20);
+    assert_true((double)(clock() - t) / CLOCKS_PER_SEC < 20);
 }
 
 static void limits(void **state) {

@@ -71,7 +71,7 @@ static bool next_filtered(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
     return false;
 }
 
-static bool loop_next(fa_jj *m, fa_jjloop *lo) {
+bool fa_jj_loop_next(fa_jj *m, fa_jjloop *lo) {
     fa_jjv v;
     if (lo->after.t != FA_JJ_MISSING) {
         v = lo->after;
@@ -105,7 +105,7 @@ static void run_loop(fa_jj *m, const fa_jjnode *n, fa_jjscope *s, fa_jjv seq, in
         lo->iterable = (fa_jjv){.t = FA_JJ_ITER, .u.it = it};
     }
     fa_jjscope *body = NULL;
-    while (loop_next(m, lo)) {
+    while (fa_jj_loop_next(m, lo)) {
         body = next_scope(m, body, s, &n->undef);
         if (n->uses & FA_JJ_USES_LOOP || n->flag)
             fa_jj_store(m, m->t->sym_loop, body, (fa_jjv){.t = FA_JJ_LOOP, .u.lo = lo});

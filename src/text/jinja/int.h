@@ -535,6 +535,7 @@ fa_jjv fa_jj_apply_filter(fa_jj *m, const fa_jjnode *n, fa_jjv v, fa_jjscope *s)
 void fa_jj_exec(fa_jj *m, const fa_jjnode *list, fa_jjscope *s);
 fa_jjv fa_jj_call_macro(fa_jj *m, fa_jjmacro *mc, const fa_jjargs *a);
 fa_jjv fa_jj_call_loop(fa_jj *m, fa_jjloop *lo, fa_jjv seq);
+bool fa_jj_loop_next(fa_jj *m, fa_jjloop *lo); /* its next item becomes lo->cur */
 fa_jjv fa_jj_loop_attr(fa_jj *m, fa_jjloop *lo, fa_jjstr *name, bool *found);
 fa_jjv fa_jj_lookup(fa_jj *m, uint32_t sym, const fa_jjscope *s);
 void fa_jj_store(fa_jj *m, uint32_t sym, fa_jjscope *s, fa_jjv v);

@@ -55,11 +55,11 @@ static bool next_range(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
     return true;
 }
 
-/* A loop iterated by hand: pairs of item and loop. */
+/* A loop iterated by hand, which moves it on: pairs of item and loop. */
 static bool next_loop(fa_jj *m, fa_jjiter *it, fa_jjv *out) {
-    fa_jjv v;
-    if (!fa_jj_next(m, it->src.u.lo->it, &v)) return false;
-    *out = fa_jj_pair(m, v, it->src);
+    fa_jjloop *lo = it->src.u.lo;
+    if (!fa_jj_loop_next(m, lo)) return false;
+    *out = fa_jj_pair(m, lo->cur, it->src);
     return true;
 }
 
