@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct result {
     const char *phase;
@@ -28,10 +29,16 @@ typedef struct bench {
     int n_row;
 } bench;
 
+/* Speeds for machines are the result by themselves: then the limits go to stderr. */
 static void print_limits(const cli_opts *o, const ffai_device_rates *l) {
     out_json j;
-    if (!cli_has(o, OPT_JSON)) {
-        device_limits_text(l, "", 11);
+    bool speeds = cli_has(o, OPT_MODEL), csv = cli_has(o, OPT_CSV);
+    if (csv && !speeds) {
+        device_limits_csv(l);
+        return;
+    }
+    if (speeds || !cli_has(o, OPT_JSON)) {
+        device_limits_text(speeds && (csv || cli_has(o, OPT_JSON)) ? stderr : stdout, l, "", 11);
         return;
     }
     out_json_begin(&j, stdout, true);
@@ -45,6 +52,9 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Of matrix products in fast precision */
+static double fast_rate(const ffai_device_rates *l) { return l->bf16_ops_s > 0 ? l->bf16_ops_s : l->int8_ops_s; }
+
 /* speed[n_rep] in tokens per second; cost of one step: bytes and operations, `steps` of them give `tokens`. */
 static void add_result(bench *b, const char *phase, int64_t length, int64_t batch, double *speed,
                        double steps_per_token, double bytes, double flops, bool exact) {
@@ -54,7 +64,7 @@ static void add_result(bench *b, const char *phase, int64_t length, int64_t batc
     *r = (result){.phase = phase, .length = length, .batch = batch, .tok_s_min = speed[0], .tok_s_max = speed[n - 1]};
     r->tok_s = n % 2 ? speed[n / 2] : 0.5 * (speed[n / 2 - 1] + speed[n / 2]);
     double steps_s = r->tok_s * steps_per_token;
-    double fast = b->lim.bf16_ops_s > 0 ? b->lim.bf16_ops_s : b->lim.int8_ops_s, rate = exact ? b->lim.f32_ops_s : fast;
+    double rate = exact ? b->lim.f32_ops_s : fast_rate(&b->lim);
     r->share_bandwidth = b->lim.read_bytes_s > 0 ? steps_s * bytes / b->lim.read_bytes_s : 0;
     r->share_matrix = rate > 0 ? steps_s * flops / rate : 0;
 }
@@ -64,6 +74,7 @@ static int time_steps(bench *b, ffai_engine *e, int64_t batch, int64_t depth, in
     ffai_error err;
     if (ffai_bench(e, (int)batch, (int)depth, (int)n_tok, (int)n_step, seconds, &err))
         return cli_fail(b->o, "%s", err.msg);
+    if (term_interrupted()) return cli_fail(b->o, "interrupted");
     *total = 0;
     for (int64_t i = 0; i < n_step; i++) *total += seconds[i];
     return 0;
@@ -120,16 +131,25 @@ static int plan_steps(bench *b, const ffai_engine *e, int64_t length, int64_t ba
     return ffai_engine_plan(b->m, &eo, plan, &err) ? cli_fail(b->o, "%s", err.msg) : 0;
 }
 
+/* Which rate products are held against: on a CPU f32 in exact precision and for weights that are not quantized. */
+static void profile(const bench *b, const ffai_engine *e) {
+    ffai_engine_info in;
+    ffai_model_info mi;
+    ffai_engine_get_info(e, &in);
+    ffai_model_get_info(b->m, &mi);
+    const char *f = mi.format ? mi.format : "";
+    const bool floats = !strcmp(f, "f32") || !strcmp(f, "f16") || !strcmp(f, "bf16"), gpu = b->lim.bf16_ops_s > 0,
+               slow = !strcmp(in.precision, "exact") || (floats && !gpu);
+    const session_limits l = {b->lim.read_bytes_s, slow ? b->lim.f32_ops_s : fast_rate(&b->lim), b->lim.f32_ops_s};
+    session_profile(b->o, e, &l);
+}
+
 static int bench_one(bench *b, int64_t length, int64_t batch, double *seconds, double *speed) {
     ffai_engine *e = NULL;
     ffai_engine_info in;
     ffai_plan plan;
     ffai_engine_opts eo = session_engine_opts(b->o);
-    int64_t need = length + b->n_gen;
-    if (!eo.n_ctx) eo.n_ctx = (int)need;
-    if (need > eo.n_ctx)
-        return cli_fail(b->o, "--ctx %d: %lld prompt and %lld new tokens do not fit", eo.n_ctx, (long long)length,
-                        (long long)b->n_gen);
+    if (!eo.n_ctx) eo.n_ctx = (int)(length + b->n_gen);
     eo.n_slot = (int)batch;
     term_detail("length %lld, batch %lld", (long long)length, (long long)batch);
     int rc = session_engine(b->o, b->m, &eo, &e);
@@ -139,7 +159,7 @@ static int bench_one(bench *b, int64_t length, int64_t batch, double *seconds, d
     }
     if (!rc) rc = plan_steps(b, e, length, batch, &plan);
     if (!rc) rc = measure(b, e, &plan, length, batch, seconds, speed);
-    if (e) session_profile(b->o, e);
+    if (e) profile(b, e);
     ffai_engine_free(e);
     return rc;
 }
@@ -194,6 +214,13 @@ static int report_table(const bench *b) {
     return out_table_end(&t, stdout) ? 0 : cli_fail(b->o, "out of memory");
 }
 
+static int room_for(const bench *b, int64_t length) {
+    int64_t ctx = cli_int(b->o, OPT_CTX, INT64_MAX);
+    return length + b->n_gen <= ctx ? 0
+                                    : cli_fail(b->o, "--ctx %lld: %lld prompt and %lld new tokens do not fit",
+                                               (long long)ctx, (long long)length, (long long)b->n_gen);
+}
+
 static int run_all(bench *b) {
     static const int64_t one_length[] = {512}, one_batch[] = {1};
     const cli_value *lv = &b->o->v[OPT_LENGTHS], *bv = &b->o->v[OPT_BATCHES];
@@ -203,15 +230,17 @@ static int run_all(bench *b) {
            *speed = (double *)calloc((size_t)b->n_rep, sizeof *speed);
     b->row = (result *)calloc(2 * n_length * n_batch, sizeof *b->row);
     int rc = seconds && speed && b->row ? 0 : cli_fail(b->o, "out of memory");
+    for (size_t i = 0; i < n_length && !rc; i++) rc = room_for(b, length[i]);
     for (size_t i = 0; i < n_length && !rc; i++)
-        for (size_t k = 0; k < n_batch && !rc; k++) rc = bench_one(b, length[i], batch[k], seconds, speed);
-    if (!rc) {
+        for (size_t k = 0; k < n_batch && !rc; k++)
+            rc = term_interrupted() ? cli_fail(b->o, "interrupted") : bench_one(b, length[i], batch[k], seconds, speed);
+    if (!rc || b->n_row) { /* what was measured before a failure is not lost */
         if (cli_has(b->o, OPT_JSON))
             report_json(b);
         else if (cli_has(b->o, OPT_CSV))
             report_csv(b);
-        else
-            rc = report_table(b);
+        else if (report_table(b))
+            rc = 1;
     }
     free(seconds);
     free(speed);
@@ -223,8 +252,14 @@ static int run_all(bench *b) {
 static int write_synthetic(const cli_opts *o, ffai_model *m) {
     ffai_error err;
     const char *dir = cli_str(o, OPT_WRITE_SYNTHETIC, "");
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST) return cli_fail(o, "--write-synthetic %s: %s", dir, strerror(errno));
-    return ffai_model_write_synthetic(m, dir, &err) ? cli_fail(o, "%s", err.msg) : 0;
+    char path[4096];
+    bool made = mkdir(dir, 0777) == 0;
+    if (!made && errno != EEXIST) return cli_fail(o, "--write-synthetic %s: %s", dir, strerror(errno));
+    if ((size_t)snprintf(path, sizeof path, "%s/model.safetensors", dir) < sizeof path && access(path, F_OK) == 0)
+        return cli_fail(o, "--write-synthetic %s: a model is there already", dir);
+    if (!ffai_model_write_synthetic(m, dir, &err)) return 0;
+    if (made) rmdir(dir); /* if it is empty */
+    return cli_fail(o, "%s", err.msg);
 }
 
 /* The device that --device most likely means, whose limits are measured while its memory is free. */
@@ -253,6 +288,7 @@ static int run_bench(const cli_opts *o) {
     }
     if (!rc) rc = know_limits(&b, chosen_device(o, name));
     if (!rc && cli_has(o, OPT_DEVICE_LIMITS)) print_limits(o, &b.lim);
+    if (!rc) term_catch_interrupt(true);
     if (!rc && b.m) rc = run_all(&b);
     ffai_model_free(b.m);
     return rc;
@@ -276,7 +312,10 @@ const cli_command cmd_bench = {
         "f32 "
         "in exact; a GPU: bf16, and f32 without TF32), both measured first. Decode counts the weights once a step and "
         "the "
-        "keys and values of all sequences at their length.\n\n"
+        "keys and values of all sequences at their length; a model that fits into the processor's caches may show more "
+        "than 100 % of the bandwidth. --profile adds a roofline: what every operation read and computed a call, the "
+        "seconds that these limits would need for it, and which of the two binds. Ctrl-C ends the measurement and "
+        "prints what there is.\n\n"
         "--synthetic measures a shape whose weights are not at hand: the folder needs config.json only, and the "
         "matrices "
         "are random numbers in the given format: affine{2,3,4,5,6,8}g{32,64,128}, mxfp4, mxfp8, nvfp4, fp8, f32, f16, "

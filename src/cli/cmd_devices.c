@@ -9,6 +9,17 @@
 
 static bool is_cpu(const ffai_device_info *d) { return !strcmp(d->name, "cpu"); }
 
+static void json_cores(out_json *j, const ffai_device_info *d) {
+    out_json_int(j, "cores", d->n_core);
+    out_json_int(j, "fast_cores", d->n_fast_core);
+    out_json_int(j, "memory_nodes", d->n_node);
+    if (d->cpu_limit > 0)
+        out_json_num(j, "processor_limit", d->cpu_limit);
+    else
+        out_json_str(j, "processor_limit", NULL);
+    out_json_int(j, "default_threads", d->n_default);
+}
+
 static void json_device(out_json *j, const ffai_device_info *d, const ffai_device_rates *l) {
     out_json_open(j, NULL, '{');
     out_json_str(j, "device", d->name);
@@ -16,6 +27,7 @@ static void json_device(out_json *j, const ffai_device_info *d, const ffai_devic
     out_json_str(j, is_cpu(d) ? "instructions" : "architecture", d->isa);
     out_json_str(j, "driver", *d->driver ? d->driver : NULL);
     out_json_int(j, is_cpu(d) ? "processors" : "multiprocessors", d->n_thread);
+    if (is_cpu(d)) json_cores(j, d);
     out_json_int(j, "memory_bytes", d->mem_bytes);
     out_json_int(j, "memory_available_bytes", d->mem_free_bytes);
     if (!is_cpu(d)) {
@@ -27,12 +39,16 @@ static void json_device(out_json *j, const ffai_device_info *d, const ffai_devic
 }
 
 static void text_device(const ffai_device_info *d, const ffai_device_rates *l) {
-    char all[16], avail[16];
+    char all[16], avail[16], cores[96];
     printf("%s\n", d->name);
     printf("  model         %s\n", *d->model ? d->model : "unknown");
     printf("  %-14s%s\n", is_cpu(d) ? "instructions" : "architecture", d->isa);
     if (*d->driver) printf("  driver        %s\n", d->driver);
-    printf("  %-14s%d\n", is_cpu(d) ? "processors" : "units", d->n_thread);
+    if (is_cpu(d))
+        printf("  processors    %s\n  threads       %d by default\n", device_cores(d, cores, sizeof cores),
+               d->n_default);
+    else
+        printf("  units         %d\n", d->n_thread);
     if (!d->mem_bytes)
         puts("  memory        unknown");
     else if (!d->mem_free_bytes)
@@ -44,7 +60,7 @@ static void text_device(const ffai_device_info *d, const ffai_device_rates *l) {
         printf("  cuBLASLt      %s\n", *d->cublaslt ? d->cublaslt : "not found");
         printf("  NCCL          %s\n", *d->nccl ? d->nccl : "not found");
     }
-    if (l) device_limits_text(l, "  ", 14);
+    if (l) device_limits_text(stdout, l, "  ", 14);
 }
 
 static int run_devices(const cli_opts *o) {
@@ -84,8 +100,11 @@ const cli_command cmd_devices = {
     .summary = "list the devices that models run on",
     .usage = "[--device-limits [--threads N]] [--json]",
     .text = "For each device: its model, the instruction set that the kernels use, the processors that the program may "
-            "use, and memory, all of it and what is available now. FFAI_CPU lowers the instruction set: c, avx2, "
-            "avx512, avx512vnni, avx512bf16 (only used when named), neon. GPUs need the CUDA module of this build "
+            "use with their cores and the threads that models get by default, and memory, all of it and what is "
+            "available now. FFAI_CPU lowers the instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512bf16 "
+            "(only used when named), amx, amxint8 (only used when named); on arm c, neon, neondot, neoni8mm, neonbf16 "
+            "(only used when named). "
+            "GPUs need the CUDA module of this build "
             "(libffai_cuda.so, or what FFAI_CUDA_MODULE names) and NVIDIA's driver; --verbose tells why there is none. "
             "For a "
             "GPU also the versions of the libraries that are opened at run time: prompts need cuBLASLt; NCCL is for "

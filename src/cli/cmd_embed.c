@@ -121,7 +121,7 @@ static int run(const cli_opts *o, ffai_model *m, const texts *t) {
     if (ffai_embed_dim(m, &dim, &err)) return cli_fail(o, "%s", err.msg);
     int rc = session_engine(o, m, &eo, &e);
     if (!rc) rc = embed_all(o, e, t, dim);
-    if (!rc) session_profile(o, e);
+    if (!rc) session_profile(o, e, NULL);
     ffai_engine_free(e);
     return rc;
 }

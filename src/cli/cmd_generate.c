@@ -52,7 +52,7 @@ static int generate(const cli_opts *o, ffai_model *m, ffai_engine *e, bool as_ch
     free(a->message);
     if (a->t.loaded <= 0) return rc;                /* nothing ran */
     if (isatty(STDOUT_FILENO)) fputc('\n', stdout); /* a file or a pipe gets exactly the text */
-    session_profile(o, e);
+    session_profile(o, e, NULL);
     if (rc == 0 && cli_has(o, OPT_STATS)) answer_stats(&env, &a->t);
     return rc;
 }

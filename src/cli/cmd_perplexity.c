@@ -214,6 +214,7 @@ static int open_base(const cli_opts *o, ffai_model *m, const ffai_engine_opts *e
     if (ends_in(what, ".npy")) return open_saved(o, what, mine.vocab, t, b);
     const bool precision = !strcmp(what, "exact") || !strcmp(what, "fast");
     other.precision = precision ? what : cli_str(o, OPT_KLD_PRECISION, eo->precision);
+    if (precision) other.kv_cache = NULL; /* that of the precision: what another costs is part of the answer */
     if (!precision) {
         char *path = NULL;
         int rc = hub_path(o, what, false, &path);
@@ -320,7 +321,7 @@ static int run_all(const cli_opts *o, ffai_model *m, text *t) {
     if (k.save && rc) fa_npy_abort(k.save);
     if (k.save && !rc && fa_npy_end(k.save, &k.err)) rc = cli_fail(o, "%s", k.err.msg);
     if (!rc) report(&k, out_now() - begun);
-    if (!rc) session_profile(o, e);
+    if (!rc) session_profile(o, e, NULL);
     free(k.x);
     free(k.kl.kl);
     base_close(&b);

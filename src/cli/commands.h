@@ -29,7 +29,7 @@ CLI_COMMANDS(X)
 #undef X
 
 /* Options that every command with a model takes. */
-#define CLI_MACHINE_OPTIONS OPT_DEVICE, OPT_THREADS, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS, OPT_LORA
+#define CLI_MACHINE_OPTIONS OPT_DEVICE, OPT_THREADS, OPT_PIN, OPT_PRECISION, OPT_KV_CACHE, OPT_WEIGHTS, OPT_LORA
 #define CLI_REPORT_OPTIONS  OPT_QUIET, OPT_VERBOSE
 /* Options of commands that generate (cli/sampling.h reads them). */
 #define CLI_SAMPLING_OPTIONS                                                                                           \

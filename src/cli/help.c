@@ -7,8 +7,7 @@
 
 enum { HELP_COLUMN = 30 };
 
-/* Writes text in lines of at most `width` columns, each but the first indented; the cursor stands at column `col`. */
-static void wrapped(FILE *to, const char *text, int col, int indent, int width) {
+void help_wrapped(FILE *to, const char *text, int col, int indent, int width) {
     bool fresh = true; /* nothing on this line yet */
     while (*text) {
         int len = (int)strcspn(text, " \n");
@@ -50,7 +49,7 @@ static void option_line(FILE *to, const opt_row *r, int width) {
         fprintf(to, "\n%*s", HELP_COLUMN, "");
     else
         fprintf(to, "%*s", HELP_COLUMN - n, "");
-    wrapped(to, r->help, HELP_COLUMN, HELP_COLUMN, width);
+    help_wrapped(to, r->help, HELP_COLUMN, HELP_COLUMN, width);
 }
 
 static void heading(FILE *to, const char *text) {
@@ -68,8 +67,11 @@ void help_overview(FILE *to) {
 void help_command(FILE *to, const cli_command *cmd) {
     int width = term_width(to);
     fprintf(to, "ffai %s - %s\n\n", cmd->name, cmd->summary);
-    fprintf(to, "%susage: ffai %s %s%s\n\n", term_sgr(to, TERM_BOLD), cmd->name, cmd->usage, term_sgr(to, TERM_PLAIN));
-    wrapped(to, cmd->text, 0, 0, width);
+    fputs(term_sgr(to, TERM_BOLD), to);
+    int col = fprintf(to, "usage: ffai %s%s", cmd->name, *cmd->usage ? " " : "");
+    help_wrapped(to, cmd->usage, col, col, width);
+    fprintf(to, "%s\n", term_sgr(to, TERM_PLAIN));
+    help_wrapped(to, cmd->text, 0, 0, width);
     for (int g = 0; g < GROUP_COUNT; g++) {
         bool any = false;
         for (const opt_id *id = cmd->options;; id++) {

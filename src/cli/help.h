@@ -12,5 +12,7 @@ void help_man(FILE *to);
 void help_bash(FILE *to);
 void help_zsh(FILE *to);
 void help_fish(FILE *to);
+/* Writes text in lines of at most `width` columns, each but the first indented; the cursor stands at column `col`. */
+void help_wrapped(FILE *to, const char *text, int col, int indent, int width);
 
 #endif

@@ -87,7 +87,7 @@ void help_man(FILE *to) {
           "usage.\n",
           to);
     fputs(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nwhen set and not empty, no colour.\n", to);
-    fputs(".TP\n.B FFAI_CPU\nthe highest instruction set to use, e.g. c, avx2, avx512, neon.\n", to);
+    fputs(".TP\n.B FFAI_CPU\nthe highest instruction set to use, e.g. c, avx2, avx512, neon, neondot.\n", to);
 }
 
 /* ---- completions ---- */

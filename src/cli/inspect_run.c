@@ -219,7 +219,7 @@ static int eval(const cli_opts *o, ffai_model *m, const int32_t *ids, size_t n, 
     if (!rc && ffai_eval(e, &ev, &err)) rc = cli_fail(o, "%s", err.msg);
     if (!rc) rc = close_logits(o, r);
     if (!rc && !cli_has(o, OPT_LOGITS) && !taps_on) print_top(m, r->last, in.vocab);
-    if (e) session_profile(o, e);
+    if (e) session_profile(o, e, NULL);
     ffai_engine_free(e);
     fa_npy_abort(r->npy);
     free(r->last);

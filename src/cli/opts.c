@@ -99,12 +99,16 @@ static int unknown_option(const cli_opts *o, const char *arg) {
     snprintf(name, sizeof name, "%.*s", (int)strcspn(arg, "="), arg);
     const char *bare = name + strspn(name, "-");
     const char *near = strlen(bare) > 1 ? cli_nearest(bare, words) : NULL;
-    if (near) return cli_usage(o, "unknown option %s; did you mean --%s?", name, near);
-    for (const cli_command *const *c = cli_commands; *c; c++)
+    const char *owner = NULL;
+    for (const cli_command *const *c = cli_commands; *c && !owner; c++)
         for (const opt_id *id = (*c)->options; *id != OPT_END; id++)
             if (!strcmp(cli_options[*id].name, bare) ||
                 (name[1] != '-' && !name[2] && cli_options[*id].letter == name[1]))
-                return cli_usage(o, "unknown option %s; it is an option of ffai %s", name, (*c)->name);
+                owner = (*c)->name;
+    /* what is spelled right somewhere else is rather meant than a name two letters off */
+    if (near && (!owner || distance(bare, near) < 2))
+        return cli_usage(o, "unknown option %s; did you mean --%s?", name, near);
+    if (owner) return cli_usage(o, "unknown option %s; it is an option of ffai %s", name, owner);
     return cli_usage(o, "unknown option %s", name);
 }
 

@@ -183,16 +183,18 @@ static int columns(const char *s) {
     return n;
 }
 
+/* Nothing is padded behind the last text of a row. */
 static void print_row(const out_table *t, FILE *to, const char *const *cells, const int *width) {
-    for (int c = 0; c < t->n_col; c++) {
+    int last = t->n_col - 1;
+    while (last > 0 && (!cells[last] || !*cells[last])) last--;
+    for (int c = 0; c <= last; c++) {
         const char *s = cells[c] ? cells[c] : "";
         int pad = width[c] - columns(s);
-        bool last = c == t->n_col - 1;
         if (t->align[c] == 'r')
             fprintf(to, "%*s%s", pad, "", s);
         else
-            fprintf(to, "%s%*s", s, last ? 0 : pad, "");
-        fputs(last ? "\n" : "  ", to);
+            fprintf(to, "%s%*s", s, c == last ? 0 : pad, "");
+        fputs(c == last ? "\n" : "  ", to);
     }
 }
 

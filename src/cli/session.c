@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/session.h"
 #include "cli/hub.h"
+#include "cli/limits.h"
 #include "cli/out.h"
 #include "cli/term.h"
 #include "cli/text_in.h"
@@ -48,6 +49,7 @@ ffai_engine_opts session_engine_opts(const cli_opts *o) {
     eo.precision = cli_str(o, OPT_PRECISION, NULL);
     eo.kv_cache = cli_str(o, OPT_KV_CACHE, NULL);
     eo.n_thread = (int)cli_int(o, OPT_THREADS, 0);
+    eo.pin = cli_str(o, OPT_PIN, NULL);
     eo.n_ctx = (int)cli_int(o, OPT_CTX, 0);
     eo.profile = cli_has(o, OPT_PROFILE);
     eo.cpu = getenv("FFAI_CPU"); /* the library reads no environment itself */
@@ -118,9 +120,14 @@ int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo,
     }
     ffai_engine_info in;
     ffai_engine_get_info(*e, &in);
-    char bytes[16], threads[32] = "";
+    char bytes[16], threads[32] = "", cores[96];
     if (*in.passed_over) term_detail("no GPU is used: %s", in.passed_over);
-    if (!strcmp(in.device, "cpu")) snprintf(threads, sizeof threads, ", %d threads", in.n_thread);
+    if (!strcmp(in.device, "cpu")) {
+        snprintf(threads, sizeof threads, ", %d threads", in.n_thread);
+        ffai_device_info d;
+        if (cli_has(o, OPT_VERBOSE) && ffai_device_at(0, eo, &d, NULL) == 1)
+            term_detail("processors: %s; pin %s", device_cores(&d, cores, sizeof cores), in.pin);
+    }
     term_detail("%s (%s)%s, %s, kv cache %s, context %d, %s", in.device, in.isa, threads, in.precision, in.kv_cache,
                 in.n_ctx, out_bytes(bytes, (double)in.device_bytes));
     return 0;
@@ -143,14 +150,36 @@ static void kernel_profile(const ffai_engine *e, size_t first, double total) {
     out_table_end(&t, stderr);
 }
 
-void session_profile(const cli_opts *o, const ffai_engine *e) {
+/* Seconds that the limits of the device leave to what an operation read and computed; *what is the one that binds. */
+static double at_limit(const session_limits *l, const ffai_profile_row *r, const char **what) {
+    const bool vectors = !strcmp(r->op, "attend"); /* its products are f32 in either precision */
+    const double rate = vectors ? l->f32_ops_s : l->matrix_ops_s;
+    const double read = l->read_bytes_s > 0 ? r->bytes / l->read_bytes_s : 0, ops = rate > 0 ? r->flops / rate : 0;
+    *what = read == 0 && ops == 0 ? "" : read >= ops ? "memory" : "products";
+    return read >= ops ? read : ops;
+}
+
+/* One row of the roofline. Share of the limit: how much of the time the device's limits would need for this alone. */
+static void roofline_cells(out_table *t, int row, const session_limits *l, const ffai_profile_row *r) {
+    const char *what;
+    const double limit = at_limit(l, r, &what);
+    out_cell(t, row, 6, "%.2f", 1e-6 * r->bytes / (double)r->calls);
+    out_cell(t, row, 7, "%.2f", 1e-6 * r->flops / (double)r->calls);
+    out_cell(t, row, 8, "%.4f", limit);
+    out_cell(t, row, 9, "%.1f %%", r->seconds > 0 ? 100 * limit / r->seconds : 0);
+    out_cell(t, row, 10, "%s", what);
+}
+
+void session_profile(const cli_opts *o, const ffai_engine *e, const session_limits *l) {
     static const char *const head[] = {"operation", "calls", "seconds", "share", "GB/s", "Gop/s"};
+    static const char *const roofline[] = {"operation", "calls",    "seconds",  "share",   "GB/s", "Gop/s",
+                                           "MB/call",   "Mop/call", "at limit", "reached", "bound"};
     ffai_profile_row r;
     double total = 0;
     if (!cli_has(o, OPT_PROFILE)) return;
     for (size_t i = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) total += r.seconds;
     out_table t;
-    out_table_begin(&t, head, "lrrrrr");
+    out_table_begin(&t, l ? roofline : head, l ? "lrrrrrrrrrl" : "lrrrrr");
     size_t i = 0;
     for (int row = 0; ffai_engine_profile(e, i, &r) && !r.kernel; i++) {
         if (!r.calls) continue;
@@ -160,6 +189,7 @@ void session_profile(const cli_opts *o, const ffai_engine *e) {
         out_cell(&t, row, 3, "%.1f %%", total > 0 ? 100 * r.seconds / total : 0);
         out_cell(&t, row, 4, "%.1f", r.seconds > 0 ? r.bytes / r.seconds * 1e-9 : 0);
         out_cell(&t, row, 5, "%.1f", r.seconds > 0 ? r.flops / r.seconds * 1e-9 : 0);
+        if (l) roofline_cells(&t, row, l, &r);
         row++;
     }
     fflush(stdout);

@@ -15,7 +15,12 @@ ffai_engine_opts session_engine_opts(const cli_opts *o);
 int session_engine(const cli_opts *o, ffai_model *m, const ffai_engine_opts *eo, ffai_engine **e);
 /* FILE[:SCALE] of the option `id`, loaded into the engine. 0, or 1/2 after a message. */
 int session_adapter(const cli_opts *o, opt_id id, const char *given, ffai_engine *e, ffai_adapter_use *use);
-/* --profile: the table of operations on stderr. */
-void session_profile(const cli_opts *o, const ffai_engine *e);
+/* What a device does at best: bytes read, products with weights as this engine computes them, products in f32; 0:
+ * unknown. */
+typedef struct session_limits {
+    double read_bytes_s, matrix_ops_s, f32_ops_s;
+} session_limits;
+/* --profile: the table of operations on stderr; with limits (else NULL) also what the device would need at best. */
+void session_profile(const cli_opts *o, const ffai_engine *e, const session_limits *l);
 
 #endif

@@ -4,9 +4,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "cli/term.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -75,21 +77,59 @@ void term_catch_interrupt(bool once) {
     sigaction(SIGTERM, &a, NULL);
 }
 
-/* A model file that becomes shorter while it is mapped: reads behind its new end raise SIGBUS. Nothing can be saved;
- * the message says why the program ends. Several threads may fault at once: one speaks, the others wait for the end. */
-static void on_lost_page(int sig) {
-    static const char text[] = "ffai: a model file became shorter while it was in use\n";
+/* ---- a mapped file that lost its pages ---- */
+
+/* The end of one line of /proc/self/maps, "from-to flags offset device inode   path", when the address lies in it. */
+static const char *path_of_line(const char *line, uintptr_t address) {
+    uintptr_t bound[2] = {0, 0};
+    for (int i = 0; i < 2; i++, line++)
+        for (; *line && *line != '-' && *line != ' '; line++)
+            bound[i] = bound[i] << 4 | (uintptr_t)(*line <= '9' ? *line - '0' : *line - 'a' + 10);
+    return address >= bound[0] && address < bound[1] ? strchr(line, '/') : NULL;
+}
+
+/* The file that is mapped at an address, "" when that cannot be known. Only calls that a signal handler may make. */
+static void mapped_file(uintptr_t address, char *name, size_t size) {
+    static char chunk[4096], line[1024];
+    size_t n = 0;
+    ssize_t got;
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    name[0] = 0;
+    while (fd >= 0 && !name[0] && (got = read(fd, chunk, sizeof chunk)) > 0) {
+        for (ssize_t k = 0; k < got && !name[0]; k++) {
+            if (chunk[k] != '\n') {
+                if (n + 1 < sizeof line) line[n++] = chunk[k];
+                continue;
+            }
+            line[n] = 0;
+            n = 0;
+            const char *path = path_of_line(line, address);
+            if (path && strlen(path) < size) strcpy(name, path);
+        }
+    }
+    if (fd >= 0) close(fd);
+}
+
+/* Reads behind the new end of a mapped file that became shorter raise SIGBUS. Nothing can be saved; the message says
+ * why the program ends. Several threads may fault at once: one speaks, the others wait for the end. */
+static void on_lost_page(int sig, siginfo_t *info, void *context) {
+    static const char what[] = " became shorter while it was in use, or cannot be read\n";
+    static char text[1200] = "ffai: ";
     static atomic_flag spoken = ATOMIC_FLAG_INIT;
     while (atomic_flag_test_and_set(&spoken)) pause();
-    ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
-    (void)sig, (void)n;
+    mapped_file((uintptr_t)info->si_addr, text + 6, 1024);
+    if (!text[6]) strcpy(text + 6, "a mapped file");
+    strcat(text, what);
+    ssize_t n = write(STDERR_FILENO, text, strlen(text));
+    (void)sig, (void)n, (void)context;
     _exit(1);
 }
 
 void term_catch_lost_page(void) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
-    a.sa_handler = on_lost_page;
+    a.sa_sigaction = on_lost_page;
+    a.sa_flags = SA_SIGINFO;
     sigemptyset(&a.sa_mask);
     sigaction(SIGBUS, &a, NULL);
 }

@@ -22,7 +22,7 @@ bool term_is_quiet(void);
 /* From here on Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly. once: the second one kills as
  * usual. */
 void term_catch_interrupt(bool once);
-/* Makes SIGBUS (a mapped model file was truncated) end the program with a message and status 1. */
+/* Makes SIGBUS (a mapped model file was truncated) end the program with a line that names the file, and status 1. */
 void term_catch_lost_page(void);
 bool term_interrupted(void);
 bool term_terminated(void); /* by SIGTERM, which counts as an interrupt too */

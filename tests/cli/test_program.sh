@@ -153,6 +153,15 @@ tail -1 long.err | grep -q '"gen_tokens"' || fail "interrupted: no stats"
 "$FFAI" bench -m "$model" -p 16 -n 4 -r 2 -b 1,2 --json >bench.json || fail "bench"
 [ "$(grep -c '"phase"' bench.json)" = 4 ] || fail "bench --json: $(cat bench.json)"
 
+"$FFAI" bench --device-limits --device cpu --csv >limits.csv || fail "bench --device-limits --csv"
+[ "$(grep -cE '^(read_bytes_s,|[0-9])' limits.csv)" = 2 ] || fail "bench --device-limits --csv: $(cat limits.csv)"
+"$FFAI" bench -m "$model" --device cpu -p 16 -n 2 -r 1 --csv --device-limits >speed.csv 2>limits || fail "bench --device-limits with a model"
+[ "$(head -c 6 speed.csv)" = phase, ] || fail "bench: limits among the speeds: $(cat speed.csv)"
+grep -q 'GB/s' limits || fail "bench: no limits: $(cat limits)"
+refused 'ctx 20: 32 ' bench -m "$model" -p 8,32 -n 2 --ctx 20
+"$FFAI" bench -m "$model" --device cpu -p 8 -n 2 -r 1 --pin on -t 3 -v >/dev/null 2>err || fail "--pin on"
+grep -q 'processors: .*; pin o' err || fail "--verbose does not tell where threads run: $(cat err)"
+
 # Random weights: config.json is all that is needed, or written as a checkpoint that is read like any other.
 mkdir shape && cp "$model/config.json" shape
 for format in affine4g64 mxfp4 nvfp4 mxfp8 fp8 q8_0 iq4_nl; do
@@ -166,6 +175,11 @@ mkdir recurrent && cat >recurrent/config.json <<'JSON'
 JSON
 "$FFAI" bench -m recurrent --synthetic bf16 --ctx 64 -p 8 -n 2 -r 1 --profile >/dev/null 2>err || fail "bench --profile without attention"
 grep -q '^ssd ' err || fail "bench --profile: $(cat err)"
+# Bytes, operations and what the limits of the machine would need for them, for every operation.
+head -1 err | grep -qE '^operation +calls +seconds +share +GB/s +Gop/s +MB/call +Mop/call +at limit +reached +bound$' ||
+    fail "bench --profile: heading $(head -1 err)"
+grep -qE '^linear +[0-9]+ +[0-9.]+ +[0-9.]+ % +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ % +(memory|products)$' err ||
+    fail "bench --profile: no roofline: $(cat err)"
 grep -q '^attend ' err && fail "bench --profile: a row of an operation that did not run: $(cat err)"
 "$FFAI" bench -m shape --synthetic affine4g64 --write-synthetic written || fail "--write-synthetic"
 "$FFAI" inspect -m written --token-ids 1,2,3 --logits written.npy || fail "a written checkpoint does not run"
@@ -184,5 +198,7 @@ refused 'q9_9.*bf16' bench -m shape --synthetic q9_9
 refused 'shape: .*safetensors' bench -m shape
 refused 'q8_0.*safetensors' bench -m shape --synthetic q8_0 --write-synthetic written-too
 refused 'synthetic' bench -m "$model" --write-synthetic written-too
+refused 'plain: .*already' bench -m shape --synthetic bf16 --write-synthetic plain
+[ ! -e written-too ] || fail "--write-synthetic leaves a folder behind when it fails"
 refused 'nowhere' bench -m shape --synthetic bf16 --write-synthetic /nowhere/x
 exit $status
