@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if ((rc == 0) != (t != NULL) || (rc && strchr(err.msg, '\n'))) abort();
     if (!t) return 0;
     render(t, json, sizeof json - 1, true);
-    if (nul) render(t, (const char *)nul + 1, size - n - 1, false);
+    for (int chat = 0; nul && chat < 2; chat++) render(t, (const char *)nul + 1, size - n - 1, chat);
     fa_jinja_free(t);
     return 0;
 }
