@@ -13,7 +13,7 @@ define build
 	@cmake --build --preset $(1) -j $(JOBS) $(if $(2),--target $(2))
 endef
 
-.PHONY: ffai demo test test-real test-cuda check format install asan tsan debug clang fuzz clean help deps
+.PHONY: ffai demo test test-real test-cuda check format install package reproducible coverage asan tsan debug valgrind clang fuzz clean help deps
 
 ffai: deps   ## build the program and the libraries, leave ./ffai
 	$(call build,release,product)
@@ -56,9 +56,29 @@ install: ffai   ## install under PREFIX (default /usr/local), staged under DESTD
 	@cmake --build --preset release -j $(JOBS) >/dev/null
 	@DESTDIR=$(DESTDIR) cmake --install $(B)
 
+package: deps   ## Debian packages and archives in build/package/out, tested
+	@command -v dpkg-shlibdeps >/dev/null || tools/deps.sh package
+	$(call build,package,product)
+	@rm -rf build/package/out && mkdir -p build/package/out && cd build/package && umask 022 && cpack -C Release -B out >cpack.log || { cat cpack.log; exit 1; }
+	@rm -rf build/package/out/_CPack_Packages
+	@FFAI=$(CURDIR)/build/package/ffai FFAI_SOURCE_DIR=$(CURDIR) FFAI_BUILD_DIR=$(CURDIR)/build/package FFAI_PACKAGES=$(CURDIR)/build/package/out tests/package/test_packages.sh
+	@ls build/package/out/*
+
+reproducible: deps   ## build the commit twice, elsewhere and as somebody else: the same bytes? (several minutes)
+	@tools/deps.sh package
+	@tools/reproducible.sh
+
+coverage: deps   ## lines of the parsers that tests execute: at least 90 %
+	@tools/deps.sh coverage
+	@tools/coverage.sh build/coverage $(JOBS)
+
 debug asan tsan: deps   ## the suite in a debug, address+undefined or thread sanitizer build
 	$(call build,$@)
 	@ctest --preset $@ -j $(JOBS)
+
+valgrind: ffai   ## the carried model under valgrind
+	@tools/deps.sh ci
+	@tools/valgrind.sh $(B)/ffai
 
 clang: deps   ## everything built by clang, and the tests in which a compiler shows
 	@tools/deps.sh ci

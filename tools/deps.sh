@@ -2,6 +2,8 @@
 # Makes sure that the Debian packages a task needs are there.
 #   tools/deps.sh build     what `make`, `make demo` and `make test` need
 #   tools/deps.sh check     also what `make check` needs
+#   tools/deps.sh package   also what `make package` needs
+#   tools/deps.sh coverage  also what `make coverage` needs
 #   tools/deps.sh real      also what `make test-real` needs
 #   tools/deps.sh ci        everything that .ci/run uses
 # Installs what is missing when it may (apt, and root or sudo without a password); otherwise prints the command to type and fails.
@@ -9,16 +11,20 @@ set -euo pipefail
 
 build=(cmake ninja-build pkg-config gcc g++ libsimdjson-dev libcmocka-dev libpcre2-dev libutf8proc-dev libedit-dev libcurl4-openssl-dev libssl-dev)
 check=("${build[@]}" git clang-format-14 shellcheck)
-ci=("${check[@]}" clang-14 clang libclang-rt-14-dev ccache gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
+coverage=("${build[@]}" gcovr)
+package=("${build[@]}" dpkg-dev)
+ci=("${check[@]}" dpkg-dev clang-14 clang libclang-rt-14-dev ccache gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user valgrind)
 
 real=("${build[@]}" python3 python3-venv python3-pip unzip)
 
 case "${1:-build}" in
 build) want=("${build[@]}") ;;
 check) want=("${check[@]}") ;;
+package) want=("${package[@]}") ;;
+coverage) want=("${coverage[@]}") ;;
 real) want=("${real[@]}") ;;
 ci) want=("${ci[@]}") ;;
-*) echo "usage: tools/deps.sh [build|check|real|ci]" >&2; exit 2 ;;
+*) echo "usage: tools/deps.sh [build|check|package|coverage|real|ci]" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -1,0 +1,26 @@
+# Hardening of what users get: optimised builds without sanitizers (those find more, and do not go together with some of it).
+# Held against the result by tests/package/test_hardening.sh; docs/security.md says what each is for.
+include(CheckPIESupported)
+check_pie_supported(LANGUAGES C CXX)
+
+function(ffai_harden target)
+  if(FFAI_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL "Debug" OR CMAKE_SYSTEM_NAME STREQUAL "Darwin")
+    return()
+  endif()
+  # Level 3 sees sizes that are known only at run time (gcc 12, glibc 2.34). A distribution's compiler may bring a level of its own.
+  set(fortify 2)
+  if(CMAKE_C_COMPILER_ID STREQUAL "GNU" AND CMAKE_C_COMPILER_VERSION VERSION_GREATER_EQUAL 12)
+    set(fortify 3)
+  endif()
+  set(flags -fstack-protector-strong)
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    list(APPEND flags -fcf-protection=full -fstack-clash-protection)
+  elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    list(APPEND flags -mbranch-protection=standard)
+    if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+      list(APPEND flags -fstack-clash-protection)
+    endif()
+  endif()
+  target_compile_options(${target} INTERFACE ${flags} -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=${fortify})
+  target_link_options(${target} INTERFACE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack)
+endfunction()
