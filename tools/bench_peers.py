@@ -3,7 +3,8 @@
 
     python3 -m venv venv && CMAKE_ARGS="-DGGML_NATIVE=ON" venv/bin/pip install --no-binary llama-cpp-python llama-cpp-python numpy gguf
     venv/bin/python tools/bench_peers.py --work DIR [--gemma gemma-3-270m-q4_k_m.gguf]     the table of bench/SPEED.md
-    venv/bin/python tools/bench_peers.py --work DIR --sweep OUT.csv                        speed against length and batch, for tools/plot_speed.py
+    venv/bin/python tools/bench_peers.py --work DIR --sweep OUT.csv                        speed against length and batch, for tools/plot_speed.py;
+                                                                                           --pairs 4-bit,gemma: of these, or of one FILE.gguf
     venv/bin/python tools/bench_peers.py FILE.gguf [--other MODEL]                         one file (ffai: or another model of that shape)
 
 The table's models have the shape of bench/shapes/qwen3-0.6b and random weights; they are made in DIR once (2.5 GB). llama.cpp is measured as its
@@ -16,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SHAPE = os.path.join(HERE, "..", "bench", "shapes", "qwen3-0.6b")
 # a pair: name, format of ffai's model, type of llama.cpp's
 PAIRS = (("4-bit", "affine4g64", "Q4_0"), ("8-bit", "affine8g64", "Q8_0"), ("bf16", "bf16", "BF16"))
+BEHIND = 128  # tokens before those that the sweep decodes for several sequences at once
 # rows of the table: what, pair, phase, precision of ffai, must, aim
 ROWS = (("decode, affine 4-bit g64 : Q4_0", "4-bit", "decode", "fast", 1.35, 1.6), ("decode, affine 8-bit g64 : Q8_0", "8-bit", "decode", "fast", 1.2, 1.35),
         ("decode, bf16 : bf16", "bf16", "decode", "fast", 1.0, 1.1), ("decode, Gemma 3 270M Q4_K_M, same file", "gemma", "decode", "fast", 1.5, 1.8),
@@ -39,17 +41,21 @@ class LlamaCpp:
     """A model and contexts of llama.cpp, by llama-cpp-python's low-level API."""
 
     def __init__(self, a, file):
-        import llama_cpp as L
+        import ctypes, llama_cpp as L, numpy as np
         self.L, self.a, self.ctx, self.room = L, a, None, 0
         self.quiet = L.llama_log_callback(lambda *_: None)
         L.llama_log_set(self.quiet, None)
         L.llama_backend_init()
         mp = L.llama_model_default_params()
-        mp.n_gpu_layers = 0
+        mp.n_gpu_layers = getattr(a, "ngl", 0)
         self.model = L.llama_model_load_from_file(file.encode(), mp)
         if not self.model: sys.exit(f"llama.cpp cannot load {file}")
         self.vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(self.model)) or 1000
-        self.batch = L.llama_batch_init(2048, 0, 1)
+        self.batch, self.seqs = L.llama_batch_init(2048, 0, 1), [None] * 2048
+        view = lambda p, kind: np.ctypeslib.as_array(ctypes.cast(p, ctypes.POINTER(kind)), (2048,))
+        self.token, self.pos = view(self.batch.token, ctypes.c_int32), view(self.batch.pos, ctypes.c_int32)
+        self.logits, self.one = view(self.batch.logits, ctypes.c_int8), view(self.batch.n_seq_id, ctypes.c_int32)
+        self.one[:], self.count = 1, np.arange(2048)
 
     def close(self):
         if self.ctx: self.L.llama_free(self.ctx)
@@ -59,23 +65,24 @@ class LlamaCpp:
         if (room, n_seq) == self.room: return
         if self.ctx: self.L.llama_free(self.ctx)
         cp = self.L.llama_context_default_params()
-        cp.n_ctx, cp.n_batch, cp.n_ubatch, cp.n_threads, cp.n_threads_batch = room * n_seq, 2048, 512, self.a.t, self.a.t
+        cp.n_ctx, cp.n_batch, cp.n_ubatch, cp.n_threads, cp.n_threads_batch = room * n_seq, 2048, getattr(self.a, "ubatch", 512), self.a.t, self.a.t
         cp.n_seq_max, cp.kv_unified = n_seq, True
         self.ctx, self.room = self.L.llama_init_from_model(self.model, cp), (room, n_seq)
 
-    def decode(self, rows):
-        """rows: token, position, sequence, whether its logits are wanted"""
-        b = self.batch
-        b.n_tokens = len(rows)
-        for i, (token, pos, seq, logits) in enumerate(rows):
-            b.token[i], b.pos[i], b.n_seq_id[i], b.logits[i] = token % self.vocab, pos, 1, logits
-            b.seq_id[i][0] = seq
-        if self.L.llama_decode(self.ctx, b): sys.exit("llama_decode failed")
+    def decode(self, token, pos, seqs, logits):
+        """A row of the batch for each of seqs; the others may be one value for all. What is the same as before is not set again: on a GPU it would count."""
+        n = self.batch.n_tokens = len(seqs)
+        self.token[:n], self.pos[:n], self.logits[:n] = token, pos, logits
+        if self.seqs[:n] != seqs:
+            for i, s in enumerate(seqs): self.batch.seq_id[i][0] = self.seqs[i] = s
+        if self.L.llama_decode(self.ctx, self.batch): sys.exit("llama_decode failed")
         self.L.llama_synchronize(self.ctx)
 
     def fill(self, p, seq):
         for at in range(0, p, 2048):
-            self.decode([(7 * i, i, seq, i == p - 1) for i in range(at, min(p, at + 2048))])
+            n = min(p - at, 2048)
+            i = self.count[:n] + at
+            self.decode(7 * i % self.vocab, i, [seq] * n, i == p - 1)
 
     def clear(self):
         self.L.llama_memory_clear(self.L.llama_get_memory(self.ctx), True)
@@ -88,8 +95,9 @@ class LlamaCpp:
         prefill = p / (time.perf_counter() - t)
         self.clear()
         for s in range(batch): self.fill(depth, s)
+        seqs = list(range(batch))
         t = time.perf_counter()
-        for i in range(n): self.decode([(11 * i + s, depth + i, s, 1) for s in range(batch)])
+        for i in range(n): self.decode((11 * i + self.count[:batch]) % self.vocab, depth + i, seqs, 1)
         return {"prefill": prefill, "decode": n * batch / (time.perf_counter() - t)}
 
     def measure(self, p, n, batch=1, depth=1, repeat=2):
@@ -117,8 +125,13 @@ def make_pair(a, name, ours_format, theirs_type):
 
 
 def pairs_of(a):
-    out = {name: make_pair(a, name, *formats) for name, *formats in PAIRS}
-    if a.gemma: out["gemma"] = (a.gemma, a.gemma)
+    if a.file: return {os.path.basename(a.file).removesuffix(".gguf"): (a.other or a.file, a.file)}
+    known = [name for name, *_ in PAIRS] + (["gemma"] if a.gemma else [])
+    wanted = a.pairs.split(",") if a.pairs else known
+    for name in wanted:
+        if name not in known: sys.exit(f"--pairs: {name} is none of {', '.join(known)}" + ("" if a.gemma else " (gemma needs --gemma FILE)"))
+    out = {name: make_pair(a, name, *formats) for name, *formats in PAIRS if name in wanted}
+    if "gemma" in wanted: out["gemma"] = (a.gemma, a.gemma)
     return out
 
 
@@ -162,7 +175,7 @@ def table(a):
             theirs.append(peer.measure(a.p, a.n))
         for what, _, phase, q, must, aim in rows: line(what, [x[phase] for x in mine[q]], [x[phase] for x in theirs], must, aim)
         peer.close()
-    batches(a, *pairs["4-bit"])
+    if "4-bit" in pairs: batches(a, *pairs["4-bit"])
     print("\n" + limits(a))
 
 
@@ -181,20 +194,30 @@ def batches(a, model, file):
 
 
 def sweep(a):
-    """CSV: pair, program, phase, length, batch, tokens/s of every round."""
+    """CSV: pair, program, phase, length, batch, tokens/s; a row for every round. Prompts and decoding behind them by length, one sequence; decoding
+    behind BEHIND tokens by the number of sequences."""
     with open(a.sweep, "w") as f:
         f.write("pair,program,phase,length,batch,tok_s\n")
         for name, (model, file) in pairs_of(a).items():
             peer = LlamaCpp(a, file)
-            for _ in range(a.rounds):
-                for p in (128, 512, 2048, 8192):  # speed of the prompt, and of decoding behind it
-                    for who, r in (("ffai", ours(a, model, p, 32, repeat=1)), ("llama.cpp", peer.measure(p, 32, depth=p, repeat=1))):
+            for i in range(a.rounds):
+                for p in a.lengths:
+                    for who, r in (("ffai", ours(a, model, p, a.n, repeat=1)), ("llama.cpp", peer.measure(p, a.n, depth=p, repeat=1))):
                         for phase in r: f.write(f"{name},{who},{phase},{p},1,{r[phase]:.3f}\n")
-                for b in (2, 4, 8, 16, 32):
-                    for who, r in (("ffai", ours(a, model, 128, 32, b, repeat=1)), ("llama.cpp", peer.measure(128, 32, b, 128, repeat=1))):
-                        f.write(f"{name},{who},decode,128,{b},{r['decode']:.3f}\n")
+                for b in a.batches:
+                    if b == 1 and BEHIND in a.lengths: continue  # measured above
+                    for who, r in (("ffai", ours(a, model, BEHIND, a.n, b, repeat=1)), ("llama.cpp", peer.measure(BEHIND, a.n, b, BEHIND, repeat=1))):
+                        f.write(f"{name},{who},decode,{BEHIND},{b},{r['decode']:.3f}\n")
                 f.flush()
+                print(f"{name}: round {i + 1} of {a.rounds}", file=sys.stderr, flush=True)
             peer.close()
+
+
+def numbers(text):
+    """A type of arguments: 128,256"""
+    out = sorted({int(x) for x in text.split(",")})
+    if out[0] < 1: raise argparse.ArgumentTypeError(f"{out[0]} is not positive")
+    return out
 
 
 def main():
@@ -205,6 +228,9 @@ def main():
     ap.add_argument("--work", help="folder for the table's models")
     ap.add_argument("--gemma", help="gemma-3-270m-q4_k_m.gguf, for the rows of the same file")
     ap.add_argument("--sweep", metavar="OUT.csv")
+    ap.add_argument("--pairs", help="of the table's models: " + ", ".join(name for name, *_ in PAIRS) + ", gemma (default: all)")
+    ap.add_argument("--lengths", type=numbers, default=numbers("128,256,512,1024,2048,4096"), help="prompts of --sweep (default 128 to 4096)")
+    ap.add_argument("--batches", type=numbers, default=numbers("1,2,4,8,16"), help="sequences of --sweep (default 1 to 16)")
     ap.add_argument("-p", type=int, default=512)
     ap.add_argument("-n", type=int, default=64)
     ap.add_argument("-t", type=int, default=2)
@@ -212,7 +238,7 @@ def main():
     a = ap.parse_args()
     if not a.file and not a.work: ap.error("FILE.gguf or --work DIR is needed")
     if a.work: os.makedirs(a.work, exist_ok=True)
-    one_file(a) if a.file else sweep(a) if a.sweep else table(a)
+    sweep(a) if a.sweep else one_file(a) if a.file else table(a)
 
 
 if __name__ == "__main__": main()

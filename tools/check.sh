@@ -15,6 +15,7 @@ unformatted=$(files 'src/*.[ch]' 'src/*.cpp' 'src/*.cu' 'src/*.cuh' 'include/*.h
 [ -z "$unformatted" ] || fail "not formatted (make format):"$'\n'"$unformatted"
 
 tools/checkdeps.sh || fail "dependency rules"
+tools/check_licences.sh || fail "licences"
 
 files '*.sh' '.ci/run' | xargs -0 -r shellcheck || fail "shellcheck"
 

@@ -312,6 +312,73 @@ lines") }}
 {{ s|join(',', }}
 {{ m(a=1, 2) }}
 {{ 1 if 2 else }}
+{{ d | reverse | list }} {{ d.keys() | reverse | list }} {{ d.items() | reverse | list }} {{ "äbc" | reverse }} {{ range(2, 9, 3) | reverse | list }} {{ [] | reverse | list }}
+{% for x in l %}{% for y, lo in loop %}{{ y }}{{ lo.index }} {% endfor %}{% endfor %}
+{{ range(5) == range(0, 5, 1) }} {{ range(5) == range(4) }} {{ range(0) == range(3, 3) }} {{ range(1, 2, 5) == range(1, 2, 9) }} {{ range(3).start }}{{ range(3).stop }}{{ range(3).step }}
+{{ d.keys() == ed.keys() }} {{ d.items() == d.items() }} {{ d.keys() == d.keys() }} {{ d.values() == d.values() }} {{ d == {"a": 1} }} {{ (1, 2) == (1, 2) }} {{ (1,) == [1] }}
+{{ d.keys() + 1 }}
+{{ d.values() + 1 }}
+{{ d.items() + 1 }}
+{{ range(3) + 1 }}
+{{ namespace() + 1 }}
+{{ cycler(1) + 1 }}
+{{ joiner() + 1 }}
+{{ "a".upper + 1 }}
+{{ range + 1 }}
+{% macro f() %}{% endmacro %}{{ f + 1 }}
+{% for x in l %}{{ loop + 1 }}{% endfor %}
+{{ (l | groupby(0)) + 1 }}
+{{ {"a": 1, "b c": 2} | urlencode }} {{ [["x", "y z"], ["p", 1]] | urlencode }} {{ "a/b c&d" | urlencode }}
+{{ [[1, 2, 3]] | urlencode }}
+{{ [[1]] | urlencode }}
+{{ "<b>a &amp; b</b> &lt;c&gt; &#65; &#x42; &#x1F600; &#; &nope; <!-- gone --> &quot;" | striptags }}
+{{ {"b": [1, {"z": 1, "a": 2}], "a": (3, 4)} | pprint }} {{ [3, 1] | pprint }} {{ "x" | pprint }}
+{{ {"a b": 1} | xmlattr }}
+{{ {1: 1} | xmlattr }}
+{{ {"a": nil, "b": 1, "c": "<"} | xmlattr }} [{{ {"b": 1} | xmlattr(false) }}]
+{{ "{:>8.3f}|{:<8}|{:^8}|{:+d}|{:08.2f}|{:,}|{:x}|{:#x}|{:#b}|{:o}|{:c}|{:e}|{:G}|{:%}|{:5%}".format(3.14159, "ab", "ab", 5, 3.14159, 1234567, 255, 255, 5, 8, 65, 12345.678, 1e-10, 0.25, 0.5) }}
+{{ "{0} {1} {0}".format("a", "b") }} {{ "{} {}".format("a", "b") }} {{ "{a} {b!r} {b!s:>5}".format(a=1, b="x") }} {{ "{0[1]} {1[a]} {2.real}".format([1, 2], {"a": 3}, 4) }}
+{{ "{0} {}".format(1, 2) }}
+{{ "{} {0}".format(1, 2) }}
+{{ "{nope}".format(a=1) }}
+{{ "{}".format() }}
+{{ "{0[0]x}".format([1]) }}
+{{ "{!z}".format(1) }}
+{{ "{!r }".format(1) }}
+{{ "{:.}".format(1.0) }}
+{{ "{:.2}".format(1) }}
+{{ "{:5x5}".format(1) }}
+{{ "{:d}".format("a") }}
+{{ "{:s}".format(1) }}
+{{ "{:q}".format(1.5) }}
+{{ "{:c}".format(-1) }}
+{{ "{:5}".format([1]) }}
+{{ "%5d|%-5d|%05d|%+d|% d|%x|%X|%#o|%e|%g|%c|%r|%s|%%|%5.1f|%.3s|%-6s|" | format(1, 2, 3, 4, 5, 255, 255, 8, 1.5, 2.5, "z", "q", "s", 2.25, "abcdef", "x") }}
+{{ "%*d|%-*d|%.*f" | format(5, 1, 5, 2, 2, 3.14159) }} {{ "%(a)s %(b)05.1f" | format(a=1, b=2) }}
+{{ "%d" | format("x") }}
+{{ "%d" | format() }}
+{{ "%q" | format(1) }}
+{{ "{a}".format_map({"a": 5}) }} {{ (3.0).is_integer() }} {{ (5).bit_length() }} {{ (5).conjugate() }} {{ (5).real }}{{ (5).imag }}{{ (5).numerator }}{{ (5).denominator }} {{ 2.5.real }}{{ 2.5.imag }}
+{{ "abc".index("c") }} {{ "abcabc".rindex("b") }} {{ "aXbX".rfind("X") }} {{ "x".isprintable() }} {{ "²".isdigit() }} {{ "½".isnumeric() }} {{ "a1".isalnum() }} {{ "a_1".isidentifier() }} {{ "1a".isidentifier() }} {{ "".isascii() }}
+{{ "abc".index("z") }}
+{{ "a".center(5, "ab") }}
+{{ "a".ljust(5, 1) }}
+{{ "a".center(7, "*") }}|{{ "a".rjust(3) }}|{{ "a\tb".expandtabs(4) }}|{{ "a\nb\tc".expandtabs() }}
+{{ "a".zfill(5) }} {{ "-1".zfill(4) }} {{ "a".startswith(("x", "a")) }} {{ "abc".removeprefix("a").removesuffix("c") }} {{ "a,b,,c".rsplit(",", 1) }} {{ "a b".partition(" ") }} {{ "a b c".rpartition(" ") }}
+{{ 1.5 // 0 }}
+{{ 1.5 % 0.0 }}
+{{ 1.5 / 0 }}
+{{ 7.5 // 2 }} {{ -7.5 % 2 }} {{ 2 ** 0.5 }} {{ 2.0 - 3 }} {{ 2 * 1.5 }} {{ 2 ** -1 }}
+{{ l.append() }}
+{{ l.append(1, 2) }}
+{{ d.get() }}
+{{ "a".upper(1) }}
+{{ d.get("a", nope=1) }}
+{% set ns = namespace(a=1) %}{% set ns.b = 2 %}{{ ns.a + ns.b }}
+{{ 5 | attr("real") }} {{ s | attr("nope") is undefined }} {{ "a" is string }} {{ 1 is float }} {{ 1.0 is float }} {{ true is boolean }} {{ 1 is integer }} {{ d is mapping }} {{ l is sequence }} {{ l is iterable }} {{ range is callable }}
+{{ dict(a=1, b=2) }} {{ dict([["a", 1]], b=3) }} {{ lipsum is defined }} {{ cycler("a", "b").next() }} {{ range(10, 0, -3) | list }}
+{{ cycler() }}
+{{ range(1, 2, 0) }}
 '''.strip("\n").split("\n")
 
 SPACES = ["a  {% if true %}  b  {% endif %}  c", "a\n  {% if true %}\n  b\n  {% endif %}\nc\n", "a\n  {%- if true -%}\n  b\n  {%- endif -%}\nc\n",
