@@ -11,13 +11,12 @@ import argparse, json, os, statistics, subprocess, sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tools"))
-import bench_peers
+import bench_peers, random_gguf
 
 # shape: vocabulary, width, mlp, layers, heads, kv heads, head, tied
 SHAPES = {"8B": (128256, 4096, 14336, 32, 32, 8, 128, False), "1B": (128256, 2048, 8192, 16, 32, 8, 64, True)}
 # pair: shape, format of ffai's model, type of llama.cpp's
 PAIRS = (("8B bf16", "8B", "bf16", "BF16"), ("8B 4-bit", "8B", "affine4g64", "Q4_0"), ("1B bf16", "1B", "bf16", "BF16"), ("1B 4-bit", "1B", "affine4g64", "Q4_0"))
-TILE = 1 << 26  # random bytes that repeat: more than the second-level cache of a GPU holds
 
 
 def config(folder, shape):
@@ -28,43 +27,6 @@ def config(folder, shape):
                    "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "head_dim": head, "tie_word_embeddings": tied,
                    "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu", "torch_dtype": "bfloat16",
                    "bos_token_id": 1, "eos_token_id": 2}, f)
-
-
-def weights(kind, rows, cols, np, gguf):
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    rng = np.random.default_rng(rows + cols)
-    if kind == gguf.GGMLQuantizationType.BF16:
-        tile = (rng.standard_normal(TILE // 2, np.float32) * np.float32(cols ** -0.5)).view(np.uint32) >> 16
-        tile = tile.astype(np.uint16).view(np.uint8)
-    else:  # a block begins with an f16 scale
-        tile = rng.integers(0, 256, (TILE // size, size), dtype=np.uint8)
-        tile[:, 0:2] = np.full(1, cols ** -0.5 / 4.6, np.float16).view(np.uint8)
-    return np.resize(tile.reshape(-1), rows * cols // block * size).reshape(rows, -1)
-
-
-def write_gguf(file, shape, name):
-    import gguf, numpy as np
-    vocab, dim, mlp, layers, heads, kv, head, tied = SHAPES[shape]
-    kind, made = gguf.GGMLQuantizationType[name], {}
-    w = gguf.GGUFWriter(file, "llama")
-    w.add_context_length(131072); w.add_embedding_length(dim); w.add_block_count(layers); w.add_feed_forward_length(mlp)
-    w.add_head_count(heads); w.add_head_count_kv(kv); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(5e5)
-    w.add_rope_dimension_count(head); w.add_key_length(head); w.add_value_length(head); w.add_vocab_size(vocab); w.add_tokenizer_model("no_vocab")
-
-    def add(tensor, rows, cols):  # tensors of one shape share their bytes in memory, not in the file
-        if (rows, cols) not in made: made[rows, cols] = weights(kind, rows, cols, np, gguf)
-        w.add_tensor(tensor, made[rows, cols], raw_dtype=kind)
-    def ones(tensor): w.add_tensor(tensor, np.ones(dim, np.float32))
-
-    add("token_embd.weight", vocab, dim); ones("output_norm.weight")
-    if not tied: add("output.weight", vocab, dim)
-    for i in range(layers):
-        p = f"blk.{i}."
-        ones(p + "attn_norm.weight"); ones(p + "ffn_norm.weight")
-        add(p + "attn_q.weight", heads * head, dim); add(p + "attn_k.weight", kv * head, dim); add(p + "attn_v.weight", kv * head, dim)
-        add(p + "attn_output.weight", dim, heads * head)
-        add(p + "ffn_gate.weight", mlp, dim); add(p + "ffn_up.weight", mlp, dim); add(p + "ffn_down.weight", dim, mlp)
-    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
 class Ffai:
@@ -124,7 +86,7 @@ def main():
             folder, file = os.path.join(a.work, shape), os.path.join(a.work, f"{shape}-{kind}.gguf")
             config(folder, shape)
             if not os.path.exists(file):
-                write_gguf(file + ".part", shape, kind)
+                random_gguf.write(folder, file + ".part", kind)
                 os.rename(file + ".part", file)
             measure(a, emit, name, folder, fmt, file)
     table(rows)

@@ -1,29 +1,8 @@
 #!/usr/bin/env bash
 # ffai convert and perplexity under bad circumstances: places that cannot be written, full disks, kills in the middle,
 # wrong options. Nothing half done may be left under the name that was asked for.
-set -uo pipefail
-[ -n "${FFAI:-}" ] || { echo "FFAI is not set"; exit 77; }
-model=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}/models/ffai-demo-6m
-tmp=$(mktemp -d)
-trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
-fails=0
-export NO_COLOR=1 FFAI
-
-fail() {
-    echo "FAIL $*"
-    fails=$((fails + 1))
-}
-
-# check NAME STATUS WORDS COMMAND...: the command ends with STATUS, its stderr is at most one line and says WORDS
-check() {
-    local name=$1 want=$2 words=$3 rc lines
-    shift 3
-    timeout 100 bash -c "$*" >"$tmp/out" 2>"$tmp/err" </dev/null
-    rc=$?
-    lines=$(wc -l <"$tmp/err")
-    [ "$rc" = "$want" ] && grep -qF -- "$words" "$tmp/err" && [ "$lines" -le 1 ] && return
-    fail "$name: status $rc (expected $want), stderr: $(head -c 600 "$tmp/err")"
-}
+# shellcheck source=tests/robust/common.sh
+. "$(dirname "$0")/common.sh"
 
 # nothing NAME: no result and no remains of one
 nothing() {
@@ -127,5 +106,4 @@ check 'a full disk for logits' 1 '/dev/full' "$ppl --save-logits /dev/full"
 "$FFAI" perplexity -m "$model" --file "$tmp/text" --kld "$tmp/z.npy" >"$tmp/out" || fail 'reading logits'
 grep -q '^same top token    100.000 %' "$tmp/out" || fail "saved logits differ: $(cat "$tmp/out")"
 
-[ $fails = 0 ] && echo "all well"
-exit $((fails > 0))
+finish

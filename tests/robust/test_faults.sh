@@ -2,24 +2,14 @@
 # The n-th write, fsync, rename, open, read, mmap or thread of the program fails, for n = 1, 2, ... until the work is done
 # without reaching it: loading, generating, saving a session, converting, downloading. Each time there is status 0 or 1, a
 # line that says why, and under the name that was asked for a whole result or none.
-set -uo pipefail
-[ -n "${FFAI:-}" ] || { echo "FFAI is not set"; exit 77; }
-top=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}
-model=$top/models/ffai-demo-6m
+# shellcheck source=tests/robust/common.sh
+. "$(dirname "$0")/common.sh"
 tool=${FFAI_BUILD_DIR:-}/hub_tool
-tmp=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill "$server"; rm -rf "$tmp"' EXIT
 cd "$tmp" || exit 1
-fails=0
-export NO_COLOR=1 HOME=$tmp HF_HUB_CACHE=$tmp/cache FAULT_HIT=$tmp/hit ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0 no_proxy=
+export HOME=$tmp HF_HUB_CACHE=$tmp/cache FAULT_HIT=$tmp/hit ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0 no_proxy=
 unset HF_TOKEN HF_HOME HF_HUB_OFFLINE http_proxy https_proxy all_proxy HTTPS_PROXY ALL_PROXY
-
-fail() {
-    echo "FAIL $*"
-    fails=$((fails + 1))
-    [ $fails -lt 20 ] || exit 1
-}
 
 "${CC:-cc}" -shared -fPIC -O1 -o shim.so "$top/tests/robust/fault_shim.c" -ldl 2>err || { echo "skipped: $(head -1 err)"; exit 77; }
 if ! LD_PRELOAD=$tmp/shim.so FAULT=open:1:5 "$FFAI" inspect -m "$model" >/dev/null 2>err && ! grep -q 'Input/output error' err; then
@@ -111,5 +101,4 @@ for job in load generate session convert pull; do
     inject $job map 12:ever
     inject $job thread 11:ever
 done
-[ $fails = 0 ] && echo "all well"
-exit $((fails > 0))
+finish

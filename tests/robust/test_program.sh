@@ -1,32 +1,10 @@
 #!/usr/bin/env bash
 # The program under bad circumstances: closed and full outputs, signals, limits, odd paths, two at a time. Looks at exit
 # statuses and at what was written.
-set -uo pipefail
-[ -n "${FFAI:-}" ] || { echo "FFAI is not set"; exit 77; }
-model=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}/models/ffai-demo-6m
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-fails=0
-export NO_COLOR=1 HF_ENDPOINT=http://127.0.0.1:9 # no hub is asked
+# shellcheck source=tests/robust/common.sh
+. "$(dirname "$0")/common.sh"
 
-fail() {
-    echo "FAIL $*"
-    fails=$((fails + 1))
-}
-
-# check NAME STATUS WORDS COMMAND...: the command ends with STATUS, its stderr is at most one line and says WORDS
-check() {
-    local name=$1 want=$2 words=$3 rc lines
-    shift 3
-    timeout 100 bash -c "$*" >"$tmp/out" 2>"$tmp/err" </dev/null
-    rc=$?
-    lines=$(wc -l <"$tmp/err")
-    [ "$rc" = "$want" ] && grep -qF -- "$words" "$tmp/err" && [ "$lines" -le 1 ] && return
-    [ -z "$words" ] && [ "$rc" = "$want" ] && [ ! -s "$tmp/err" ] && return
-    fail "$name: status $rc (expected $want), stderr: $(head -c 600 "$tmp/err")"
-}
 run="$FFAI generate -m $model -p 'The old house' --greedy -n 8"
-export FFAI
 
 check 'a full disk' 1 'standard output' "$run >/dev/full"
 check 'a closed standard output' 1 'standard output' "$run >&-"
@@ -121,5 +99,4 @@ if [ -z "${FFAI_SANITIZE:-}" ]; then
     peak=$(sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p' "$tmp/err") need=$(sed -n 's/.*"device_bytes": \([0-9]*\).*/\1/p' "$tmp/err")
     { [ "${peak:-0}" -gt 0 ] && [ "$peak" -le $((need + (64 << 20))) ]; } || fail "peak memory ${peak:-?}, planned ${need:-?}"
 fi
-[ $fails = 0 ] && echo "all well"
-exit $((fails > 0))
+finish

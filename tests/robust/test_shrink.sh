@@ -1,18 +1,8 @@
 #!/usr/bin/env bash
 # Model files that change while the program uses them. One that becomes shorter, or is written in place, ends in status 1
 # and one line that names it; one that is removed or replaced by another file of its name does no harm.
-set -uo pipefail
-[ -n "${FFAI:-}" ] || { echo "FFAI is not set"; exit 77; }
-model=${FFAI_SOURCE_DIR:-$(dirname "$0")/../..}/models/ffai-demo-6m
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-fails=0
-export NO_COLOR=1 HF_ENDPOINT=http://127.0.0.1:9 # no hub is asked
-
-fail() {
-    echo "FAIL $*"
-    fails=$((fails + 1))
-}
+# shellcheck source=tests/robust/common.sh
+. "$(dirname "$0")/common.sh"
 
 # change HOW FILE
 change() {
@@ -96,5 +86,4 @@ for ms in 001 004 008 012 016 020 030 040 060 090; do
         fail "convert, the file shrinks after 0.$ms s: half a result"
     fi
 done
-[ $fails = 0 ] && echo "all well"
-exit $((fails > 0))
+finish
