@@ -135,6 +135,7 @@ typedef struct fa_kv {
     uint8_t *k, *v;
     size_t page_bytes, head_bytes;
     int64_t n_head, head_dim;
+    int64_t n_page; /* physical pages */
     int group;
     fa_dtype dtype;
 } fa_kv;

@@ -83,6 +83,39 @@ int fa_kv_shape(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int *n
     return lay_out(group, n_group, spec, n_layer, o, err);
 }
 
+/* Layers with keys and values of their own lie one after the other from mem on: all pages of K, then of V. NULL: there
+ * is no memory. */
+static void place_layers(fa_kv *layer, const fa_kv_spec *spec, int n_layer, fa_dtype t, fa_kv_group *group, int n_group,
+                         uint8_t *mem) {
+    for (int i = 0; i < n_layer; i++) {
+        if (spec[i].shared) {
+            layer[i] = layer[spec[i].shared - 1];
+            continue;
+        }
+        if (!spec[i].n_head) continue;
+        const int g = group_of(group, &n_group, spec[i].window);
+        const size_t page = (size_t)layer_page_bytes(&spec[i], t), plane = page * (size_t)all_pages(&group[g]);
+        layer[i] = (fa_kv){.k = mem,
+                           .v = mem ? mem + plane : NULL,
+                           .page_bytes = page,
+                           .n_head = spec[i].n_head,
+                           .head_bytes = page / (size_t)spec[i].n_head,
+                           .head_dim = spec[i].head_dim,
+                           .n_page = all_pages(&group[g]),
+                           .group = g,
+                           .dtype = t};
+        if (mem) mem += 2 * plane;
+    }
+}
+
+int fa_kv_layers(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_kv *layer, fa_error *err) {
+    fa_kv_group group[FA_MAX_GROUP] = {0};
+    int n_group, rc = lay_out(group, &n_group, spec, n_layer, o, err);
+    memset(layer, 0, (size_t)n_layer * sizeof *layer);
+    if (!rc) place_layers(layer, spec, n_layer, o->dtype, group, n_group, NULL);
+    return rc;
+}
+
 static int fill_group(fa_kv_group *g, const fa_kv_cache *c) {
     g->free = FA_NEWN(int32_t, (size_t)g->n_page);
     g->table = FA_NEWN(int32_t, (size_t)c->n_slot * (size_t)c->page_stride);
@@ -122,26 +155,9 @@ int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const f
         fa_kv_free(c);
         return rc;
     }
-    uint8_t *at = (uint8_t *)c->mem;
-    for (int i = 0; i < n_layer; i++) {
-        if (spec[i].shared) {
-            c->layer[i] = c->layer[spec[i].shared - 1];
-            continue;
-        }
-        if (!spec[i].n_head) continue;
-        int g = group_of(c->group, &c->n_group, spec[i].window);
-        size_t page = (size_t)layer_page_bytes(&spec[i], o->dtype), plane = page * (size_t)all_pages(&c->group[g]);
-        c->layer[i] = (fa_kv){.k = at,
-                              .v = at + plane,
-                              .page_bytes = page,
-                              .n_head = spec[i].n_head,
-                              .head_bytes = page / (size_t)spec[i].n_head,
-                              .head_dim = spec[i].head_dim,
-                              .group = g,
-                              .dtype = o->dtype};
-        c->own[c->n_own++] = &c->layer[i];
-        at += 2 * plane;
-    }
+    place_layers(c->layer, spec, n_layer, o->dtype, c->group, c->n_group, (uint8_t *)c->mem);
+    for (int i = 0; i < n_layer; i++)
+        if (spec[i].n_head && !spec[i].shared) c->own[c->n_own++] = &c->layer[i];
     *out = c;
     return 0;
 nomem:

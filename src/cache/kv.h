@@ -55,6 +55,8 @@ int fa_kv_size(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int64_t
                fa_error *err);
 /* Page groups, and pages of a slot in each page table. */
 int fa_kv_shape(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, int *n_group, int32_t *n_page, fa_error *err);
+/* What the layers of such a cache are, without memory. layer: [n_layer] */
+int fa_kv_layers(const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_kv *layer, fa_error *err);
 int fa_kv_create(fa_kv_cache **out, const fa_kv_spec *spec, int n_layer, const fa_kv_opts *o, fa_error *err);
 void fa_kv_free(fa_kv_cache *c);
 /* Makes room for positions [from, to) of a slot (from = its present length) and gives back pages that no row at or

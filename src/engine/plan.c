@@ -54,8 +54,7 @@ static int plan_steps(ffai_engine *e, const fa_settings *s, size_t pitch, ffai_p
     int rc = kv && state
                  ? fa_kv_size(m->spec, (int)m->dims.n_layer, &ko, &plan->cache_bytes, &plan->cache_bytes_per_token, err)
                  : fa_fail(err, FFAI_ENOMEM, "no memory for a plan");
-    for (int64_t i = 0; kv && i < m->dims.n_layer; i++)
-        kv[i] = (fa_kv){.n_head = m->spec[i].n_head, .head_dim = m->spec[i].head_dim, .dtype = s->kv};
+    if (!rc) rc = fa_kv_layers(m->spec, (int)m->dims.n_layer, &ko, kv, err);
     if (!rc) rc = fa_model_shapes(m, pitch, &shapes, err);
     if (!rc) rc = fa_arena_create(&e->arena, (size_t)1 << 38, NULL, err);
     if (!rc) {

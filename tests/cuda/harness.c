@@ -467,7 +467,7 @@ hn_kv *hn_make_kv(harness *h, int n_head, int head_dim, fa_dtype type, int group
     kv_state *k = hn_host(h, sizeof *k);
     h->kv[h->n_kv++] = k;
     fa_kv *c = &k->kv.at[HN_CPU];
-    c->n_head = n_head, c->head_dim = head_dim, c->group = group, c->dtype = type;
+    c->n_head = n_head, c->head_dim = head_dim, c->n_page = h->n_phys, c->group = group, c->dtype = type;
     c->head_bytes = FA_PAGE * (size_t)fa_kv_row_bytes(type, head_dim);
     c->page_bytes = c->head_bytes * (size_t)n_head;
     k->bytes = c->page_bytes * (size_t)h->n_phys;

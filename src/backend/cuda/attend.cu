@@ -4,7 +4,7 @@
  *   decode tiles   the leading sequences with one row; the others too when none has more than ATT_FEW: keys are split
  *   other tiles    not split
  * Either goes to the tensor cores (attend_decode.cu, attend_prefill.cu) in fast mode over a cache of 16 or 8 bits, and
- * to the general kernel otherwise.
+ * to the general kernel otherwise. Prompts over 8 bits: after attend_widen.cu.
  *
  * General kernel: 128 threads do one item, STEP keys at a time. Scores: K is widened into shared memory, a lane does
  * one key against 4 rows. Output: a thread owns columns of the head and reads V straight from memory, only where some
@@ -231,8 +231,14 @@ static int64_t part_bytes(const fa_cuda *cu, const fa_rec *r) {
     const fa_attend_param *p = &r->p.attend;
     const int n_kv = (int)p->kv->n_head, group = p->n_head / n_kv;
     const int64_t units = r->in[0].dim[0] * n_kv * ceil_div(group, ATT_ROWS);
-    return 2 * items_wanted(cu, units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim) *
-           (int64_t)sizeof(float);
+    const int64_t n = 2 * items_wanted(cu, units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim);
+    return (n * (int64_t)sizeof(float) + 255) / 256 * 256;
+}
+
+/* Does the tensor cores' attention of prompts need the keys and values widened? */
+static bool widens(const fa_cuda *cu, const fa_rec *r) {
+    const fa_kv *kv = r->p.attend.kv;
+    return kv->dtype == FA_I8 && !cu->be.exact && kv->head_dim % 16 == 0 && r->in[0].dim[0] > ATT_FEW;
 }
 
 static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
@@ -248,7 +254,7 @@ static int64_t work(const fa_cuda *cu, const fa_rec *r, fa_error *err) {
     if (p->kv->n_head < 1 || p->n_head % p->kv->n_head)
         return fa_fail(err, FFAI_EINVAL, "attend: %d query heads for %lld of the cache", p->n_head,
                        (long long)p->kv->n_head);
-    return part_bytes(cu, r);
+    return part_bytes(cu, r) + (widens(cu, r) ? cu_att_widen_bytes(p->kv) : 0);
 }
 
 static cu_att args_of(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
@@ -296,10 +302,10 @@ static bool fast(const fa_cuda *cu, const fa_rec *r) {
            kv->page_bytes % 16 == 0 && kv->head_bytes % 16 == 0 && ((uintptr_t)kv->k | (uintptr_t)kv->v) % 16 == 0;
 }
 
-/* Tiles [tile0, n_tile), of at most max_q query rows each. */
-static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int n_tile, int max_q) {
+/* Tiles [tile0, n_tile), of at most max_q query rows each, of the first n_seq sequences. */
+static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int n_tile, int max_q, int n_seq) {
     if (tile0 >= n_tile) return;
-    const fa_dtype kv = r->p.attend.kv->dtype;
+    fa_dtype kv = r->p.attend.kv->dtype;
     const int64_t rows = at_most(max_q, CU_ATTEND_TILE) * a.group;
     a.tile0 = tile0;
     a.n_tile = n_tile;
@@ -313,7 +319,15 @@ static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int 
         return;
     }
     if (max_q > ATT_FEW) {
-        if (!fast(cu, r) || !cu_att_prefill(cu, &a, kv)) general(cu, &a, kv, (int)units);
+        if (!fast(cu, r)) {
+            general(cu, &a, kv, (int)units);
+            return;
+        }
+        if (kv == FA_I8) {
+            cu_att_widen(cu, &a, r->p.attend.kv, n_seq, (uint8_t *)r->work + part_bytes(cu, r));
+            kv = FA_F16;
+        }
+        if (!cu_att_prefill(cu, &a, kv)) general(cu, &a, kv, (int)units);
         return;
     }
     const int64_t slots = part_bytes(cu, r) / ((int64_t)a.slot_floats * (int64_t)sizeof(float));
@@ -325,8 +339,8 @@ static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int 
 
 static void launch(fa_cuda *cu, const fa_rec *r, const cu_batch *b) {
     const cu_att a = args_of(cu, r, b);
-    launch_tiles(cu, r, a, 0, b->n_dec, 1);
-    launch_tiles(cu, r, a, b->n_dec, b->n_tile, b->max_q);
+    launch_tiles(cu, r, a, 0, b->n_dec, 1, b->n_dec);
+    launch_tiles(cu, r, a, b->n_dec, b->n_tile, b->max_q, b->n_seq);
 }
 
 extern const cu_op cu_op_attend = {launch, work};

@@ -367,7 +367,7 @@ template <int KV> struct cu_att_as { static constexpr int type = KV == FA_I8 ? F
 
 /* 16 codes of an 8-bit row as f16, two pieces of 8; scale: f16, that of their group. A byte below 0x64 is 1024 + its
  * value. */
-CU_DEV void cu_att_widen(uint4 codes, uint16_t scale, uint4 *lo, uint4 *hi) {
+CU_DEV void cu_att_widen_16(uint4 codes, uint16_t scale, uint4 *lo, uint4 *hi) {
     const uint32_t in[4] = {codes.x, codes.y, codes.z, codes.w}, s = scale * 0x10001u;
     uint32_t out[8];
 #pragma unroll
@@ -423,5 +423,9 @@ CU_DEV void cu_att_put_rows(const cu_att &a, const cu_att_tile &t, int head, int
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid); /* attend_decode.cu: ATT_FEW rows or less */
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv);          /* attend_prefill.cu */
 bool cu_att_wgmma(fa_cuda *cu, const cu_att *a, fa_dtype kv); /* attend_wgmma.cu: what of it Hopper does faster */
+/* attend_widen.cu: *a with keys and values as f16, what sequences [n_dec, n_seq) see, at `to`, which has room for
+ * cu_att_widen_bytes. */
+int64_t cu_att_widen_bytes(const fa_kv *kv);
+void cu_att_widen(fa_cuda *cu, cu_att *a, const fa_kv *kv, int n_seq, uint8_t *to);
 
 #endif

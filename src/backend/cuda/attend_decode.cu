@@ -111,7 +111,7 @@ CU_DEV void widen_stage(const cu_att &a, int pos, int lo, int to, int dim0, cons
         const uint16_t *scales = (const uint16_t *)(p + R::codes);
         uint4 x[2] = {};
         if (pos + r >= lo && pos + r < to && dim0 + 16 * c < a.hd)
-            cu_att_widen(p[e], scales[r * groups + (dim0 + 16 * c) / FA_KVQ_GROUP], x, x + 1);
+            cu_att_widen_16(p[e], scales[r * groups + (dim0 + 16 * c) / FA_KVQ_GROUP], x, x + 1);
         out[part * (R::wide / 2) + piece<DIMS>(r, 2 * c)] = x[0];
         out[part * (R::wide / 2) + piece<DIMS>(r, 2 * c + 1)] = x[1];
     }

@@ -1,5 +1,5 @@
-/* Attention of prompts on tensor cores, in the cache's 16-bit type (8 bits: in f16) with f32 sums (flash attention: one
- * pass over the keys with a running maximum and sum).
+/* Attention of prompts on tensor cores, in the cache's 16-bit type with f32 sums (flash attention: one pass over the
+ * keys with a running maximum and sum). A cache of 8 bits is widened first (attend_widen.cu).
  *
  * A block does one query tile (64 rows) of MT heads that share their keys: warp w of a group of 4 has rows [16 w, + 16)
  * of each of the MT heads, so that a fragment of K or V read from shared memory serves MT products, and K and V come
@@ -100,24 +100,6 @@ CU_DEV void copy_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uin
     }
 }
 
-/* The same of an 8-bit cache, as f16: by way of registers, complete when it returns. */
-template <int HD, int KB, int THREADS>
-CU_DEV void widen_block(const cu_att &a, int64_t at, int pos, int lo, int hi, uint4 *k) {
-    constexpr int CH = (HD + 15) / 16, N = 2 * KB * CH;
-    const int groups = cu_kvq_groups(a.hd);
-    for (int e = (int)threadIdx.x; e < N; e += THREADS) {
-        const int r = e / CH % KB, c = e % CH, t = pos % FA_PAGE + r;
-        const uint8_t *head = (e < KB * CH ? a.k : a.v) + at;
-        uint4 *out = e < KB * CH ? k : k + KB * pieces<HD>::pitch, x[2] = {};
-        if (pos + r >= lo && pos + r < hi && 16 * c < a.hd) {
-            const uint16_t *scales = (const uint16_t *)(head + (int64_t)FA_PAGE * a.hd);
-            cu_att_widen(*(const uint4 *)(head + t * a.hd + 16 * c), scales[t * groups + c / 2], x, x + 1);
-        }
-        out[piece<HD>(r, 2 * c)] = x[0];
-        out[piece<HD>(r, 2 * c + 1)] = x[1];
-    }
-}
-
 /* q of the tile to shared memory: row m * 64 + r is query row r of head + m. */
 template <int HD, int MT, int THREADS, int KV>
 CU_DEV void store_q(const cu_att &a, const cu_att_tile &t, int head, uint4 *q) {
@@ -203,10 +185,10 @@ template <int KB, int DV> CU_DEV void soften(float (*s)[4], float f, float *m, f
     }
 }
 
-template <int HD, int KB, int WD, int MT, int MINB, int KIND>
+template <int HD, int KB, int WD, int MT, int MINB, int KV>
 __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a) {
     typedef shape<HD, KB, WD, MT> S;
-    constexpr int DV = S::dv, THREADS = S::threads, KV = cu_att_as<KIND>::type;
+    constexpr int DV = S::dv, THREADS = S::threads;
     CU_DYN_SMEM(smem);
     cu_pdl_launch();
     cu_pdl_wait();
@@ -226,10 +208,7 @@ __global__ void __launch_bounds__(128 * WD, MINB) attend_prefill(const cu_att a)
             if (step + 1 < n) ahead = table[(pos + KB) / FA_PAGE];
             const int64_t at = page * a.page_bytes + head / a.group * a.head_bytes;
             uint4 *to = stages + step % 2 * 2 * S::plane;
-            if constexpr (KIND == FA_I8)
-                widen_block<HD, KB, THREADS>(a, at, pos, b.lo, page < 0 ? 0 : b.hi, to);
-            else
-                copy_block<HD, KB, THREADS>(a, at, pos, b.lo, page < 0 ? 0 : b.hi, to);
+            copy_block<HD, KB, THREADS>(a, at, pos, b.lo, page < 0 ? 0 : b.hi, to);
         }
         cu_cp_commit();
     };
@@ -319,15 +298,13 @@ template <int HD, int KB, int WD, int MT, int MINB> static bool start(fa_cuda *c
     const int64_t blocks = (int64_t)(a->n_tile - a->tile0) * (a->n_head / MT);
     if (kv == FA_F16)
         CU_LAUNCH(cu, (attend_prefill<HD, KB, WD, MT, MINB, FA_F16>), dim3((unsigned)blocks), S::threads, S::smem, *a);
-    else if (kv == FA_I8)
-        CU_LAUNCH(cu, (attend_prefill<HD, KB, WD, MT, MINB, FA_I8>), dim3((unsigned)blocks), S::threads, S::smem, *a);
     else
         CU_LAUNCH(cu, (attend_prefill<HD, KB, WD, MT, MINB, FA_BF16>), dim3((unsigned)blocks), S::threads, S::smem, *a);
     return true;
 }
 
 bool cu_att_prefill(fa_cuda *cu, const cu_att *a, fa_dtype kv) {
-    if (kv != FA_I8 && cu_att_wgmma(cu, a, kv)) return true;
+    if (cu_att_wgmma(cu, a, kv)) return true;
     if (a->hd <= 64) return start<64, 64, 1, 2, 2>(cu, a, kv) || start<64, 64, 1, 1, 3>(cu, a, kv);
     if (a->hd <= 96) return start<96, 64, 1, 1, 2>(cu, a, kv);
     if (a->hd <= 128) return start<128, 32, 1, 2, 2>(cu, a, kv) || start<128, 64, 1, 1, 2>(cu, a, kv);
