@@ -279,6 +279,14 @@ static void test_pages(void **state) {
     assert_true(c->n_layer == 5 && c->n_own == 3 && c->own[2] == &c->layer[2]);
     assert_true(c->layer[3].k == c->layer[2].k && c->layer[3].v == c->layer[2].v && c->layer[3].group == 1);
     assert_true(c->layer[4].k == c->layer[0].k && c->layer[4].group == 0);
+    assert_true(c->layer[0].n_page == 32 && c->layer[3].n_page == 10);
+    fa_kv planned[5];
+    assert_int_equal(fa_kv_layers(shared, 5, &o, planned, &err), 0);
+    for (int i = 0; i < 5; i++) {
+        fa_kv want = c->layer[i];
+        want.k = want.v = NULL;
+        assert_memory_equal(&planned[i], &want, sizeof want);
+    }
     fa_kv_free(c);
     const fa_kv_opts huge = {.n_slot = 1, .n_ctx = INT32_MAX, .n_chunk = 1, .dtype = FA_F16};
     assert_true(fa_kv_create(&c, spec, 3, &huge, &err) < 0);
