@@ -151,7 +151,7 @@ static void read_ropes(fa_cfg *r, config *c) {
         while (i < d->n_layer && d->layer_rope[i] != k) i++;
         if (i == d->n_layer) continue; /* no such layer: no rotation table either */
         fa_cfg_rope(r, &d->rope[k], name[k], c->head_dim[i], k == FULL ? 1e6 : 1e4, k == FULL);
-        if (k != FULL || fa_cfg_node(r, "rope_parameters") || r->rope_factors) continue;
+        if (r->err.code || k != FULL || fa_cfg_node(r, "rope_parameters") || r->rope_factors) continue;
         /* without the key, a quarter of the pairs rotates */
         float *inv = (float *)fa_mem_calloc(r->mem, (size_t)d->rope[k].n_pair, sizeof *inv);
         if (!inv) {
