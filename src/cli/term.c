@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 static bool g_quiet, g_verbose;
-static volatile sig_atomic_t g_interrupted, g_terminated;
+static volatile sig_atomic_t g_interrupted, g_terminated, g_interrupt_once;
 
 void term_init(bool quiet, bool verbose) {
     g_quiet = quiet;
@@ -61,7 +62,21 @@ void term_detail(const char *fmt, ...) {
     va_end(ap);
 }
 
+/* Programs that pass signals on (timeout, container runtimes) send one to a process and again to its group, so that it
+ * comes twice at once. Only one that comes later than this is a second wish. */
+#define TERM_SAME_WISH_NS ((int64_t)250 * 1000 * 1000)
+
 static void on_interrupt(int sig) {
+    static _Atomic int64_t first[2]; /* ns, 0: none came yet; of SIGINT, SIGTERM */
+    struct timespec now;
+    int64_t none = 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    int64_t ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    bool again = !atomic_compare_exchange_strong(&first[sig == SIGTERM], &none, ns) && ns - none > TERM_SAME_WISH_NS;
+    if (again && (g_interrupt_once || sig == SIGTERM)) { /* the default action, once this handler has returned */
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
     g_interrupted = 1;
     if (sig == SIGTERM) g_terminated = 1;
 }
@@ -69,11 +84,10 @@ static void on_interrupt(int sig) {
 void term_catch_interrupt(bool once) {
     struct sigaction a;
     memset(&a, 0, sizeof a);
+    g_interrupt_once = once;
     a.sa_handler = on_interrupt;
     sigemptyset(&a.sa_mask);
-    if (once) a.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGINT, &a, NULL); /* no SA_RESTART, so a blocked read of the prompt ends too */
-    a.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGTERM, &a, NULL);
 }
 

@@ -19,8 +19,8 @@ void term_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void term_detail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool term_is_quiet(void);
 
-/* From here on Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly. once: the second one kills as
- * usual. */
+/* From here on Ctrl-C (or SIGTERM) only sets a flag, so that the work ends cleanly. once: a second one
+ * kills as usual; two within a quarter of a second are one, as `timeout` sends them. */
 void term_catch_interrupt(bool once);
 /* Makes SIGBUS (a mapped model file was truncated) end the program with a line that names the file, and status 1. */
 void term_catch_lost_page(void);

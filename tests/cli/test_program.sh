@@ -144,6 +144,8 @@ refused 'model.safetensors' generate -m broken-model -p x
 pid=$!
 for _ in $(seq 100); do [ -s long ] && break; sleep 0.05; done
 kill -TERM $pid
+sleep 0.002
+kill -TERM $pid 2>/dev/null # as `timeout` does: to the process, then to its group
 wait $pid
 rc=$?
 [ $rc = 0 ] || fail "interrupted: exit status $rc"
