@@ -134,6 +134,8 @@ static __global__ void product(const uint16_t *a, const uint16_t *b, float *d) {
     float acc[4] = {};
     cu_mma_bf16(acc, fa, fb);
     for (int i = 0; i < 4; i++) d[(g + 8 * (i / 2)) * 8 + 2 * t + i % 2] = acc[i];
+    const uint32_t row_wise = (uint32_t)(8 * g + 2 * t) | (uint32_t)(8 * g + 2 * t + 1) << 16;
+    CHECK(cu_transpose_8x8(row_wise) == ((uint32_t)(8 * 2 * t + g) | (uint32_t)(8 * (2 * t + 1) + g) << 16));
 }
 
 static __global__ void diverge(int) {

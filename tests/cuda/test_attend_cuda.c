@@ -124,7 +124,10 @@ static void test_q8(void **state) {
         {1, 3, 80, FA_I8, FA_BF16, 20, false, false, 0},  {1, 1, 256, FA_I8, FA_BF16, 0, false, true, 0},
         {1, 2, 512, FA_I8, FA_BF16, 0, false, false, 70}, {2, 1, 16, FA_I8, FA_BF16, 0, false, false, 0},
         {1, 2, 36, FA_I8, FA_F32, 0, false, false, 0},    {1, 1, 192, FA_I8, FA_BF16, 0, true, false, 0},
-        {1, 8, 96, FA_I8, FA_BF16, 0, false, false, 0}};
+        {1, 8, 96, FA_I8, FA_BF16, 0, false, false, 0},   {1, 9, 128, FA_I8, FA_F32, 0, true, false, 0},
+        {2, 16, 64, FA_I8, FA_BF16, 3, false, false, 70}, {1, 32, 112, FA_I8, FA_BF16, 0, false, false, 0},
+        {1, 2, 240, FA_I8, FA_F32, 0, false, false, 0},   {1, 3, 384, FA_I8, FA_BF16, 0, true, false, 100},
+        {1, 12, 272, FA_I8, FA_BF16, 0, false, true, 0},  {1, 4, 48, FA_I8, FA_BF16, 0, false, true, 0}};
     for (int exact = 0; exact < 2; exact++) {
         harness *h = open_mode(exact);
         for (int i = 0; i < N(s); i++) {
@@ -133,7 +136,12 @@ static void test_q8(void **state) {
             run(h, &e, decode, N(decode));
             run(h, &e, few, 2);
             run(h, &e, chunk, 1);
-            if (i < 2) run(h, &e, mixed, N(mixed));
+            if (i < 2) {
+                run(h, &e, mixed, N(mixed));
+                run(h, &e, one, 1);
+                run(h, &e, far, 1);
+                run(h, &e, short64, 1);
+            }
         }
         hn_close(h);
     }
@@ -163,7 +171,8 @@ static void test_many(void **state) {
     (void)state;
     harness *h = open_mode(false);
     static const shape s[] = {{1, 4, 64, FA_F16, FA_BF16, 0, false, false, 0},
-                              {2, 2, 36, FA_BF16, FA_F32, 0, true, false, 100}};
+                              {2, 2, 36, FA_BF16, FA_F32, 0, true, false, 100},
+                              {1, 4, 64, FA_I8, FA_BF16, 0, false, false, 0}};
     hn_seq seq[40];
     for (int few_rows = 0; few_rows < 2; few_rows++)
         for (int i = 0; i < N(s); i++) {

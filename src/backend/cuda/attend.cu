@@ -213,13 +213,15 @@ static void general(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
 
 static int ceil_div(int64_t n, int64_t per) { return (int)((n + per - 1) / per); }
 static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-static int grid_of(const fa_cuda *cu) { return 2 * cu->n_sm; } /* blocks of split launches: two a multiprocessor */
+
+/* Blocks of split launches: as many as run at once, where attend_decode takes them. */
+static int grid_of(const fa_cuda *cu, const fa_attend_param *p) {
+    const bool small = p->kv->dtype == FA_I8 && p->n_head <= 8 * (int)p->kv->n_head; /* keys8 of 8 rows */
+    return (small ? 4 : 2) * cu->n_sm;
+}
 
 /* Units for few pairs are at most one block's work each; many pairs are cut finer, so that the last round is short. */
-static int64_t items_wanted(const fa_cuda *cu, int64_t units) {
-    const int64_t grid = grid_of(cu);
-    return 2 * units < grid ? grid - units : 4 * grid;
-}
+static int64_t items_wanted(int64_t grid, int64_t units) { return 2 * units < grid ? grid - units : 4 * grid; }
 
 static int slot_floats(int prow, int head_dim) {
     return prow * (ceil_div(head_dim, 4) * 4) + ceil_div(2 * prow, 4) * 4;
@@ -231,7 +233,7 @@ static int64_t part_bytes(const fa_cuda *cu, const fa_rec *r) {
     const fa_attend_param *p = &r->p.attend;
     const int n_kv = (int)p->kv->n_head, group = p->n_head / n_kv;
     const int64_t units = r->in[0].dim[0] * n_kv * ceil_div(group, ATT_ROWS);
-    const int64_t n = 2 * items_wanted(cu, units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim);
+    const int64_t n = 2 * items_wanted(grid_of(cu, p), units) * slot_floats((int)at_most(group, ATT_ROWS), p->head_dim);
     return (n * (int64_t)sizeof(float) + 255) / 256 * 256;
 }
 
@@ -330,10 +332,11 @@ static void launch_tiles(fa_cuda *cu, const fa_rec *r, cu_att a, int tile0, int 
         if (!cu_att_prefill(cu, &a, kv)) general(cu, &a, kv, (int)units);
         return;
     }
+    const int full = grid_of(cu, &r->p.attend);
     const int64_t slots = part_bytes(cu, r) / ((int64_t)a.slot_floats * (int64_t)sizeof(float));
-    if (n_tile * per_tile <= CU_COUNTERS) a.n_part = (int)(at_most(items_wanted(cu, units), slots / 2) / per_tile);
+    if (n_tile * per_tile <= CU_COUNTERS) a.n_part = (int)(at_most(items_wanted(full, units), slots / 2) / per_tile);
     const int64_t items = units + a.n_part * per_tile;
-    const int grid = a.n_part ? (int)at_most(items, grid_of(cu)) : (int)units;
+    const int grid = a.n_part ? (int)at_most(items, full) : (int)units;
     if (!fast(cu, r) || !cu_att_decode(cu, &a, kv, grid)) general(cu, &a, kv, grid);
 }
 

@@ -362,20 +362,13 @@ template <int KV> CU_DEV void cu_att_mma(float d[4], const uint32_t a[4], const 
         cu_mma_f16(d, a, b);
 }
 
-/* What the tensor cores compute in for a cache of type KV. */
-template <int KV> struct cu_att_as { static constexpr int type = KV == FA_I8 ? FA_F16 : KV; };
-
-/* 16 codes of an 8-bit row as f16, two pieces of 8; scale: f16, that of their group. A byte below 0x64 is 1024 + its
- * value. */
-CU_DEV void cu_att_widen_16(uint4 codes, uint16_t scale, uint4 *lo, uint4 *hi) {
-    const uint32_t in[4] = {codes.x, codes.y, codes.z, codes.w}, s = scale * 0x10001u;
-    uint32_t out[8];
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        out[i] = cu_f16x2_mul(
-            cu_f16x2_sub(__byte_perm(in[i / 2] ^ 0x80808080u, 0x64646464u, i % 2 ? 0x4342 : 0x4140), 0x64806480u), s);
-    *lo = make_uint4(out[0], out[1], out[2], out[3]);
-    *hi = make_uint4(out[4], out[5], out[6], out[7]);
+/* Codes of an 8-bit cache as f16: a byte under the byte 0x64 is 1024 + byte, so a code is that less 1152 once its sign
+ * bit is turned (w: a word of codes ^ ATT_TURN). Its two low and its two high codes, + 1152; and codes times scales. */
+#define ATT_TURN 0x80808080u
+CU_DEV uint32_t cu_att_code_lo(uint32_t w) { return __byte_perm(w, 0x64646464u, 0x4140); }
+CU_DEV uint32_t cu_att_code_hi(uint32_t w) { return __byte_perm(w, 0x64646464u, 0x4342); }
+CU_DEV uint32_t cu_att_code_scaled(uint32_t biased, uint32_t scales) {
+    return cu_f16x2_mul(cu_f16x2_sub(biased, 0x64806480u), scales);
 }
 
 /* Offset of query row r of the tile and a head in q and out. */

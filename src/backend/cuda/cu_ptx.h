@@ -153,6 +153,13 @@ CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) {
                  : "memory");
 }
 
+/* An 8x8 matrix of 16-bit elements, of which lane (g, t) has (row g, columns 2t, 2t + 1), transposed. */
+CU_DEV uint32_t cu_transpose_8x8(uint32_t v) {
+    uint32_t r;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+}
+
 /* ---- programmatic dependent launch ----
  * Every kernel calls cu_pdl_launch once near its beginning (the next kernel's blocks may become resident) and
  * cu_pdl_wait before it touches anything that earlier kernels write or read: activations, caches, batch integers,

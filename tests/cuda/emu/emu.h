@@ -474,6 +474,13 @@ CU_DEV void cu_mma_u8s8(int d[4], const uint32_t a[4], const uint32_t b[2]) {
 void emu_ldmatrix_x4(uint32_t r[4], const void *smem_row, bool trans);
 CU_DEV void cu_ldmatrix_x4(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, false); }
 CU_DEV void cu_ldmatrix_x4_trans(uint32_t r[4], const void *smem_row) { emu_ldmatrix_x4(r, smem_row, true); }
+CU_DEV uint32_t cu_transpose_8x8(uint32_t v) {
+    const uint8_t *all = emu_meet("movmatrix", 0xFFFFFFFFu, &v, sizeof v);
+    const int g = emu_self->lane / 4, t = emu_self->lane % 4;
+    const uint32_t lo = emu_lane_value<uint32_t>(all, 8 * t + g / 2),
+                   hi = emu_lane_value<uint32_t>(all, 8 * t + 4 + g / 2);
+    return (lo >> (g % 2 * 16) & 0xFFFFu) | hi >> (g % 2 * 16) << 16;
+}
 CU_DEV void cu_here(const uint8_t *&) {}
 
 /* ---- cu_wgmma.h ---- */
