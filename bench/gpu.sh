@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# All figures of bench/SPEED.md that need a GPU, in one run of under four minutes on an H100 or H200.
+# All figures of bench/SPEED.md that need a GPU, in one run of about six minutes on an H100 or H200.
 #
 #     bench/gpu.sh [ffai program] [folder for results]         (default: build/ffai, bench)
 #
 # Writes into the folder: gpu-machine.txt (device, driver, limits), gpu-limits.json and gpu.csv: one line per shape, weight format, phase,
-# length and batch, as `ffai bench --csv` prints them. The models are shapes only: config.json with random weights made in device
-# memory. Failed parts are named at the end and make the exit status 1; the rest still runs.
+# length and batch, as `ffai bench --csv` prints them; the format "bf16:q8" is bf16 with an 8-bit cache. The models are shapes only:
+# config.json with random weights made in device memory. Failed parts are named at the end and make the exit status 1; the rest still runs.
 set -u
 ffai=${1:-build/ffai}
 out=${2:-bench}
@@ -34,12 +34,13 @@ shape llama-8b 128256 4096 32 32 8 128 14336 "$llama, \"tie_word_embeddings\": f
 shape llama-1b 128256 2048 16 32 8 64 8192 "$llama, \"tie_word_embeddings\": true"
 shape qwen3-0.6b 151936 1024 28 16 8 128 3072 "$qwen, \"tie_word_embeddings\": true"
 
-# shape, format, then options of ffai bench: its lines with the shape and the format in front
+# shape, format[:cache], then options of ffai bench: its lines with the shape and the format in front
 measure() {
-    local name=$1 format=$2 from
+    local name=$1 format=$2 cache=f16 from
     shift 2
+    case $format in *:*) cache=${format#*:} ;; esac
     from=$(date +%s.%N)
-    if timeout 60 "$ffai" bench -m "$dir/$name" --synthetic "$format" --device "$device" --csv "$@" > "$dir/csv" 2> "$dir/log"; then
+    if timeout 60 "$ffai" bench -m "$dir/$name" --synthetic "${format%:*}" --kv-cache "$cache" --device "$device" --csv "$@" > "$dir/csv" 2> "$dir/log"; then
         [ -s "$csv" ] || sed -n "1s/^/model,format,/p" "$dir/csv" > "$csv"
         sed "1d;s/^/$name,$format,/" "$dir/csv" | tee -a "$csv"
     else
@@ -75,6 +76,13 @@ for format in affine4g64 q4_0; do measure llama-1b $format -p 128 -n 128 -b 1,16
 measure llama-1b bf16 -p 512,2048,8192,32768 -n 32 -b 1 -r 3
 for format in bf16 affine4g64; do measure qwen3-0.6b $format -p 128,2048 -n 64 -b 1,16 -r 3; done
 measure llama-1b bf16 -p 128 -n 64 -b 32,64 -r 3
+# The other formats, and caches of 16 and 8 bits.
+for format in affine2g64 affine3g64 affine5g64 affine6g64 fp8 nvfp4 q4_k q5_k q6_k; do
+    measure llama-8b $format -p 128 -n 64 -b 1,16 -r 2
+    measure llama-8b $format -p 2048 -n 8 -b 1 -r 2
+done
+measure llama-8b bf16:q8 -p 32768 -n 32 -b 1 -r 2
+for cache in f16 q8; do measure llama-8b affine4g64:$cache -p 16384 -n 32 -b 1,16 -r 2; done
 # Where the time of a decode step goes, and of a prefill.
 for p in 128 2048; do
     timeout 60 "$ffai" bench -m "$dir/llama-8b" --synthetic bf16 --device "$device" -p $p -n 16 -b 1 -r 1 --profile > "$out/gpu-profile-$p.txt" 2>&1 ||
