@@ -10,11 +10,12 @@
  * A kind of keys (attend_keys16.cuh, attend_keys8.cuh) is a struct with the warp's share of an item:
  *   WD, DIMS, STAGES, STAGE    as above; STAGE: 16-byte pieces of shared memory of a warp and stage
  *   BLOCKS                     that are to run on a multiprocessor at once
+ *   ASIDE                      floats of shared memory of a warp for what it keeps there of q
  *   SCORES, SEEN               scores of a stage that a lane has, and the number of rows they belong to
  *   key_of, seen_of, row_of    of score e: its key, and which of the lane's rows; of row i: the unit's row
  *   copy                       begins to copy keys and values of [pos, pos + 16), zeros for those outside of [lo, to).
- *                              at: bytes of the page's head within the planes
- *   begin                      q to registers (x: room for it in shared memory), and nothing seen yet
+ *                              at: bytes of the page's head within the planes; to: bytes [stage, ..) of smem
+ *   begin                      q to registers (x: room for it in shared memory) and aside, and nothing seen yet
  *   scores, soften, add_values the steps of a stage
  *   end, m, l, names_row, put  the result
  *
@@ -46,8 +47,8 @@ template <class K> __global__ void __launch_bounds__(THREADS, K::BLOCKS) attend_
     CU_DYN_SMEM(smem);
     __shared__ float ml[2][WT * ATT_ROWS];
     __shared__ float xs[2][WD > 1 ? 4 * K::SCORES * CU_WARP : 1];
-    __shared__ cu_att_sees sees[4][ATT_ROWS]; /* a copy for each warp, as all that it reads; K::aside, too */
-    __shared__ float aside[4][K::ASIDE];
+    __shared__ cu_att_sees sees[4][ATT_ROWS]; /* a copy for each warp: no barrier is needed */
+    __shared__ __align__(16) float aside[4][K::ASIDE];
     cu_pdl_launch();
     bool waits = true; /* for q and the new keys: what the batch tells and keys of earlier steps are there already */
     const int warp = (int)threadIdx.x / CU_WARP, lane = (int)threadIdx.x % CU_WARP, wt = warp / WD, wd = warp % WD;

@@ -19,12 +19,12 @@ template <int HD, int WARPS, int DEEP, int KV> struct keys16 {
     CU_DEV int row_of(int i) { return (int)threadIdx.x % CU_WARP / 4 + 8 * i; }
 
     /* A lane has column piece c of every 32 / CH-th row. */
-    CU_DEV void copy(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint8_t *room, int stage) {
+    CU_DEV void copy(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint8_t *smem, int stage) {
         constexpr int CH = DIMS / 8, ROWS = CU_WARP / CH;
         const int lane = (int)threadIdx.x % CU_WARP, r0 = lane / CH, c = lane % CH;
         const int64_t from = at + 2 * ((pos % FA_PAGE + r0) * a.hd + dim0 + 8 * c); /* 16 positions lie in one page */
         const int first = dim0 + 8 * c < a.hd ? lo - pos : 16, end = to - pos;
-        uint4 *k = (uint4 *)(room + stage), *v = k + 16 * CH;
+        uint4 *k = (uint4 *)(smem + stage), *v = k + 16 * CH;
 #pragma unroll
         for (int i = 0; i < CH / 2; i++) {
             const int r = r0 + i * ROWS, n = r >= first && r < end ? 16 : 0;
@@ -47,9 +47,9 @@ template <int HD, int WARPS, int DEEP, int KV> struct keys16 {
         for (int i = 0; i < DIMS / 8 * 4; i++) acc[i / 4][i % 4] = 0;
     }
 
-    __device__ __forceinline__ void scores(const cu_att &, const uint8_t *room, int stage, const float *,
+    __device__ __forceinline__ void scores(const cu_att &, const uint8_t *smem, int stage, const float *,
                                            float *s) const {
-        const uint4 *k = (const uint4 *)(room + stage);
+        const uint4 *k = (const uint4 *)(smem + stage);
         const int lane = (int)threadIdx.x % CU_WARP, r = lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
 #pragma unroll
         for (int e = 0; e < SCORES; e++) s[e] = 0;
@@ -90,9 +90,9 @@ template <int HD, int WARPS, int DEEP, int KV> struct keys16 {
     }
 
     /* acc += weights times values */
-    __device__ __forceinline__ void add_values(const cu_att &, const uint8_t *room, int stage, int, int) {
+    __device__ __forceinline__ void add_values(const cu_att &, const uint8_t *smem, int stage, int, int) {
         const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
-        const uint4 *v = (const uint4 *)(room + stage) + STAGE / 2;
+        const uint4 *v = (const uint4 *)(smem + stage) + STAGE / 2;
 #pragma unroll
         for (int i = 0; i < DIMS / 16; i++) {
             uint32_t b[4];

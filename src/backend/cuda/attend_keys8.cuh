@@ -42,7 +42,7 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
     }
 
     /* All scales of a row are taken, by each warp. */
-    CU_DEV void copy(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint8_t *room, int stage) {
+    CU_DEV void copy(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint8_t *smem, int stage) {
         constexpr int CH = DIMS / 16, ROWS = CU_WARP / CH; /* pieces of a row, rows at once: 4 or 8 */
         const int lane = (int)threadIdx.x % CU_WARP, groups = cu_kvq_groups(a.hd), first = pos % FA_PAGE;
         const int r0 = lane / CH, dim = dim0 + lane % CH * 16;
@@ -53,15 +53,15 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
 #pragma unroll
         for (int i = 0; i < CODES / CU_WARP; i++, k += ROWS * a.hd, v += ROWS * a.hd) {
             const int n = skip + (unsigned)(i * ROWS) < exist ? 16 : 0;
-            uint8_t *x = room + (row ^ (ROWS == 4 ? i % 2 * 32 : 0)) + i * (ROWS * DIMS);
+            uint8_t *x = smem + (row ^ (ROWS == 4 ? i % 2 * 32 : 0)) + i * (ROWS * DIMS);
             cu_cp_async(x, k, n);
             cu_cp_async(x + 16 * CODES, v, n);
         }
         if (lane < 2 * groups) { /* of 16 rows: those of a page that is there can be read, whatever they are */
             const int n = pos < to ? 16 : 0;
             const int64_t scales = at + (int64_t)FA_PAGE * a.hd + 2 * first * groups + 16 * lane;
-            cu_cp_async(room + stage + 16 * (2 * CODES + lane), a.k + scales, n);
-            cu_cp_async(room + stage + 16 * (2 * CODES + SCALES + lane), a.v + scales, n);
+            cu_cp_async(smem + stage + 16 * (2 * CODES + lane), a.k + scales, n);
+            cu_cp_async(smem + stage + 16 * (2 * CODES + SCALES + lane), a.v + scales, n);
         }
     }
 
@@ -90,7 +90,7 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
         }
     }
 
-    /* The scales of this warp's columns of rows r0 + step i and on, in pairs; 0 for groups that do not exist. */
+    /* The scales of this warp's columns of rows row[0..N), in pairs; 0 for groups that do not exist. */
     template <int N>
     CU_DEV void row_scales(const cu_att &a, const uint8_t *at, const int *row, uint32_t (*out)[NG / 2]) {
         const int groups = cu_kvq_groups(a.hd), g0 = WD > 1 ? (int)threadIdx.x / CU_WARP % WD * NG : 0;
@@ -115,17 +115,17 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
             }
     }
 
-    __device__ __forceinline__ void scores(const cu_att &a, const uint8_t *room, int stage, const float *less,
+    __device__ __forceinline__ void scores(const cu_att &a, const uint8_t *smem, int stage, const float *less,
                                            float *s) const {
         const int lane = (int)threadIdx.x % CU_WARP, g = lane / 4, t = lane % 4;
         const int row = stage + line(g) + 8 * t, key[2] = {g, g + 8};
         uint32_t scale[2][NG / 2];
-        row_scales<2>(a, room + stage + 16 * 2 * CODES, key, scale);
+        row_scales<2>(a, smem + stage + 16 * 2 * CODES, key, scale);
 #pragma unroll
         for (int e = 0; e < SCORES; e++) s[e] = 0;
 #pragma unroll
         for (int b = 0; b < NG; b++) {
-            const uint8_t *x = room + (row ^ (32 * b));
+            const uint8_t *x = smem + (row ^ (32 * b));
             uint2 w[2];
             for (int h = 0; h < 2; h++) {
                 w[h] = *(const uint2 *)(x + h * 8 * DIMS);
@@ -188,12 +188,12 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
     }
 
     /* acc += values times weights; values [first, end) of the 16 exist. */
-    __device__ __forceinline__ void add_values(const cu_att &a, const uint8_t *room, int stage, int first, int end) {
+    __device__ __forceinline__ void add_values(const cu_att &a, const uint8_t *smem, int stage, int first, int end) {
         const int lane = (int)threadIdx.x % CU_WARP, g = lane / 4, t = lane % 4;
         const int at[2] = {stage + 16 * CODES + line(2 * t) + 4 * g, stage + 16 * CODES + line(2 * t + 1) + 4 * g};
         const int row[4] = {2 * t, 2 * t + 1, 2 * t + 8, 2 * t + 9};
         uint32_t scale[4][NG / 2];
-        row_scales<4>(a, room + stage + 16 * (2 * CODES + SCALES), row, scale);
+        row_scales<4>(a, smem + stage + 16 * (2 * CODES + SCALES), row, scale);
         if (first > 0 || end < 16)
             for (int i = 0; i < 4 * (NG / 2); i++)
                 if (row[i % 4] < first || row[i % 4] >= end) scale[i % 4][i / 4] = 0;
@@ -202,8 +202,8 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
             uint32_t left[2][4]; /* columns 4 g and 4 g + 1; columns 4 g + 2 and 4 g + 3 */
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const uint32_t x = *(const uint32_t *)(room + (at[0] ^ (32 * b)) + h * 8 * DIMS);
-                const uint32_t y = *(const uint32_t *)(room + (at[1] ^ (32 * b)) + h * 8 * DIMS);
+                const uint32_t x = *(const uint32_t *)(smem + (at[0] ^ (32 * b)) + h * 8 * DIMS);
+                const uint32_t y = *(const uint32_t *)(smem + (at[1] ^ (32 * b)) + h * 8 * DIMS);
                 const uint32_t f = __byte_perm(scale[2 * h][b / 2], scale[2 * h + 1][b / 2], b % 2 ? 0x7632 : 0x5410);
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
