@@ -545,10 +545,10 @@ void fa_regex_translate(fa_buf *b, const char *pattern, size_t len) {
             read_group(&r, b);
             can = false;
         } else if (*r.p == ')') {
+            can = depth > 0 && depth <= MAX_DEPTH; /* else no group is open, or its beginning was not kept */
             if (depth) depth--;
-            atom = depth < MAX_DEPTH ? open[depth] : b->len;
+            atom = can ? open[depth] : b->len;
             fa_buf_add(b, r.p++, 1);
-            can = depth < MAX_DEPTH;
         } else {
             can = *r.p != '|' && *r.p != '^';
             atom = b->len;

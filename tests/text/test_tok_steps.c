@@ -164,6 +164,8 @@ static void test_errors(void **state) {
         {WITH("\"decoder\":{\"type\":\"CTC\",\"pad_token\":\"x\"},"), "t: decoder: CTC has no word_delimiter_token"},
         {WITH("\"decoder\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(\"},\"content\":\"\"},"),
          "t: pattern \"(\": missing closing parenthesis at byte 1"},
+        {WITH("\"decoder\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a)++++\"},\"content\":\"\"},"),
+         "t: pattern \"a)++++\": unmatched closing parenthesis at byte 1"},
         {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]},"),
          "t: post_processor: TemplateProcessing.single has a part that is neither a special token nor sequence A"},
         {WITH("\"post_processor\":{\"type\":\"TemplateProcessing\"},"),
