@@ -109,14 +109,15 @@ CU_DEV int cu_att_splits(int pages, int chunk) {
  * most n_part. Called by whole warps. */
 CU_DEV int cu_att_chunk(const cu_att &a) {
     if (!a.n_part) return INT32_MAX;
+    const bool one = a.n_tile - a.tile0 == 1; /* all lanes look at it */
     int sum = 0;
-    for (int i = a.tile0 + (int)threadIdx.x % CU_WARP; i < a.n_tile; i += CU_WARP) {
+    for (int i = a.tile0 + (one ? 0 : (int)threadIdx.x % CU_WARP); i < a.n_tile; i += CU_WARP) {
         int lo, hi;
         const cu_att_tile t = cu_att_tile_of(a, i);
         cu_att_range(a, t, 0, t.nq, &lo, &hi);
         sum += cu_att_pages(lo, hi);
     }
-    sum = __reduce_add_sync(0xFFFFFFFFu, sum);
+    if (!one) sum = __reduce_add_sync(0xFFFFFFFFu, sum);
     return max((sum + a.n_part - 1) / a.n_part, (int)ATT_MIN_PAGES);
 }
 
@@ -145,9 +146,25 @@ CU_DEV bool cu_att_unit(const cu_att &a, int i, cu_att_item *it) {
     return true;
 }
 
+/* Item number i of a launch of one tile: nothing to search for. */
+CU_DEV bool cu_att_only(const cu_att &a, int chunk, int i, cu_att_item *it) {
+    const int per = a.n_kv * a.n_rt, hr = i % per;
+    it->t = cu_att_tile_of(a, a.tile0);
+    cu_att_range(a, it->t, 0, it->t.nq, &it->lo, &it->hi);
+    it->tile = a.tile0;
+    it->head = hr / a.n_rt;
+    it->rt = hr % a.n_rt;
+    it->split = i / per;
+    it->n_split = cu_att_splits(cu_att_pages(it->lo, it->hi), chunk);
+    it->slot0 = hr;
+    it->slot_step = per;
+    return it->split < it->n_split;
+}
+
 /* Item number i of the launch; false: there are fewer. Called by whole warps with the same arguments. */
 CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_cursor *at, cu_att_item *it) {
     if (!a.n_part) return cu_att_unit(a, i, it);
+    if (a.n_tile - a.tile0 == 1) return cu_att_only(a, chunk, i, it);
     const int lane = (int)threadIdx.x % CU_WARP, per = a.n_kv * a.n_rt, unit = i / per, hr = i % per;
     for (; at->first < a.n_tile; at->first += CU_WARP) {
         const int first = at->first;
@@ -157,8 +174,7 @@ CU_DEV bool cu_att_find(const cu_att &a, int chunk, int i, cu_att_cursor *at, cu
             cu_att_range(a, t, 0, t.nq, &lo, &hi);
             n = cu_att_splits(cu_att_pages(lo, hi), chunk);
         }
-        const bool one = a.n_tile - first == 1; /* nothing to add up */
-        const int cut = n > 1 ? n : 0, sum = one ? n : cu_att_scan(n), sum_cut = one ? cut : cu_att_scan(cut);
+        const int cut = n > 1 ? n : 0, sum = cu_att_scan(n), sum_cut = cu_att_scan(cut);
         const unsigned hit = __ballot_sync(0xFFFFFFFFu, unit < at->before + sum);
         if (hit) {
             const int src = __ffs((int)hit) - 1;

@@ -124,11 +124,16 @@ template <int HD, class K> static bool start_as(fa_cuda *cu, const cu_att *a, in
     return true;
 }
 
+template <int HD, int WD, int STAGES, int NT>
+static bool start_rows(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
+    if (kv == FA_F16) return start_as<HD, keys16<HD, WD, STAGES, FA_F16, NT>>(cu, a, grid);
+    if (kv == FA_BF16) return start_as<HD, keys16<HD, WD, STAGES, FA_BF16, NT>>(cu, a, grid);
+    return start_as<HD, keys8<HD, WD, STAGES, NT>>(cu, a, grid);
+}
+
 template <int HD, int WD, int STAGES> static bool start(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {
-    if (kv == FA_F16) return start_as<HD, keys16<HD, WD, STAGES, FA_F16>>(cu, a, grid);
-    if (kv == FA_BF16) return start_as<HD, keys16<HD, WD, STAGES, FA_BF16>>(cu, a, grid);
-    return a->prow <= 8 ? start_as<HD, keys8<HD, WD, STAGES, 1>>(cu, a, grid)
-                        : start_as<HD, keys8<HD, WD, STAGES, 2>>(cu, a, grid);
+    return a->prow <= 8 ? start_rows<HD, WD, STAGES, 1>(cu, a, kv, grid)
+                        : start_rows<HD, WD, STAGES, 2>(cu, a, kv, grid);
 }
 
 bool cu_att_decode(fa_cuda *cu, const cu_att *a, fa_dtype kv, int grid) {

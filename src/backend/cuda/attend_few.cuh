@@ -1,5 +1,10 @@
 /* What the two kinds of keys share in attention of decode steps (attend_decode.cu): a unit's rows of q on their way to
- * the tensor cores, the pages of a split, and the scores that several warps have a part of. */
+ * the tensor cores, the pages of a split, the softmax, and the scores that several warps have a part of.
+ *
+ * Keys, and columns of values, are the rows of the products and the unit's rows their columns, 8 a product (NT products
+ * for units of more): scores are [16 keys, 8 rows], results [columns, 8 rows]. So a unit of up to 8 rows (one query row
+ * of up to 8 heads) takes half of the products, registers and softmax that 16 rows do. Here g = lane / 4 and t = lane %
+ * 4. */
 #ifndef FA_CUDA_ATTEND_FEW_CUH
 #define FA_CUDA_ATTEND_FEW_CUH
 
@@ -84,6 +89,75 @@ template <int DIMS, int ROWS, int KV> CU_DEV void stage_q(const cu_att &a, const
     else
         stage_q_of<DIMS, ROWS, KV, float, float4>(a, it, dim0, x);
 }
+
+/* A warp's softmax and sums. DIMS: its columns; KV: the type of the right factors (weights). */
+template <int DIMS, int NT, int KV> struct few_rows {
+    static constexpr int SCORES = 4 * NT, SEEN = 2 * NT;
+
+    uint32_t p[NT][2];      /* weights: keys 2 t, 2 t + 1 and those 8 behind, of row 8 n + g */
+    float m[SEEN], l[SEEN]; /* l: this lane's part */
+    float acc[NT][DIMS / 16][4];
+
+    CU_DEV int key_of(int e) { return (int)threadIdx.x % CU_WARP / 4 + e / 2 % 2 * 8; }
+    CU_DEV int seen_of(int e) { return e / 4 * 2 + e % 2; }
+    CU_DEV int row_of(int i) { return i / 2 * 8 + 2 * ((int)threadIdx.x % 4) + i % 2; }
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            m[2 * n] = m[2 * n + 1] = -INFINITY;
+            l[2 * n] = l[2 * n + 1] = 0;
+#pragma unroll
+            for (int i = 0; i < DIMS / 16 * 4; i++) acc[n][i / 4][i % 4] = 0;
+        }
+    }
+
+    /* The maxima of rows become those of all scores; earlier sums are scaled. */
+    __device__ __forceinline__ void raise(const float *s) {
+#pragma unroll
+        for (int i = 0; i < SEEN; i++) {
+            float top = fmaxf(s[i / 2 * 4 + i % 2], s[i / 2 * 4 + 2 + i % 2]);
+            for (int d = 4; d < CU_WARP; d *= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, d));
+            top = fmaxf(top, m[i]);
+            const float keep = cu_exp2(m[i] - (top == -INFINITY ? 0.0f : top));
+            m[i] = top;
+            l[i] *= keep;
+#pragma unroll
+            for (int j = 0; j < DIMS / 8; j++) acc[i / 2][j / 2][j % 2 * 2 + i % 2] *= keep;
+        }
+    }
+
+    /* Scores to weights. They are relative to a maximum that is at most 2^HIGHER too small, so that it seldom has to be
+     * raised. */
+    __device__ __forceinline__ void soften(const float *s) {
+        constexpr float HIGHER = 8;
+        bool higher = false;
+#pragma unroll
+        for (int e = 0; e < SCORES; e++) higher = higher || s[e] > m[seen_of(e)] + HIGHER;
+        if (__any_sync(0xFFFFFFFFu, higher)) raise(s);
+#pragma unroll
+        for (int n = 0; n < NT; n++) {
+            float w[4];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float top = m[2 * n + i], base = top == -INFINITY ? 0.0f : top;
+                w[i] = cu_exp2(s[4 * n + i] - base);
+                w[2 + i] = cu_exp2(s[4 * n + 2 + i] - base);
+                l[2 * n + i] += w[i] + w[2 + i];
+            }
+            for (int h = 0; h < 2; h++) p[n][h] = cu_transpose_8x8(cu_att_pack<KV>(w[2 * h], w[2 * h + 1]));
+        }
+    }
+
+    /* Sums of the rows, in all lanes that have them. */
+    __device__ __forceinline__ void end() {
+#pragma unroll
+        for (int i = 0; i < SEEN; i++)
+            for (int d = 4; d < CU_WARP; d *= 2) l[i] += __shfl_xor_sync(0xFFFFFFFFu, l[i], d);
+    }
+
+    CU_DEV bool names_row() { return threadIdx.x % CU_WARP < 4; } /* one lane of those with the same rows */
+};
 
 /* Sum of the N scores a lane of the WD warps of a key group, in order. x: shared, [4 warps, N, 32]. */
 template <int WD, int N> CU_DEV void exchange(float *x, float *s) {

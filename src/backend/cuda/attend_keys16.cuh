@@ -1,22 +1,17 @@
-/* Keys and values of 16 bits, as attend_decode multiplies them. Scores are [16 rows of the unit, 16 keys], results [16
- * rows, columns]; q and the weights are left factors. Here g = lane / 4 and t = lane % 4. */
+/* Keys and values of 16 bits, as attend_decode multiplies them: left factors by ldmatrix, values transposed. */
 #ifndef FA_CUDA_ATTEND_KEYS16_CUH
 #define FA_CUDA_ATTEND_KEYS16_CUH
 
 #include "backend/cuda/attend_few.cuh"
 
-template <int HD, int WARPS, int DEEP, int KV> struct keys16 {
+template <int HD, int WARPS, int DEEP, int KV, int NT> struct keys16 : few_rows<HD / WARPS, NT, KV> {
     static constexpr int WD = WARPS, DIMS = HD / WD, STAGES = DEEP;
     static constexpr int STAGE = 2 * 16 * DIMS / 8; /* pieces of 16 keys, then of 16 values */
-    static constexpr int BLOCKS = 2, SCORES = 8, SEEN = 2, ASIDE = 1;
+    static constexpr int BLOCKS = 2, ASIDE = 1;
+    using few = few_rows<DIMS, NT, KV>;
+    using few::acc, few::p, few::SCORES;
 
-    uint32_t q[DIMS / 16][4], p[4];
-    float m[SEEN], l[SEEN]; /* of rows g and g + 8; l: this lane's part */
-    float acc[DIMS / 8][4];
-
-    CU_DEV int key_of(int e) { return 2 * ((int)threadIdx.x % 4) + e % 2 + e / 4 * 8; }
-    CU_DEV int seen_of(int e) { return e / 2 % 2; }
-    CU_DEV int row_of(int i) { return (int)threadIdx.x % CU_WARP / 4 + 8 * i; }
+    uint32_t q[NT][DIMS / 32][4]; /* columns [32 i, + 32) of row 8 n + g, as two right factors */
 
     /* A lane has column piece c of every 32 / CH-th row. */
     CU_DEV void copy(const cu_att &a, int64_t at, int pos, int lo, int to, int dim0, uint8_t *smem, int stage) {
@@ -35,90 +30,55 @@ template <int HD, int WARPS, int DEEP, int KV> struct keys16 {
     }
 
     __device__ __forceinline__ void begin(const cu_att &a, const cu_att_item &it, int dim0, uint4 *x, float *) {
-        const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
-        stage_q<DIMS, ATT_ROWS, KV>(a, it, dim0, x);
+        const int lane = (int)threadIdx.x % CU_WARP;
+        stage_q<DIMS, 8 * NT, KV>(a, it, dim0, x);
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < DIMS / 16; j++) cu_ldmatrix_x4(q[j], x + piece<DIMS>(r, 2 * j + half));
-        __syncwarp();
-        m[0] = m[1] = -INFINITY;
-        l[0] = l[1] = 0;
+        for (int n = 0; n < NT; n++)
 #pragma unroll
-        for (int i = 0; i < DIMS / 8 * 4; i++) acc[i / 4][i % 4] = 0;
+            for (int i = 0; i < DIMS / 32; i++)
+                cu_ldmatrix_x4(q[n][i], x + piece<DIMS>(8 * n + lane % 8, 4 * i + lane / 8));
+        __syncwarp();
+        few::clear();
     }
 
     __device__ __forceinline__ void scores(const cu_att &, const uint8_t *smem, int stage, const float *,
                                            float *s) const {
         const uint4 *k = (const uint4 *)(smem + stage);
-        const int lane = (int)threadIdx.x % CU_WARP, r = lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
+        const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
+        float odd[SCORES]; /* two chains of products instead of one */
 #pragma unroll
-        for (int e = 0; e < SCORES; e++) s[e] = 0;
+        for (int e = 0; e < SCORES; e++) s[e] = odd[e] = 0;
 #pragma unroll
         for (int i = 0; i < DIMS / 16; i++) {
-            uint32_t b[4];
-            cu_ldmatrix_x4(b, k + piece<DIMS>(r, 2 * i + half));
-            cu_att_mma<KV>(s, q[i], b);
-            cu_att_mma<KV>(s + 4, q[i], b + 2);
+            uint32_t left[4];
+            cu_ldmatrix_x4(left, k + piece<DIMS>(r, 2 * i + half));
+#pragma unroll
+            for (int n = 0; n < NT; n++) cu_att_mma<KV>((i % 2 ? odd : s) + 4 * n, left, q[n][i / 2] + i % 2 * 2);
         }
+#pragma unroll
+        for (int e = 0; e < SCORES; e++) s[e] += odd[e];
     }
 
-    /* Scores to weights; earlier sums are scaled. */
-    __device__ __forceinline__ void soften(const float *s) {
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const float *lo = s + 2 * h, *hi = lo + 4;
-            float top = fmaxf(fmaxf(lo[0], lo[1]), fmaxf(hi[0], hi[1]));
-            top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, 2));
-            top = fmaxf(top, m[h]);
-            const float base = top == -INFINITY ? 0.0f : top;
-            const float keep = cu_exp2(m[h] - base);
-            m[h] = top;
-            l[h] *= keep;
-#pragma unroll
-            for (int i = 0; i < DIMS / 8; i++) {
-                acc[i][2 * h] *= keep;
-                acc[i][2 * h + 1] *= keep;
-            }
-#pragma unroll
-            for (int n = 0; n < 2; n++) {
-                const float x = cu_exp2(s[4 * n + 2 * h] - base), y = cu_exp2(s[4 * n + 2 * h + 1] - base);
-                l[h] += x + y;
-                p[2 * n + h] = cu_att_pack<KV>(x, y);
-            }
-        }
-    }
-
-    /* acc += weights times values */
+    /* acc += values times weights */
     __device__ __forceinline__ void add_values(const cu_att &, const uint8_t *smem, int stage, int, int) {
-        const int lane = (int)threadIdx.x % CU_WARP, r = lane / 8 % 2 * 8 + lane % 8, half = lane / 16;
+        const int lane = (int)threadIdx.x % CU_WARP, r = lane / 16 * 8 + lane % 8, half = lane / 8 % 2;
         const uint4 *v = (const uint4 *)(smem + stage) + STAGE / 2;
 #pragma unroll
         for (int i = 0; i < DIMS / 16; i++) {
-            uint32_t b[4];
-            cu_ldmatrix_x4_trans(b, v + piece<DIMS>(r, 2 * i + half));
-            cu_att_mma<KV>(acc[2 * i], p, b);
-            cu_att_mma<KV>(acc[2 * i + 1], p, b + 2);
-        }
-    }
-
-    /* Sums of the rows, in all lanes that have them. */
-    __device__ __forceinline__ void end() {
+            uint32_t left[4];
+            cu_ldmatrix_x4_trans(left, v + piece<DIMS>(r, 2 * i + half));
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            l[h] += __shfl_xor_sync(0xFFFFFFFFu, l[h], 1);
-            l[h] += __shfl_xor_sync(0xFFFFFFFFu, l[h], 2);
+            for (int n = 0; n < NT; n++) cu_att_mma<KV>(acc[n][i], left, p[n]);
         }
     }
-
-    CU_DEV bool names_row() { return threadIdx.x % 4 == 0; } /* one lane of those with the same rows */
 
     /* The lane's columns of its row number i, from dim0 on. */
     __device__ __forceinline__ void put(int i, int dim0, int n_col, float *row) const {
 #pragma unroll
         for (int j = 0; j < DIMS / 8; j++) {
-            const int c = dim0 + 8 * j + 2 * ((int)threadIdx.x % 4);
-            if (c < n_col) *(float2 *)(row + c) = make_float2(acc[j][2 * i], acc[j][2 * i + 1]);
+            const int c = dim0 + 8 * j + (int)threadIdx.x % CU_WARP / 4;
+            if (c < n_col) row[c] = acc[i / 2][j / 2][j % 2 * 2 + i % 2];
         }
     }
 };

@@ -1,11 +1,8 @@
 /* Keys and values of 8 bits (tensor/kvq.h), as attend_decode multiplies them: codes become f16 in registers, where the
  * tensor cores want them, and scales come after the product (keys) or before it (values).
  *
- * Everything is the other way round than for 16 bits: keys, and columns of values, are rows of the products, and the
- * unit's rows their columns, 8 a product (NT products for units of more). So a unit of up to 8 rows (one query row of
- * up to 8 heads) costs half of the registers and of the softmax. Scores are [16 keys, 8 rows], results [columns, 8
- * rows]. The order of columns within a product is free, so a lane takes neighbours: 8 of a key, 4 of 4 values. Here
- * g = lane / 4 and t = lane % 4.
+ * The order of columns within a product is free, so a lane takes neighbours: 8 of a key, 4 of 4 values. (g = lane / 4
+ * and t = lane % 4.)
  *
  * Codes of keys are 1152 too large (attend.h) when they are multiplied: a product starts from -1152 times the sum of q
  * instead of 0, which in f32 costs 1e-5 of a score.
@@ -18,21 +15,16 @@
 
 #include "backend/cuda/attend_few.cuh"
 
-template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
+template <int HD, int WARPS, int DEEP, int NT> struct keys8 : few_rows<HD / WARPS, NT, FA_F16> {
     static constexpr int WD = WARPS, DIMS = HD / WD, STAGES = DEEP, NG = DIMS / FA_KVQ_GROUP;
     static constexpr int CODES = DIMS, SCALES = 2 * cu_kvq_groups(HD); /* pieces of 16 rows */
     static constexpr int STAGE = 2 * (CODES + SCALES);                 /* keys, values, and the scales of both */
-    static constexpr int BLOCKS = NT == 1 ? 4 : 2, SCORES = 4 * NT, SEEN = 2 * NT;
+    static constexpr int BLOCKS = NT == 1 ? 4 : 2;
+    using few = few_rows<DIMS, NT, FA_F16>;
+    using few::acc, few::p, few::SCORES;
     static constexpr int ASIDE = NG * 8 * NT; /* [NG, rows] -1152 times the sum of a row's group of q */
 
     uint4 q[NT][NG]; /* columns [32 b + 8 t, + 8) of row 8 n + g */
-    uint32_t p[NT][2];
-    float m[SEEN], l[SEEN]; /* l: this lane's part */
-    float acc[NT][DIMS / 16][4];
-
-    CU_DEV int key_of(int e) { return (int)threadIdx.x % CU_WARP / 4 + e / 2 % 2 * 8; }
-    CU_DEV int seen_of(int e) { return e / 4 * 2 + e % 2; }
-    CU_DEV int row_of(int i) { return i / 2 * 8 + 2 * ((int)threadIdx.x % 4) + i % 2; }
 
     /* Bytes in front of the 32 codes of group 0 of row r; those of group b are at that ^ 32 b. Of any four rows r and
      * on (r % 4 = 0), and of any four r, r + 2.. a group lies in all banks. Row r + 8 is 8 DIMS bytes behind row r. */
@@ -81,13 +73,7 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
                 if (t == 0) less[b * 8 * NT + 8 * n + g] = -1152.0f * sum;
             }
         __syncwarp();
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-            m[2 * n] = m[2 * n + 1] = -INFINITY;
-            l[2 * n] = l[2 * n + 1] = 0;
-#pragma unroll
-            for (int i = 0; i < DIMS / 16 * 4; i++) acc[n][i / 4][i % 4] = 0;
-        }
+        few::clear();
     }
 
     /* The scales of this warp's columns of rows row[0..N), in pairs; 0 for groups that do not exist. */
@@ -150,43 +136,6 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
         }
     }
 
-    /* The maxima of rows become those of all scores; earlier sums are scaled. */
-    __device__ __forceinline__ void raise(const float *s) {
-#pragma unroll
-        for (int i = 0; i < SEEN; i++) {
-            float top = fmaxf(s[i / 2 * 4 + i % 2], s[i / 2 * 4 + 2 + i % 2]);
-            for (int d = 4; d < CU_WARP; d *= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, d));
-            top = fmaxf(top, m[i]);
-            const float keep = cu_exp2(m[i] - (top == -INFINITY ? 0.0f : top));
-            m[i] = top;
-            l[i] *= keep;
-#pragma unroll
-            for (int j = 0; j < DIMS / 8; j++) acc[i / 2][j / 2][j % 2 * 2 + i % 2] *= keep;
-        }
-    }
-
-    /* Scores to weights, as right factors: a lane gets keys 2 t, 2 t + 1 and those 8 behind, of row 8 n + g. Weights
-     * are relative to a maximum that is at most 2^HIGHER too small, so that it seldom has to be raised. */
-    __device__ __forceinline__ void soften(const float *s) {
-        constexpr float HIGHER = 8;
-        bool higher = false;
-#pragma unroll
-        for (int e = 0; e < SCORES; e++) higher = higher || s[e] > m[seen_of(e)] + HIGHER;
-        if (__any_sync(0xFFFFFFFFu, higher)) raise(s);
-#pragma unroll
-        for (int n = 0; n < NT; n++) {
-            float w[4];
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const float top = m[2 * n + i], base = top == -INFINITY ? 0.0f : top;
-                w[i] = cu_exp2(s[4 * n + i] - base);
-                w[2 + i] = cu_exp2(s[4 * n + 2 + i] - base);
-                l[2 * n + i] += w[i] + w[2 + i];
-            }
-            for (int h = 0; h < 2; h++) p[n][h] = cu_transpose_8x8(cu_to_f16x2(w[2 * h], w[2 * h + 1]));
-        }
-    }
-
     /* acc += values times weights; values [first, end) of the 16 exist. */
     __device__ __forceinline__ void add_values(const cu_att &a, const uint8_t *smem, int stage, int first, int end) {
         const int lane = (int)threadIdx.x % CU_WARP, g = lane / 4, t = lane % 4;
@@ -217,14 +166,6 @@ template <int HD, int WARPS, int DEEP, int NT> struct keys8 {
                 for (int c = 0; c < 2; c++) cu_mma_f16(acc[n][2 * b + c], left[c], p[n]);
         }
     }
-
-    __device__ __forceinline__ void end() {
-#pragma unroll
-        for (int i = 0; i < SEEN; i++)
-            for (int d = 4; d < CU_WARP; d *= 2) l[i] += __shfl_xor_sync(0xFFFFFFFFu, l[i], d);
-    }
-
-    CU_DEV bool names_row() { return threadIdx.x % CU_WARP < 4; }
 
     __device__ __forceinline__ void put(int i, int dim0, int n_col, float *row) const {
 #pragma unroll
