@@ -1,6 +1,7 @@
 /* Hopper's matrix instructions (sm_90a): warpgroups multiply asynchronously, barriers in shared memory count copies and
  * arrivals. Like cu_ptx.h, one function an instruction; emu.h has the same ones in plain C++. Source: PTX ISA 8, wgmma,
- * mbarrier. Kernels guard their bodies with CU_HAS_WGMMA: code for other architectures has no such instructions. */
+ * mbarrier. Kernels guard what has wgmma with CU_HAS_WGMMA, and barriers and the copy engine, which later chips have too,
+ * with CU_HAS_BULK: code for other architectures has no such instructions. */
 #ifndef FA_CUDA_WGMMA_H
 #define FA_CUDA_WGMMA_H
 
@@ -10,6 +11,12 @@
 #define CU_HAS_WGMMA 1
 #else
 #define CU_HAS_WGMMA 0
+#endif
+
+#if defined(FA_CUDA_EMU) || __CUDA_ARCH__ >= 900
+#define CU_HAS_BULK 1
+#else
+#define CU_HAS_BULK 0
 #endif
 
 /* Descriptor of a matrix in shared memory whose columns lie along k, 64 elements of 2 bytes a row: rows of 128 bytes,
@@ -83,6 +90,12 @@ CU_DEV void cu_tma_load(uint32_t to, const cu_tma *map, uint32_t bar, int c0, in
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, "
                  "%6}], [%2];" ::"r"(to),
                  "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+                 : "memory");
+}
+/* n bytes, a multiple of 16, both places too. */
+CU_DEV void cu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(n), "r"(bar)
                  : "memory");
 }
 /* Shared memory that was written by copies and stores may now be read by wgmma. */

@@ -261,7 +261,7 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     const int rows = one ? 1 : kind == CU_FAST1 || kind == CU_FAST8 ? 8 : 16;
     const int jobs = a->paired && !a->wide ? 2 : 1, n_out = rows * CU_TILE * (a->wide ? 2 : 1) * 4;
     const int n_tile = a->wide && !a->paired ? (a->n_tile + 1) / 2 : a->n_tile; /* that are worked on at a time */
-    const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = (CU_WARP + 32) * 4;
+    const size_t ring = (size_t)warps * f->ring * f->slot, red = (size_t)2 * warps * n_out, sum = CU_STREAM_SUMS * 4;
     const size_t fixed = ring + red + sum;
     size_t line = line_of(a->n_step, step, elem), keep = n_out;
     const int64_t most_blocks = have <= (size_t)SMEM_WANT ? 2 * cu->n_sm : cu->n_sm;
@@ -283,6 +283,10 @@ static bool lay_out(const fa_cuda *cu, plan *p, int i, int warps, size_t have, i
     a->ldx = (int)line;
     a->n_seg = warps / a->M ? warps / a->M : 1;
     a->seg = (a->chunk * f->cols / 8 + a->n_seg - 1) / a->n_seg * 8;
+    const int size = a->x_type == FA_F32 ? 4 : 2;
+    a->bulk = cu->arch >= 90 && !exact && a->vec &&
+              (size == 2 ||
+               (a->M == 1 && a->n_chunk == 1 && a->seg <= CU_BULK_TURN * 4 * CU_WARP && a->seg * size <= f->slot));
     a->at_x = (int)ring;
     a->at_red = (int)(ring + up16((size_t)a->M * line * elem));
     a->at_sum = a->at_red + (int)red;

@@ -48,6 +48,7 @@
 #ifndef FA_CUDA_STREAM_CUH
 #define FA_CUDA_STREAM_CUH
 
+#include "backend/cuda/cu_wgmma.h"
 #include "backend/cuda/digits.cuh"
 #include "backend/cuda/route.cuh"
 
@@ -62,7 +63,11 @@ enum {
     CU_STREAM_KINDS
 };
 
-enum { CU_ROUTE_AT = 16 /* bytes of shared memory in front of cu_stream_choose's */ };
+enum {
+    CU_ROUTE_AT = 16,                                  /* bytes of shared memory in front of cu_stream_choose's */
+    CU_STREAM_WARPS = 16,                              /* of a block, at most */
+    CU_STREAM_SUMS = 2 * CU_WARP + 2 * CU_STREAM_WARPS /* floats at at_sum: see the kernel */
+};
 
 /* What becomes of a result v (with 1 / rms and bias) of input row m and weight row r. */
 enum {
@@ -106,6 +111,7 @@ typedef struct cu_stream_args {
     int at_x, at_red, at_sum, at_keep; /* places in shared memory, bytes: see stage, reduce */
     const void *x;                     /* [M, K] f32 or bf16 */
     int x_type, vec;                   /* vec: rows of x and norm.w may be read 16 bytes at a time */
+    int bulk;                          /* rows come by the copy engine: see cu_stream_bulk */
     cu_norm norm;                      /* of x, which is f32 then */
     int end, act;
     void *out;
@@ -275,7 +281,6 @@ template <class F> struct cu_feed {
             F::fetch(slot, a.part[part].w, cur, step, lane);
             step += (int)blockDim.x / CU_WARP;
             skip(a, warp, lane);
-            if (chunk >= a.n_chunk) cu_pdl_launch();
         }
         cu_cp_commit();
     }
@@ -394,6 +399,87 @@ template <class T> CU_DEV void cu_stream_stage(const cu_stream_args &a, int cols
         }
     }
 }
+
+/* The copy engine's way, in fast mode: `ask` begins copies, `take` waits for them. Rows of bf16 go to their place. One
+ * row of f32 (in one chunk) goes to the last slots of the warps' rings, where nothing is on its way to yet, a segment
+ * to each; the norm's weight, at most 4 CU_BULK_TURN columns a lane, is in registers since before the rings began.
+ *
+ * Copies wait behind all that was asked of memory before, and full rings ask for 13 MB, four microseconds of it. So the
+ * rings begin with half of their slots and ask for the rest between `ask` and `take`. */
+enum { CU_BULK_TURN = 4 };
+
+struct cu_stream_bulk {
+    uint32_t bar; /* the warp's barrier */
+    float4 g[CU_BULK_TURN];
+
+    CU_DEV int column(int u) { return u * CU_WARP * 4 + (int)threadIdx.x % CU_WARP * 4; } /* of the segment */
+
+    __device__ __forceinline__ void begin(const cu_stream_args &a, float *sum) {
+#if CU_HAS_BULK
+        const int warp = (int)threadIdx.x / CU_WARP;
+        bar = cu_smem_addr(sum + 2 * CU_WARP + 2 * warp);
+        if (!a.bulk) return;
+        if (threadIdx.x % CU_WARP == 0) {
+            cu_mbar_init(bar, 1);
+            cu_proxy_fence();
+        }
+        __syncwarp();
+        const int from = warp * a.seg, to = min(from + a.seg, a.K);
+#pragma unroll
+        for (int u = 0; u < CU_BULK_TURN; u++) {
+            g[u] = make_float4(1, 1, 1, 1);
+            if (a.norm.w && from + column(u) < to) g[u] = *(const float4 *)(a.norm.w + from + column(u));
+        }
+#endif
+    }
+
+    /* Copies of chunk c. land: room for the warp's segment of f32. */
+    __device__ __forceinline__ void ask(const cu_stream_args &a, int cols, int c, uint16_t *xs, uint8_t *land) const {
+#if CU_HAS_BULK
+        const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP;
+        const int n_warp = (int)blockDim.x / CU_WARP, n_item = a.M * a.n_seg, wide = a.x_type == FA_F32;
+        const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols;
+        int bytes = 0;
+#pragma unroll 1
+        for (int i = warp; i < n_item; i += n_warp) { /* segments of rows */
+            const int m = a.M == 1 ? 0 : i / a.n_seg, at = (i - m * a.n_seg) * a.seg, from = min(k0 + at, k1);
+            const int to = min(from + a.seg, k1), n = max(min(to, a.K) - from, 0), size = n << (wide ? 2 : 1);
+            uint16_t *to_x = xs + m * a.ldx + at;
+            if (n && lane == 0)
+                cu_bulk_load(cu_smem_addr(wide ? land : (uint8_t *)to_x),
+                             (const uint8_t *)a.x + (((int64_t)m * a.K + from) << (wide ? 2 : 1)), bar, size);
+            bytes += size;
+            for (int k = n + lane * 8; k < to - from; k += CU_WARP * 8) /* from column K on */
+                *(uint4 *)(to_x + k) = make_uint4(0, 0, 0, 0);
+        }
+        if (lane == 0) cu_mbar_expect(bar, bytes);
+        __syncwarp();
+#endif
+    }
+
+    __device__ __forceinline__ void take(const cu_stream_args &a, int cols, int c, uint16_t *xs, float *sum,
+                                         const uint8_t *land) const {
+#if CU_HAS_BULK
+        cu_mbar_wait(bar, c & 1);
+        if (a.x_type != FA_F32) return;
+        const int warp = (int)threadIdx.x / CU_WARP, from = warp * a.seg, n = min(a.seg, a.K - from);
+        const float o = a.norm.w ? a.norm.offset : 0.0f;
+        float s = 0;
+#pragma unroll
+        for (int u = 0; u < CU_BULK_TURN; u++) {
+            const int k = column(u);
+            if (k >= n) break;
+            const float4 p = *(const float4 *)(land + 4 * k);
+            s = fmaf(p.x, p.x, fmaf(p.y, p.y, fmaf(p.z, p.z, fmaf(p.w, p.w, s))));
+            cu_stream_put4(xs + from + k,
+                           make_float4(p.x * (g[u].x + o), p.y * (g[u].y + o), p.z * (g[u].z + o), p.w * (g[u].w + o)));
+        }
+        if (!a.norm.on) return;
+        s = cu_warp_sum(s);
+        if (threadIdx.x % CU_WARP == 0) sum[warp] = s;
+#endif
+    }
+};
 
 /* For formats of codes: the staged columns in their order, and the sums of each SUM of them. A thread takes 16 columns,
  * neighbours add up their sums; a row is a multiple of 256 columns, so none belongs to two rows. */
@@ -642,13 +728,15 @@ CU_DEV void cu_stream_after(const cu_stream_args &a, uint8_t *smem, float *sum, 
 
 /* ---- the kernel ---- */
 
-/* Shared memory: the rings, at_x the input, at_red [2][warps][rows * 8] partial sums, at_sum [warps or M, and 16] sums
- * of squares and then 1 / rms, at_keep [jobs or 1][rows * 8] sums of earlier chunks and gates that wait. */
+/* Shared memory: the rings, at_x the input, at_red [2][warps][rows * 8] partial sums, at_sum [32] sums
+ * of squares, [16] 1 / rms, 16 for stream_int.cu, barriers of the warps; at_keep [jobs or 1][rows * 8] sums of earlier
+ * chunks and gates that wait. */
 template <class F, int KIND>
 __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const __grid_constant__ cu_stream_args a) {
     constexpr bool FAST = KIND == CU_FAST8 || KIND == CU_FAST16, HI = KIND == CU_FAST16;
     constexpr int R = KIND == CU_FAST8 ? 8 : KIND == CU_EXACT1 ? 1 : 16, N_OUT = R * CU_TILE;
     CU_DYN_SMEM(smem);
+    cu_pdl_launch(); /* its blocks come when these go: nothing is gained by waiting */
     const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP, n_warp = (int)blockDim.x / CU_WARP;
     const int n_tile = cu_stream_tiles(a), n_job = a.paired ? 2 * n_tile : n_tile;
     uint8_t *ring = smem + warp * F::RING * F::SLOT;
@@ -656,18 +744,26 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
     float *xf = (float *)(smem + a.at_x), *red = (float *)(smem + a.at_red), *sum = (float *)(smem + a.at_sum),
           *rms = sum + CU_WARP, *keep = (float *)(smem + a.at_keep);
 
+    cu_stream_bulk bulk;
+    if (FAST) bulk.begin(a, sum);
     cu_feed<F> feed;
     feed.begin(a, warp, lane, n_job);
-    for (int i = 0; i < F::RING - 1; i++) feed.issue(a, ring + i * F::SLOT, warp, lane);
-    if (a.norm.w) /* a line of the norm's weight per thread and block, so that all of it waits in the second-level cache
-                   */
+    int asked = 0; /* steps, till the ring is full for the first time */
+    const int early = FAST && a.bulk ? F::RING / 2 : F::RING - 1;
+    for (; asked < early; asked++) feed.issue(a, ring + asked * F::SLOT, warp, lane);
+    if (a.norm.w && !a.bulk) /* a line of it for each thread, so that it waits in the second-level cache */
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
             cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
 
     int slot = 0, turn = 0; /* the ring's next slot to multiply; which half of red */
     for (int c = 0; c < a.n_chunk; c++) {
-        if constexpr (FAST)
+        uint8_t *land = ring + (F::RING - 1) * F::SLOT;
+        if (FAST && a.bulk) bulk.ask(a, F::COLS, c, xb, land);
+        for (; asked < F::RING - 1; asked++) feed.issue(a, ring + asked * F::SLOT, warp, lane);
+        if (FAST && a.bulk)
+            bulk.take(a, F::COLS, c, xb, sum, land);
+        else if constexpr (FAST)
             cu_stream_stage(a, F::COLS, c, xb, sum);
         else
             cu_stream_stage(a, F::COLS, c, xf, sum);

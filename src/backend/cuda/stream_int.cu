@@ -144,12 +144,16 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
           *keep = (float *)(smem + a.at_keep);
     const uint8_t *none = (const uint8_t *)(sum + CU_WARP + 16);
 
+    cu_stream_bulk bulk;
+    bulk.begin(a, sum);
     wide_feed<BITS> feed;
     feed.begin(a, warp, lane);
+    int asked = 0;
+    const int early = a.bulk ? SLOTS / 2 : SLOTS - 1; /* stream.cuh, cu_stream_bulk */
 #pragma unroll 1
-    for (int i = 0; i < SLOTS - 1; i++) feed.issue(a, ring + i * S::SLOT, warp, lane, n_warp);
+    for (; asked < early; asked++) feed.issue(a, ring + asked * S::SLOT, warp, lane, n_warp);
     if (threadIdx.x < 16) sum[CU_WARP + 16 + threadIdx.x] = 0;
-    if (a.norm.w)
+    if (a.norm.w && !a.bulk)
         for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i * 32 < a.K; i += (int)(gridDim.x * blockDim.x))
             cu_prefetch_l2(a.norm.w + i * 32);
     cu_pdl_wait();
@@ -158,7 +162,14 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
     int slot = 0, turn = 0;
 #pragma unroll 1
     for (int c = 0; c < a.n_chunk; c++) {
-        cu_stream_stage(a, CU_QCOLS, c, xb, sum);
+        uint8_t *land = ring + (SLOTS - 1) * S::SLOT;
+        if (a.bulk) bulk.ask(a, CU_QCOLS, c, xb, land);
+#pragma unroll 1
+        for (; asked < SLOTS - 1; asked++) feed.issue(a, ring + asked * S::SLOT, warp, lane, n_warp);
+        if (a.bulk)
+            bulk.take(a, CU_QCOLS, c, xb, sum, land);
+        else
+            cu_stream_stage(a, CU_QCOLS, c, xb, sum);
         __syncthreads();
         digits<BITS>(a, c, xb);
         __syncthreads();

@@ -547,6 +547,22 @@ void emu_tma_load(uint32_t to, const cu_tma *m, uint32_t bar, const int c[4]) {
     mbar_turn(b);
 }
 
+void emu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n) {
+    mbar *b = bar_of(bar);
+    if ((to | (uint32_t)(uintptr_t)from | (uint32_t)n) & 15 || n < 16)
+        emu_die("copy of %d bytes from %p to %u", n, from, to);
+    uint8_t *base = smem_base + to - 0x400;
+    if (to < 0x400 || !in_shared(base, (size_t)n)) emu_die("copy to %u: not in shared memory", to);
+    for (int i = 0; i < n; i += 16) {
+        copy16 x = {base + i, 16, {}};
+        memcpy(x.bytes, (const uint8_t *)from + i, 16);
+        memset(x.to, 0xFF, 16);
+        bar_copies[b].push_back(x);
+    }
+    b->bytes -= n;
+    mbar_turn(b);
+}
+
 void emu_proxy_fence() { self()->unseen = false; }
 void emu_wgmma_fence() { self()->fenced = true; }
 

@@ -500,6 +500,7 @@ void emu_bar(int id, int n, bool wait);
 struct CUtensorMap_st;
 typedef CUtensorMap_st cu_tma;
 void emu_tma_load(uint32_t to, const cu_tma *map, uint32_t bar, const int c[4]);
+void emu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n);
 CU_DEV uint32_t cu_smem_addr(const void *smem) { return emu_smem_addr(smem); }
 CU_DEV void cu_mbar_init(uint32_t bar, int n) { emu_mbar_init(bar, n); }
 CU_DEV void cu_mbar_arrive(uint32_t bar) { emu_mbar_arrive(bar, false); }
@@ -531,6 +532,7 @@ CU_DEV void cu_tma_load(uint32_t to, const cu_tma *map, uint32_t bar, int c0, in
     const int c[4] = {c0, c1, c2, c3};
     emu_tma_load(to, map, bar, c);
 }
+CU_DEV void cu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n) { emu_bulk_load(to, from, bar, n); }
 CU_DEV void cu_pdl_wait() { emu_pdl(1); }
 CU_DEV void cu_pdl_launch() { emu_pdl(0); }
 
