@@ -502,9 +502,9 @@ typedef struct cu_skinny_fmt {
         }                                                                                                              \
     }
 /* The same for formats that are not as common: kernels of 16 and 64 rows alone. */
-#define SK_FMT_FEW(text, KIND, UNITS, COLS)                                                                            \
+#define SK_FMT_FEW(text, KIND, UNITS, COLS, least)                                                                     \
     {                                                                                                                  \
-        "skinny " text, KIND, UNITS, sk_fmt<KIND, UNITS, COLS>::sum, 5, {                                              \
+        "skinny " text, KIND, UNITS, sk_fmt<KIND, UNITS, COLS>::sum, least, {                                          \
             SK_NO_ROW, SK_ROW(2, KIND, UNITS, COLS), SK_NO_ROW, SK_ROW(8, KIND, UNITS, COLS)                           \
         }                                                                                                              \
     }
