@@ -70,7 +70,7 @@ static __global__ void group_product(const uint16_t *a, const uint16_t *b, float
     for (int j = 0; j < 8; j++) d[(row + j % 4 / 2 * 8) * 16 + j / 4 * 8 + 2 * t + j % 2] = acc[j];
     /* element (r, c) is 8 r + c; lane (g, t) gets (2t, g) and (2t + 1, g) */
     const unsigned g = (unsigned)i % 32 / 4, two = 8 * g + 2 * (unsigned)t, back = 16 * (unsigned)t + g;
-    CHECK(cu_transpose8((two + 1) << 16 | two) == ((back + 8) << 16 | back));
+    CHECK(cu_transpose_8x8((two + 1) << 16 | two) == ((back + 8) << 16 | back));
 }
 
 /* d [64, 64] = a [64, 64] b [64, 64], f16, by a warpgroup, whose operands the second one's first thread has brought: a

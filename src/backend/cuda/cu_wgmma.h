@@ -1,7 +1,7 @@
 /* Hopper's matrix instructions (sm_90a): warpgroups multiply asynchronously, barriers in shared memory count copies and
  * arrivals. Like cu_ptx.h, one function an instruction; emu.h has the same ones in plain C++. Source: PTX ISA 8, wgmma,
- * mbarrier. Kernels guard what has wgmma with CU_HAS_WGMMA, and barriers and the copy engine, which later chips have too,
- * with CU_HAS_BULK: code for other architectures has no such instructions. */
+ * mbarrier. Kernels guard what has wgmma with CU_HAS_WGMMA, and barriers and the copy engine, which later chips have
+ * too, with CU_HAS_BULK: code for other architectures has no such instructions. */
 #ifndef FA_CUDA_WGMMA_H
 #define FA_CUDA_WGMMA_H
 
@@ -100,13 +100,6 @@ CU_DEV void cu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n) {
 }
 /* Shared memory that was written by copies and stores may now be read by wgmma. */
 CU_DEV void cu_proxy_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
-
-/* An 8 x 8 matrix of 16-bit elements over a warp, a lane (row g, columns 2t, 2t + 1): transposed. */
-CU_DEV uint32_t cu_transpose8(uint32_t v) {
-    uint32_t r;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
-    return r;
-}
 
 /* The value is computed here, not later: before the fence of the product that takes it. */
 CU_DEV void cu_pin(uint32_t &v) { asm volatile("" : "+r"(v)::"memory"); }

@@ -398,7 +398,7 @@ template <int KIND, bool PAIRED> struct consumer {
                 const float gate = acc[4 * j + c] + b0;
                 h[c] = __fdividef(gate, 1.0f + __expf(-gate)) * (acc[4 * j + 2 + c] + b1);
             }
-            const uint32_t v = cu_transpose8(cu_to_bf16x2(h[0], h[1]));
+            const uint32_t v = cu_transpose_8x8(cu_to_bf16x2(h[0], h[1]));
             if (8 * j + g < w.tile.z && to < a.ld) *(uint32_t *)(out + 8 * j * a.ld) = v;
         }
     }
@@ -411,8 +411,8 @@ template <int KIND, bool PAIRED> struct consumer {
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
             const float *p = acc + 4 * j;
-            const uint2 v = make_uint2(cu_transpose8(cu_to_bf16x2(p[0] + b0, p[1] + b0)),
-                                       cu_transpose8(cu_to_bf16x2(p[2] + b1, p[3] + b1)));
+            const uint2 v = make_uint2(cu_transpose_8x8(cu_to_bf16x2(p[0] + b0, p[1] + b0)),
+                                       cu_transpose_8x8(cu_to_bf16x2(p[2] + b1, p[3] + b1)));
             if (8 * j + g < w.tile.z && to < a.ld) *(uint2 *)(out + 8 * j * a.ld) = v;
         }
     }

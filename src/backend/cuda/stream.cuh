@@ -457,7 +457,7 @@ struct cu_stream_bulk {
 #endif
     }
 
-    __device__ __forceinline__ void take(const cu_stream_args &a, int cols, int c, uint16_t *xs, float *sum,
+    __device__ __forceinline__ void take(const cu_stream_args &a, int c, uint16_t *xs, float *sum,
                                          const uint8_t *land) const {
 #if CU_HAS_BULK
         cu_mbar_wait(bar, c & 1);
@@ -762,7 +762,7 @@ __global__ void __launch_bounds__(F::WARPS *CU_WARP, 2) cu_stream_kernel(const _
         if (FAST && a.bulk) bulk.ask(a, F::COLS, c, xb, land);
         for (; asked < F::RING - 1; asked++) feed.issue(a, ring + asked * F::SLOT, warp, lane);
         if (FAST && a.bulk)
-            bulk.take(a, F::COLS, c, xb, sum, land);
+            bulk.take(a, c, xb, sum, land);
         else if constexpr (FAST)
             cu_stream_stage(a, F::COLS, c, xb, sum);
         else

@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(256, 2) wide_kernel(const __grid_constant__ cu
 #pragma unroll 1
         for (; asked < SLOTS - 1; asked++) feed.issue(a, ring + asked * S::SLOT, warp, lane, n_warp);
         if (a.bulk)
-            bulk.take(a, CU_QCOLS, c, xb, sum, land);
+            bulk.take(a, c, xb, sum, land);
         else
             cu_stream_stage(a, CU_QCOLS, c, xb, sum);
         __syncthreads();

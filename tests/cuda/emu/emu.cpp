@@ -566,18 +566,6 @@ void emu_bulk_load(uint32_t to, const void *from, uint32_t bar, int n) {
 void emu_proxy_fence() { self()->unseen = false; }
 void emu_wgmma_fence() { self()->fenced = true; }
 
-uint32_t emu_transpose8(uint32_t v) {
-    const uint8_t *all = emu_meet("movmatrix", 0xFFFFFFFFu, &v, sizeof v);
-    const int g = emu_self->lane / 4, t = emu_self->lane % 4;
-    uint32_t r = 0;
-    for (int i = 0; i < 2; i++) { /* element (2t + i, g) */
-        uint16_t e;
-        memcpy(&e, all + (4 * (2 * t + i) + g / 2) * EMU_LANE_BYTES + 2 * (g % 2), 2);
-        r |= (uint32_t)e << 16 * i;
-    }
-    return r;
-}
-
 /* Element (k, n) of an operand in shared memory: PTX ISA, matrix descriptor, 128-byte swizzle, rows of 64 along k or
  * (trans) along n. */
 static float group_operand(uint64_t desc, int k, int n, int flags) {

@@ -489,7 +489,6 @@ void emu_mbar_init(uint32_t bar, int n);
 void emu_mbar_arrive(uint32_t bar, bool copies);
 void emu_mbar_wait(uint32_t bar, int parity);
 void emu_proxy_fence();
-uint32_t emu_transpose8(uint32_t v);
 void emu_wgmma_fence();
 void emu_wgmma_commit();
 void emu_wgmma_wait(int pending);
@@ -507,7 +506,6 @@ CU_DEV void cu_mbar_arrive(uint32_t bar) { emu_mbar_arrive(bar, false); }
 CU_DEV void cu_mbar_arrive_cp(uint32_t bar) { emu_mbar_arrive(bar, true); }
 CU_DEV void cu_mbar_wait(uint32_t bar, int parity) { emu_mbar_wait(bar, parity); }
 CU_DEV void cu_proxy_fence() { emu_proxy_fence(); }
-CU_DEV uint32_t cu_transpose8(uint32_t v) { return emu_transpose8(v); }
 CU_DEV void cu_pin(uint32_t &) {}
 template <int N> CU_DEV void cu_more_registers() {}
 template <int N> CU_DEV void cu_fewer_registers() {}
