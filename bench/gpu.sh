@@ -40,7 +40,7 @@ measure() {
     shift 2
     case $format in *:*) cache=${format#*:} ;; esac
     from=$(date +%s.%N)
-    if timeout 60 "$ffai" bench -m "$dir/$name" --synthetic "${format%:*}" --kv-cache "$cache" --device "$device" --csv "$@" > "$dir/csv" 2> "$dir/log"; then
+    if timeout 120 "$ffai" bench -m "$dir/$name" --synthetic "${format%:*}" --kv-cache "$cache" --device "$device" --csv "$@" > "$dir/csv" 2> "$dir/log"; then
         [ -s "$csv" ] || sed -n "1s/^/model,format,/p" "$dir/csv" > "$csv"
         sed "1d;s/^/$name,$format,/" "$dir/csv" | tee -a "$csv"
     else
