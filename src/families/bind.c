@@ -255,7 +255,8 @@ void fa_bind_stripes(fa_binder *b, fa_linear *out, int64_t cols, int64_t total, 
 /* ---- experts ---- */
 
 static void experts_alloc(fa_binder *b, fa_experts *out, int64_t n, int64_t rows, int64_t cols) {
-    *out = (fa_experts){.n = n, .w = (fa_weight *)fa_bind_alloc(b, (size_t)n, sizeof *out->w)};
+    *out = (fa_experts){.n = n};
+    if (!b->err.code) out->w = (fa_weight *)fa_bind_alloc(b, (size_t)n, sizeof *out->w);
     if (!out->w) out->n = 0;
     for (int64_t e = 0; e < out->n; e++) out->w[e].rows = rows, out->w[e].cols = cols;
 }

@@ -64,7 +64,7 @@ typedef struct fa_name {
 
 typedef struct fa_names {
     fa_name *item;
-    size_t n, cap;
+    size_t n, cap, at; /* at: the item that was added to last */
     int total;
 } fa_names;
 

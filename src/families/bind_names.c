@@ -113,18 +113,22 @@ const char *fa_bind_module(const fa_rename *renames, const char *module, int tur
 /* ---- lists ---- */
 
 /* Gathers names that differ in their layer number only, and in it by one. A name that was the last of its kind is there
- * already: the parts of a fused tensor miss it one after the other. */
+ * already: the parts of a fused tensor miss it one after the other. Layers name their tensors in the same order, so the
+ * search goes on from the last hit; and not for ever, since a config may promise millions. */
 void fa_name_list_add(fa_names *l, const char *name) {
+    enum { LOOK_AT = 512 };
     size_t digits = strcspn(name, "0123456789");
     int used = 0;
     long long number = -1;
     if (sscanf(name + digits, "%9lld%n", &number, &used) != 1) number = -1;
-    for (size_t i = 0; i < l->n; i++) {
+    for (size_t k = 0; k < l->n && k < LOOK_AT; k++) {
+        const size_t i = (l->at + k) % l->n;
         const char *first = l->item[i].name;
         const int64_t last = l->item[i].last;
         if ((last != number && last + 1 != number) || strncmp(first, name, digits)) continue;
         const char *rest = first + digits + strspn(first + digits, "0123456789");
         if (strcmp(rest, name + digits + used)) continue;
+        l->at = i;
         if (last == number) return;
         l->item[i].last = number;
         l->item[i].n++;
@@ -142,7 +146,7 @@ void fa_name_list_add(fa_names *l, const char *name) {
     l->item[l->n].name = fa_strdup(name);
     l->item[l->n].n = 1;
     l->item[l->n].last = number;
-    if (l->item[l->n].name) l->n++;
+    if (l->item[l->n].name) l->at = l->n++;
 }
 
 /* The number of an expert in its tensor's name; NULL: none. */

@@ -148,10 +148,16 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, fa_use how) {
     b->bytes += (int64_t)t->bytes;
 }
 
+/* Layers times experts of a config may be any number: beyond what the largest models have, the rest is not looked for.
+ */
 void fa_bind_missing(fa_binder *b, const char *name, const char *suffix) {
+    enum { MOST = 100000 };
     char real[FA_REAL_MAX];
     fa_bind_prefixed(b, real, name, suffix);
     fa_name_list_add(&b->missing, real);
+    if (b->missing.total > MOST && b->missing.n)
+        fa_bind_fail(b, FFAI_EFORMAT, NULL, "more than %d tensors are missing, the first is %s", MOST,
+                     b->missing.item[0].name);
 }
 
 /* ---- what adapters find ---- */

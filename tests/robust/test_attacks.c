@@ -171,6 +171,22 @@ static void many_tensors(void **state) {
     remove_dir(dir);
 }
 
+/* A config that promises 180 million tensors over a checkpoint that has none of them. */
+static void many_experts(void **state) {
+    (void)state;
+    char dir[256];
+    demo_copy(dir);
+    put_text(dir, "config.json",
+             "{\"architectures\": [\"Qwen3NextForCausalLM\"], \"model_type\": \"qwen3_next\", \"num_experts\": 60000, "
+             "\"num_hidden_layers\": 1000}");
+    double t = cpu_now();
+    assert_refused(dir, "missing|model.layers.0.linear_attn.in_proj_qkv.weight", "experts without end");
+    t = cpu_now() - t;
+    print_message("60,000 experts in 1,000 layers: %.1f s\n", t);
+    assert_true(t < (SANITIZED ? 30 : 5));
+    remove_dir(dir);
+}
+
 /* ---- tokenizers and texts ---- */
 
 static ffai_model *tokenizer(const char *dir, const char *json) {
@@ -795,10 +811,10 @@ static void requests(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(configs),        cmocka_unit_test(indexes),       cmocka_unit_test(many_tensors),
-        cmocka_unit_test(tokenizers),     cmocka_unit_test(patterns),      cmocka_unit_test(texts),
-        cmocka_unit_test(templates),      cmocka_unit_test(conversations), cmocka_unit_test(grammars),
-        cmocka_unit_test(large_grammars), cmocka_unit_test(requests),
+        cmocka_unit_test(configs),      cmocka_unit_test(indexes),        cmocka_unit_test(many_tensors),
+        cmocka_unit_test(many_experts), cmocka_unit_test(tokenizers),     cmocka_unit_test(patterns),
+        cmocka_unit_test(texts),        cmocka_unit_test(templates),      cmocka_unit_test(conversations),
+        cmocka_unit_test(grammars),     cmocka_unit_test(large_grammars), cmocka_unit_test(requests),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     ffai_engine_free(engine);
