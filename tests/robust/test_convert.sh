@@ -72,8 +72,9 @@ exec 9<"$tmp/to.partial-$gone-3" # of a process that is not to be seen from here
 flock -x 9
 $run -q || fail "beside remains"
 exec 9<&-
-left=$(cd "$tmp" && echo to*)
-[ "$left" = "to to.partial-$$-0 to.partial-$gone-3 to.partial-x-0 to2.partial-$gone-0" ] || fail "remains: $left"
+left=$(cd "$tmp" && printf '%s\n' to* | sort)
+stay=$(printf '%s\n' to to.partial-$$-0 "to.partial-$gone-3" to.partial-x-0 "to2.partial-$gone-0" | sort) # numbers of any length
+[ "$left" = "$stay" ] || fail "remains: $left"
 rm -rf "$tmp"/to*
 
 # interrupted: cleaned up
