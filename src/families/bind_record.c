@@ -84,6 +84,8 @@ const char *fa_binder_extra(const fa_binder *b, fa_mem *mem) { return names_text
 
 const char *fa_binder_widened(const fa_binder *b, fa_mem *mem) { return names_text(&b->widened, mem); }
 
+enum { MOST_MISSING = 100000 /* tensors, behind which the rest is not looked for */ };
+
 int fa_binder_finish(fa_binder *b, fa_error *err) {
     if (b->err.code && (b->err.code == FFAI_ENOMEM || !b->n_wrong)) {
         if (err) *err = b->err;
@@ -96,10 +98,11 @@ int fa_binder_finish(fa_binder *b, fa_error *err) {
     fa_buf list = {0}, extra = {0};
     fa_name_list_print(&b->missing, &list);
     fa_name_list_print(&b->extra, &extra);
-    int n = b->missing.total;
-    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %d tensor%s missing: %s%s%s%s%s", path, n, n > 1 ? "s are" : " is",
-                     list.data ? list.data : "", b->n_wrong ? "; " : "", wrong, b->extra.n ? "; not known: " : "",
-                     extra.data ? extra.data : "");
+    const bool more = b->missing.total > MOST_MISSING;
+    const int n = more ? MOST_MISSING : b->missing.total;
+    int rc = fa_fail(err, FFAI_EFORMAT, "%s: %s%d tensor%s missing: %s%s%s%s%s", path, more ? "more than " : "", n,
+                     n > 1 ? "s are" : " is", list.data ? list.data : "", b->n_wrong ? "; " : "", wrong,
+                     b->extra.n ? "; not known: " : "", extra.data ? extra.data : "");
     fa_buf_free(&list);
     fa_buf_free(&extra);
     return rc;
@@ -148,15 +151,13 @@ void fa_bind_used(fa_binder *b, const fa_ckpt_tensor *t, fa_use how) {
     b->bytes += (int64_t)t->bytes;
 }
 
-/* Layers times experts of a config may be any number: beyond what the largest models have, the rest is not looked for.
- */
+/* Layers times experts of a config may be any number, more than the largest models have. */
 void fa_bind_missing(fa_binder *b, const char *name, const char *suffix) {
-    enum { MOST = 100000 };
     char real[FA_REAL_MAX];
     fa_bind_prefixed(b, real, name, suffix);
     fa_name_list_add(&b->missing, real);
-    if (b->missing.total > MOST && b->missing.n)
-        fa_bind_fail(b, FFAI_EFORMAT, NULL, "more than %d tensors are missing, the first is %s", MOST,
+    if (b->missing.total > MOST_MISSING && b->missing.n)
+        fa_bind_fail(b, FFAI_EFORMAT, NULL, "more than %d tensors are missing, the first is %s", MOST_MISSING,
                      b->missing.item[0].name);
 }
 
