@@ -437,17 +437,17 @@ struct cu_stream_bulk {
     __device__ __forceinline__ void ask(const cu_stream_args &a, int cols, int c, uint16_t *xs, uint8_t *land) const {
 #if CU_HAS_BULK
         const int lane = (int)threadIdx.x % CU_WARP, warp = (int)threadIdx.x / CU_WARP;
-        const int n_warp = (int)blockDim.x / CU_WARP, n_item = a.M * a.n_seg, wide = a.x_type == FA_F32;
+        const int n_warp = (int)blockDim.x / CU_WARP, n_item = a.M * a.n_seg, shift = a.x_type == FA_F32 ? 2 : 1;
         const int k0 = c * a.chunk * cols, k1 = min((c + 1) * a.chunk, a.n_step) * cols;
         int bytes = 0;
 #pragma unroll 1
         for (int i = warp; i < n_item; i += n_warp) { /* segments of rows */
             const int m = a.M == 1 ? 0 : i / a.n_seg, at = (i - m * a.n_seg) * a.seg, from = min(k0 + at, k1);
-            const int to = min(from + a.seg, k1), n = max(min(to, a.K) - from, 0), size = n << (wide ? 2 : 1);
+            const int to = min(from + a.seg, k1), n = max(min(to, a.K) - from, 0), size = n << shift;
             uint16_t *to_x = xs + m * a.ldx + at;
             if (n && lane == 0)
-                cu_bulk_load(cu_smem_addr(wide ? land : (uint8_t *)to_x),
-                             (const uint8_t *)a.x + (((int64_t)m * a.K + from) << (wide ? 2 : 1)), bar, size);
+                cu_bulk_load(cu_smem_addr(shift == 2 ? land : (uint8_t *)to_x),
+                             (const uint8_t *)a.x + (((int64_t)m * a.K + from) << shift), bar, size);
             bytes += size;
             for (int k = n + lane * 8; k < to - from; k += CU_WARP * 8) /* from column K on */
                 *(uint4 *)(to_x + k) = make_uint4(0, 0, 0, 0);
