@@ -359,6 +359,30 @@ static void deep(void **state) {
     fa_buf_free(&b);
 }
 
+/* Arguments are JSON that any reader takes: a call with a number beyond a double is no call. */
+static void numbers(void **state) {
+    (void)state;
+    static const char *const good[] = {"1e308", "-1.5E+300", "1e-400", "0e99", "12345678901234567890"};
+    static const char *const bad[] = {"1e309", "-1e309", "1187044e64473709551616", "0.1e400"};
+    char text[900], zeros[401];
+    memset(zeros, '0', 400);
+    zeros[400] = 0;
+    fa_answer_opts o = {.format = "hermes"};
+    got g;
+    for (size_t i = 0; i < 11; i++) {
+        bool ok = i < 5 || i == 9;
+        snprintf(text, sizeof text, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": %s%s}}</tool_call>",
+                 i < 5    ? good[i]
+                 : i < 9  ? bad[i - 5]
+                 : i < 10 ? "0."
+                          : "1",
+                 i < 9 ? "" : zeros);
+        assert_int_equal(feed(&o, text, strlen(text), 0, &g, NULL), 0);
+        assert_int_equal(g.order.data[0], ok ? 'C' : 'T');
+        got_free(&g);
+    }
+}
+
 static void no_memory(void **state) {
     (void)state;
     static const char tools[] =
@@ -430,6 +454,7 @@ int main(void) {
         cmocka_unit_test(rendered),    cmocka_unit_test(transcripts), cmocka_unit_test(detection),
         cmocka_unit_test(bad_options), cmocka_unit_test(streaming),   cmocka_unit_test(linear),
         cmocka_unit_test(deep),        cmocka_unit_test(no_memory),   cmocka_unit_test(bytes),
+        cmocka_unit_test(numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

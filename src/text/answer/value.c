@@ -1,6 +1,7 @@
 /* Values as models write them (JSON, Python literals, Gemma's notation), read and written as JSON in one pass. */
 #include "text/answer/answer_int.h"
 #include "base/utf8.h"
+#include "io/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -170,9 +171,20 @@ static size_t digits(const reader *r, size_t i) {
     return i - from;
 }
 
+/* Whether readers of JSON take it: those beyond a double they refuse, or make infinite. */
+static bool fits(reader *r, size_t n) {
+    fa_json *j;
+    int rc = fa_json_parse(&j, r->s + r->i, n, "number", NULL);
+    r->out->failed |= rc == FFAI_ENOMEM;
+    fa_json_free(j);
+    return rc == 0;
+}
+
 /* A number in JSON's grammar, copied as it is spelled. */
 static bool number(reader *r) {
+    enum { SURE = 300 }; /* digits that fit without an exponent */
     size_t i = r->i, k;
+    bool big = false;
     if (i < r->n && r->s[i] == '-') i++;
     k = digits(r, i);
     if (k == 0 || (k > 1 && r->s[i] == '0')) return false;
@@ -186,7 +198,10 @@ static bool number(reader *r) {
         if (i < r->n && (r->s[i] == '+' || r->s[i] == '-')) i++;
         if ((k = digits(r, i)) == 0) return false;
         i += k;
+        big = true;
     }
+    big |= i - r->i > SURE;
+    if (big && !fits(r, i - r->i)) return false;
     if (i < r->n && is_word(r->s[i])) return false;
     fa_buf_add(r->out, r->s + r->i, i - r->i);
     r->i = i;
