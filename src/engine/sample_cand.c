@@ -27,9 +27,8 @@ float fa_pick_max(fa_pick *p) {
         fa_pick_tops(p);
         return p->max / p->temp;
     }
-    float max = -INFINITY;
-    for (int64_t i = 0; i < p->n; i++)
-        if (p->l[i] > max) max = p->l[i];
+    float min, max;
+    p->k->range(p->l, p->n, &min, &max);
     return max;
 }
 
@@ -55,28 +54,25 @@ void fa_pick_only(fa_pick *p, int32_t id) {
     p->id[0] = id;
 }
 
+/* Places in a list, where no selection is under way: the last third of its memory. */
+static int32_t *places(const fa_pick *p) { return (int32_t *)(void *)p->rank + 2 * p->vocab; }
+
 void fa_pick_above(fa_pick *p, float t) {
     int64_t n = 0;
     if (!p->dense) {
-        for (int64_t i = 0; i < p->n; i++) {
-            if (!(p->l[i] >= t && p->l[i] > -INFINITY)) continue;
-            p->l[n] = p->l[i];
-            p->id[n++] = p->id[i];
-        }
-        p->n = n;
+        int32_t *at = places(p);
+        p->n = p->k->between(p->l, p->n, 1, t, INFINITY, 0, p->l, at);
+        for (int64_t i = 0; i < p->n; i++) p->id[i] = p->id[at[i]];
         return;
     }
     fa_pick_tops(p);
-    const float temp = p->temp;
-    for (int64_t b = 0; b * FA_BLOCK < p->vocab; b++) {
-        if (!(p->top[b] / temp >= t)) continue;
-        int64_t end = (b + 1) * FA_BLOCK < p->vocab ? (b + 1) * FA_BLOCK : p->vocab;
-        for (int64_t i = b * FA_BLOCK; i < end; i++) { /* without branches: blocks may be full of candidates */
-            float l = p->x[i] / temp;
-            p->l[n] = l;
-            p->id[n] = (int32_t)i;
-            n += (l >= t) & (l > -INFINITY);
-        }
+    const int64_t n_block = (p->vocab + FA_BLOCK - 1) / FA_BLOCK;
+    for (int64_t b = 0; b < n_block; b++) {
+        const int64_t from = b;
+        while (b < n_block && p->top[b] / p->temp >= t) b++;
+        if (b == from) continue;
+        const int64_t i = from * FA_BLOCK, end = b * FA_BLOCK < p->vocab ? b * FA_BLOCK : p->vocab;
+        n += p->k->between(p->x + i, end - i, p->temp, t, INFINITY, (int32_t)i, p->l + n, p->id + n);
     }
     p->n = n;
     p->dense = false;
@@ -104,30 +100,6 @@ double fa_pick_lse(fa_pick *p) {
     return (double)max + log(z);
 }
 
-/* Sum of p (x - base), and how many x there are, in eight lanes of 64 at a time. */
-static double weighted_sum(const float *x, const float *p, int64_t n, float base, int64_t *n_live) {
-    double sum = 0;
-    int64_t live = 0;
-    for (int64_t i = 0; i < n; i += FA_BLOCK) {
-        int64_t end = i + FA_BLOCK < n ? i + FA_BLOCK : n, j = i;
-        float part[8] = {0};
-        int32_t count[8] = {0};
-        for (; j + 8 <= end; j += 8)
-            for (int t = 0; t < 8; t++) {
-                float d = x[j + t] - base;
-                part[t] += p[j + t] > 0 ? p[j + t] * d : 0;
-                count[t] += x[j + t] > -INFINITY;
-            }
-        for (; j < end; j++) {
-            part[0] += p[j] > 0 ? p[j] * (x[j] - base) : 0;
-            count[0] += x[j] > -INFINITY;
-        }
-        for (int t = 0; t < 8; t++) sum += (double)part[t], live += count[t];
-    }
-    *n_live = live;
-    return sum;
-}
-
 double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse) {
     float max = fa_pick_max(p);
     *n_live = 1;
@@ -136,9 +108,9 @@ double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse) {
     const float *l = p->dense ? p->x : p->l;
     const float base = p->dense ? p->max : max, scale = p->dense ? 1 / p->temp : 1;
     int64_t n = p->dense ? p->vocab : p->n;
-    double z = p->k->exp_sum(l, n, base, scale, p->p);
+    double dot, z = p->k->exp_mean(l, n, base, scale, &dot, n_live);
     *lse = (double)max + log(z);
-    return log(z) - weighted_sum(l, p->p, n, base, n_live) * (double)scale / z;
+    return log(z) - dot * (double)scale / z;
 }
 
 /* ---- selection ---- */
@@ -192,38 +164,71 @@ fa_rank fa_select(fa_rank *r, int64_t n, double target) {
     return (fa_rank){-INFINITY, 0, INT32_MAX}; /* all together do not reach the target */
 }
 
-/* Many candidates first fall into buckets by key; only the one where the target is reached is selected from. */
-fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, double target) {
-    enum { BUCKETS = 1024, FEW = 4096 };
-    float hi = -INFINITY, lo = INFINITY;
-    for (int64_t i = 0; i < p->n; i++) hi = key[i] > hi ? key[i] : hi, lo = key[i] < lo ? key[i] : lo;
-    float scale = BUCKETS / (hi - lo);
-    bool few = p->n <= FEW || !(scale > 0 && isfinite(scale)); /* one value, or values too far apart */
-    double sum[BUCKETS] = {0}, before = 0;
+/* Descending keys around the one where a sample of the r [n] reaches `share` of its weight. Reorders r. */
+static void guess(fa_rank *r, int n, double share, float *t) {
+    static const int offset[FA_MASSES - 1] = {-12, -6, -3, 0, 3, 6, 12};
+    double total = 0, sum = 0;
+    for (int i = 0; i < n; i++) {
+        const fa_rank v = r[i];
+        int j = i;
+        for (; j > 0 && v.key > r[j - 1].key; j--) r[j] = r[j - 1];
+        r[j] = v;
+        total += (double)v.w;
+    }
     int at = 0;
-    for (int64_t i = 0; !few && i < p->n; i++) {
-        int b = (int)((hi - key[i]) * scale); /* never less for a smaller key */
-        sum[b < BUCKETS ? b : BUCKETS - 1] += w ? (double)w[i] : 1;
+    while (at < n - 1 && (sum += (double)r[at].w) < share * total) at++;
+    for (int i = 0; i < FA_MASSES - 1; i++) {
+        const int k = at + offset[i];
+        t[i] = r[k < 0 ? 0 : k < n ? k : n - 1].key;
     }
-    while (!few && at < BUCKETS - 1 && before + sum[at] < target) before += sum[at++];
-    int64_t m = 0;
-    for (int64_t i = 0; i < p->n; i++) {
-        int b = few ? 0 : (int)((hi - key[i]) * scale);
-        p->rank[m] = (fa_rank){key[i], w ? w[i] : 1.0f, p->id[i]};
-        m += few || (b < BUCKETS ? b : BUCKETS - 1) == at;
+}
+
+/* The last one to keep is looked for among ever fewer: each round takes the weights above some keys near to where a
+ * sample has it, and leaves what lies between two of them. */
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double target) {
+    enum { FEW = 512, SAMPLE = 128, ROUNDS = 4 };
+    int32_t *at = places(p);
+    float lo, hi, t[FA_MASSES], *key_there = (float *)(void *)p->rank + p->vocab;
+    double sum[FA_MASSES], before = 0, whole = 0; /* what weighs above hi, and from lo on */
+    int64_t m = n;
+    p->k->range(key, n, &lo, &hi);
+    for (int round = 0; round < ROUNDS && m > FEW && lo < hi; round++) {
+        fa_rank sample[SAMPLE];
+        for (int j = 0; j < SAMPLE; j++) {
+            int64_t i = (int64_t)(fa_rng_at((uint64_t)round, (uint64_t)j) % (uint64_t)m);
+            i = round ? at[i] : i;
+            sample[j] = (fa_rank){key[i], w ? w[i] : 1, 0};
+            if (!round) whole += (double)(sample[j].w / SAMPLE * (float)n);
+        }
+        guess(sample, SAMPLE, (target - before) / (whole - before), t);
+        t[FA_MASSES - 1] = lo;
+        p->k->masses(key, w, n, t, sum);
+        int j = 0;
+        while (j < FA_MASSES && sum[j] < target) j++;
+        if (j == FA_MASSES) return (fa_rank){-INFINITY, 0, INT32_MAX};
+        lo = t[j];
+        whole = sum[j];
+        if (j > 0) hi = nextafterf(t[j - 1], -INFINITY), before = sum[j - 1];
+        m = p->k->between(key, n, 1, lo, hi, 0, key_there, at);
     }
-    return fa_select(p->rank, m, target - before);
+    for (int64_t j = 0; j < m; j++) { /* a place is read before a rank lies on it: 12 j + 12 <= 8 vocab + 4 j + 4 */
+        const int64_t i = m < n ? at[j] : j;
+        p->rank[j] = (fa_rank){key[i], w ? w[i] : 1.0f, id ? id[i] : (int32_t)i};
+    }
+    fa_rank last = fa_select(p->rank, m, target - before);
+    if (whole > 0 && last.id == INT32_MAX) last.key = lo; /* sums that round otherwise: all of this range */
+    return last;
 }
 
 void fa_pick_keep(fa_pick *p, const float *key, fa_rank last) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < p->n; i++) {
-        float l = p->l[i];
-        int32_t id = p->id[i];
-        bool drop = fa_before(last.key, last.id, key[i], id);
-        p->l[n] = l; /* n <= i: key may be l itself */
+    int32_t *at = places(p);
+    float *kept = (float *)(void *)p->rank;
+    int64_t m = p->k->between(key, p->n, 1, last.key, INFINITY, 0, kept, at), n = 0;
+    for (int64_t j = 0; j < m; j++) {
+        const int32_t id = p->id[at[j]];
+        p->l[n] = p->l[at[j]]; /* n <= j <= at[j] */
         p->id[n] = id;
-        n += !drop;
+        n += !(kept[j] == last.key && id > last.id);
     }
     p->n = n;
 }
@@ -237,50 +242,37 @@ void fa_pick_bake(fa_pick *p) {
 
 /* ---- the draw ---- */
 
-/* Dense: finds the run of blocks, then the token in it, so that only one run is walked one by one. */
-static int32_t draw_dense(fa_pick *p, double u, float *prob) {
-    enum { RUN = 4096 };
-    float scale = 1 / p->temp;
-    double total = p->k->exp_sum(p->x, p->vocab, p->max, scale, p->p), at = u * total, sum = 0;
-    int32_t last = -1;
-    *prob = 0;
-    for (int64_t i = 0; i < p->vocab; i += RUN) {
-        int64_t end = i + RUN < p->vocab ? i + RUN : p->vocab;
-        double run = 0;
-        float part[8] = {0};
-        int64_t j = i;
-        for (; j + 8 <= end; j += 8)
-            for (int t = 0; t < 8; t++) part[t] += p->p[j + t];
-        for (; j < end; j++) part[0] += p->p[j];
-        for (int t = 0; t < 8; t++) run += (double)part[t];
-        if (at >= sum + run && end < p->vocab) {
-            sum += run;
-            continue;
-        }
-        for (j = i; j < end; j++) {
-            if (!(p->p[j] > 0)) continue;
-            last = (int32_t)j;
-            *prob = (float)((double)p->p[j] / total);
-            sum += (double)p->p[j];
-            if (at < sum) return last;
-        }
+/* Which of x [n] is drawn; its probability. The weight of each of some runs is found first, then the place in one of
+ * them. */
+static int64_t draw_from(fa_pick *p, const float *x, int64_t n, float base, float scale, double u, float *prob) {
+    enum { RUNS = 64, STEP = 256 };
+    const int64_t len = (n + RUNS * STEP - 1) / (RUNS * STEP) * STEP;
+    double run[RUNS], total = 0, at;
+    int n_run = 0, r = 0;
+    for (int64_t i = 0; i < n; i += len) {
+        run[n_run] = p->k->exp_sum(x + i, n - i < len ? n - i : len, base, scale, NULL);
+        total += run[n_run++];
     }
-    return last >= 0 ? last : fa_pick_argmax(p); /* rounding at the very end */
+    for (at = u * total; r + 1 < n_run && at >= run[r]; r++) at -= run[r];
+    while (r > 0 && !(run[r] > 0)) r--; /* rounding at the very end */
+    const int64_t from = r * len, end = from + len < n ? from + len : n;
+    int64_t last = from;
+    double sum = 0;
+    p->k->exp_sum(x + from, end - from, base, scale, p->p);
+    for (int64_t i = from; i < end && !(sum > 0 && at < sum); i++) {
+        const float e = p->p[i - from];
+        if (!(e > 0)) continue;
+        last = i;
+        sum += (double)e;
+        *prob = (float)((double)e / total);
+    }
+    return last;
 }
 
 int32_t fa_pick_draw(fa_pick *p, double u, float *prob) {
     *prob = 1;
-    if (!isfinite(fa_pick_max(p))) return fa_pick_argmax(p);
-    if (p->dense) return draw_dense(p, u, prob);
-    fa_pick_softmax(p);
-    double at = u * p->z, sum = 0;
-    int64_t last = 0;
-    for (int64_t i = 0; i < p->n; i++) {
-        if (!(p->p[i] > 0)) continue;
-        last = i;
-        sum += (double)p->p[i];
-        if (at < sum) break;
-    }
-    *prob = (float)((double)p->p[last] / p->z);
-    return p->id[last];
+    const float max = fa_pick_max(p);
+    if (!isfinite(max)) return fa_pick_argmax(p);
+    if (p->dense) return (int32_t)draw_from(p, p->x, p->vocab, p->max, 1 / p->temp, u, prob);
+    return p->id[draw_from(p, p->l, p->n, max, 1, u, prob)];
 }

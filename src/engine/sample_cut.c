@@ -6,8 +6,7 @@
 
 /* A logit that at least k candidates reach: the k-th greatest block maximum. Few more than k do, in practice. */
 static float kth_block(fa_pick *p, int64_t k, int64_t n_block) {
-    for (int64_t b = 0; b < n_block; b++) p->rank[b] = (fa_rank){p->top[b], 1, (int32_t)b};
-    return fa_select(p->rank, n_block, (double)k).key;
+    return fa_pick_last(p, p->top, NULL, NULL, n_block, (double)k).key;
 }
 
 void fa_cut_top_k(fa_pick *p, int64_t k) {
@@ -18,7 +17,7 @@ void fa_cut_top_k(fa_pick *p, int64_t k) {
         fa_pick_above(p, 2 * k <= n_block ? kth_block(p, k, n_block) / p->temp : -INFINITY);
     }
     if (k >= p->n) return;
-    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, NULL, (double)k));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, NULL, p->id, p->n, (double)k));
 }
 
 /* ---- top-p ---- */
@@ -43,7 +42,7 @@ void fa_cut_top_p(fa_pick *p, float top_p) {
         }
     }
     if (p->n < 2) return;
-    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, p->p, target));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, p->p, p->id, p->n, target));
 }
 
 /* ---- thresholds ---- */
@@ -67,40 +66,12 @@ void fa_cut_eta(fa_pick *p, float eta) {
     cut_below(p, lse, fmin((double)eta, sqrt((double)eta) * exp(-h)));
 }
 
-/* Of finite x: how many, sum and sum of squares of x - max, in eight lanes. */
-static int64_t moments(const float *x, int64_t n, float max, double *s1, double *s2) {
-    int64_t live = 0;
-    *s1 = *s2 = 0;
-    for (int64_t i = 0; i < n; i += FA_BLOCK) {
-        int64_t end = i + FA_BLOCK < n ? i + FA_BLOCK : n, j = i;
-        float a[8] = {0}, b[8] = {0};
-        int32_t c[8] = {0};
-        for (; j + 8 <= end; j += 8)
-            for (int t = 0; t < 8; t++) {
-                bool ok = x[j + t] > -INFINITY;
-                float d = ok ? x[j + t] - max : 0;
-                a[t] += d;
-                b[t] += d * d;
-                c[t] += ok;
-            }
-        for (; j < end; j++) {
-            if (!(x[j] > -INFINITY)) continue;
-            float d = x[j] - max;
-            a[0] += d;
-            b[0] += d * d;
-            c[0]++;
-        }
-        for (int t = 0; t < 8; t++) *s1 += (double)a[t], *s2 += (double)b[t], live += c[t];
-    }
-    return live;
-}
-
 void fa_cut_top_n_sigma(fa_pick *p, float n_sigma) {
     double s1, s2;
     float max = fa_pick_max(p);
     if (!isfinite(max) || (!p->dense && p->n < 2)) return;
     bool dense = p->dense;
-    int64_t n = moments(dense ? p->x : p->l, dense ? p->vocab : p->n, dense ? p->max : max, &s1, &s2);
+    int64_t n = p->k->moments(dense ? p->x : p->l, dense ? p->vocab : p->n, dense ? p->max : max, &s1, &s2);
     double mean = s1 / (double)n, var = fmax(0, s2 / (double)n - mean * mean);
     float t = max - (float)((double)n_sigma * sqrt(var) / (double)(dense ? p->temp : 1));
     if (isfinite(t)) fa_pick_above(p, fminf(max, t));
@@ -116,20 +87,20 @@ void fa_cut_typical(fa_pick *p, float mass) {
     const float max = fa_pick_max(p);
     int64_t n;
     double lse, h = fa_pick_entropy(p, &n, &lse), centre = lse - h;
-    double target = (double)mass * exp(lse - (double)max), near = 0;
+    double target = (double)mass * exp(lse - (double)max), near = 0, sum[FA_MASSES];
+    float t[FA_MASSES];
     if (!isfinite(max) || n < 2) return;
     for (int i = dense ? 0 : 3; i < 4 && near < target; i++) {
         p->dense = dense;
         fa_pick_above(p, fminf(max, (float)centre - depth[i]));
         p->k->exp_sum(p->l, p->n, max, 1, p->p);
-        near = 0;
-        for (int64_t j = 0; j < p->n; j++) {
-            p->key[j] = (float)-fabs((double)p->l[j] - centre);
-            if (-p->key[j] <= depth[i]) near += (double)p->p[j];
-        }
+        for (int64_t j = 0; j < p->n; j++) p->key[j] = (float)-fabs((double)p->l[j] - centre);
+        for (int j = 0; j < FA_MASSES; j++) t[j] = -depth[i];
+        p->k->masses(p->key, p->p, p->n, t, sum);
+        near = sum[0];
         p->have_top = false; /* the keys have taken their place */
     }
-    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, target));
+    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, p->id, p->n, target));
 }
 
 /* ---- exclude top choices ---- */

@@ -63,8 +63,8 @@ double fa_pick_lse(fa_pick *p);
 double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse);
 /* The last element to keep when the best are taken while the weight of those taken is below target. Reorders r. */
 fa_rank fa_select(fa_rank *r, int64_t n, double target);
-/* The same over the list, whose keys and weights (NULL: 1 each) are [n]. */
-fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, double target);
+/* The same over key, w (NULL: 1 each) and id (NULL: their places) [n]; n <= vocab. */
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double target);
 /* Keeps list entries that are `last` or before it; key [n] are their keys. */
 void fa_pick_keep(fa_pick *p, const float *key, fa_rank last);
 /* The row's own values divided by the temperature, so that samplers after it may change single logits. */

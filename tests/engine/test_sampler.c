@@ -486,6 +486,63 @@ static void test_select(void **state) {
     }
 }
 
+/* The same over whole rows, at every CPU level: hills, few values, values far away, one infinite, equal ones; weights
+ * are integers, so that sums are exact. What is kept follows. */
+static void last_of(const fa_kernels *k, fa_rng *g, int t) {
+    enum { MAX = 20000 };
+    static fa_rank sorted[MAX];
+    static float key[MAX], w[MAX], x[MAX];
+    static int32_t id[MAX];
+    const int n = 1 + (int)(fa_rng_next(g) % (t % 5 ? 3000 : MAX)), few = 1 << t % 7;
+    const bool weights = t % 2, ids = t % 3;
+    double total = 0, sum = 0;
+    for (int i = 0; i < n; i++) {
+        key[i] = t % 4 == 0   ? fa_rng_f32(g)
+                 : t % 4 == 1 ? (float)(fa_rng_next(g) % (uint64_t)few)
+                              : powf(2 * fa_rng_f32(g) - 1, 5);
+        if (t % 4 == 3 && fa_rng_next(g) % 100 == 0) key[i] = fa_rng_next(g) % 2 ? 1e30f : -3e38f;
+        if (t % 11 == 0 && i == n / 2) key[i] = INFINITY;
+        w[i] = (float)(fa_rng_next(g) % 8);
+        id[i] = 3 * i + 1;
+        sorted[i] = (fa_rank){key[i], weights ? w[i] : 1, ids ? id[i] : i};
+        total += (double)sorted[i].w;
+    }
+    qsort(sorted, (size_t)n, sizeof *sorted, by_rank);
+    double target = floor((double)fa_rng_f32(g) * total) + 1;
+    int last = 0;
+    for (; last < n && sum < target; last++) sum += (double)sorted[last].w;
+    fa_pick p;
+    fa_pick_begin(&p, k, x, MAX, work);
+    fa_rank got = fa_pick_last(&p, key, weights ? w : NULL, ids ? id : NULL, n, target);
+    if (sum >= target && got.id != sorted[last - 1].id)
+        fail_msg("%s, round %d: %d, must be %d", k->isa, t, got.id, sorted[last - 1].id);
+    if (sum < target && got.key > sorted[n - 1].key) fail_msg("%s, round %d: not all are kept", k->isa, t);
+    p.dense = false;
+    p.n = n;
+    memcpy(p.l, w, (size_t)n * sizeof *w);
+    memcpy(p.id, id, (size_t)n * sizeof *id);
+    if (!ids) got.id = 3 * got.id + 1;
+    fa_pick_keep(&p, key, got);
+    int64_t m = 0;
+    for (int i = 0; i < n; i++) {
+        if (fa_before(got.key, got.id, key[i], id[i])) continue;
+        assert_true(p.id[m] == id[i] && p.l[m] == w[i]);
+        m++;
+    }
+    assert_int_equal(p.n, m);
+}
+
+static void test_select_rows(void **state) {
+    (void)state;
+    static const char *const isas[] = {"c", "avx2", "avx512", "neon"};
+    fa_kernels k;
+    for (int l = 0; l < 4; l++) {
+        fa_rng g = {7, 0};
+        if (fa_kernels_init(&k, isas[l], NULL)) continue;
+        for (int t = 0; t < 600; t++) last_of(&k, &g, t);
+    }
+}
+
 /* ---- failing allocations ---- */
 
 static void test_fault(void **state) {
@@ -602,6 +659,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_dry_is_linear),
         cmocka_unit_test(test_suffix_lengths),
         cmocka_unit_test(test_select),
+        cmocka_unit_test(test_select_rows),
         cmocka_unit_test(test_fault),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

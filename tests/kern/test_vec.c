@@ -300,6 +300,83 @@ static void check_block_max(const fa_kernels *k, const row *x) {
     }
 }
 
+static void check_sums(const fa_kernels *k, const row *x, float scale) {
+    double dot, s1, s2, d1 = 0, d2 = 0, z = 0, zd = 0, size = 0;
+    int64_t live, count = 0;
+    float base = -INFINITY, least = INFINITY, lo, hi;
+    for (int64_t i = 0; i < x->n; i++) {
+        if (x->at[i] > base) base = x->at[i];
+        if (x->at[i] > -INFINITY && x->at[i] < least) least = x->at[i];
+    }
+    k->range(x->at, x->n, &lo, &hi);
+    assert_true(lo == least && hi == base);
+    if (base == -INFINITY) base = 0;
+    for (int64_t i = 0; i < x->n; i++) {
+        if (!(x->at[i] > -INFINITY)) continue;
+        const float d = x->at[i] - base, e = expf(d * scale);
+        z += (double)e, zd += e > 0 ? (double)(e * d) : 0, size += fabs((double)d);
+        d1 += (double)d, d2 += (double)(d * d), count++;
+    }
+    double sum = k->exp_mean(x->at, x->n, base, scale, &dot, &live);
+    assert_int_equal(live, count);
+    assert_true(fabs(sum - z) <= 2e-6 * z && fabs(dot - zd) <= 4e-6 * (fabs(zd) + z));
+    assert_int_equal(k->moments(x->at, x->n, base, &s1, &s2), count);
+    assert_true(isinf(d2) || fabs(s1 - d1) <= 2e-6 * size);
+    assert_true(d2 == s2 || fabs(s2 - d2) <= 2e-6 * d2);
+}
+
+/* Thresholds that elements meet exactly, and beyond all of them. */
+static void check_masses(const fa_kernels *k, const row *x, fa_rng *g) {
+    static row key, w;
+    float t[FA_MASSES];
+    double got[FA_MASSES];
+    row_begin(&key, x->n, 1);
+    row_begin(&w, x->n, 5);
+    for (int64_t i = 0; i < x->n; i++) key.at[i] = isnan(x->at[i]) ? 7 : x->at[i], w.at[i] = fa_rng_f32(g);
+    for (int j = 0; j < FA_MASSES; j++)
+        t[j] = j == 0 || x->n == 0 ? -INFINITY : j == 1 ? INFINITY : key.at[(int64_t)(fa_rng_f32(g) * (float)x->n)];
+    for (int use = 0; use < 2; use++) {
+        k->masses(key.at, use ? w.at : NULL, x->n, t, got);
+        for (int j = 0; j < FA_MASSES; j++) {
+            double want = 0;
+            for (int64_t i = 0; i < x->n; i++) want += key.at[i] >= t[j] ? (use ? (double)w.at[i] : 1) : 0;
+            assert_true(use ? fabs(got[j] - want) <= 2e-6 * want : got[j] == want);
+        }
+    }
+}
+
+static void check_between(const fa_kernels *k, const row *x, float div, float lo, float hi) {
+    static row out, ids;
+    static int32_t id[MAX_N];
+    static float want[MAX_N];
+    int64_t m = 0;
+    for (int64_t i = 0; i < x->n; i++) {
+        const float v = x->at[i] / div;
+        if (v >= lo && v <= hi && v > -INFINITY) want[m] = v, id[m++] = 1000 + (int32_t)i;
+    }
+    for (int in_place = 0; in_place < 2; in_place++) {
+        row_begin(&out, x->n, 2);
+        row_begin(&ids, x->n, 3);
+        if (in_place && x->n) memcpy(out.at, x->at, (size_t)x->n * sizeof *x->at);
+        assert_int_equal(
+            k->between(in_place ? out.at : x->at, x->n, div, lo, hi, 1000, out.at, (int32_t *)(void *)ids.at), m);
+        row_check(&out);
+        row_check(&ids);
+        assert_memory_equal(out.at, want, (size_t)m * sizeof *want);
+        assert_memory_equal(ids.at, id, (size_t)m * sizeof *id);
+    }
+}
+
+static void check_lists(const fa_kernels *k, const row *x, fa_rng *g) {
+    check_masses(k, x, g);
+    float v = x->n ? x->at[x->n / 2] : 0;
+    check_between(k, x, 1, -INFINITY, INFINITY);
+    check_between(k, x, 1, v, v);
+    check_between(k, x, 1, v, INFINITY);
+    check_between(k, x, 0.7f, -3, 25);
+    check_between(k, x, 1e-3f, -INFINITY, v / 1e-3f);
+}
+
 static void test_sampling(void **state) {
     (void)state;
     fa_kernels k;
@@ -310,11 +387,15 @@ static void test_sampling(void **state) {
             logits(&g, &x, length(c / 2), c % 7, c % 2);
             check_exp_sum(&k, &x, c % 3 ? 1 : 1.25f);
             check_block_max(&k, &x);
+            check_sums(&k, &x, c % 3 ? 1 : 1.25f);
+            check_lists(&k, &x, &g);
         }
         row_begin(&x, 130, 0);
         for (int i = 0; i < 130; i++) x.at[i] = i % 2 ? NAN : -INFINITY;
         check_exp_sum(&k, &x, 1);
         check_block_max(&k, &x);
+        check_sums(&k, &x, 1);
+        check_lists(&k, &x, &g);
     }
 }
 

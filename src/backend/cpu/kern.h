@@ -76,6 +76,8 @@ typedef struct fa_ssm1_args {
     int64_t ldy;
 } fa_ssm1_args;
 
+enum { FA_MASSES = 8 }; /* thresholds that fa_kernels.masses takes at a time */
+
 typedef struct fa_kernels fa_kernels;
 struct fa_kernels {
     const char *isa; /* "c", "avx2", "avx512", "avx512vnni", "amx", "neon", ...: the highest that was applied */
@@ -118,11 +120,23 @@ struct fa_kernels {
     void (*add)(float *y, const float *x, int64_t n);                  /* y += x */
     void (*convert)(const float *x, fa_dtype t, int64_t n, void *out); /* to F32, F16 or BF16, nearest even */
 
-    /* For samplers, which read rows of a whole vocabulary; NaN and -inf count as absent in both. */
+    /* For samplers, which read rows of a whole vocabulary; NaN and -inf count as absent, except in masses. */
     /* Sum of e^((x - base) * scale), base >= every x; the terms go to out [n] unless it is NULL (0 for absent ones). */
     double (*exp_sum)(const float *x, int64_t n, float base, float scale, float *out);
+    /* The same sum; *dot: the sum of (x - base) times its term, *live: how many are present. */
+    double (*exp_mean)(const float *x, int64_t n, float base, float scale, double *dot, int64_t *live);
+    /* Sums of d and of d^2, d = x - base, and how many there are; *s1 is undefined where *s2 is infinite. */
+    int64_t (*moments)(const float *x, int64_t n, float base, double *s1, double *s2);
+    /* The least and the greatest; inf and -inf when all are absent. */
+    void (*range)(const float *x, int64_t n, float *min, float *max);
     /* out[b] = the greatest of x[64 b, 64 b + 64), -inf when all are absent. [(n + 63) / 64] */
     void (*block_max)(const float *x, int64_t n, float *out);
+    /* sum[j] = the weights w (NULL: 1 each) of all key >= t[j]. No NaN. */
+    void (*masses)(const float *key, const float *w, int64_t n, const float t[FA_MASSES], double sum[FA_MASSES]);
+    /* Lists all x with lo <= x / div <= hi: the quotient to out, first + its place to id; returns how many. Both have
+     * room for n, behind the list they are overwritten; out may be x. */
+    int64_t (*between)(const float *x, int64_t n, float div, float lo, float hi, int32_t first, float *out,
+                       int32_t *id);
 
     /* Recurrent layers. */
     void (*conv)(const fa_conv_args *a);

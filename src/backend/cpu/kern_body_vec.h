@@ -130,51 +130,6 @@ static void vec_convert(const float *x, fa_dtype t, int64_t n, void *out) {
     }
 }
 
-V_INLINE vf exp_term(vf x, vf base, vf scale) {
-    vf e = v_exp(v_mul(v_sub(x, base), scale));
-    return v_lt(v_set1(-INFINITY), x, e, v_set1(0));
-}
-
-/* Float sums of 256 terms at a time, those in double. */
-static double vec_exp_sum(const float *x, int64_t n, float base, float scale, float *out) {
-    const vf b = v_set1(base), s = v_set1(scale);
-    double total = 0;
-    for (int64_t i = 0; i < n;) {
-        int64_t end = i + 256 < n ? i + 256 : n;
-        vf sum = v_set1(0);
-        for (; i + VL <= end; i += VL) {
-            vf e = exp_term(v_load(x + i), b, s);
-            if (out) v_store(out + i, e);
-            sum = v_add(sum, e);
-        }
-        if (i < end) { /* the last lanes of the row */
-            float last[VL];
-            for (int j = 0; j < VL; j++) last[j] = i + j < end ? x[i + j] : -INFINITY;
-            vf e = exp_term(v_load(last), b, s);
-            if (out) v_storen(out + i, e, (int)(end - i));
-            sum = v_add(sum, e);
-            i = end;
-        }
-        total += (double)v_sum(sum);
-    }
-    return total;
-}
-
-static void vec_block_max(const float *x, int64_t n, float *out) {
-    int64_t b = 0;
-    for (; 64 * b + 64 <= n; b++) {
-        vf m = v_set1(-INFINITY);
-        V_UNROLL for (int i = 0; i < 64; i += VL) {
-            vf v = v_load(x + 64 * b + i);
-            m = v_lt(m, v, v, m); /* not v_max: a NaN must not win */
-        }
-        out[b] = v_top(m);
-    }
-    if (64 * b < n) out[b] = -INFINITY;
-    for (int64_t i = 64 * b; i < n; i++)
-        if (x[i] > out[b]) out[b] = x[i];
-}
-
 static void vec_init(fa_kernels *k) {
     k->rms_norm = vec_rms_norm;
     k->rope = vec_rope;
@@ -184,8 +139,6 @@ static void vec_init(fa_kernels *k) {
     k->relu_mul = vec_relu_mul;
     k->add = vec_add;
     k->convert = vec_convert;
-    k->exp_sum = vec_exp_sum;
-    k->block_max = vec_block_max;
 }
 
 #endif

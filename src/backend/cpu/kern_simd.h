@@ -15,6 +15,8 @@
  *   v_lt(a, b, x, y)  per lane: a < b ? x : y
  *   v_sign(x, s)      |x| with the sign of s
  *   v_ldexp(p, n)     p * 2^n for integral n in [-160, 160], with gradual underflow and overflow to infinity
+ *   v_pack            the lanes with lo <= x <= hi to out, first + their places to id, in order; returns how many. Up
+ *                     to VL elements of both are overwritten
  *   v_sum v_top       over the lanes; v_sum4: four vectors to four sums
  *   v_transpose       VL vectors in place
  *   V_MR, V_NV        register tile of a matrix product: V_MR rows of V_NV vectors, V_NV even

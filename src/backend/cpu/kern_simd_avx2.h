@@ -53,6 +53,21 @@ V_INLINE float v_top(vf a) {
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+/* In two halves: the places of the lanes to keep, of four each, by their bits. */
+V_INLINE int v_pack(float *out, int32_t *id, vf x, vf lo, vf hi, int32_t first) {
+    static const int32_t kept[16][4] = {
+        {0, 0, 0, 0}, {0, 0, 0, 0}, {1, 0, 0, 0}, {0, 1, 0, 0}, {2, 0, 0, 0}, {0, 2, 0, 0}, {1, 2, 0, 0}, {0, 1, 2, 0},
+        {3, 0, 0, 0}, {0, 3, 0, 0}, {1, 3, 0, 0}, {0, 1, 3, 0}, {2, 3, 0, 0}, {0, 2, 3, 0}, {1, 2, 3, 0}, {0, 1, 2, 3}};
+    const __m256 in = _mm256_and_ps(_mm256_cmp_ps(x, lo, _CMP_GE_OQ), _mm256_cmp_ps(x, hi, _CMP_LE_OQ));
+    const int m = _mm256_movemask_ps(in), n = __builtin_popcount((unsigned)m & 15);
+    if (m == 0) return 0;
+    __m128i low = _mm_loadu_si128((const void *)kept[m & 15]), high = _mm_loadu_si128((const void *)kept[m >> 4]);
+    _mm_storeu_ps(out, _mm_permutevar_ps(_mm256_castps256_ps128(x), low));
+    _mm_storeu_ps(out + n, _mm_permutevar_ps(_mm256_extractf128_ps(x, 1), high));
+    _mm_storeu_si128((void *)id, _mm_add_epi32(low, _mm_set1_epi32(first)));
+    _mm_storeu_si128((void *)(id + n), _mm_add_epi32(high, _mm_set1_epi32(first + 4)));
+    return n + __builtin_popcount((unsigned)m >> 4);
+}
 
 /* Two rounds of pairwise adds leave [a b c d] in both 128-bit lanes. */
 V_INLINE void v_sum4(vf a, vf b, vf c, vf d, float *out) {

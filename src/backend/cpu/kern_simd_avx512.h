@@ -35,6 +35,13 @@ V_INLINE vf v_sign(vf x, vf s) {
 V_INLINE vf v_ldexp(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 V_INLINE float v_sum(vf a) { return _mm512_reduce_add_ps(a); }
 V_INLINE float v_top(vf a) { return _mm512_reduce_max_ps(a); }
+V_INLINE int v_pack(float *out, int32_t *id, vf x, vf lo, vf hi, int32_t first) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __mmask16 m = _mm512_cmp_ps_mask(x, lo, _CMP_GE_OQ) & _mm512_cmp_ps_mask(x, hi, _CMP_LE_OQ);
+    _mm512_storeu_ps(out, _mm512_maskz_compress_ps(m, x));
+    _mm512_storeu_si512(id, _mm512_maskz_compress_epi32(m, _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
+    return __builtin_popcount(m);
+}
 
 /* Two rounds of pairwise adds leave [a b c d] in every 128-bit lane; then the four lanes are added. */
 V_INLINE void v_sum4(vf a, vf b, vf c, vf d, float *out) {

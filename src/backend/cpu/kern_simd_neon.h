@@ -50,6 +50,21 @@ V_INLINE vf v_ldexp(vf p, vf n) {
 }
 V_INLINE float v_sum(vf a) { return vaddvq_f32(a); }
 V_INLINE float v_top(vf a) { return vmaxvq_f32(a); }
+V_INLINE int v_pack(float *out, int32_t *id, vf x, vf lo, vf hi, int32_t first) {
+    uint32x4_t in = vandq_u32(vcgeq_f32(x, lo), vcleq_f32(x, hi));
+    if (vmaxvq_u32(in) == 0) return 0;
+    float v[VL];
+    uint32_t bit[VL];
+    int m = 0;
+    vst1q_f32(v, x);
+    vst1q_u32(bit, in);
+    for (int j = 0; j < VL; j++) {
+        out[m] = v[j];
+        id[m] = first + j;
+        m += (int)(bit[j] & 1);
+    }
+    return m;
+}
 V_INLINE void v_sum4(vf a, vf b, vf c, vf d, float *out) {
     v_store(out, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
 }

@@ -1,5 +1,6 @@
 /* Plain C of the row operations: the definition that every vector version is tested against. */
 #include "backend/cpu/kern_attend.h"
+#include "backend/cpu/kern_sample.h"
 #include "backend/cpu/kern_scan.h"
 
 #include <math.h>
@@ -59,31 +60,6 @@ static void convert(const float *x, fa_dtype t, int64_t n, void *out) {
     }
 }
 
-static double exp_sum(const float *x, int64_t n, float base, float scale, float *out) {
-    double total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float e = x[i] > -INFINITY ? expf((x[i] - base) * scale) : 0;
-        if (out) out[i] = e;
-        total += (double)e;
-    }
-    return total;
-}
-
-static void block_max(const float *x, int64_t n, float *out) {
-    for (int64_t b = 0; 64 * b < n; b++) {
-        const int64_t len = n - 64 * b < 64 ? n - 64 * b : 64;
-        const float *at = x + 64 * b;
-        float lane[8]; /* eight running maxima: compilers make vectors of them */
-        for (int t = 0; t < 8; t++) lane[t] = -INFINITY;
-        int64_t i = 0;
-        for (; i + 8 <= len; i += 8)
-            for (int t = 0; t < 8; t++) lane[t] = at[i + t] > lane[t] ? at[i + t] : lane[t];
-        for (; i < len; i++) lane[0] = at[i] > lane[0] ? at[i] : lane[0];
-        for (int t = 1; t < 8; t++) lane[0] = lane[t] > lane[0] ? lane[t] : lane[0];
-        out[b] = lane[0];
-    }
-}
-
 void fa_kern_vec_init_c(fa_kernels *k) {
     k->rms_norm = rms_norm;
     k->rope = rope;
@@ -93,8 +69,7 @@ void fa_kern_vec_init_c(fa_kernels *k) {
     k->relu_mul = relu_mul;
     k->add = add;
     k->convert = convert;
-    k->exp_sum = exp_sum;
-    k->block_max = block_max;
     fa_attend_init_c(k);
     fa_scan_init_c(k);
+    fa_sample_init_c(k);
 }
