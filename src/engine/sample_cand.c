@@ -22,6 +22,12 @@ void fa_pick_tops(fa_pick *p) {
     p->have_top = true;
 }
 
+void fa_pick_drop(fa_pick *p, int32_t id) {
+    const int64_t b = id / FA_BLOCK, from = b * FA_BLOCK, left = p->vocab - from;
+    p->x[id] = -INFINITY;
+    p->k->block_max(p->x + from, left < FA_BLOCK ? left : FA_BLOCK, p->top + b);
+}
+
 float fa_pick_max(fa_pick *p) {
     if (p->dense) {
         fa_pick_tops(p);
@@ -164,19 +170,19 @@ fa_rank fa_select(fa_rank *r, int64_t n, double target) {
     return (fa_rank){-INFINITY, 0, INT32_MAX}; /* all together do not reach the target */
 }
 
-/* Descending keys around the one where a sample of the r [n] reaches `share` of its weight. Reorders r. */
-static void guess(fa_rank *r, int n, double share, float *t) {
+/* Descending keys around the one below which r [n], a sample, weighs `below`. Counted from the least key on: what lies
+ * there are many of little weight, so that a sample knows them better than the few heavy ones. Reorders r. */
+static void guess(fa_rank *r, int n, double below, float *t) {
     static const int offset[FA_MASSES - 1] = {-12, -6, -3, 0, 3, 6, 12};
-    double total = 0, sum = 0;
+    double sum = 0;
     for (int i = 0; i < n; i++) {
         const fa_rank v = r[i];
         int j = i;
         for (; j > 0 && v.key > r[j - 1].key; j--) r[j] = r[j - 1];
         r[j] = v;
-        total += (double)v.w;
     }
-    int at = 0;
-    while (at < n - 1 && (sum += (double)r[at].w) < share * total) at++;
+    int at = n - 1;
+    while (at > 0 && (sum += (double)r[at].w) <= below) at--;
     for (int i = 0; i < FA_MASSES - 1; i++) {
         const int k = at + offset[i];
         t[i] = r[k < 0 ? 0 : k < n ? k : n - 1].key;
@@ -185,12 +191,14 @@ static void guess(fa_rank *r, int n, double share, float *t) {
 
 /* The last one to keep is looked for among ever fewer: each round takes the weights above some keys near to where a
  * sample has it, and leaves what lies between two of them. */
-fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double target) {
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double total,
+                     double target) {
     enum { FEW = 512, SAMPLE = 128, ROUNDS = 4 };
     int32_t *at = places(p);
     float lo, hi, t[FA_MASSES], *key_there = (float *)(void *)p->rank + p->vocab;
-    double sum[FA_MASSES], before = 0, whole = 0; /* what weighs above hi, and from lo on */
+    double sum[FA_MASSES], before = 0, whole = total; /* what weighs above hi, and from lo on */
     int64_t m = n;
+    bool narrowed = false;
     p->k->range(key, n, &lo, &hi);
     for (int round = 0; round < ROUNDS && m > FEW && lo < hi; round++) {
         fa_rank sample[SAMPLE];
@@ -198,14 +206,14 @@ fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t
             int64_t i = (int64_t)(fa_rng_at((uint64_t)round, (uint64_t)j) % (uint64_t)m);
             i = round ? at[i] : i;
             sample[j] = (fa_rank){key[i], w ? w[i] : 1, 0};
-            if (!round) whole += (double)(sample[j].w / SAMPLE * (float)n);
         }
-        guess(sample, SAMPLE, (target - before) / (whole - before), t);
+        guess(sample, SAMPLE, (whole - target) * SAMPLE / (double)m, t);
         t[FA_MASSES - 1] = lo;
         p->k->masses(key, w, n, t, sum);
         int j = 0;
         while (j < FA_MASSES && sum[j] < target) j++;
         if (j == FA_MASSES) return (fa_rank){-INFINITY, 0, INT32_MAX};
+        narrowed = true;
         lo = t[j];
         whole = sum[j];
         if (j > 0) hi = nextafterf(t[j - 1], -INFINITY), before = sum[j - 1];
@@ -216,7 +224,7 @@ fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t
         p->rank[j] = (fa_rank){key[i], w ? w[i] : 1.0f, id ? id[i] : (int32_t)i};
     }
     fa_rank last = fa_select(p->rank, m, target - before);
-    if (whole > 0 && last.id == INT32_MAX) last.key = lo; /* sums that round otherwise: all of this range */
+    if (narrowed && last.id == INT32_MAX) last.key = lo; /* sums that round otherwise: all of this range */
     return last;
 }
 

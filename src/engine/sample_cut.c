@@ -6,7 +6,7 @@
 
 /* A logit that at least k candidates reach: the k-th greatest block maximum. Few more than k do, in practice. */
 static float kth_block(fa_pick *p, int64_t k, int64_t n_block) {
-    return fa_pick_last(p, p->top, NULL, NULL, n_block, (double)k).key;
+    return fa_pick_last(p, p->top, NULL, NULL, n_block, (double)n_block, (double)k).key;
 }
 
 void fa_cut_top_k(fa_pick *p, int64_t k) {
@@ -17,7 +17,7 @@ void fa_cut_top_k(fa_pick *p, int64_t k) {
         fa_pick_above(p, 2 * k <= n_block ? kth_block(p, k, n_block) / p->temp : -INFINITY);
     }
     if (k >= p->n) return;
-    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, NULL, p->id, p->n, (double)k));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, NULL, p->id, p->n, (double)p->n, (double)k));
 }
 
 /* ---- top-p ---- */
@@ -42,7 +42,7 @@ void fa_cut_top_p(fa_pick *p, float top_p) {
         }
     }
     if (p->n < 2) return;
-    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, p->p, p->id, p->n, target));
+    fa_pick_keep(p, p->l, fa_pick_last(p, p->l, p->p, p->id, p->n, p->z, target));
 }
 
 /* ---- thresholds ---- */
@@ -93,14 +93,14 @@ void fa_cut_typical(fa_pick *p, float mass) {
     for (int i = dense ? 0 : 3; i < 4 && near < target; i++) {
         p->dense = dense;
         fa_pick_above(p, fminf(max, (float)centre - depth[i]));
-        p->k->exp_sum(p->l, p->n, max, 1, p->p);
+        p->z = p->k->exp_sum(p->l, p->n, max, 1, p->p);
         for (int64_t j = 0; j < p->n; j++) p->key[j] = (float)-fabs((double)p->l[j] - centre);
         for (int j = 0; j < FA_MASSES; j++) t[j] = -depth[i];
         p->k->masses(p->key, p->p, p->n, t, sum);
         near = sum[0];
         p->have_top = false; /* the keys have taken their place */
     }
-    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, p->id, p->n, target));
+    fa_pick_keep(p, p->key, fa_pick_last(p, p->key, p->p, p->id, p->n, p->z, target));
 }
 
 /* ---- exclude top choices ---- */
@@ -119,14 +119,14 @@ void fa_cut_xtc(fa_pick *p, float threshold) {
         if (p->l[i] >= t && (last < 0 || p->l[i] <= p->l[last])) last = i;
     for (int64_t i = 0; i < n; i++) {
         bool drop = p->l[i] >= t && i != last;
-        if (dense && drop) p->x[p->id[i]] = -INFINITY;
+        if (dense && drop) fa_pick_drop(p, p->id[i]);
         p->l[m] = p->l[i];
         p->id[m] = p->id[i];
         m += !drop;
     }
     p->n = m;
     p->dense = dense;
-    if (dense) p->have_top = false;
+    if (dense) p->max = p->x[p->id[0]]; /* the only one left of that likely */
 }
 
 /* ---- top-h ---- */

@@ -49,6 +49,7 @@ typedef struct fa_pick {
 /* ---- candidates (sample_cand.c) ---- */
 void fa_pick_begin(fa_pick *p, const fa_kernels *k, float *x, int64_t vocab, void *work);
 void fa_pick_tops(fa_pick *p);             /* makes top and max */
+void fa_pick_drop(fa_pick *p, int32_t id); /* a token of a dense row, whose block maxima are there; max must follow */
 float fa_pick_max(fa_pick *p);             /* the greatest logit, divided by the temperature */
 int32_t fa_pick_argmax(fa_pick *p);        /* < 0: none */
 void fa_pick_only(fa_pick *p, int32_t id); /* nothing but this one */
@@ -63,8 +64,9 @@ double fa_pick_lse(fa_pick *p);
 double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse);
 /* The last element to keep when the best are taken while the weight of those taken is below target. Reorders r. */
 fa_rank fa_select(fa_rank *r, int64_t n, double target);
-/* The same over key, w (NULL: 1 each) and id (NULL: their places) [n]; n <= vocab. */
-fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double target);
+/* The same over key, w (NULL: 1 each) and id (NULL: their places) [n]; n <= vocab. total: about what all weigh. */
+fa_rank fa_pick_last(fa_pick *p, const float *key, const float *w, const int32_t *id, int64_t n, double total,
+                     double target);
 /* Keeps list entries that are `last` or before it; key [n] are their keys. */
 void fa_pick_keep(fa_pick *p, const float *key, fa_rank last);
 /* The row's own values divided by the temperature, so that samplers after it may change single logits. */

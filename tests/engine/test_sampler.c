@@ -513,7 +513,7 @@ static void last_of(const fa_kernels *k, fa_rng *g, int t) {
     for (; last < n && sum < target; last++) sum += (double)sorted[last].w;
     fa_pick p;
     fa_pick_begin(&p, k, x, MAX, work);
-    fa_rank got = fa_pick_last(&p, key, weights ? w : NULL, ids ? id : NULL, n, target);
+    fa_rank got = fa_pick_last(&p, key, weights ? w : NULL, ids ? id : NULL, n, total, target);
     if (sum >= target && got.id != sorted[last - 1].id)
         fail_msg("%s, round %d: %d, must be %d", k->isa, t, got.id, sorted[last - 1].id);
     if (sum < target && got.key > sorted[n - 1].key) fail_msg("%s, round %d: not all are kept", k->isa, t);
