@@ -20,12 +20,43 @@ void fa_pick_tops(fa_pick *p) {
     for (int64_t b = 0; b * FA_BLOCK < p->vocab; b++)
         if (p->top[b] > p->max) p->max = p->top[b];
     p->have_top = true;
+    p->run_temp = 0;
+}
+
+/* Sums of e^((x - base) * scale) over some runs of x [n]; returns their sum. */
+static double weigh(fa_pick *p, const float *x, int64_t n, float base, float scale) {
+    const int64_t step = 256, all = FA_RUNS * step;
+    double total = 0;
+    p->run_len = (n + all - 1) / all * step;
+    p->run_base = base;
+    p->n_run = 0;
+    for (int64_t i = 0; i < n; i += p->run_len) {
+        const double sum = p->k->exp_sum(x + i, n - i < p->run_len ? n - i : p->run_len, base, scale, NULL);
+        p->run[p->n_run++] = sum;
+        total += sum;
+    }
+    return total;
+}
+
+/* The same for a dense row, whose runs stay until it or its temperature changes. */
+static double weigh_dense(fa_pick *p) {
+    double total = 0;
+    fa_pick_tops(p);
+    if (p->run_temp != p->temp)
+        total = weigh(p, p->x, p->vocab, p->max, 1 / p->temp);
+    else
+        for (int r = 0; r < p->n_run; r++) total += p->run[r];
+    p->run_temp = p->temp;
+    return total;
 }
 
 void fa_pick_drop(fa_pick *p, int32_t id) {
     const int64_t b = id / FA_BLOCK, from = b * FA_BLOCK, left = p->vocab - from;
     p->x[id] = -INFINITY;
     p->k->block_max(p->x + from, left < FA_BLOCK ? left : FA_BLOCK, p->top + b);
+    if (p->run_temp != p->temp) return;
+    const int64_t r = id / p->run_len, at = r * p->run_len, n = p->vocab - at;
+    p->run[r] = p->k->exp_sum(p->x + at, n < p->run_len ? n : p->run_len, p->run_base, 1 / p->temp, NULL);
 }
 
 float fa_pick_max(fa_pick *p) {
@@ -99,11 +130,11 @@ void fa_pick_softmax(fa_pick *p) {
 }
 
 double fa_pick_lse(fa_pick *p) {
-    float max = fa_pick_max(p);
+    const float max = fa_pick_max(p);
     if (!isfinite(max)) return (double)max;
-    double z =
-        p->dense ? p->k->exp_sum(p->x, p->vocab, p->max, 1 / p->temp, NULL) : p->k->exp_sum(p->l, p->n, max, 1, NULL);
-    return (double)max + log(z);
+    if (!p->dense) return (double)max + log(p->k->exp_sum(p->l, p->n, max, 1, NULL));
+    const double z = weigh_dense(p);
+    return (double)p->run_base / (double)p->temp + log(z);
 }
 
 double fa_pick_entropy(fa_pick *p, int64_t *n_live, double *lse) {
@@ -250,23 +281,16 @@ void fa_pick_bake(fa_pick *p) {
 
 /* ---- the draw ---- */
 
-/* Which of x [n] is drawn; its probability. The weight of each of some runs is found first, then the place in one of
- * them. */
-static int64_t draw_from(fa_pick *p, const float *x, int64_t n, float base, float scale, double u, float *prob) {
-    enum { RUNS = 64, STEP = 256 };
-    const int64_t len = (n + RUNS * STEP - 1) / (RUNS * STEP) * STEP;
-    double run[RUNS], total = 0, at;
-    int n_run = 0, r = 0;
-    for (int64_t i = 0; i < n; i += len) {
-        run[n_run] = p->k->exp_sum(x + i, n - i < len ? n - i : len, base, scale, NULL);
-        total += run[n_run++];
-    }
-    for (at = u * total; r + 1 < n_run && at >= run[r]; r++) at -= run[r];
-    while (r > 0 && !(run[r] > 0)) r--; /* rounding at the very end */
-    const int64_t from = r * len, end = from + len < n ? from + len : n;
+/* Which of x [n] is drawn after weigh; its probability. The run that u falls into is found first, then the place in it.
+ */
+static int64_t draw_from(fa_pick *p, const float *x, int64_t n, float scale, double total, double u, float *prob) {
+    double at = u * total, sum = 0;
+    int r = 0;
+    for (; r + 1 < p->n_run && at >= p->run[r]; r++) at -= p->run[r];
+    while (r > 0 && !(p->run[r] > 0)) r--; /* rounding at the very end */
+    const int64_t from = r * p->run_len, end = from + p->run_len < n ? from + p->run_len : n;
     int64_t last = from;
-    double sum = 0;
-    p->k->exp_sum(x + from, end - from, base, scale, p->p);
+    p->k->exp_sum(x + from, end - from, p->run_base, scale, p->p);
     for (int64_t i = from; i < end && !(sum > 0 && at < sum); i++) {
         const float e = p->p[i - from];
         if (!(e > 0)) continue;
@@ -281,6 +305,6 @@ int32_t fa_pick_draw(fa_pick *p, double u, float *prob) {
     *prob = 1;
     const float max = fa_pick_max(p);
     if (!isfinite(max)) return fa_pick_argmax(p);
-    if (p->dense) return (int32_t)draw_from(p, p->x, p->vocab, p->max, 1 / p->temp, u, prob);
-    return p->id[draw_from(p, p->l, p->n, max, 1, u, prob)];
+    if (p->dense) return (int32_t)draw_from(p, p->x, p->vocab, 1 / p->temp, weigh_dense(p), u, prob);
+    return p->id[draw_from(p, p->l, p->n, 1, weigh(p, p->l, p->n, max, 1), u, prob)];
 }

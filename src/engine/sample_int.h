@@ -14,7 +14,10 @@
 
 #include <math.h>
 
-enum { FA_BLOCK = 64 }; /* of fa_kernels.block_max */
+enum {
+    FA_BLOCK = 64, /* of fa_kernels.block_max */
+    FA_RUNS = 64   /* at most, of a draw */
+};
 
 /* An element of a selection: greater keys first, equal ones by id. */
 typedef struct fa_rank {
@@ -35,6 +38,11 @@ typedef struct fa_pick {
     bool have_top;
     float *top; /* [(vocab + 63) / 64] block maxima of x, valid when have_top */
     float max;  /* greatest of x, valid when have_top; -inf: nothing is left */
+    /* what runs of run_len logits weigh, as e^((x - run_base) / temp); of the dense row when run_temp is temp */
+    double run[FA_RUNS];
+    int n_run;
+    int64_t run_len;
+    float run_base, run_temp;
     /* the list; logits are divided by the temperature */
     int64_t n;
     float *l;

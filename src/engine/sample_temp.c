@@ -6,7 +6,7 @@ void fa_temp(fa_pick *p, float temp) {
     if (temp == 1) return;
     float max = fa_pick_max(p);
     if (!(max > -INFINITY)) return;
-    if (!(temp > 0) || !isfinite(max / temp)) {
+    if (!(temp > 0) || !isfinite(max / temp) || !isfinite(1 / (p->temp * temp))) {
         fa_pick_only(p, fa_pick_argmax(p));
     } else if (p->dense) {
         p->temp *= temp;
