@@ -464,8 +464,7 @@ int cu_stream_normed(fa_cuda *cu, const fa_rec *r, int n) {
         if (n > 3 && r[3].op == FA_OP_MOE && r[3].in[0].data == r[0].out.data && a.vec && a.K % CU_INT_GROUP == 0)
             p.run[0].a.digits = cu_moe_digits(cu, &r[3]);
     }
-    if (need > cu->smem_max) return 0;
-    if (p.run[0].smem < need) p.run[0].smem = need;
+    if (need > (size_t)p.run[0].a.at_sum) return 0; /* it takes the place of what is spent by then, not of 1 / rms */
     cu_launch_as(cu, route ? "norm router route" : fmt->name, fmt->kernel[p.run[0].kind], dim3(p.run[0].grid),
                  p.run[0].warps * CU_WARP, p.run[0].smem, p.run[0].a);
     if (p.run[0].a.digits.to) cu->digits = &r[3];
