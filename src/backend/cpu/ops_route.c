@@ -5,23 +5,22 @@
 #include <string.h>
 
 /* A NaN among the logits makes every share NaN. */
-static void softmax(const fa_kernels *k, float *s, int n, float *block) {
+static void softmax(const fa_kernels *k, float *s, int n) {
     bool nan = false;
     for (int i = 0; i < n; i++) nan |= s[i] != s[i];
-    k->block_max(s, n, block);
-    float max = block[0];
-    for (int i = 1; i < (n + 63) / 64; i++) max = block[i] > max ? block[i] : max;
+    float min, max;
+    k->range(s, n, &min, &max);
     float by = nan ? NAN : (float)(1 / k->exp_sum(s, n, max, 1, s));
     for (int i = 0; i < n; i++) s[i] *= by;
 }
 
-/* s[i]: what the weights are made of; c[i]: what is chosen by. block: one float per 64 experts */
-static void scores(const fa_kernels *k, const fa_route *o, const float *logits, float *s, float *c, float *block) {
+/* s[i]: what the weights are made of; c[i]: what is chosen by. */
+static void scores(const fa_kernels *k, const fa_route *o, const float *logits, float *s, float *c) {
     int n = o->n_expert;
     memcpy(s, logits, (size_t)n * sizeof *s);
     if (o->score == FA_SCORE_SIGMOID)
         for (int i = 0; i < n; i++) s[i] = 1 / (1 + expf(-s[i]));
-    if (o->score == FA_SCORE_SOFTMAX) softmax(k, s, n, block);
+    if (o->score == FA_SCORE_SOFTMAX) softmax(k, s, n);
     memcpy(c, s, (size_t)n * sizeof *c);
     for (int i = 0; o->bias && i < n; i++) c[i] += o->bias[i];
 }
@@ -84,12 +83,12 @@ static int64_t route_items(const cpu_task *t, int phase) {
 }
 static void route_run(const cpu_task *t, int phase, int64_t item) {
     const fa_route *o = t->r->p.route;
-    float *s = (float *)t->scratch, *c = s + o->n_expert, *key = c + o->n_expert, *block = key + o->n_used;
+    float *s = (float *)t->scratch, *c = s + o->n_expert, *key = c + o->n_expert;
     (void)phase;
     for (int64_t i = item * CPU_ROWS, end = cpu_min(i + CPU_ROWS, t->r->out.dim[0]); i < end; i++) {
         float *weight = fa_f32(t->r->out) + i * 2 * o->n_used;
         int32_t *expert = (int32_t *)(void *)(weight + o->n_used);
-        scores(t->k, o, fa_f32(t->r->in[0]) + i * o->n_expert, s, c, block);
+        scores(t->k, o, fa_f32(t->r->in[0]) + i * o->n_expert, s, c);
         limit_groups(o, c);
         choose(o, c, expert, key);
         weigh(o, s, expert, weight);
@@ -98,6 +97,6 @@ static void route_run(const cpu_task *t, int phase, int64_t item) {
 static void route_needs(const fa_cpu *cpu, const fa_rec *r, size_t *work, size_t *scratch) {
     (void)cpu, (void)work;
     size_t n = (size_t)r->p.route->n_expert;
-    *scratch = (2 * n + (size_t)r->p.route->n_used + (n + 63) / 64) * sizeof(float);
+    *scratch = (2 * n + (size_t)r->p.route->n_used) * sizeof(float);
 }
 const cpu_op cpu_route = {1, route_items, route_run, route_needs};
